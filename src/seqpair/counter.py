@@ -1,0 +1,62 @@
+"""Counter-based randomness: a random word is a pure function of a key and counters.
+
+Owns the mixing function. The words are 32 bits wide and travel in 64-bit integers, so the same code
+gives the same bits for Python integers, numpy int64 arrays and torch int64 tensors (torch has no
+unsigned 64-bit arithmetic). Must not import numpy or torch: it uses only operators. Entry points:
+`key_words`, `hash_words`, `as_fraction_threshold`.
+
+Source: the mixer is the 32-bit "lowbias32" finaliser found by C. Wellons' hash prospector (public domain).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TypeVar
+
+Words = TypeVar("Words")
+"""An int, a numpy int64 array or a torch int64 tensor whose values lie in [0, 2**32)."""
+
+MASK_32 = 0xFFFFFFFF
+_FIRST_MULTIPLIER = 0x7FEB352D
+_SECOND_MULTIPLIER = 0x846CA68B
+_WEYL_STEP = 0x9E3779B9
+
+
+def mix32(word: Words) -> Words:
+    """Mix one 32-bit word; a bijection on [0, 2**32).
+
+    A product may exceed 63 bits; numpy and torch wrap around, and the low 32 bits that are kept are
+    the same in all three carriers.
+    """
+    word = word ^ (word >> 16)  # type: ignore[operator]
+    word = (word * _FIRST_MULTIPLIER) & MASK_32
+    word = word ^ (word >> 15)
+    word = (word * _SECOND_MULTIPLIER) & MASK_32
+    return word ^ (word >> 16)  # type: ignore[no-any-return]
+
+
+def key_words(*parts: object) -> tuple[int, int]:
+    """Return two 32-bit key words for any printable parts (seed, phase name, purpose, ...)."""
+    text = "\x1f".join(str(part) for part in parts)
+    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+
+def hash_words(key: tuple[int, int], *counters: Words) -> Words:
+    """Return one random 32-bit word for every element of the (broadcast) counters.
+
+    Args:
+        key: From `key_words`.
+        *counters: One or more counters in [0, 2**32); give a larger one as two words. All are
+            integers, or all arrays/tensors (mixed with integers) of one carrier, int64.
+    """
+    word = mix32(counters[0] ^ key[0])  # type: ignore[operator]
+    for counter in counters[1:]:
+        word = mix32(((word + _WEYL_STEP) & MASK_32) ^ counter)
+    return mix32(word ^ key[1])  # type: ignore[no-any-return]
+
+
+def as_fraction_threshold(fraction: float) -> int:
+    """Return t such that a random word w < t has the given probability, to 2**-32."""
+    assert 0.0 <= fraction <= 1.0
+    return round(fraction * (1 << 32))

@@ -1,0 +1,76 @@
+"""Errors that a user can cause, each with the same four parts.
+
+Owns the exception types. Must not know any other module. Entry point: `SeqpairError` and its
+subclasses; the command line prints them without a traceback and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+
+class SeqpairError(Exception):
+    """A fault that the user can mend.
+
+    Args:
+        what: What was wrong, as one clause without a final stop.
+        seen: The value that was seen.
+        allowed: The values that are allowed.
+        fix: What to do next.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, seen: object = None, allowed: object = None, fix: str | None = None) -> None:
+        """Join the parts into one message; parts that are `None` are left out."""
+        self.what, self.seen, self.allowed, self.fix = what, seen, allowed, fix
+        parts = [what]
+        if seen is not None:
+            parts.append(f"seen: {seen}")
+        if allowed is not None:
+            parts.append(f"allowed: {allowed}")
+        if fix is not None:
+            parts.append(f"next: {fix}")
+        super().__init__("\n  ".join(parts))
+
+
+class RecipeError(SeqpairError):
+    """A recipe, a preset, a `--set` or a plan that cannot be used."""
+
+
+class DataError(SeqpairError):
+    """A source that is missing, empty or unreadable."""
+
+
+class StoreError(SeqpairError):
+    """A store that is missing, changed, damaged or made for another tokenizer."""
+
+
+class CheckpointError(SeqpairError):
+    """A checkpoint that is missing, damaged or belongs to another plan."""
+
+
+class DiskFullError(SeqpairError):
+    """The disk cannot hold what has to be written; what was there before is untouched."""
+
+    exit_code = 5
+
+
+class RunLockedError(SeqpairError):
+    """Another process is using the run directory."""
+
+    exit_code = 4
+
+
+class TrainingError(SeqpairError):
+    """Training cannot go on: a loss that is not finite, a ledger that does not match."""
+
+    exit_code = 3
+
+
+class ExportError(SeqpairError):
+    """An export that would not compute what the trained model computes; nothing was written."""
+
+    exit_code = 6
+
+
+class EvaluationError(SeqpairError):
+    """An evaluation that cannot be run on what was given."""

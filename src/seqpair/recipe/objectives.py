@@ -1,0 +1,78 @@
+"""The objectives table: everything that follows from the choice of an objective.
+
+Owns the one place where an encoder and a decoder are allowed to differ. Must not know models or
+data. Entry points: `OBJECTIVES`, `DECLARED_DIFFERENCES`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Direction = Literal["bidirectional", "causal"]
+
+
+class Objective(BaseModel):
+    """What one objective fixes.
+
+    Attributes:
+        name: `clm`, `mlm` or `mntp`.
+        direction: The attention direction.
+        corrupts: Whether tokens are corrupted by the phase's mask rate.
+        predicts: `next` (output t predicts token t + 1, every t), `masked` (output t predicts token t
+            where t was chosen) or `masked_next` (output t - 1 predicts token t where t was chosen).
+        ends_every_piece: Whether `[SEP]` ends every piece of a document, or only its last one.
+        hub_class: The Hugging Face class that computes this direction.
+        template: The special tokens around one text in the exported tokenizer.
+        padding_side: The exported tokenizer's padding side.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    direction: Direction
+    corrupts: bool
+    predicts: Literal["next", "masked", "masked_next"]
+    ends_every_piece: bool
+    hub_class: str
+    template: str
+    padding_side: Literal["left", "right"]
+
+
+_ENCODER = {
+    "direction": "bidirectional",
+    "corrupts": True,
+    "ends_every_piece": True,
+    "hub_class": "ModernBertForMaskedLM",
+    "template": "[CLS] $A [SEP]",
+    "padding_side": "right",
+}
+
+OBJECTIVES: dict[str, Objective] = {
+    "clm": Objective(
+        name="clm",
+        direction="causal",
+        corrupts=False,
+        predicts="next",
+        ends_every_piece=False,
+        hub_class="ModernBertDecoderForCausalLM",
+        template="[CLS] $A",
+        padding_side="left",
+    ),
+    "mlm": Objective(name="mlm", predicts="masked", **_ENCODER),  # type: ignore[arg-type]
+    "mntp": Objective(name="mntp", predicts="masked_next", **_ENCODER),  # type: ignore[arg-type]
+}
+
+DECLARED_DIFFERENCES: dict[str, str] = {
+    "member": "the member's name",
+    "phases[*].objectives": "the objective of each span of steps",
+    "phases[*].mask_frac": "the mask rate: used only by objectives that corrupt, null for the others",
+    "derived.direction": "the attention direction, fixed by the objective",
+    "derived.predicts": "which output predicts which token, fixed by the objective",
+    "derived.ends_every_piece": "whether [SEP] ends every piece or only a document's last, fixed by the objective",
+    "derived.hub_class": "the exported class, fixed by the objective",
+    "derived.template": "the exported tokenizer's template, fixed by the objective",
+    "derived.padding_side": "the exported tokenizer's padding side, fixed by the objective",
+}
+"""Path patterns in which two from-scratch members' plans may differ, each with its reason."""

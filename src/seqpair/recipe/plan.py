@@ -1,0 +1,246 @@
+"""The plan: a recipe resolved for one member, with nothing left to guess.
+
+Owns the plan's data types and the questions a plan answers by itself (which positions a step holds,
+what its rate is). Must not know how a plan is made (`resolve`) or what runs it. A plan is written as
+JSON into the run and read back with `Plan.model_validate_json`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
+from seqpair.recipe.objectives import OBJECTIVES, Objective
+from seqpair.recipe.schedule import LrCurve, lr_fraction
+from seqpair.recipe.sizes import Shape
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelPlan(_Frozen):
+    """The model, the same for every member.
+
+    Attributes:
+        shape: Layers and widths.
+        vocab_size: Rows of the token table V, padded.
+        window_tokens: Keys a local layer sees on each visible side, the token itself not counted.
+        global_every: Layer i is global when i is a multiple of this.
+        norm_eps: Epsilon of the layer norms.
+        attn_out_dropout: Dropout after the attention output.
+        init: The initialisation scheme (`full_megatron`).
+        init_std: Its standard deviation.
+    """
+
+    shape: Shape
+    vocab_size: int
+    window_tokens: int = 64
+    global_every: int = 3
+    norm_eps: float = 1e-5
+    attn_out_dropout: float = 0.1
+    init: Literal["full_megatron"] = "full_megatron"
+    init_std: float = 0.02
+
+
+class OptimizerPlan(_Frozen):
+    """The optimiser; `lr` is the peak rate that phases scale and that weight decay is relative to."""
+
+    name: Literal["stableadamw"] = "stableadamw"
+    lr: float
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-6
+    weight_decay: float
+    clip_norm: float | None = None
+
+
+class MixtureShare(_Frozen):
+    """One source's part in a phase: a share of the content tokens, or epochs; exactly one is set."""
+
+    source: str
+    share: float | None = None
+    epochs: float | None = None
+
+
+class BatchStage(_Frozen):
+    """A run of steps with one batch: from `first_step` on, `sequences` a step, starting at `first_position`."""
+
+    first_step: int
+    first_position: int
+    sequences: int
+
+
+class ObjectiveSpan(_Frozen):
+    """An objective from `first_step` of the phase on."""
+
+    first_step: int
+    objective: str
+
+
+class PhasePlan(_Frozen):
+    """One phase, every count explicit.
+
+    Attributes:
+        name: Its name, part of the order's key.
+        tag: The checkpoint tag: `step`, `ext`, `decay` or `cross`.
+        seq_len: Tokens of a full sequence, specials included.
+        budget_tokens: Content tokens asked for.
+        mean_tokens: Content tokens of the mixture's mean sequence.
+        steps: Optimiser steps.
+        positions: Training positions, that is sequences, over all steps.
+        batch_stages: The batch ramp, at most 64 stages.
+        rope_global_theta, rope_local_theta: RoPE bases.
+        mask_frac: Share of content tokens chosen for prediction; null if no objective corrupts.
+        mixture: The sources' parts.
+        lr: The learning-rate curve.
+        objectives: The objective of each span of steps.
+        checkpoint_steps: After how many steps of the phase a checkpoint is made, ascending.
+        held_out_steps: After how many steps of the phase the held-out loss is measured, ascending.
+    """
+
+    name: str
+    tag: str
+    seq_len: int
+    budget_tokens: int
+    mean_tokens: float
+    steps: int
+    positions: int
+    batch_stages: tuple[BatchStage, ...]
+    rope_global_theta: float
+    rope_local_theta: float
+    mask_frac: float | None
+    mixture: tuple[MixtureShare, ...]
+    lr: LrCurve
+    objectives: tuple[ObjectiveSpan, ...]
+    checkpoint_steps: tuple[int, ...]
+    held_out_steps: tuple[int, ...]
+
+    def positions_of(self, step: int) -> range:
+        """Return the training positions of a step (0-based within the phase)."""
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step {step} is outside the phase's {self.steps} steps")
+        stage = max((s for s in self.batch_stages if s.first_step <= step), key=lambda s: s.first_step)
+        start = stage.first_position + (step - stage.first_step) * stage.sequences
+        return range(start, start + stage.sequences)
+
+    def step_of(self, position: int) -> int:
+        """Return the step that holds a training position."""
+        if not 0 <= position < self.positions:
+            raise IndexError(f"position {position} is outside the phase's {self.positions} positions")
+        stage = max((s for s in self.batch_stages if s.first_position <= position), key=lambda s: s.first_step)
+        return stage.first_step + (position - stage.first_position) // stage.sequences
+
+    def planned_tokens(self, steps_done: int) -> float:
+        """Return the content tokens planned for the first `steps_done` steps."""
+        if steps_done == 0:
+            return 0.0
+        return self.positions_of(steps_done - 1).stop * self.mean_tokens
+
+    def lr_frac(self, step: int) -> float:
+        """Return a step's learning rate as a fraction of the peak, taken at the step's end."""
+        return lr_fraction(self.lr, self.planned_tokens(step + 1), self.positions * self.mean_tokens)
+
+    def objective_of(self, step: int) -> Objective:
+        """Return the objective that a step trains."""
+        span = max((s for s in self.objectives if s.first_step <= step), key=lambda s: s.first_step)
+        return OBJECTIVES[span.objective]
+
+
+class KeepRule(_Frozen):
+    """Which checkpoints stay: the newest `last`, every one at a multiple of `every_tokens`, and each phase's last."""
+
+    last: int | None = None
+    every_tokens: int | None = None
+
+
+class HeldOutPlan(_Frozen):
+    """The held-out loss during training: how many fixed sequences of each source, and their mask rate."""
+
+    sequences: int
+    mask_frac: float
+
+
+class RuntimePlan(_Frozen):
+    """How the plan is run; none of it changes what is learned, beyond float error.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda` or `mps` (mps by the reference path, untested).
+        kernel: `auto`, `reference`, `blocked`, ...: the attention kernel.
+        precision: `fp32` or `bf16` (autocast with fp32 master weights).
+        microbatch_tokens: Token budget of one microbatch on one rank, specials included.
+        threads: CPU threads; null leaves torch's default.
+        deterministic: Ask torch for deterministic algorithms.
+    """
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    kernel: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    microbatch_tokens: int = 8192
+    threads: int | None = None
+    deterministic: bool = False
+
+
+class DerivedPlan(_Frozen):
+    """What follows from the last objective; shown so that `diff` can hold it against the table."""
+
+    direction: str
+    predicts: str
+    ends_every_piece: bool
+    hub_class: str
+    template: str
+    padding_side: str
+
+
+class StoreRef(_Frozen):
+    """The training store a source's name stands for in this plan; digest empty while estimated."""
+
+    source: str
+    digest: str
+    documents: int
+    tokens: int
+
+
+class Plan(_Frozen):
+    """A recipe resolved for one member.
+
+    Attributes:
+        study: The recipe's name.
+        member: The member's name.
+        size: The size label.
+        seed: The one seed: order, corruption and initialisation are keyed by it and a purpose.
+        start_from: The checkpoint this member starts from, or null for scratch.
+        model, optimizer, phases, held_out, keep, runtime: The parts.
+        sources, tokenizer, stores: The data.
+        derived: What follows from the objective.
+        estimated: Whether any count rests on `expected_mean_tokens` rather than on a store.
+        runs: The folder of runs; this member's is `<runs>/<study>/<member>`.
+        store_folder: The folder of stores.
+        origins: For every leaf of the recipe, where its value came from: a preset, a file or `--set`.
+    """
+
+    study: str
+    member: str
+    size: str
+    seed: int
+    start_from: str | None
+    model: ModelPlan
+    optimizer: OptimizerPlan
+    phases: tuple[PhasePlan, ...]
+    held_out: HeldOutPlan
+    keep: KeepRule
+    runtime: RuntimePlan
+    sources: tuple[SourceSpec, ...]
+    tokenizer: TokenizerSpec
+    stores: tuple[StoreRef, ...]
+    derived: DerivedPlan
+    estimated: bool
+    runs: str
+    store_folder: str
+    origins: dict[str, str]
+
+    def phase(self, name: str) -> PhasePlan:
+        """Return the phase of this name."""
+        return next(phase for phase in self.phases if phase.name == name)

@@ -1,0 +1,76 @@
+"""The shapes of the suite and their exact parameter counts.
+
+Owns the table of sizes. Must not know objectives or data. Entry points: `SIZES`, `parameter_count`.
+
+Source: arXiv 2507.11412, table of model sizes, and its published configurations. `test`, `1m` and `4m` are ours.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Shape(BaseModel):
+    """A model's shape; the vocabulary belongs to the tokenizer, not to the shape.
+
+    Attributes:
+        layers: Transformer layers L; (L - 1) is a multiple of 3, so the first and the last are global.
+        width: Hidden width D.
+        inner: Inner width F of the gated MLP.
+        heads: Attention heads H; the head dimension is D / H.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: int
+    width: int
+    inner: int
+    heads: int
+
+    @property
+    def head_dim(self) -> int:
+        """Return the width of one head."""
+        return self.width // self.heads
+
+
+SIZES: dict[str, Shape] = {
+    "test": Shape(layers=4, width=32, inner=48, heads=2),
+    "1m": Shape(layers=4, width=128, inner=192, heads=2),
+    "4m": Shape(layers=4, width=256, inner=384, heads=4),
+    "17m": Shape(layers=7, width=256, inner=384, heads=4),
+    "32m": Shape(layers=10, width=384, inner=576, heads=6),
+    "68m": Shape(layers=19, width=512, inner=768, heads=8),
+    "150m": Shape(layers=22, width=768, inner=1152, heads=12),
+    "400m": Shape(layers=28, width=1024, inner=2624, heads=16),
+    "1b": Shape(layers=28, width=1792, inner=3840, heads=28),
+}
+
+
+class ParameterCount(BaseModel):
+    """Exact parameter counts; the tied embedding table is counted once.
+
+    Attributes:
+        total: All parameters.
+        embedding: The token table, V * D.
+        non_embedding: All but the token table.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    total: int
+    embedding: int
+    non_embedding: int
+
+
+def parameter_count(shape: Shape, vocab_size: int) -> ParameterCount:
+    """Count the parameters of a model.
+
+    total = V D + V + L (4 D^2 + 3 D F + 2 D) - D + D + D + D^2 + D: token table, output bias, layers
+    (attention, gated MLP, two norms), less the first layer's absent attention norm, plus the embedding
+    norm, the final norm, and the head's dense layer and norm.
+    """
+    width, inner = shape.width, shape.inner
+    layer = 4 * width * width + 3 * width * inner + 2 * width
+    embedding = vocab_size * width
+    non_embedding = vocab_size + shape.layers * layer + 2 * width + width * width
+    return ParameterCount(total=embedding + non_embedding, embedding=embedding, non_embedding=non_embedding)
