@@ -1,0 +1,73 @@
+"""Attention behind one signature: the reference, and the choice among the kernels.
+
+Owns `attend` and the table of kernels. Must not know layers, parameters or objectives: a kernel gets
+queries, keys and values that are already rotated, a layout and a window. Entry points: `attend`,
+`check_kernel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from seqpair.errors import SeqpairError
+from seqpair.nn.layout import Layout
+
+Window = tuple[int | None, int | None]
+"""Tokens visible to the left and to the right, the token itself extra; `None` is unbounded."""
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Layout, Window], Tensor]
+
+
+def attend_reference(query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: Window) -> Tensor:
+    """Attend by the definition: all N x N scores, masked; any device, O(N^2) memory. The oracle.
+
+    softmax(q k^T / sqrt(K)) v over the keys of the same sequence within the window; softmax in fp32.
+    """
+    mask = layout.derive(("reference", window), lambda: layout.visible(window))  # (N, N)
+    scores = torch.einsum("nhk,mhk->hnm", query, key).float() * query.shape[-1] ** -0.5
+    weights = torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1).to(value.dtype)
+    return torch.einsum("hnm,mhk->nhk", weights, value)
+
+
+KERNELS: dict[str, Kernel] = {"reference": attend_reference}
+
+
+def check_kernel(name: str) -> str:
+    """Return the name of a kernel if it is one.
+
+    Raises:
+        SeqpairError: There is no kernel of this name.
+    """
+    if name != "auto" and name not in KERNELS:
+        raise SeqpairError(
+            "there is no attention kernel of this name",
+            seen=repr(name),
+            allowed=", ".join(["auto", *KERNELS]),
+            fix="set runtime.kernel to one of these; auto suits the device",
+        )
+    return name
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: Window, kernel: str = "auto") -> Tensor:
+    """Attend within each sequence and window.
+
+    Args:
+        query: (N, H, K), rotated.
+        key: (N, H, K), rotated.
+        value: (N, H, K).
+        layout: The sequences' boundaries.
+        window: (left, right) tokens visible, the token itself extra; a causal global layer has (None, 0).
+        kernel: A kernel's name, or `auto`.
+
+    Returns:
+        (N, H, K).
+
+    Raises:
+        SeqpairError: There is no kernel of this name.
+    """
+    name = check_kernel(kernel)
+    chosen = KERNELS["reference" if name == "auto" else name]
+    return chosen(query, key, value, layout, window)

@@ -1,0 +1,79 @@
+"""Where each sequence of a microbatch begins: the only thing attention has to know about packing.
+
+Owns the boundaries of packed sequences and what is derived from them once per microbatch. Must not
+know ids or models. Entry point: `Layout.from_lengths`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+class Layout:
+    """The boundaries of S sequences that lie end to end in N packed tokens.
+
+    Attributes:
+        lengths: Tokens of each sequence, on the host, so that kernels plan without a device sync.
+        total: N, their sum.
+        max_length: The longest.
+        starts: (S+1,) int64, where each sequence begins, and N.
+        positions: (N,) int64, a token's index in its own sequence.
+        sequence_ids: (N,) int64, the sequence a token belongs to.
+    """
+
+    def __init__(self, lengths: tuple[int, ...], device: torch.device) -> None:
+        """Derive the index tensors; use `from_lengths`."""
+        assert lengths, "a layout holds at least one sequence"
+        assert min(lengths) > 0, "a sequence holds at least one token"
+        self.lengths = lengths
+        self.total = sum(lengths)
+        self.max_length = max(lengths)
+        self.device = device
+        sizes = torch.tensor(lengths, dtype=torch.int64)
+        starts = torch.zeros(len(lengths) + 1, dtype=torch.int64)
+        torch.cumsum(sizes, 0, out=starts[1:])
+        ids = torch.repeat_interleave(torch.arange(len(lengths)), sizes)
+        self.starts = starts.to(device)
+        self.sequence_ids = ids.to(device)
+        self.positions = (torch.arange(self.total) - starts[ids]).to(device)
+        self._derived: dict[Hashable, Any] = {}
+
+    @classmethod
+    def from_lengths(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
+        """Return the layout of sequences of these lengths, each at least 1.
+
+        Args:
+            lengths: S lengths: a list, a tuple or an integer array.
+            device: Where the index tensors live.
+        """
+        return cls(tuple(int(length) for length in lengths), torch.device(device))
+
+    def derive(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """Return what `make` gives, made once per layout and key: masks, rotation tables, plans of work."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        value: Value = self._derived[key]
+        return value
+
+    def visible(self, window: tuple[int | None, int | None]) -> Tensor:
+        """Return the (N, N) mask of a window: row i is true where token i may look.
+
+        Args:
+            window: Tokens to the left and to the right that may be seen, the token itself extra;
+                `None` is unbounded within the sequence.
+        """
+        index = torch.arange(self.total, device=self.device)
+        offset = index[None, :] - index[:, None]  # key minus query
+        mask = self.sequence_ids[None, :] == self.sequence_ids[:, None]
+        left, right = window
+        if left is not None:
+            mask &= offset >= -left
+        if right is not None:
+            mask &= offset <= right
+        return mask

@@ -1,0 +1,73 @@
+"""Rotary positions, half-split (NeoX): feature j turns with feature j + K/2.
+
+Owns the rotation and its tables, which are made once per layout and base. Must not know attention.
+Entry points: `RopeBases`, `rotate`, `rotary_tables`.
+
+Source: Su et al., RoFormer, arXiv 2104.09864, section 3.2; angle of pair j at position t is
+t * theta^(-2j/K). Positions are those in the token's own sequence, in fp32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqpair.nn.layout import Layout
+
+
+class RopeBases(NamedTuple):
+    """The base theta of global and of local layers; phases change it, members do not."""
+
+    global_theta: float
+    local_theta: float
+
+
+def rotary_tables(layout: Layout, theta: float, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine, each (N, 1, K/2) fp32, kept in the layout for the other layers."""
+    return layout.derive(("rope", theta, head_dim), lambda: _make_tables(layout, theta, head_dim))
+
+
+def _make_tables(layout: Layout, theta: float, head_dim: int) -> tuple[Tensor, Tensor]:
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=layout.device) / head_dim
+    inverse = 1.0 / (theta**exponent)  # (K/2,)
+    angles = layout.positions.to(torch.float32)[:, None] * inverse  # (N, K/2)
+    return angles.cos()[:, None, :], angles.sin()[:, None, :]
+
+
+class _Rotation(torch.autograd.Function):
+    """A rotation's gradient is the rotation back, so nothing but the tables has to be kept."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(states, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        cos, sin = ctx.saved_tensors
+        return _turn(grad, cos, sin, -1), None, None
+
+
+def _turn(states: Tensor, cos: Tensor, sin: Tensor, sense: int) -> Tensor:
+    out = torch.empty(states.shape, dtype=torch.promote_types(states.dtype, cos.dtype), device=states.device)
+    first, second = states.chunk(2, dim=-1)
+    out_first, out_second = out.chunk(2, dim=-1)
+    torch.mul(first, cos, out=out_first).addcmul_(second, sin, value=-sense)
+    torch.mul(second, cos, out=out_second).addcmul_(first, sin, value=sense)
+    return out.to(states.dtype)
+
+
+def rotate(states: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn every head's features by their position.
+
+    Args:
+        states: (N, J, K), J any number of heads, of queries and keys alike.
+        tables: From `rotary_tables`.
+
+    Returns:
+        (N, J, K), of the same dtype; the arithmetic is in fp32.
+    """
+    turned: Tensor = _Rotation.apply(states, *tables)
+    return turned
