@@ -1,1 +1,5 @@
-"""The checkpoint layer."""
+"""Checkpoints: what they say of themselves, how they are written, found, thinned, and the run's lock.
+
+Must not know the training loop: it is handed tensors by name and JSON. Entry points:
+`store.save_checkpoint`, `store.load_checkpoint`, `catalog.latest_valid`, `catalog.thin`, `lock.lock_run`.
+"""

@@ -1,1 +1,5 @@
-"""The optim layer."""
+"""The optimiser: which parameters decay, and StableAdamW.
+
+Must not know models, data, schedules or files. Entry points: `groups.parameter_groups`,
+`stable_adamw.StableAdamW`.
+"""

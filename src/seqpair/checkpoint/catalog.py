@@ -1,0 +1,160 @@
+"""A run's checkpoints: listed, found, the newest good one, thinned by rule.
+
+Owns their order and which may go. Must not know how a checkpoint is written or read beyond its manifest
+and digests. Entry points: `scan`, `list_checkpoints`, `find_checkpoint`, `latest_valid`, `thin`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqpair.atomic import TEMPORARY_PREFIX, fsync_folder
+from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folder, checkpoint_folders, read_manifest
+from seqpair.checkpoint.store import verify_files
+from seqpair.errors import CheckpointError
+from seqpair.log import note
+from seqpair.recipe.plan import KeepRule, PhasePlan
+
+
+@dataclass(frozen=True)
+class CheckpointEntry:
+    """One checkpoint whose manifest can be read."""
+
+    path: Path
+    manifest: CheckpointManifest
+
+    @property
+    def name(self) -> str:
+        """Return its name, `step120`."""
+        return self.manifest.name
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A run's checkpoints, oldest first, and the faults of those whose manifest cannot be read."""
+
+    entries: tuple[CheckpointEntry, ...]
+    faults: tuple[CheckpointError, ...]
+
+
+def scan(run_folder: Path) -> Catalog:
+    """Read the manifests of a run's checkpoints; their files are not verified."""
+    entries: list[CheckpointEntry] = []
+    faults: list[CheckpointError] = []
+    for path in checkpoint_folders(run_folder):
+        try:
+            entries.append(CheckpointEntry(path, read_manifest(path)))
+        except CheckpointError as error:
+            faults.append(error)
+    return Catalog(tuple(sorted(entries, key=lambda entry: entry.manifest.total_steps)), tuple(faults))
+
+
+def list_checkpoints(run_folder: Path) -> list[CheckpointEntry]:
+    """Return a run's checkpoints, oldest first; those whose manifest cannot be read are noted and left out."""
+    catalog = scan(run_folder)
+    for fault in catalog.faults:
+        note(str(fault))
+    return list(catalog.entries)
+
+
+def find_checkpoint(run_folder: Path, name: str) -> CheckpointEntry:
+    """Return the checkpoint of this name.
+
+    Raises:
+        CheckpointError: There is none, or its manifest cannot be read.
+    """
+    path = checkpoint_folder(run_folder, name)
+    if not path.exists():
+        names = ", ".join(entry.name for entry in scan(run_folder).entries)
+        raise CheckpointError(
+            f"the run {run_folder} has no checkpoint of this name", seen=name, allowed=names or "none was made yet"
+        )
+    return CheckpointEntry(path, read_manifest(path))
+
+
+def latest_valid(run_folder: Path) -> CheckpointEntry | None:
+    """Return the newest checkpoint whose files are all as its manifest says, or `None`.
+
+    Damaged ones are skipped with a note that says so, and stay where they are.
+    """
+    for entry in reversed(list_checkpoints(run_folder)):
+        try:
+            verify_files(entry.path, entry.manifest)
+        except CheckpointError as error:
+            note(f"skipped {entry.name}: {error}")
+            continue
+        return entry
+    return None
+
+
+def thin(run_folder: Path, rule: KeepRule, phases: Sequence[PhasePlan]) -> list[str]:
+    """Remove the checkpoints that no rule keeps.
+
+    Kept are the newest `last`, the first at or after every multiple of `every_tokens`, the last of each
+    phase, and always the newest. Without `last` all are kept. A damaged one does not count as one of the
+    newest; one whose manifest cannot be read is left alone.
+
+    Args:
+        run_folder: The run; the caller holds its lock.
+        rule: Which stay.
+        phases: The plan's phases.
+
+    Returns:
+        The names of those that were removed.
+    """
+    if rule.last is None:
+        return []
+    entries = list_checkpoints(run_folder)
+    kept = (
+        _phase_ends(entries, phases) | _at_multiples(entries, rule.every_tokens) | _newest(entries, max(1, rule.last))
+    )
+    removed = [entry for entry in entries if entry.path not in kept]
+    for entry in removed:
+        _remove(entry.path)
+    if removed:
+        note(f"removed checkpoints that the keep rule does not name: {', '.join(entry.name for entry in removed)}")
+    return [entry.name for entry in removed]
+
+
+def _phase_ends(entries: Sequence[CheckpointEntry], phases: Sequence[PhasePlan]) -> set[Path]:
+    ends = {(phase.name, phase.steps) for phase in phases}
+    return {entry.path for entry in entries if (entry.manifest.phase, entry.manifest.phase_step) in ends}
+
+
+def _at_multiples(entries: Sequence[CheckpointEntry], every_tokens: int | None) -> set[Path]:
+    """Return the first checkpoint in each [k * every_tokens, (k + 1) * every_tokens), k >= 1.
+
+    It does not depend on what was removed before: the first of an interval is never removed.
+    """
+    first: dict[int, Path] = {}
+    if every_tokens is not None:
+        for entry in entries:
+            first.setdefault(entry.manifest.content_tokens // every_tokens, entry.path)
+    return {path for multiple, path in first.items() if multiple >= 1}
+
+
+def _newest(entries: Sequence[CheckpointEntry], last: int) -> set[Path]:
+    """Return the newest `last` whose files are whole, and every damaged one newer than those."""
+    kept: set[Path] = set()
+    whole = 0
+    for entry in reversed(entries):
+        try:
+            verify_files(entry.path, entry.manifest, hashes=False)
+            whole += 1
+        except CheckpointError as error:
+            note(str(error))
+        kept.add(entry.path)
+        if whole == last:
+            break
+    return kept
+
+
+def _remove(path: Path) -> None:
+    """Take a checkpoint away under a partial's name first, so that half of one never looks like one."""
+    doomed = path.with_name(f"{TEMPORARY_PREFIX}removed-{path.name}")
+    path.rename(doomed)
+    fsync_folder(path.parent)
+    shutil.rmtree(doomed)

@@ -1,0 +1,148 @@
+"""What a checkpoint says of itself.
+
+Owns the manifest's fields and its JSON form. Must not import torch. Entry points: `CheckpointFields`
+(what the caller knows), `CheckpointManifest` (plus what the store adds), `read_manifest`, `checkpoint_folders`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from seqpair.errors import CheckpointError
+from seqpair.recipe.plan import Plan
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+CHECKPOINTS_FOLDER = "checkpoints"
+_NAME = re.compile(r"^[a-z]+[0-9]+$")
+
+
+class FileEntry(BaseModel):
+    """One file of a checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    bytes: int
+
+
+class CheckpointFields(BaseModel):
+    """What the trainer knows of a checkpoint.
+
+    Attributes:
+        study: The recipe's name.
+        member: The member's name.
+        phase: The phase that was under way or has just ended.
+        tag: The phase's tag: `step`, `ext`, `decay` or `cross`.
+        phase_step: Steps done in this phase.
+        total_steps: Steps done in all phases of this member.
+        content_tokens: Content tokens this member has read, all phases together.
+        positions: For every phase begun, how many of its training positions were read: [0, n).
+        plan: The whole plan.
+        plan_digest: The digest of what in the plan changes what is learned.
+        tokenizer_digest: The tokenizer's digest.
+        store_digests: The training stores' digests by source.
+        versions: What wrote it: seqpair, torch, python, ...
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: str
+    member: str
+    phase: str
+    tag: str = Field(pattern=r"^[a-z]+$")
+    phase_step: int = Field(ge=0)
+    total_steps: int = Field(ge=0)
+    content_tokens: int = Field(ge=0)
+    positions: dict[str, int]
+    plan: Plan
+    plan_digest: str
+    tokenizer_digest: str
+    store_digests: dict[str, str]
+    versions: dict[str, str]
+
+    @property
+    def checkpoint_name(self) -> str:
+        """Return the name: the phase's tag and the step within the phase."""
+        return f"{self.tag}{self.phase_step}"
+
+
+class CheckpointManifest(CheckpointFields):
+    """A checkpoint's manifest.
+
+    Attributes:
+        format_version: Version of the layout of files and fields.
+        name: The folder's name, `step120`.
+        files: Digest and size of every other file.
+        created: When, in UTC, ISO 8601.
+    """
+
+    format_version: int
+    name: str
+    files: dict[str, FileEntry]
+    created: str
+
+
+def checkpoint_folder(run_folder: Path, name: str) -> Path:
+    """Return where a run keeps the checkpoint of this name."""
+    return run_folder / CHECKPOINTS_FOLDER / name
+
+
+def checkpoint_folders(run_folder: Path) -> list[Path]:
+    """Return the folders of a run that have a checkpoint's name, unread; partial and set-aside ones have not."""
+    folder = run_folder / CHECKPOINTS_FOLDER
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in found if _NAME.match(path.name) and path.is_dir()]
+
+
+def read_manifest(checkpoint: Path) -> CheckpointManifest:
+    """Read a checkpoint's manifest; its files are not looked at.
+
+    Raises:
+        CheckpointError: There is no checkpoint here, or its manifest cannot be read.
+    """
+    path = checkpoint / MANIFEST_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if checkpoint.is_dir():
+            raise damaged(checkpoint, path.name, seen="no such file", expected="a manifest") from None
+        raise CheckpointError(
+            "there is no checkpoint here", seen=checkpoint, fix="`seqpair train` makes checkpoints; check the name"
+        ) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise damaged(checkpoint, path.name, seen=error, expected="a manifest") from error
+    try:
+        value = json.loads(text)
+        version = value.get("format_version") if isinstance(value, dict) else None
+    except json.JSONDecodeError as error:
+        raise damaged(checkpoint, path.name, seen=f"no JSON: {error}", expected="a manifest") from error
+    if isinstance(version, int) and version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} has a layout this version does not read",
+            seen=f"format_version {version}",
+            allowed=FORMAT_VERSION,
+            fix="use the version of seqpair that wrote it, named in its manifest under versions",
+        )
+    try:
+        manifest = CheckpointManifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        seen = f"{where}: {first['msg']} ({error.error_count()} faults)"
+        raise damaged(checkpoint, path.name, seen=seen, expected="a manifest of format 1") from error
+    return manifest
+
+
+def damaged(checkpoint: Path, file: str, *, seen: object, expected: object) -> CheckpointError:
+    """Return the error for a damaged checkpoint: the file, what was seen, what was expected, what to do."""
+    return CheckpointError(
+        f"the checkpoint {checkpoint} is damaged: {file}",
+        seen=seen,
+        allowed=expected,
+        fix=f"delete {checkpoint} (or put back a good copy); the run resumes from the checkpoint before it",
+    )

@@ -1,0 +1,312 @@
+"""Writing and reading one checkpoint: whole and verified, or not at all.
+
+Owns the files of a checkpoint folder: `model.safetensors`, `optimizer.safetensors`, `rng.safetensors`
+(bytes), `state.json` and `manifest.json` with the SHA-256 and size of each. Nothing is pickled. Must not
+know what the tensors mean. Entry points: `save_checkpoint`, `load_checkpoint`, `verify_files`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import itertools
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from seqpair.atomic import TEMPORARY_PREFIX, replacing_folder, write_json
+from seqpair.checkpoint.manifest import (
+    CHECKPOINTS_FOLDER,
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    CheckpointFields,
+    CheckpointManifest,
+    FileEntry,
+    checkpoint_folder,
+    checkpoint_folders,
+    damaged,
+    read_manifest,
+)
+from seqpair.checkpoint.space import require_room_for_two
+from seqpair.digest import sha256_file
+from seqpair.errors import CheckpointError
+from seqpair.log import note
+
+MODEL_NAME = "model.safetensors"
+OPTIMIZER_NAME = "optimizer.safetensors"
+RNG_NAME = "rng.safetensors"
+STATE_NAME = "state.json"
+_OVERHEAD_BYTES = 1 << 18
+"""Room for the headers, the state and the manifest beside the tensors."""
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint's contents, tensors on the CPU.
+
+    Attributes:
+        manifest: What it says of itself.
+        model: The parameters by name.
+        optimizer: The optimiser's tensors by name; empty if only the model was asked for.
+        rng: Generator states by name, uint8; empty if only the model was asked for.
+        state: The JSON state; empty if only the model was asked for.
+    """
+
+    manifest: CheckpointManifest
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    rng: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    run_folder: Path,
+    fields: CheckpointFields,
+    *,
+    model: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    rng: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+) -> Path:
+    """Write a checkpoint that counts only once it was re-opened and found to hold what was handed in.
+
+    The caller holds the run's lock, and only one rank saves. What an earlier process left half-written
+    is removed; a damaged checkpoint of this name, and any that lies further on than this one (only a
+    damaged one that was skipped can), is set aside under another name, never deleted.
+
+    Args:
+        run_folder: The run; the checkpoint goes to `checkpoints/<tag><phase_step>/`.
+        fields: What the manifest says.
+        model: Parameters by name, each tied tensor once; any device.
+        optimizer: The optimiser's tensors by name.
+        rng: Generator states by name, uint8.
+        state: JSON: counters, the optimiser's JSON state, ...
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        CheckpointError: Something that is no tensor, a state that JSON cannot hold, a good checkpoint of
+            this name, or a file that does not read back as what was written.
+        DiskFullError: The disk cannot hold it, or filled up; earlier checkpoints are untouched.
+    """
+    parts = {MODEL_NAME: dict(model), OPTIMIZER_NAME: dict(optimizer), RNG_NAME: dict(rng)}
+    for file, tensors in parts.items():
+        _require_tensors(file, tensors)
+    _require_json(state)
+    final = checkpoint_folder(run_folder, fields.checkpoint_name)
+    remove_partial(run_folder)
+    _set_aside_stale(run_folder, fields)
+    require_room_for_two(run_folder, checkpoint_bytes(*parts.values()))
+    with replacing_folder(final) as folder:
+        for file, tensors in parts.items():
+            _write_tensors(folder / file, tensors)
+        write_json(folder / STATE_NAME, state)
+        files = {path.name: _file_entry(path) for path in sorted(folder.iterdir())}
+        manifest = CheckpointManifest(
+            **dict(fields),
+            format_version=FORMAT_VERSION,
+            name=fields.checkpoint_name,
+            files=files,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
+        try:
+            _reopen(folder, manifest, parts, state)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"the checkpoint {final} did not read back as it was written, so it was not kept",
+                seen=f"{error.what}: {error.seen}",
+                allowed=error.allowed,
+                fix="check the disk and the memory of this machine; earlier checkpoints are untouched",
+            ) from error
+    return final
+
+
+def load_checkpoint(path: Path, *, verify: bool = True, model_only: bool = False) -> LoadedCheckpoint:
+    """Read a checkpoint.
+
+    Args:
+        path: Its folder.
+        verify: Compare every file that is read with its SHA-256 first; sizes are compared always.
+        model_only: Read the model's parameters and nothing else.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged; the message names the file and what to do.
+    """
+    manifest = read_manifest(path)
+    wanted = (MODEL_NAME,) if model_only else (MODEL_NAME, OPTIMIZER_NAME, RNG_NAME, STATE_NAME)
+    verify_files(path, manifest, wanted, hashes=verify)
+    model = _read_tensors(path, MODEL_NAME)
+    if model_only:
+        return LoadedCheckpoint(manifest, model, {}, {}, {})
+    try:
+        state = json.loads((path / STATE_NAME).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise damaged(path, STATE_NAME, seen=error, expected="JSON") from error
+    return LoadedCheckpoint(manifest, model, _read_tensors(path, OPTIMIZER_NAME), _read_tensors(path, RNG_NAME), state)
+
+
+def verify_files(
+    path: Path, manifest: CheckpointManifest, wanted: tuple[str, ...] | None = None, *, hashes: bool = True
+) -> None:
+    """Hold a checkpoint's files against its manifest.
+
+    Args:
+        path: The checkpoint's folder.
+        manifest: Its manifest.
+        wanted: The files to look at; by default all that belong to a checkpoint.
+        hashes: Compare SHA-256 too, not only sizes.
+
+    Raises:
+        CheckpointError: A file is missing, or differs in size or digest.
+    """
+    for file in wanted or (MODEL_NAME, OPTIMIZER_NAME, RNG_NAME, STATE_NAME):
+        entry = manifest.files.get(file)
+        if entry is None:
+            raise damaged(path, MANIFEST_NAME, seen=f"no entry for {file}", expected="one for every file")
+        try:
+            size_bytes = (path / file).stat().st_size
+            if size_bytes != entry.bytes:
+                raise damaged(path, file, seen=f"{size_bytes} bytes", expected=f"{entry.bytes} bytes")
+            digest = sha256_file(path / file) if hashes else entry.sha256
+        except OSError as error:
+            raise damaged(path, file, seen=error, expected=f"{entry.bytes} readable bytes") from error
+        if digest != entry.sha256:
+            raise damaged(path, file, seen=f"SHA-256 {digest}", expected=f"SHA-256 {entry.sha256}")
+
+
+def checkpoint_bytes(*parts: Mapping[str, Tensor]) -> int:
+    """Return about how many bytes a checkpoint of these tensors takes on disk, never too few."""
+    tensors = [(name, tensor) for part in parts for name, tensor in part.items()]
+    return _OVERHEAD_BYTES + sum(256 + len(name) + tensor.numel() * tensor.element_size() for name, tensor in tensors)
+
+
+def remove_partial(run_folder: Path) -> None:
+    """Remove what killed processes left half-written; the caller holds the run's lock."""
+    for path in (run_folder / CHECKPOINTS_FOLDER).glob(f"{TEMPORARY_PREFIX}*"):
+        shutil.rmtree(path)
+        note(f"removed a checkpoint that was never finished: {path.name}")
+
+
+def _set_aside_stale(run_folder: Path, fields: CheckpointFields) -> None:
+    """Rename what would stand in the way of the checkpoint being the newest."""
+    for path in checkpoint_folders(run_folder):
+        same_name = path.name == fields.checkpoint_name
+        try:
+            manifest = read_manifest(path)
+            if same_name:
+                verify_files(path, manifest)
+        except CheckpointError as error:
+            if same_name:
+                _set_aside(path, str(error))
+            continue
+        if same_name:
+            raise CheckpointError(
+                "there is already a good checkpoint of this name",
+                seen=path,
+                fix="resume from it, or move it away if this step has to be repeated",
+            )
+        if manifest.total_steps > fields.total_steps:
+            _set_aside(path, f"it is {manifest.total_steps} steps on, but the run goes on from {fields.total_steps}")
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    names = (path.with_name(f"{path.name}.aside-{count}") for count in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    note(f"set {path.name} aside as {aside.name}: {reason}")
+
+
+def _require_tensors(file: str, tensors: Mapping[str, Tensor]) -> None:
+    for name, value in tensors.items():
+        kind = type(value).__name__
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{name} in {file} is no tensor",
+                seen=f"{kind}: {value!r}",
+                allowed="tensors; numbers go into the state",
+            )
+        if file == RNG_NAME and value.dtype != torch.uint8:
+            raise CheckpointError(f"{name} in {file} is no generator state", seen=value.dtype, allowed="torch.uint8")
+
+
+def _require_json(state: Mapping[str, Any]) -> None:
+    try:
+        text = json.dumps(state, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            "the state cannot be written as JSON", seen=error, allowed="text, finite numbers, lists and maps"
+        ) from error
+    if json.loads(text) != state:
+        raise CheckpointError(
+            "the state does not survive JSON", seen="tuples, or keys that are no text", allowed="lists, text keys"
+        )
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one file of tensors; the writer's own error for a full disk becomes an `OSError`."""
+    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, path)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"tensors of {path.name} share memory", seen=error, fix="hand in a tied tensor once, under one name"
+        ) from error
+    except SafetensorError as error:
+        for number in (errno.ENOSPC, errno.EDQUOT):
+            if f"os error {number}" in str(error):
+                raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+
+
+def _read_tensors(path: Path, file: str) -> dict[str, Tensor]:
+    try:
+        return load_file(path / file)
+    except SafetensorError as error:
+        raise damaged(path, file, seen=error, expected="a safetensors file") from error
+
+
+def _file_entry(path: Path) -> FileEntry:
+    return FileEntry(sha256=sha256_file(path), bytes=path.stat().st_size)
+
+
+def _reopen(
+    folder: Path, manifest: CheckpointManifest, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> None:
+    """Read back all that was written and compare it, bit by bit, with what was handed in."""
+    if read_manifest(folder) != manifest:
+        raise damaged(folder, MANIFEST_NAME, seen="another content", expected="what was written")
+    verify_files(folder, manifest)
+    if json.loads((folder / STATE_NAME).read_text(encoding="utf-8")) != state:
+        raise damaged(folder, STATE_NAME, seen="another content", expected="what was handed in")
+    for file, tensors in parts.items():
+        written = _read_tensors(folder, file)
+        if set(written) != set(tensors):
+            raise damaged(folder, file, seen=sorted(written)[:5], expected=sorted(tensors)[:5])
+        for name, tensor in tensors.items():
+            _require_same_bits(folder, file, name, written[name], tensor)
+
+
+def _require_same_bits(folder: Path, file: str, name: str, seen: Tensor, expected: Tensor) -> None:
+    """Compare shape, dtype and bytes (so that NaN equals itself and 0 is not -0)."""
+    seen_form, expected_form = (f"{name} {tuple(t.shape)} {t.dtype}" for t in (seen, expected))
+    if seen_form != expected_form:
+        raise damaged(folder, file, seen=seen_form, expected=expected_form)
+    if not torch.equal(_bytes_of(seen), _bytes_of(expected)):
+        raise damaged(folder, file, seen=f"other values in {name}", expected="the values handed in")
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    return flat.view(torch.uint8) if math.prod(tensor.shape) else flat

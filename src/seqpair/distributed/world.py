@@ -1,0 +1,192 @@
+"""The processes of one run, as torchrun's environment variables describe them.
+
+Owns the process group, the choice of the device, and the few exchanges of plain values. Nothing is
+pickled. Must not know models. Entry points: `start_world`, `World`, `choose_device`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from seqpair.errors import SeqpairError, TrainingError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among all that train together.
+
+    Attributes:
+        rank: This process's number, 0 to world_size - 1.
+        world_size: How many processes there are; with 1 there is no process group and every exchange
+            returns what it was given.
+        local_rank: This process's number on its machine, and its CUDA device's.
+        device: Where its tensors live.
+        backend: `gloo`, `nccl`, or `None` for a single process.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+    backend: str | None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which alone writes files and messages."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until every rank is here.
+
+        Raises:
+            TrainingError: Another rank is gone or did not come in time.
+        """
+        self.all_reduce_sum([0.0])
+
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums over all ranks, the same on each; float64, so whole numbers are exact to 2**53.
+
+        Raises:
+            TrainingError: Another rank is gone or did not come in time.
+        """
+        if self.world_size == 1:
+            return [float(value) for value in values]
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        with self._others("a sum over all ranks"):
+            dist.all_reduce(sums)
+            return [float(value) for value in sums.tolist()]
+
+    def broadcast_json(self, value: Any = None) -> Any:
+        """Return rank 0's value, which JSON must be able to hold; the others' argument is not looked at.
+
+        Raises:
+            TrainingError: Another rank is gone or did not come in time.
+        """
+        if self.world_size == 1:
+            return value
+        text = json.dumps(value, allow_nan=False).encode("utf-8") if self.is_main else b""
+        length = torch.tensor([len(text)], dtype=torch.int64, device=self.device)
+        with self._others("a value from rank 0"):
+            dist.broadcast(length, src=0)
+            data = torch.zeros(int(length.item()), dtype=torch.uint8, device=self.device)
+            if self.is_main:
+                data.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+            dist.broadcast(data, src=0)
+            return json.loads(bytes(data.tolist()))
+
+    def stop(self) -> None:
+        """Leave the process group; the world cannot be used afterwards."""
+        if self.backend is not None:
+            dist.destroy_process_group()
+
+    @contextlib.contextmanager
+    def _others(self, what: str) -> Iterator[None]:
+        """Turn a failed exchange into an error that points at the other ranks."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise TrainingError(
+                f"rank {self.rank} of {self.world_size} waited in vain for {what}",
+                seen=str(error).splitlines()[0],
+                fix="another rank failed first: look for its message, then start again; the run resumes",
+            ) from error
+
+
+def start_world(
+    device: str = "auto", *, timeout_seconds: float = 600.0, environment: Mapping[str, str] | None = None
+) -> World:
+    """Join the other processes, if torchrun started several.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        timeout_seconds: How long one exchange may take before the others count as gone.
+        environment: Where torchrun's variables are; by default the process's environment.
+
+    Raises:
+        SeqpairError: A device that is not there, or variables that make no sense.
+        TrainingError: The others did not come.
+    """
+    rank, world_size, local_rank = _read_environment(os.environ if environment is None else environment)
+    chosen = choose_device(device, local_rank)
+    if world_size == 1:
+        return World(0, 1, local_rank, chosen, None)
+    if chosen.type == "mps":
+        raise SeqpairError("several processes cannot train on mps", seen=f"WORLD_SIZE={world_size}", allowed=1)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    world = World(rank, world_size, local_rank, chosen, backend)
+    with world._others("the process group"):
+        dist.init_process_group(
+            backend,
+            rank=rank,
+            world_size=world_size,
+            timeout=datetime.timedelta(seconds=timeout_seconds),
+            device_id=chosen if chosen.type == "cuda" else None,
+        )
+    return world
+
+
+def choose_device(device: str, local_rank: int = 0) -> torch.device:
+    """Return the device of this name for this process; `auto` is CUDA if it is there, else the CPU.
+
+    Raises:
+        SeqpairError: An unknown name, or a device that is not there.
+    """
+    if device not in DEVICES:
+        raise SeqpairError("unknown device", seen=device, allowed=", ".join(DEVICES))
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if device == "mps":
+        _require_there(torch.backends.mps.is_available(), "mps")
+        return torch.device("mps")
+    _require_there(torch.cuda.is_available(), "cuda")
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise SeqpairError(
+            "more processes on this machine than CUDA devices",
+            seen=f"LOCAL_RANK={local_rank}",
+            allowed=f"0 to {count - 1}",
+            fix=f"start torchrun with --nproc-per-node {count} or fewer",
+        )
+    chosen = torch.device("cuda", local_rank)
+    torch.cuda.set_device(chosen)
+    return chosen
+
+
+def _require_there(there: bool, device: str) -> None:
+    if not there:
+        raise SeqpairError(
+            f"the device {device} was asked for, but torch {torch.__version__} finds none here",
+            seen=f"device: {device}",
+            fix="set `runtime.device` to auto or cpu, or install the build of torch for this device",
+        )
+
+
+def _read_environment(environment: Mapping[str, str]) -> tuple[int, int, int]:
+    """Return rank, world size and local rank; (0, 1, 0) if no launcher set them."""
+    given = {name: environment[name] for name in _VARIABLES if name in environment}
+    if not given:
+        return 0, 1, 0
+    try:
+        rank, world_size, local_rank = (int(given[name]) for name in _VARIABLES)
+    except (KeyError, ValueError):
+        rank, world_size, local_rank = -1, 0, -1
+    if not (0 <= rank < world_size and 0 <= local_rank <= rank):
+        raise SeqpairError(
+            "the launcher's environment variables make no sense",
+            seen=", ".join(f"{name}={given.get(name, 'not set')}" for name in _VARIABLES),
+            allowed="all three set, with 0 <= LOCAL_RANK <= RANK < WORLD_SIZE; or none of them",
+            fix="start several processes with torchrun, or unset the variables",
+        )
+    return rank, world_size, local_rank

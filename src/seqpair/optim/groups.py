@@ -1,0 +1,36 @@
+"""Which parameters decay.
+
+Owns the weight-decay filter. Must not know what the parameters are for. Entry point: `parameter_groups`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split a model's trainable parameters into those that decay and those that do not.
+
+    A parameter does not decay if it has at most one dimension or its name ends in `.bias`. A tied
+    table is one parameter: it appears once, under its first name, and decays.
+
+    Args:
+        model: The bare model, not wrapped for several ranks (the state is kept by these names).
+        weight_decay: The decay of one step at the peak rate, as a fraction of the parameter.
+
+    Returns:
+        At most two groups for `StableAdamW`, {"params": [(name, parameter), ...], "weight_decay": float};
+        an empty group is left out.
+
+    Source: the published optimiser block (arXiv 2507.11412, training code).
+    """
+    decaying: list[tuple[str, nn.Parameter]] = []
+    kept: list[tuple[str, nn.Parameter]] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            no_decay = parameter.ndim <= 1 or name.endswith(".bias")
+            (kept if no_decay else decaying).append((name, parameter))
+    groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
