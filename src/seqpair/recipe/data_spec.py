@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from seqpair.recipe.counts import Count
+
 
 class SourceSpec(BaseModel):
     """One named body of text.
@@ -52,9 +54,9 @@ class TokenizerSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str | None = None
-    train_vocab_size: int = Field(default=4096, ge=300)
-    train_bytes: int = Field(default=50_000_000, ge=1)
-    pad_vocab_to: int = Field(default=64, ge=1)
+    train_vocab_size: Count = Field(default=4096, ge=300)
+    train_bytes: Count = Field(default=50_000_000, ge=1)
+    pad_vocab_to: Count = Field(default=64, ge=1)
 
 
 class DataSpec(BaseModel):
@@ -66,7 +68,7 @@ class DataSpec(BaseModel):
         stores: The folder under which stores are kept, addressed by content; relative to the
             current folder.
         expected_mean_tokens: Content tokens of a mean sequence at 1,024, used only while no store
-            is there (615 is what the original's checkpoints imply; facts in docs/data.md).
+            is there (615 is what the original's checkpoints imply; at other lengths see `resolve`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,4 +76,4 @@ class DataSpec(BaseModel):
     sources: tuple[SourceSpec, ...] = ()
     tokenizer: TokenizerSpec = TokenizerSpec()
     stores: str = "stores"
-    expected_mean_tokens: float = Field(default=615.0, gt=0)
+    expected_mean_tokens: float = Field(default=615.0, gt=0, le=1022)

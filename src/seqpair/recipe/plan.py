@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from seqpair.recipe.counts import Count
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 from seqpair.recipe.objectives import OBJECTIVES, Objective
 from seqpair.recipe.schedule import LrCurve, lr_fraction
@@ -49,12 +50,12 @@ class OptimizerPlan(_Frozen):
     """The optimiser; `lr` is the peak rate that phases scale and that weight decay is relative to."""
 
     name: Literal["stableadamw"] = "stableadamw"
-    lr: float
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    weight_decay: float
-    clip_norm: float | None = None
+    lr: float = Field(gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.98, ge=0, lt=1)
+    eps: float = Field(default=1e-6, gt=0)
+    weight_decay: float = Field(ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
 
 
 class MixtureShare(_Frozen):
@@ -178,8 +179,8 @@ class RuntimePlan(_Frozen):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     kernel: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
-    microbatch_tokens: int = 8192
-    threads: int | None = None
+    microbatch_tokens: Count = Field(default=8192, gt=0)
+    threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
 
 

@@ -6,10 +6,14 @@ Owns the formulas. Must not know plans, optimisers or trainers. Entry points: `L
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Callable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from seqpair.recipe.counts import Count
 
 
 class LrCurve(BaseModel):
@@ -27,10 +31,19 @@ class LrCurve(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     curve: Literal["warmup_stable_decay", "one_minus_sqrt", "constant"]
-    start_frac: float = 1.0
-    end_frac: float = 1.0
-    warmup_tokens: int = 0
-    decay_tokens: int = 0
+    start_frac: float = Field(default=1.0, ge=0, le=1)
+    end_frac: float = Field(default=1.0, ge=0, le=1)
+    warmup_tokens: Count = 0
+    decay_tokens: Count = 0
+
+    @model_validator(mode="after")
+    def _says_what_it_does(self) -> LrCurve:
+        if self.curve != "warmup_stable_decay" and self.decay_tokens:
+            raise ValueError("'decay_tokens' belongs to curve 'warmup_stable_decay' only")
+        falls = self.curve == "one_minus_sqrt" or self.decay_tokens > 0
+        if not falls and self.end_frac != self.start_frac:
+            raise ValueError("'end_frac' differs from 'start_frac' but nothing leads there: set 'decay_tokens'")
+        return self
 
 
 def lr_fraction(curve: LrCurve, tokens: float, total_tokens: float) -> float:
@@ -58,32 +71,37 @@ def ramp_stages(
 ) -> list[tuple[int, int]]:
     """Return the batch ramp as (steps, sequences) stages; the last one, (0, final), is open-ended.
 
-    The batch grows evenly from `first_sequences` to `final_sequences` while about `ramp_positions`
-    sequences are read; each stage is a whole number of steps (at least one).
+    The batch grows evenly from `first_sequences`, the same number of steps at each size, so that the
+    stages before the last one hold about `ramp_positions` sequences in whole steps.
+
+    Source: the packer of the published code, which also gives every batch size equally many steps.
+    Differs: at most `max_stages` sizes instead of all of them, so that a step's positions are a small table.
     """
     if ramp_positions <= 0 or first_sequences >= final_sequences:
         return [(0, final_sequences)]
-    count = max(1, min(max_stages - 1, final_sequences - first_sequences))
+    steps = max(1, round(2 * ramp_positions / (first_sequences + final_sequences)))
+    count = min(max_stages - 1, final_sequences - first_sequences, steps)
     stages: list[tuple[int, int]] = []
     for index in range(count):
         sequences = first_sequences + (final_sequences - first_sequences) * index // count
-        stages.append((max(1, round(ramp_positions / count / sequences)), sequences))
+        stages.append((steps * (index + 1) // count - steps * index // count, sequences))
     return [*stages, (0, final_sequences)]
 
 
-def steps_at_cadence(tokens_at: list[float], every_tokens: int) -> list[int]:
+def steps_at_cadence(tokens_after: Callable[[int], float], steps: int, every_tokens: int) -> list[int]:
     """Return after how many steps a cadence of `every_tokens` falls due, the last step included.
 
+    A step is due when the tokens read pass a multiple of the cadence; two multiples in one step count once.
+
     Args:
-        tokens_at: Planned content tokens after 1, 2, ... steps.
+        tokens_after: Planned content tokens after a number of steps; it never falls.
+        steps: Steps of the phase.
         every_tokens: The cadence.
     """
     due: list[int] = []
-    passed = 0
-    for steps_done, tokens in enumerate(tokens_at, start=1):
-        if int(tokens // every_tokens) > passed:
-            passed = int(tokens // every_tokens)
-            due.append(steps_done)
-    if tokens_at and (not due or due[-1] != len(tokens_at)):
-        due.append(len(tokens_at))
+    done = 0
+    while done < steps:
+        target = (int(tokens_after(done) // every_tokens) + 1) * every_tokens
+        done = bisect.bisect_left(range(steps), target, lo=done, key=lambda step: tokens_after(step + 1)) + 1
+        due.append(min(done, steps))
     return due

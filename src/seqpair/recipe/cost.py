@@ -1,0 +1,155 @@
+"""What a plan costs: floating-point operations, memory, disk, as pure functions.
+
+Owns the formulas, each written out beside its number. Must not know hardware. Entry points: `plan_cost`,
+`flops_per_token`, `memory_bytes`, `checkpoint_bytes`, `kept_checkpoints`.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from seqpair.recipe.objectives import OBJECTIVES, Objective
+from seqpair.recipe.plan import ModelPlan, PhasePlan, Plan
+from seqpair.recipe.sizes import parameter_count
+
+SPECIALS_PER_SEQUENCE = 2
+"""[CLS] and [SEP]; one too many for a causal piece that does not end its document."""
+
+FLOPS_FORMULA = "6 x (L (4 D^2 + 3 D F) + p (D^2 + V D)) + 12 x D x keys summed over layers"
+MEMORY_FORMULA = (
+    "16 P (weights, gradients, two moments) + microbatch x (L (8 D + 4 F) + 4 D) x bytes + 2 x 1,024 x V x 4"
+)
+DISK_FORMULA = "12 P (weights and two moments in fp32) for each checkpoint kept"
+LOSS_CHUNK_ROWS = 1024
+
+
+class PhaseCost(BaseModel):
+    """One phase's cost: training FLOPs of one token, and of the whole phase."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    flops_per_token: float
+    flops: float
+    checkpoints: int
+
+
+class Cost(BaseModel):
+    """A plan's cost.
+
+    Attributes:
+        parameters, non_embedding_parameters: Exact counts.
+        phases: Each phase's cost.
+        flops: Training FLOPs of all phases.
+        memory_bytes: Rough peak memory of one rank.
+        checkpoint_bytes: One checkpoint on disk.
+        checkpoints_kept: Checkpoints left at the end.
+        disk_bytes: Disk for those, and for one more while it is being written.
+        formulas: How the numbers were made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parameters: int
+    non_embedding_parameters: int
+    phases: tuple[PhaseCost, ...]
+    flops: float
+    memory_bytes: float
+    checkpoint_bytes: int
+    checkpoints_kept: int
+    disk_bytes: int
+    formulas: dict[str, str]
+
+
+def plan_cost(plan: Plan) -> Cost:
+    """Return what a plan costs."""
+    count = parameter_count(plan.model.shape, plan.model.vocab_size)
+    phases = tuple(
+        PhaseCost(
+            name=phase.name,
+            flops_per_token=flops_per_token(plan.model, phase),
+            flops=flops_per_token(plan.model, phase) * phase.positions * (phase.mean_tokens + SPECIALS_PER_SEQUENCE),
+            checkpoints=len(phase.checkpoint_steps),
+        )
+        for phase in plan.phases
+    )
+    each = checkpoint_bytes(plan.model)
+    kept = kept_checkpoints(plan)
+    return Cost(
+        parameters=count.total,
+        non_embedding_parameters=count.non_embedding,
+        phases=phases,
+        flops=sum(phase.flops for phase in phases),
+        memory_bytes=memory_bytes(plan),
+        checkpoint_bytes=each,
+        checkpoints_kept=kept,
+        disk_bytes=each * (kept + 1),
+        formulas={"flops_per_token": FLOPS_FORMULA, "memory": MEMORY_FORMULA, "checkpoint_disk": DISK_FORMULA},
+    )
+
+
+def mean_keys(tokens: float, window: int | None, objective: Objective) -> float:
+    """Return how many keys a token sees on average, itself included, in a sequence of `tokens` tokens.
+
+    On one side a token at distance i from the end sees min(i, w) others; the mean over i = 0 .. n - 1 is
+    (n - 1) / 2 without a window, else w - w (w + 1) / (2 n) once n > w.
+    """
+    side = (tokens - 1) / 2 if window is None or tokens <= window + 1 else window - window * (window + 1) / (2 * tokens)
+    return 1 + side * (2 if objective.direction == "bidirectional" else 1)
+
+
+def flops_per_token(model: ModelPlan, phase: PhasePlan) -> float:
+    """Return the training FLOPs of one token (forward and backward, a multiply-add as two).
+
+    6 FLOPs a matrix parameter and token: L (4 D^2 + 3 D F) for the layers, and p (D^2 + V D) for the head
+    with the vocabulary, where p is the share of tokens predicted (the mask rate, or 1 for `next`). Scores
+    and values take 12 D for each key a token sees in a layer (local layers within their window). Lookups,
+    norms, activations and the optimiser are not counted. A phase with several objectives counts its last.
+    """
+    shape, width = model.shape, model.shape.width
+    objective = OBJECTIVES[phase.objectives[-1].objective]
+    tokens = phase.mean_tokens + SPECIALS_PER_SEQUENCE
+    keys = 0.0
+    for layer in range(shape.layers):
+        keys += mean_keys(tokens, None if layer % model.global_every == 0 else model.window_tokens, objective)
+    predicted = 1.0 if phase.mask_frac is None else phase.mask_frac
+    layers = shape.layers * (4 * width * width + 3 * width * shape.inner)
+    head = predicted * (width * width + model.vocab_size * width)
+    return 6 * (layers + head) + 12 * width * keys
+
+
+def memory_bytes(plan: Plan) -> float:
+    """Return a rough peak memory of one rank without sharding; the formula is `MEMORY_FORMULA`.
+
+    Activations are those a layer keeps for its backward pass: norms, Q, K, V, attention output and both
+    halves of the gated MLP, in 4 bytes (2 under bf16); the loss holds one chunk of logits and its gradient.
+    """
+    shape = plan.model.shape
+    parameters = parameter_count(shape, plan.model.vocab_size).total
+    each = 2 if plan.runtime.precision == "bf16" else 4
+    activations = shape.layers * (8 * shape.width + 4 * shape.inner) + 4 * shape.width
+    return (
+        16 * parameters
+        + plan.runtime.microbatch_tokens * activations * each
+        + 2 * LOSS_CHUNK_ROWS * plan.model.vocab_size * 4
+    )
+
+
+def checkpoint_bytes(model: ModelPlan) -> int:
+    """Return the bytes of one checkpoint: weights and two optimiser moments in fp32."""
+    return 12 * parameter_count(model.shape, model.vocab_size).total
+
+
+def kept_checkpoints(plan: Plan) -> int:
+    """Return how many checkpoints the keep rule leaves at the end."""
+    every, last = plan.keep.every_tokens, plan.keep.last
+    made = [(phase, step) for phase in plan.phases for step in phase.checkpoint_steps]
+    if every is None and last is None:
+        return len(made)
+    kept = set(range(len(made) - last, len(made))) if last else set()
+    for index, (phase, step) in enumerate(made):
+        before = made[index - 1][1] if index and made[index - 1][0] is phase else 0
+        passed = every is not None and phase.planned_tokens(step) // every > phase.planned_tokens(before) // every
+        if passed or step == phase.checkpoint_steps[-1]:
+            kept.add(index)
+    return len(kept & set(range(len(made))))

@@ -1,0 +1,208 @@
+"""The recipe: what a user writes, as validated values.
+
+Owns the keys of a recipe, their units, defaults and limits. Must not know files (`load`) or step counts
+(`resolve`). Entry point: `Recipe`. docs/recipe.md is the reference for readers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
+
+from seqpair.recipe.counts import Count
+from seqpair.recipe.data_spec import DataSpec
+from seqpair.recipe.objectives import OBJECTIVES
+from seqpair.recipe.plan import OptimizerPlan, RuntimePlan
+from seqpair.recipe.schedule import LrCurve
+from seqpair.recipe.sizes import SIZES, Shape
+
+TRAINABLE_OBJECTIVES = ("clm", "mlm")
+"""Objectives that a member can name today; `mntp` is in the table for the exports and tests that follow."""
+
+PositiveCount = Annotated[Count, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSpec(_Section):
+    """The model section: what the shape does not say; the meanings are those of `ModelPlan`."""
+
+    window_tokens: PositiveCount = 64
+    global_every: int = Field(default=3, ge=1)
+    norm_eps: float = Field(default=1e-5, gt=0)
+    attn_out_dropout: float = Field(default=0.1, ge=0, lt=1)
+    init: Literal["full_megatron"] = "full_megatron"
+    init_std: float = Field(default=0.02, gt=0)
+
+
+class MixSpec(_Section):
+    """One source's part in a phase: a share of the content tokens, or epochs of the source."""
+
+    share: float | None = Field(default=None, gt=0, le=1)
+    epochs: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> MixSpec:
+        if (self.share is None) == (self.epochs is None):
+            raise ValueError("exactly one of 'share' and 'epochs' is expected")
+        return self
+
+
+class RampSpec(_Section):
+    """A batch ramp: from this batch to the phase's batch while `over_tokens` content tokens are read."""
+
+    from_sequences: PositiveCount | None = None
+    from_tokens: PositiveCount | None = None
+    over_tokens: PositiveCount
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> RampSpec:
+        if (self.from_sequences is None) == (self.from_tokens is None):
+            raise ValueError("exactly one of 'from_sequences' and 'from_tokens' is expected")
+        return self
+
+
+class BatchSpec(_Section):
+    """The batch of one optimiser step over all ranks, in sequences or in content tokens."""
+
+    sequences: PositiveCount | None = None
+    tokens: PositiveCount | None = None
+    ramp: RampSpec | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> BatchSpec:
+        if (self.sequences is None) == (self.tokens is None):
+            raise ValueError("exactly one of 'sequences' and 'tokens' is expected")
+        return self
+
+
+class PhaseSpec(_Section):
+    """One phase; `mixture` may be left out when the recipe has one source."""
+
+    name: Name
+    tag: Literal["step", "ext", "decay", "cross"] = "step"
+    seq_len: Annotated[Count, Field(ge=8)]
+    budget_tokens: PositiveCount
+    mixture: dict[str, MixSpec] | None = None
+    rope_global_theta: float = Field(default=10_000.0, gt=1)
+    rope_local_theta: float = Field(default=10_000.0, gt=1)
+    mask_frac: float = Field(default=0.3, gt=0, lt=1)
+    batch: BatchSpec
+    lr: LrCurve
+
+
+class KeepSpec(_Section):
+    """Which checkpoints stay; with neither key, all of them. A phase's last one always stays."""
+
+    last: int | None = Field(default=None, ge=1)
+    every_tokens: PositiveCount | None = None
+
+
+class CheckpointSpec(_Section):
+    """How often a checkpoint is made, counted from each phase's start, and which ones stay."""
+
+    every_tokens: PositiveCount
+    keep: KeepSpec = KeepSpec()
+
+
+class HeldOutSpec(_Section):
+    """The held-out loss during training: cadence, fixed sequences of each source, their mask rate."""
+
+    every_tokens: PositiveCount
+    sequences: PositiveCount = 64
+    mask_frac: float = Field(default=0.3, gt=0, lt=1)
+
+
+class MemberSpec(_Section):
+    """One member; trained from scratch with one objective."""
+
+    objective: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _works_today(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        later = [key for key in ("from", "phases") if key in value]
+        if later:
+            raise ValueError(f"'{later[0]}' (a member that starts from another one's checkpoint) is not there yet")
+        objective = value.get("objective")
+        if isinstance(objective, list):
+            raise ValueError("an objective that changes during training (a list) is not there yet")
+        if objective is not None and objective not in TRAINABLE_OBJECTIVES:
+            known = objective in {*OBJECTIVES, "hybrid", "diffusion"}
+            state = "is not there yet" if known else "is not an objective"
+            raise ValueError(f"'{objective}' {state}; there are: {', '.join(TRAINABLE_OBJECTIVES)}")
+        return value
+
+
+def _size_kind(value: object) -> str:
+    return "label" if isinstance(value, str) else "shape"
+
+
+Size = Annotated[Annotated[str, Tag("label")] | Annotated[Shape, Tag("shape")], Discriminator(_size_kind)]
+
+
+class Recipe(_Section):
+    """A whole recipe; `origins` says for every leaf where its value came from."""
+
+    name: Name
+    size: Size
+    seed: int = Field(default=21, ge=0, lt=1 << 32)
+    budget: PositiveCount | None = None
+    data: DataSpec
+    model: ModelSpec = ModelSpec()
+    optimizer: OptimizerPlan
+    phases: tuple[PhaseSpec, ...] = Field(min_length=1)
+    checkpoints: CheckpointSpec
+    held_out: HeldOutSpec
+    members: dict[Name, MemberSpec] = Field(min_length=1)
+    runtime: RuntimePlan = RuntimePlan()
+    runs: str = "runs"
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _folder: Path = PrivateAttr(default_factory=Path)
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Return where each leaf's value came from: `preset X`, `file X:line`, `--set` or `default`."""
+        return self._origins
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the recipe file; the current folder for a preset."""
+        return self._folder
+
+    @property
+    def shape(self) -> Shape:
+        """Return the model's shape."""
+        return SIZES[self.size] if isinstance(self.size, str) else self.size
+
+    @property
+    def size_label(self) -> str:
+        """Return the size's label; `custom` for a shape written out."""
+        return self.size if isinstance(self.size, str) else "custom"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if isinstance(self.size, str) and self.size not in SIZES:
+            raise ValueError(
+                f"size: '{self.size}' is not a size; there are: {', '.join(SIZES)}, or a shape written out"
+            )
+        shape, every = self.shape, self.model.global_every
+        if (shape.layers - 1) % every:
+            raise ValueError(
+                f"size: layers - 1 must be a multiple of {every} (model.global_every), not {shape.layers - 1}"
+            )
+        for section, names in (
+            ("phases", [phase.name for phase in self.phases]),
+            ("data.sources", [source.name for source in self.data.sources]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{section}: the name '{twice[0]}' stands twice")
+        return self
