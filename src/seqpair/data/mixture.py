@@ -1,0 +1,135 @@
+"""A phase's mixture: how many sequences of each source one round holds.
+
+Owns the arithmetic of shares, epochs and rounds. Must not know keys, stores or tokens. Entry points:
+`SourceCounts`, `Mixture`.
+
+A share is of content tokens, so a source of share p and mean sequence length t is read in proportion
+w = p / t; a source of e epochs and N sequences in proportion w = e * N. Where both kinds meet, the epochs
+fix absolute tokens E, the shares are of the total E / (1 - sum of the shares). A round scales the w so
+that the source read most is read once: m = max(1, round(w * min(N / w))). All of it is exact rational
+arithmetic, so every machine gets the same rounds. The round's virtual sequences are the sources' parts
+end to end, in the order of the sources' names; round r takes the next m sequences of every source's stream.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqpair.errors import DataError, RecipeError
+from seqpair.recipe.plan import MixtureShare
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """What a mixture needs to know of a source: its sequences at the phase's length, its content tokens."""
+
+    sequences: int
+    tokens: int
+
+
+class Mixture:
+    """The rounds of a phase.
+
+    Attributes:
+        sources: The sources' names, sorted.
+        sequences: (sources,) int64: how many sequences each source has, N.
+        parts: (sources,) int64: how many of them one round reads, m; at least 1 and at most N.
+        starts: (sources + 1,) int64: where each part begins among a round's virtual sequences.
+        round_sequences: Sequences of a round, the sum of the parts.
+    """
+
+    def __init__(self, shares: Sequence[MixtureShare], counts: Mapping[str, SourceCounts]) -> None:
+        """Make the rounds.
+
+        Args:
+            shares: The sources' parts; each has a share or epochs.
+            counts: The counts of every source named.
+
+        Raises:
+            DataError: A source has no sequence.
+            RecipeError: A source is named twice, has no part or two, or leaves nothing to the epochs.
+        """
+        by_source = {share.source: share for share in shares}
+        if not shares or len(by_source) != len(shares):
+            seen = ", ".join(share.source for share in shares) or "nothing"
+            raise RecipeError("a mixture names each of its sources once", seen=seen, fix="mend the phase's mixture")
+        self.sources = tuple(sorted(by_source))
+        for source in self.sources:
+            if counts[source].sequences < 1:
+                raise DataError(
+                    f"source {source!r} has no sequence to train on",
+                    seen=f"{counts[source].sequences} sequences, {counts[source].tokens} tokens",
+                    fix="give the source some text, or take it out of the phase's mixture",
+                )
+        weights = _weights([by_source[source] for source in self.sources], [counts[s] for s in self.sources])
+        limits = [counts[source].sequences for source in self.sources]
+        scale = min(Fraction(limit) / weight for limit, weight in zip(limits, weights, strict=True))
+        parts = [max(1, math.floor(weight * scale + Fraction(1, 2))) for weight in weights]
+        self.sequences: Numbers = np.array(limits, dtype=np.int64)
+        self.parts: Numbers = np.array(parts, dtype=np.int64)
+        self.starts: Numbers = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self.parts)])
+        self.round_sequences = int(self.starts[-1])
+        self._tokens = [counts[source].tokens for source in self.sources]
+
+    def token_fracs(self) -> dict[str, float]:
+        """Return each source's true share of a round's content tokens, after rounding to whole sequences."""
+        tokens = [
+            Fraction(int(part) * total, int(sequences))
+            for part, total, sequences in zip(self.parts, self._tokens, self.sequences, strict=True)
+        ]
+        return {source: float(part / sum(tokens)) for source, part in zip(self.sources, tokens, strict=True)}
+
+    def stream_of(self, rounds: Numbers, virtual: Numbers) -> tuple[NDArray[np.int32], Numbers]:
+        """Return the source and the place in its stream of virtual sequences.
+
+        Args:
+            rounds: (S,) int64, the round of each.
+            virtual: (S,) int64 in [0, round_sequences), the place in the round.
+
+        Returns:
+            (S,) int32 indices into `sources`, and (S,) int64 places in the endless stream of the source.
+        """
+        source = np.searchsorted(self.starts, virtual, side="right") - 1
+        return source.astype(np.int32), rounds * self.parts[source] + (virtual - self.starts[source])
+
+    def virtual_of(self, source: int, places: Numbers) -> tuple[Numbers, Numbers]:
+        """Return the round and the virtual sequence of places in a source's stream; undoes `stream_of`."""
+        rounds = places // self.parts[source]
+        return rounds, self.starts[source] + (places - rounds * self.parts[source])
+
+
+def _weights(shares: Sequence[MixtureShare], counts: Sequence[SourceCounts]) -> list[Fraction]:
+    """Return sequences of each source, in one common scale."""
+    total_share, epoch_tokens = Fraction(0), Fraction(0)
+    for share, count in zip(shares, counts, strict=True):
+        given = [value for value in (share.share, share.epochs) if value is not None]
+        if len(given) != 1 or not 0 < given[0] < math.inf:
+            raise RecipeError(
+                f"source {share.source!r} needs a share or epochs in the mixture, above zero",
+                seen=f"share {share.share}, epochs {share.epochs}",
+                allowed="exactly one of the two",
+            )
+        total_share += Fraction(share.share or 0)
+        epoch_tokens += Fraction(share.epochs or 0) * count.tokens
+    if epoch_tokens and total_share >= 1:
+        raise RecipeError(
+            "the shares leave nothing to the sources that are given in epochs",
+            seen=f"shares of {float(total_share):g} in all",
+            allowed="less than 1 where any source has epochs",
+            fix="lower the shares, or give all sources a share",
+        )
+    total_tokens = epoch_tokens / (1 - total_share) if epoch_tokens else Fraction(1)
+    return [
+        Fraction(share.epochs) * count.sequences
+        if share.epochs is not None
+        else Fraction(share.share or 0) * total_tokens * count.sequences / count.tokens
+        for share, count in zip(shares, counts, strict=True)
+    ]

@@ -1,0 +1,93 @@
+"""Sharing a batch between ranks and packing a rank's part into microbatches.
+
+Owns two deterministic bin packings over sequence lengths. Must not know tokens, batches or devices.
+Entry points: `share`, `pack`, `microbatches`.
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.int64]
+
+
+def share(lengths: Numbers, world_size: int) -> list[Numbers]:
+    """Share sequences between ranks so that all get nearly the same number of tokens.
+
+    The longest sequence first, each to the rank with the fewest tokens so far (the lower rank on a tie):
+    no rank has more than the mean plus the longest sequence.
+
+    Args:
+        lengths: (S,) int64 tokens of each sequence, specials included.
+        world_size: Ranks, at least 1.
+
+    Returns:
+        For each rank its (n,) int64 indices, ascending; every index is in exactly one.
+    """
+    if world_size < 1:
+        raise ValueError(f"a batch is shared by at least one rank, not {world_size}")
+    loads = [(0, rank) for rank in range(world_size)]
+    rank_of = np.zeros(len(lengths), dtype=np.int64)
+    for index in _longest_first(lengths) if world_size > 1 else ():
+        load, rank = loads[0]
+        heapq.heapreplace(loads, (load + int(lengths[index]), rank))
+        rank_of[index] = rank
+    return [np.flatnonzero(rank_of == rank) for rank in range(world_size)]
+
+
+def pack(lengths: Numbers, budget_tokens: int) -> list[Numbers]:
+    """Pack sequences into microbatches of at most `budget_tokens`.
+
+    Best fit, the longest sequence first: each goes to the fullest microbatch that still has room (the
+    older one on a tie). A sequence longer than the budget is alone in its microbatch.
+
+    Args:
+        lengths: (S,) int64 tokens of each sequence, specials included.
+        budget_tokens: Tokens of a microbatch, at least 1.
+
+    Returns:
+        For each microbatch its (n,) int64 indices, ascending; every index is in exactly one.
+    """
+    if budget_tokens < 1:
+        raise ValueError(f"a microbatch holds at least one token, not {budget_tokens}")
+    groups: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # (tokens left, microbatch), ascending
+    for index in _longest_first(lengths):
+        length = int(lengths[index])
+        place = bisect.bisect_left(rooms, (length, -1))
+        if place < len(rooms):
+            room, group = rooms.pop(place)
+            groups[group].append(index)
+        else:
+            room, group = budget_tokens, len(groups)
+            groups.append([index])
+        if room > length:
+            bisect.insort(rooms, (room - length, group))
+    return [np.array(sorted(group), dtype=np.int64) for group in groups]
+
+
+def microbatches(lengths: Numbers, world_size: int, budget_tokens: int) -> list[list[Numbers]]:
+    """Share and pack a batch so that every rank runs the same number of microbatches.
+
+    Args:
+        lengths: (S,) int64 tokens of each sequence, specials included.
+        world_size: Ranks.
+        budget_tokens: Tokens of a microbatch.
+
+    Returns:
+        For each rank its microbatches as indices into the batch; a rank that has fewer ends with empty
+        ones, which the caller fills with a dummy.
+    """
+    by_rank = [[mine[group] for group in pack(lengths[mine], budget_tokens)] for mine in share(lengths, world_size)]
+    most = max(len(groups) for groups in by_rank)
+    return [groups + [np.empty(0, dtype=np.int64)] * (most - len(groups)) for groups in by_rank]
+
+
+def _longest_first(lengths: Numbers) -> list[int]:
+    """Return all indices, the longest first, equal ones in their own order."""
+    order: list[int] = np.argsort(-np.asarray(lengths), kind="stable").tolist()
+    return order
