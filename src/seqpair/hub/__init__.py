@@ -1,1 +1,1 @@
-"""The hub layer."""
+"""Hugging Face formats: names, configurations, tokenizer files, and the proof that an export computes the same."""

@@ -1,0 +1,104 @@
+"""The model card of an export: what it is, how to load it, how it was trained, what it is not.
+
+Owns the text of `README.md`. Must not know files. Entry point: `model_card`.
+"""
+
+from __future__ import annotations
+
+from seqpair.checkpoint.manifest import CheckpointManifest
+from seqpair.hub.verify import Verification
+from seqpair.recipe.objectives import Objective
+from seqpair.recipe.sizes import parameter_count
+from seqpair.units import format_count
+
+_MASKED = """from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = AutoModelForMaskedLM.from_pretrained("PATH")
+fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)
+print(fill("Return the length of the [MASK]."))"""
+
+_CAUSAL = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = AutoModelForCausalLM.from_pretrained("PATH")
+batch = tokenizer(["Return the length of"], return_tensors="pt", padding=True)
+print(tokenizer.batch_decode(model.generate(**batch, max_new_tokens=40), skip_special_tokens=True))"""
+
+_NEXT_NOTE = """
+This model was trained to predict a masked token at the position *before* it. Read the logits there; a fill-mask
+pipeline reads the mask's own position and gives wrong answers.
+"""
+
+
+def model_card(manifest: CheckpointManifest, objective: Objective, verification: Verification) -> str:
+    """Return the model card of an export as Markdown.
+
+    Args:
+        manifest: The checkpoint's manifest.
+        objective: The objective it was last trained with.
+        verification: The proof.
+    """
+    plan = manifest.plan
+    phase = plan.phase(manifest.phase)
+    shape = plan.model.shape
+    counts = parameter_count(shape, plan.model.vocab_size)
+    causal = objective.direction == "causal"
+    task = "text-generation" if causal else "fill-mask"
+    kind = "decoder" if causal else "encoder"
+    mask = "" if phase.mask_frac is None else f", mask rate {phase.mask_frac:g}"
+    sources = ", ".join(f"{source.name} ({source.kind})" for source in plan.sources) or "not named"
+    window = plan.model.window_tokens
+    reach = f"{window} tokens back" if causal else f"{window} tokens to each side"
+    return f"""---
+library_name: transformers
+pipeline_tag: {task}
+tags: [seqpair, modernbert]
+---
+
+# {plan.study}: {plan.member}
+
+A `{objective.hub_class}` of size `{plan.size}` ({format_count(counts.total)} parameters,
+{format_count(counts.non_embedding)} of them outside the token table): {article(kind)} {kind} trained by seqpair as one
+member of a pair. The pair's other members have the same shape, data, order and schedule.
+
+## Loading
+
+```python
+{(_CAUSAL if causal else _MASKED)}
+```
+{_NEXT_NOTE if objective.predicts == "masked_next" else ""}
+## How it was trained
+
+| | |
+|---|---|
+| checkpoint | `{manifest.name}` (phase `{manifest.phase}`, step {manifest.phase_step} of {phase.steps}) |
+| content tokens read | {format_count(manifest.content_tokens)} |
+| objective | `{objective.name}`, {objective.direction}{mask} |
+| layers, width, inner width, heads | {shape.layers}, {shape.width}, {shape.inner}, {shape.heads} |
+| vocabulary | {plan.model.vocab_size} rows |
+| longest sequence | {phase.seq_len} tokens |
+| local layers see | {reach}, and the token itself |
+| optimiser | {plan.optimizer.name}, peak rate {plan.optimizer.lr:g}, weight decay {plan.optimizer.weight_decay:g} |
+| sources | {sources} |
+| seed | {plan.seed} |
+| plan digest | `{manifest.plan_digest}` |
+
+## Proof
+
+Loaded with the Auto classes in fp32 ({", ".join(verification.attention)}), the largest absolute difference between its
+logits and those of the trained model was {verification.max_abs_difference:.2g} (tolerance {verification.tolerance:g})
+over {verification.checked_tokens} tokens of {verification.checked_texts} texts of up to {verification.longest_tokens}
+tokens, in padded batches.
+
+## Limits
+
+It is a base model: not instructed, not filtered for harm, and it repeats what its sources say. It was trained on
+sequences of at most {phase.seq_len} tokens. It was trained with a dropout of {plan.model.attn_out_dropout:g} after the
+attention output, which this class cannot express; that matters for further training only.
+"""
+
+
+def article(word: str) -> str:
+    """Return `an` before a vowel, else `a`."""
+    return "an" if word[:1] in "aeiou" else "a"

@@ -1,0 +1,226 @@
+"""Exports: a checkpoint becomes a folder that the Hugging Face classes load, or nothing is written.
+
+Owns the sequence build, prove, rename. Must not know how weights or configurations are spelt
+(`weights`, `config`, `tokenizer_files`). Entry points: `export_checkpoint`, `read_export_record`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from seqpair import atomic
+from seqpair.checkpoint.catalog import latest_valid
+from seqpair.checkpoint.manifest import CHECKPOINTS_FOLDER, MANIFEST_NAME, CheckpointManifest
+from seqpair.checkpoint.store import LoadedCheckpoint, load_checkpoint
+from seqpair.data.tokenizer import Tokenizer, load_tokenizer
+from seqpair.digest import sha256_file
+from seqpair.errors import CheckpointError, ExportError
+from seqpair.hub.card import model_card
+from seqpair.hub.config import ModelFacts, generation_config, hub_config
+from seqpair.hub.library import require_transformers
+from seqpair.hub.native import NativeModel
+from seqpair.hub.tokenizer_files import write_tokenizer
+from seqpair.hub.verify import MOST_CHECKED_TOKENS, Verification, check_texts, verify_export
+from seqpair.hub.weights import to_hub
+from seqpair.nn.rope import RopeBases
+from seqpair.recipe.objectives import Objective
+
+RECORD_NAME = "seqpair_export.json"
+FORMAT_VERSION = 1
+WEIGHTS_NAME = "model.safetensors"
+TOKENIZER_FOLDER = "tokenizer"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported.
+
+    Attributes:
+        folder: Where it is.
+        hub_class: The Hugging Face class.
+        checkpoint: The checkpoint's name.
+        model_digest: SHA-256 of the weights file.
+        verification: The proof.
+    """
+
+    folder: Path
+    hub_class: str
+    checkpoint: str
+    model_digest: str
+    verification: Verification
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values as JSON."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint that a path means: itself, or the newest valid one of a run folder.
+
+    Raises:
+        CheckpointError: There is neither.
+    """
+    if (path / MANIFEST_NAME).is_file() or not (path / CHECKPOINTS_FOLDER).is_dir():
+        return path
+    newest = latest_valid(path)
+    if newest is None:
+        raise CheckpointError("the run has no checkpoint that can be used", seen=path, fix="train it first")
+    return newest.path
+
+
+def last_objective(manifest: CheckpointManifest) -> Objective:
+    """Return the objective of the last step behind a checkpoint."""
+    return manifest.plan.phase(manifest.phase).objective_of(max(0, manifest.phase_step - 1))
+
+
+def export_checkpoint(
+    checkpoint: Path, out: Path, texts: Sequence[str] | None = None, *, overwrite: bool = False
+) -> ExportReport:
+    """Export a checkpoint, prove the export, and only then give it its name.
+
+    Args:
+        checkpoint: A checkpoint's folder, or a run's folder (its newest valid checkpoint).
+        out: The folder to make.
+        texts: Real texts to compare on; the study's held-out text is best. `None` takes this package's source.
+        overwrite: Replace `out` if it is an earlier export.
+
+    Raises:
+        ExportError: The export would not compute what the model computes, `out` is in the way, or
+            transformers is missing. Nothing is written then, and an earlier export stays.
+        CheckpointError: The checkpoint cannot be used, or its tokenizer is missing or another one.
+    """
+    _require_free(out, overwrite)
+    version = require_transformers(ExportError, "exporting").__version__
+    checkpoint = find_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, model_only=True)
+    tokenizer = _tokenizer_of(checkpoint, loaded.manifest)
+    objective = last_objective(loaded.manifest)
+    facts = _facts(loaded.manifest, objective, tokenizer)
+    rope = RopeBases(facts.rope_global_theta, facts.rope_local_theta)
+    native = NativeModel(facts.model, loaded.model, objective.direction, rope)
+    row_tokens = min(MOST_CHECKED_TOKENS, max(facts.seq_len, 3 * facts.model.window_tokens + 8))
+    aside: Path | None = None
+    try:
+        with atomic.replacing_folder(out) as folder:
+            _write_model(folder, loaded, facts, version)
+            write_tokenizer(folder, tokenizer, objective, facts.seq_len)
+            real = check_texts(texts, tokenizer, row_tokens)
+            proof = verify_export(folder, native, tokenizer, objective, real, row_tokens=row_tokens)
+            digest = sha256_file(folder / WEIGHTS_NAME)
+            report = ExportReport(out, objective.hub_class, loaded.manifest.name, digest, proof)
+            atomic.write_text(folder / "README.md", model_card(loaded.manifest, objective, proof))
+            atomic.write_json(folder / RECORD_NAME, _record(loaded.manifest, objective, report, version))
+            aside = _move_aside(out)
+    finally:
+        if aside is not None and out.exists():
+            shutil.rmtree(aside)
+        elif aside is not None:
+            aside.rename(out)
+    return report
+
+
+def read_export_record(folder: Path) -> dict[str, Any]:
+    """Return `seqpair_export.json` of an export.
+
+    Raises:
+        ExportError: The folder is no export of ours.
+    """
+    path = folder / RECORD_NAME
+    if not path.is_file():
+        raise ExportError("this folder is no export of seqpair", seen=folder, fix="make one with `seqpair export`")
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def _require_free(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    ours = (out / RECORD_NAME).is_file()
+    if not ours:
+        raise ExportError(
+            "the output folder exists and is no export of seqpair",
+            seen=out,
+            allowed="a folder that does not exist yet, or an earlier export together with --overwrite",
+            fix="choose another folder",
+        )
+    if not overwrite:
+        raise ExportError("the output folder holds an earlier export", seen=out, fix="add --overwrite to replace it")
+
+
+def _move_aside(out: Path) -> Path | None:
+    """Rename an earlier export so that the new one can take its name."""
+    if not out.exists():
+        return None
+    aside = out.with_name(f"{atomic.TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-earlier-{out.name}")
+    out.rename(aside)
+    return aside
+
+
+def _tokenizer_of(checkpoint: Path, manifest: CheckpointManifest) -> Tokenizer:
+    """Load the run's tokenizer, `<run>/tokenizer`, and hold it against the manifest."""
+    folder = checkpoint.resolve().parent.parent / TOKENIZER_FOLDER
+    if not folder.is_dir():
+        raise CheckpointError(
+            "the run's tokenizer is missing",
+            seen=f"no folder {folder}",
+            fix="put the run's tokenizer folder back: it lies beside the run's checkpoints folder",
+        )
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.digest != manifest.tokenizer_digest or tokenizer.vocab_size != manifest.plan.model.vocab_size:
+        raise CheckpointError(
+            "the run's tokenizer is not the one that the checkpoint was trained with",
+            seen=f"digest {tokenizer.digest[:16]}, {tokenizer.vocab_size} rows",
+            allowed=f"digest {manifest.tokenizer_digest[:16]}, {manifest.plan.model.vocab_size} rows",
+            fix=f"put the right tokenizer into {folder}",
+        )
+    return tokenizer
+
+
+def _facts(manifest: CheckpointManifest, objective: Objective, tokenizer: Tokenizer) -> ModelFacts:
+    phase = manifest.plan.phase(manifest.phase)
+    return ModelFacts(
+        model=manifest.plan.model,
+        direction=objective.direction,
+        seq_len=phase.seq_len,
+        rope_global_theta=phase.rope_global_theta,
+        rope_local_theta=phase.rope_local_theta,
+        specials=tokenizer.specials,
+    )
+
+
+def _write_model(folder: Path, loaded: LoadedCheckpoint, facts: ModelFacts, version: str) -> None:
+    atomic.write_json(folder / "config.json", hub_config(facts, version))
+    if facts.direction == "causal":
+        atomic.write_json(folder / "generation_config.json", generation_config(facts.specials, version))
+    tensors = to_hub(loaded.model, facts.model.shape.layers, facts.direction)
+    save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+
+
+def _record(manifest: CheckpointManifest, objective: Objective, report: ExportReport, version: str) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "study": manifest.study,
+        "member": manifest.member,
+        "size": manifest.plan.size,
+        "checkpoint": manifest.name,
+        "phase": manifest.phase,
+        "content_tokens": manifest.content_tokens,
+        "objective": objective.name,
+        "direction": objective.direction,
+        "predicts": objective.predicts,
+        "class": objective.hub_class,
+        "seq_len": manifest.plan.phase(manifest.phase).seq_len,
+        **report.verification.as_json(),
+        "model_digest": report.model_digest,
+        "plan_digest": manifest.plan_digest,
+        "tokenizer_digest": manifest.tokenizer_digest,
+        "transformers": version,
+    }

@@ -1,0 +1,218 @@
+"""The proof of an export: loaded as users load it, it must give the native model's logits.
+
+Owns the comparison. Must not write anything. Entry points: `verify_export`, `check_texts`.
+
+What is compared, for eager and for sdpa attention, in fp32: the ids of `AutoTokenizer` with those of
+training; the logits of every real token of batches that are padded on the tokenizer's side and carry an
+attention mask; rows longer than the window; and, for a decoder, the logits of its cached forward.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqpair import atomic, digest
+from seqpair.data.tokenizer import Tokenizer
+from seqpair.errors import ExportError
+from seqpair.hub.library import require_transformers
+from seqpair.hub.native import NativeModel
+from seqpair.recipe.objectives import Objective
+
+TOLERANCE = 1e-4
+ATTENTIONS = ("eager", "sdpa")
+MOST_CHECKED_TOKENS = 1024
+CACHED_STEPS = 6
+_LOGIT_BYTES = 1 << 28
+_EDGE_TEXTS = ("", "x", " two  spaces\nand a line", "na\u00efve \u4e2d\u6587 \U0001f642 \u00df", "[MASK] [SEP] [CLS]")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was compared, and the largest difference.
+
+    Attributes:
+        max_abs_difference: Over all logits of all real tokens.
+        tolerance: What it had to stay within.
+        checked_texts, checked_tokens: How many were compared, counted once.
+        longest_tokens: The longest row, specials included.
+        window_tokens: The local window's reach; rows longer than twice it test the window.
+        attention: The implementations compared.
+    """
+
+    max_abs_difference: float
+    tolerance: float
+    checked_texts: int
+    checked_tokens: int
+    longest_tokens: int
+    window_tokens: int
+    attention: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values as JSON."""
+        return asdict(self)
+
+
+def check_texts(texts: Sequence[str] | None, tokenizer: Tokenizer, needed_tokens: int) -> list[str]:
+    """Return texts that try an export: the given ones, edge cases, and one of at least `needed_tokens`.
+
+    Args:
+        texts: Real text; `None` takes the source code of this package.
+        tokenizer: What counts the tokens.
+        needed_tokens: Content tokens that the longest text must have.
+    """
+    real = [text for text in texts or () if text.strip()]
+    if not real:
+        real = [inspect.getsource(module) for module in (atomic, digest)]
+    # Neighbours of different lengths in one batch: long, short, long, edge, ...
+    real = sorted(real, key=len)
+    mixed = [text for pair in zip(real[: len(real) // 2], reversed(real), strict=False) for text in pair] or real
+    joined = "\n\n".join(real)
+    repeats = 1
+    while len(tokenizer.encode([joined])[0]) * repeats < needed_tokens:
+        repeats *= 2
+    return ["\n\n".join([joined] * repeats), *_EDGE_TEXTS, *mixed, *(text[: len(text) // 3] for text in mixed)]
+
+
+def _expected_ids(
+    texts: Sequence[str], tokenizer: Tokenizer, objective: Objective, row_tokens: int
+) -> list[np.ndarray]:
+    """Return the ids of training for texts cut to `row_tokens`: `[CLS]` content, and `[SEP]` for encoders."""
+    ends = [tokenizer.specials.sep] if objective.direction == "bidirectional" else []
+    room = row_tokens - 1 - len(ends)
+    return [
+        np.concatenate(([tokenizer.specials.cls], content[:room], ends)).astype(np.int64)
+        for content in tokenizer.encode(texts)
+    ]
+
+
+def _encode_as_users_do(auto_tokenizer: Any, texts: Sequence[str], row_tokens: int) -> tuple[Tensor, Tensor]:
+    batch = auto_tokenizer(list(texts), padding=True, truncation=True, max_length=row_tokens, return_tensors="pt")
+    return batch["input_ids"], batch["attention_mask"].bool()
+
+
+def _require_ids(texts: Sequence[str], rows: Sequence[np.ndarray], ids: Tensor, mask: Tensor) -> None:
+    for text, row, seen, real in zip(texts, rows, ids, mask, strict=True):
+        if seen[real].tolist() != row.tolist():
+            raise ExportError(
+                "the exported tokenizer does not give the ids of training; nothing was written",
+                seen=f"{seen[real].tolist()[:12]} for {text[:60]!r}",
+                allowed=f"{row.tolist()[:12]}",
+                fix="report this with the tokenizer; a tokenizer with a normaliser or a template of its own may do it",
+            )
+
+
+def _load(folder: Path, objective: Objective, attention: str) -> Any:
+    transformers = require_transformers(ExportError, "exporting")
+    auto = "AutoModelForMaskedLM" if objective.direction == "bidirectional" else "AutoModelForCausalLM"
+    model, info = getattr(transformers, auto).from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation=attention,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    problems = {name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys") if info[name]}
+    if problems or type(model).__name__ != objective.hub_class:
+        raise ExportError(
+            "the exported files do not load as they should; nothing was written",
+            seen=f"{type(model).__name__} with {problems}",
+            allowed=f"{objective.hub_class} with every parameter found",
+            fix="report this with the version of transformers",
+        )
+    return model.eval()
+
+
+def _difference(seen: Tensor, expected: Tensor) -> float:
+    """Return the largest absolute difference; infinity where either is not finite."""
+    worst = (seen - expected).abs().max()
+    return float(worst) if bool(torch.isfinite(worst)) else float("inf")
+
+
+def _cached_difference(model: Any, row: np.ndarray, expected: Tensor) -> float:
+    """Compare a prefill and single cached steps, as `generate` runs them, with the native logits (T, V)."""
+    ids = torch.from_numpy(row)[None]
+    first = max(1, len(row) - CACHED_STEPS)
+    out = model(input_ids=ids[:, :first], use_cache=True)
+    worst = _difference(out.logits[0], expected[:first])
+    for index in range(first, len(row)):
+        out = model(input_ids=ids[:, index : index + 1], past_key_values=out.past_key_values, use_cache=True)
+        worst = max(worst, _difference(out.logits[0, 0], expected[index]))
+    return worst
+
+
+def _batches(texts: Sequence[str], row_tokens: int, vocab_size: int) -> list[list[str]]:
+    """Cut distinct texts into batches of two or more whose logits fit into memory."""
+    distinct = list({hashlib.sha256(text.encode()).digest(): text for text in texts}.values())
+    rows = max(2, min(8, _LOGIT_BYTES // (4 * row_tokens * vocab_size)))
+    return [distinct[first : first + rows] for first in range(0, len(distinct), rows)]
+
+
+@torch.no_grad()
+def verify_export(
+    folder: Path,
+    native: NativeModel,
+    tokenizer: Tokenizer,
+    objective: Objective,
+    texts: Sequence[str],
+    *,
+    row_tokens: int,
+    tolerance: float = TOLERANCE,
+) -> Verification:
+    """Load an export with the Auto classes and compare it with the native model.
+
+    Args:
+        folder: The exported files.
+        native: The model they were made from.
+        tokenizer: The tokenizer of training.
+        objective: The objective the model was last trained with.
+        texts: Real texts; the longest should pass `row_tokens`.
+        row_tokens: Rows are cut to this many tokens, specials included.
+        tolerance: The largest absolute difference of logits that is let through.
+
+    Raises:
+        ExportError: Ids or logits differ, or the files do not load into the right class.
+    """
+    transformers = require_transformers(ExportError, "exporting")
+    auto_tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    plan = native.model.backbone.plan
+    models = {attention: _load(folder, objective, attention) for attention in ATTENTIONS}
+    worst = dict.fromkeys(ATTENTIONS, 0.0)
+    lengths: list[int] = []
+    for batch in _batches(texts, row_tokens, plan.vocab_size):
+        rows = _expected_ids(batch, tokenizer, objective, row_tokens)
+        ids, mask = _encode_as_users_do(auto_tokenizer, batch, row_tokens)
+        _require_ids(batch, rows, ids, mask)
+        expected = native.logits(rows)
+        longest = max(range(len(rows)), key=lambda index: len(rows[index]))
+        for attention, model in models.items():
+            logits = model(input_ids=ids, attention_mask=mask.long()).logits  # (B, T, V)
+            differences = [_difference(logits[i, mask[i]], values) for i, values in enumerate(expected)]
+            if objective.direction == "causal" and not lengths:
+                differences.append(_cached_difference(model, rows[longest], expected[longest]))
+            worst[attention] = max(worst[attention], *differences)
+        lengths.extend(len(row) for row in rows)
+    if not max(worst.values()) <= tolerance:
+        raise ExportError(
+            "the exported model does not compute what the trained model computes; nothing was written",
+            seen=", ".join(f"max |difference| of logits {value:.3g} ({name})" for name, value in worst.items()),
+            allowed=f"at most {tolerance:g} over {sum(lengths)} tokens of {len(lengths)} texts",
+            fix="report this with the plan and the version of transformers",
+        )
+    return Verification(
+        max_abs_difference=max(worst.values()),
+        tolerance=tolerance,
+        checked_texts=len(lengths),
+        checked_tokens=sum(lengths),
+        longest_tokens=max(lengths),
+        window_tokens=plan.window_tokens,
+        attention=ATTENTIONS,
+    )

@@ -1,0 +1,101 @@
+"""Parameter names of our model and of the two Hugging Face classes.
+
+Owns the name map in both directions. Must not know files or configurations. The fused projection is
+kept by the encoder class and split in three by the decoder class; the output matrix is the token table
+and is never written (a second copy that differs would load untied, without a message). Entry points:
+`to_hub`, `from_hub`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from seqpair.errors import ExportError
+from seqpair.recipe.objectives import Direction
+
+_FUSED = "attention.wqkv.weight"
+_SPLIT = ("attn.q_proj.weight", "attn.k_proj.weight", "attn.v_proj.weight")
+
+_LAYER_NAMES = {
+    "attention_norm.weight": "attn_norm.weight",
+    "attention.wo.weight": "attn.Wo.weight",
+    "mlp_norm.weight": "mlp_norm.weight",
+    "mlp.wi.weight": "mlp.Wi.weight",
+    "mlp.wo.weight": "mlp.Wo.weight",
+}
+
+
+def _name_map(layers: int, direction: Direction) -> dict[str, tuple[str, ...]]:
+    """Return, for each of our parameters, the names it goes to; several names share its rows equally."""
+    head = "head" if direction == "bidirectional" else "lm_head"
+    fused = ("attn.Wqkv.weight",) if direction == "bidirectional" else _SPLIT
+    names: dict[str, tuple[str, ...]] = {
+        "backbone.embedding.weight": ("model.embeddings.tok_embeddings.weight",),
+        "backbone.embedding_norm.weight": ("model.embeddings.norm.weight",),
+        "backbone.final_norm.weight": ("model.final_norm.weight",),
+        "head.dense.weight": (f"{head}.dense.weight",),
+        "head.norm.weight": (f"{head}.norm.weight",),
+        "output_bias": ("decoder.bias",),
+    }
+    for index in range(layers):
+        for ours, theirs in _LAYER_NAMES.items():
+            if index > 0 or ours != "attention_norm.weight":
+                names[f"backbone.layers.{index}.{ours}"] = (f"model.layers.{index}.{theirs}",)
+        names[f"backbone.layers.{index}.{_FUSED}"] = tuple(f"model.layers.{index}.{name}" for name in fused)
+    return names
+
+
+def _require_names(kind: str, seen: set[str], wanted: set[str]) -> None:
+    if seen != wanted:
+        raise ExportError(
+            f"the {kind} do not have the parameters that the model's shape calls for",
+            seen=f"missing {sorted(wanted - seen)}, unknown {sorted(seen - wanted)}",
+            fix="use a checkpoint whose manifest belongs to its weights",
+        )
+
+
+def to_hub(state: Mapping[str, Tensor], layers: int, direction: Direction) -> dict[str, Tensor]:
+    """Return the tensors of a Hugging Face file for our model's parameters, in fp32 on the CPU.
+
+    Args:
+        state: Our parameters by name, as `LanguageModel.state_dict()` gives them.
+        layers: How many layers the model has.
+        direction: `bidirectional` for ModernBertForMaskedLM, `causal` for ModernBertDecoderForCausalLM.
+
+    Raises:
+        ExportError: A parameter is missing or unknown.
+    """
+    names = _name_map(layers, direction)
+    _require_names("weights", set(state), set(names))
+    tensors: dict[str, Tensor] = {}
+    for ours, theirs in names.items():
+        values = state[ours].detach().to(device="cpu", dtype=torch.float32)
+        parts = values.chunk(len(theirs), dim=0)
+        tensors.update((name, part.clone()) for name, part in zip(theirs, parts, strict=True))
+    return tensors
+
+
+def from_hub(tensors: Mapping[str, Tensor], layers: int, direction: Direction) -> dict[str, Tensor]:
+    """Return our model's parameters for the tensors of a Hugging Face file; the inverse of `to_hub`.
+
+    A `decoder.weight` that equals the token table is accepted and dropped.
+
+    Raises:
+        ExportError: A parameter is missing or unknown, or the output matrix is not the token table.
+    """
+    table = tensors.get("model.embeddings.tok_embeddings.weight")
+    output = tensors.get("decoder.weight")
+    if output is not None and (table is None or not torch.equal(output, table)):
+        raise ExportError(
+            "the model's output matrix is not its token table",
+            seen="a decoder.weight that differs from tok_embeddings.weight",
+            allowed="tied weights only",
+            fix="use a model with tie_word_embeddings",
+        )
+    names = _name_map(layers, direction)
+    wanted = {name for theirs in names.values() for name in theirs}
+    _require_names("tensors", set(tensors) - {"decoder.weight"}, wanted)
+    return {ours: torch.cat([tensors[name] for name in theirs]) for ours, theirs in names.items()}
