@@ -1,0 +1,105 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqpair.objectives.loss import summed_cross_entropy, token_losses, token_scores
+
+
+def random_case(rows: int, width: int, vocab: int, seed: int = 0):
+    make = torch.Generator().manual_seed(seed)
+    states = torch.randn(rows, width, generator=make, requires_grad=True)
+    weight = torch.randn(vocab, width, generator=make, requires_grad=True)
+    bias = torch.randn(vocab, generator=make, requires_grad=True)
+    return states, weight, bias, torch.randint(0, vocab, (rows,), generator=make)
+
+
+def plain(states, weight, bias, targets):
+    return F.cross_entropy(F.linear(states, weight, bias), targets, reduction="sum")
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.integers(1, 70), width=st.integers(1, 20), vocab=st.integers(1, 90), chunk=st.integers(1, 80))
+def test_value_and_gradients_equal_plain_cross_entropy(rows, width, vocab, chunk):
+    *parameters, targets = random_case(rows, width, vocab)
+    expected = plain(*parameters, targets)
+    wanted = torch.autograd.grad(expected / 3, parameters)
+    got = summed_cross_entropy(*parameters, targets, chunk_rows=chunk)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-4)
+    for mine, theirs in zip(torch.autograd.grad(got / 3, parameters), wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=2e-5)
+
+
+def test_gradients_pass_gradcheck_in_double():
+    *parameters, targets = random_case(5, 3, 7)
+    doubles = [p.detach().double().requires_grad_() for p in parameters]
+    assert torch.autograd.gradcheck(lambda s, w, b: summed_cross_entropy(s, w, b, targets, 2), doubles)
+
+
+def test_large_logits_do_not_overflow():
+    states, weight, bias, targets = random_case(40, 8, 30)
+    got = summed_cross_entropy(states * 300, weight, bias, targets)
+    assert got.item() == pytest.approx(plain(states * 300, weight, bias, targets).item(), rel=1e-5)
+
+
+def test_no_rows_give_zero_and_zero_gradients():
+    states, weight, bias, targets = random_case(0, 8, 30)
+    loss = summed_cross_entropy(states, weight, bias, targets)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert states.grad.shape == (0, 8)
+    assert weight.grad.count_nonzero() == 0
+    assert bias.grad.count_nonzero() == 0
+
+
+def test_only_what_needs_a_gradient_gets_one():
+    states, weight, bias, targets = random_case(9, 4, 11)
+    frozen = summed_cross_entropy(states, weight.detach(), bias.detach(), targets)
+    frozen.backward()
+    assert weight.grad is None
+    assert bias.grad is None
+    wanted = torch.autograd.grad(plain(states, weight, bias, targets), states)[0]
+    torch.testing.assert_close(states.grad, wanted)
+    with torch.no_grad():
+        silent = summed_cross_entropy(states, weight, bias, targets)
+    assert not silent.requires_grad
+    assert silent.item() == pytest.approx(frozen.item(), rel=1e-6)
+
+
+def test_backward_twice_over_a_kept_graph_gives_the_same_gradient():
+    states, weight, bias, targets = random_case(9, 4, 11)
+    loss = summed_cross_entropy(states, weight, bias, targets)
+    first = torch.autograd.grad(loss * 0.25, weight, retain_graph=True)[0]
+    second = torch.autograd.grad(loss, weight)[0]
+    torch.testing.assert_close(first * 4, second)
+
+
+def test_autocast_keeps_loss_and_weight_gradient_in_fp32():
+    states, weight, bias, targets = random_case(50, 16, 40)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = summed_cross_entropy(states, weight, bias, targets, chunk_rows=16)
+    loss.backward()
+    assert loss.dtype == weight.grad.dtype == torch.float32
+    reference = plain(states, weight, bias, targets)
+    assert loss.item() == pytest.approx(reference.item(), rel=2e-2)
+    wanted = torch.autograd.grad(reference, weight)[0]
+    assert (weight.grad - wanted).norm() / wanted.norm() < 0.03
+
+
+def test_token_scores_match_the_full_logits():
+    states, weight, bias, targets = random_case(50, 16, 40)
+    losses, hits = token_scores(states, weight, bias, targets, chunk_rows=7)
+    logits = F.linear(states, weight, bias)
+    torch.testing.assert_close(losses, F.cross_entropy(logits, targets, reduction="none"))
+    assert torch.equal(hits, logits.argmax(1) == targets)
+    assert torch.equal(losses, token_losses(states, weight, bias, targets, chunk_rows=7))
+    assert not losses.requires_grad
+
+
+def test_the_chunk_never_holds_more_than_its_rows(monkeypatch):
+    seen = []
+    original = torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda *args, **kw: seen.append(args[1].shape[0]) or original(*args, **kw))
+    summed_cross_entropy(*random_case(50, 4, 9), chunk_rows=16)
+    assert seen == [16, 16, 16, 2]

@@ -1,0 +1,134 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqpair.data.batches import Batch, PackedRows
+from seqpair.data.tokenizer import SpecialIds
+from seqpair.objectives.targets import TargetBuilder
+from seqpair.recipe.objectives import OBJECTIVES
+
+SPECIALS = SpecialIds(cls=1, sep=2, pad=3, mask=4, unk=0)
+TOKENIZER = SimpleNamespace(
+    specials=SPECIALS, regular_ids=np.arange(5, 60), special_ids=np.arange(5), entries=60, vocab_size=64
+)
+BUILDER = TargetBuilder(TOKENIZER, seed=11)
+
+
+def make_batch(contents: list[list[int]], last: list[bool], first_position: int = 0) -> Batch:
+    sizes = np.array([len(c) for c in contents])
+    count = len(contents)
+    return Batch(
+        phase="pretrain",
+        step=0,
+        positions=np.arange(first_position, first_position + count),
+        source=np.zeros(count, dtype=np.int32),
+        rows=np.arange(count),
+        pieces=np.zeros(count, dtype=np.int32),
+        is_last_piece=np.array(last),
+        content=np.concatenate([np.array(c, dtype=np.int64) for c in contents]),
+        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        digest="",
+    )
+
+
+def pack_rows(batch: Batch, indices: np.ndarray, ends_every_piece: bool) -> PackedRows:
+    """The plain form of seqpair.data.batches.assemble, so that these tests stand alone."""
+    parts = []
+    for i in indices:
+        content = batch.content[batch.offsets[i] : batch.offsets[i + 1]].tolist()
+        end = [SPECIALS.sep] if ends_every_piece or batch.is_last_piece[i] else []
+        parts.append([SPECIALS.cls, *content, *end])
+    return PackedRows(
+        ids=np.array(sum(parts, []), dtype=np.int64),
+        lengths=np.array([len(p) for p in parts], dtype=np.int64),
+        positions=batch.positions[indices],
+        indices=np.asarray(indices),
+    )
+
+
+sequences = st.lists(
+    st.tuples(st.lists(st.integers(0, 59), min_size=1, max_size=30), st.booleans()), min_size=1, max_size=8
+)
+
+
+@settings(deadline=None)
+@given(given_sequences=sequences, name=st.sampled_from(sorted(OBJECTIVES)), frac=st.floats(0, 1), cut=st.integers(1, 8))
+def test_the_count_is_the_sum_over_microbatches_however_they_are_cut(given_sequences, name, frac, cut):
+    objective = OBJECTIVES[name]
+    batch = make_batch([c for c, _ in given_sequences], [end for _, end in given_sequences], 1 << 33)
+    order = np.random.default_rng(0).permutation(len(given_sequences))
+    groups = [order[i : i + cut] for i in range(0, len(order), cut)]
+    built = [
+        BUILDER.build(objective, "pretrain", pack_rows(batch, g, objective.ends_every_piece), frac, "cpu")
+        for g in groups
+    ]
+    assert sum(len(b.target_ids) for b in built) == BUILDER.count(objective, "pretrain", batch, frac)
+    for b in built:
+        assert len(b.output_index) == len(b.target_ids)
+        assert b.direction == objective.direction
+        assert (b.output_index.diff() > 0).all()
+
+
+def test_clm_predicts_the_next_token_and_the_end_and_never_across_sequences():
+    batch = make_batch([[10, 11, 12], [20], [30, 31]], [True, False, True])
+    rows = pack_rows(batch, np.arange(3), ends_every_piece=False)
+    got = BUILDER.build(OBJECTIVES["clm"], "pretrain", rows, None, "cpu")
+    assert got.ids.tolist() == [1, 10, 11, 12, 2, 1, 20, 1, 30, 31, 2]
+    assert got.output_index.tolist() == [0, 1, 2, 3, 5, 7, 8, 9]
+    assert got.target_ids.tolist() == [10, 11, 12, 2, 20, 30, 31, 2]
+    assert BUILDER.count(OBJECTIVES["clm"], "pretrain", batch, None) == 8
+
+
+@pytest.mark.parametrize(("name", "shift"), [("mlm", 0), ("mntp", 1)])
+def test_masked_objectives_predict_the_original_tokens(name, shift):
+    rng = np.random.default_rng(3)
+    contents = [rng.integers(5, 60, size=200).tolist() for _ in range(20)]
+    batch = make_batch(contents, [True] * 20)
+    rows = pack_rows(batch, np.arange(20), ends_every_piece=True)
+    got = BUILDER.build(OBJECTIVES[name], "pretrain", rows, 0.3, "cpu")
+    original = torch.from_numpy(rows.ids)
+    predicted = got.output_index + shift
+    assert torch.equal(original[predicted], got.target_ids)
+    untouched = torch.ones(len(original), dtype=torch.bool)
+    untouched[predicted] = False
+    assert torch.equal(got.ids[untouched], original[untouched])
+    assert (got.ids[predicted] == SPECIALS.mask).float().mean().item() == pytest.approx(0.8, abs=0.05)
+    sequence_ids = got.layout.sequence_ids
+    assert torch.equal(sequence_ids[got.output_index], sequence_ids[predicted])  # mntp: never across sequences
+
+
+def test_mlm_and_mntp_share_the_corruption():
+    batch = make_batch([list(range(5, 60))] * 4, [True] * 4)
+    rows = pack_rows(batch, np.arange(4), ends_every_piece=True)
+    mlm, mntp = (BUILDER.build(OBJECTIVES[n], "pretrain", rows, 0.3, "cpu") for n in ("mlm", "mntp"))
+    assert torch.equal(mlm.ids, mntp.ids)
+    assert torch.equal(mlm.output_index - 1, mntp.output_index)
+
+
+def test_special_tokens_inside_the_content_are_never_chosen_and_nothing_special_is_drawn():
+    batch = make_batch([[7, 4, 8, 0, 2, 9]] * 100, [True] * 100)
+    rows = pack_rows(batch, np.arange(100), ends_every_piece=True)
+    got = BUILDER.build(OBJECTIVES["mlm"], "pretrain", rows, 1.0, "cpu")
+    assert got.target_ids.tolist() == [7, 8, 9] * 100
+    assert BUILDER.count(OBJECTIVES["mlm"], "pretrain", batch, 1.0) == 300
+    seen = got.ids[got.output_index]
+    assert set(seen.tolist()) <= {SPECIALS.mask, *range(5, 60)}
+
+
+def test_the_corruption_of_a_sequence_does_not_depend_on_its_microbatch():
+    batch = make_batch([list(range(5, 60))] * 6, [True] * 6, 1000)
+    whole = BUILDER.build(OBJECTIVES["mlm"], "pretrain", pack_rows(batch, np.arange(6), True), 0.3, "cpu")
+    alone = BUILDER.build(OBJECTIVES["mlm"], "pretrain", pack_rows(batch, np.array([4]), True), 0.3, "cpu")
+    assert torch.equal(whole.ids[4 * 57 : 5 * 57], alone.ids)
+
+
+def test_a_dummy_predicts_nothing():
+    dummy = BUILDER.dummy(OBJECTIVES["clm"], "cpu")
+    assert dummy.ids.tolist() == [SPECIALS.cls]
+    assert dummy.layout.lengths == (1,)
+    assert dummy.output_index.numel() == dummy.target_ids.numel() == 0
+    assert dummy.direction == "causal"
