@@ -40,7 +40,7 @@ def recipe_error(
         else:
             message = str(fault["msg"]).removeprefix("Value error, ")
             message = message[:1].lower() + message[1:]
-            seen = "" if isinstance(fault["input"], (dict, BaseModel)) else f", but it is {fault['input']!r}"
+            seen = "" if isinstance(fault["input"], (dict, list, BaseModel)) else f", but it is {fault['input']!r}"
             start = f"'{path}': " if path else ""
             faults[f"{start}{message}{seen}{_origin(path, origins)}"] = None
     count = f"{len(faults)} faults in the recipe" if len(faults) > 1 else "a fault in the recipe"
@@ -58,7 +58,7 @@ def _path(loc: tuple[int | str, ...], raw: object) -> list[str]:
     for index, part in enumerate(loc):
         inside = (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int))
         if inside:
-            here = here[part]  # type: ignore[index, call-overload]
+            here = here[part]  # type: ignore[index]
         if inside or (index == len(loc) - 1 and isinstance(here, dict) and part not in ("label", "shape", "[key]")):
             keys.append(str(part))
     return keys

@@ -5,10 +5,12 @@ Owns the list of what does not count. Must not know checkpoints or runs. Entry p
 
 from __future__ import annotations
 
+from typing import Any
+
 from seqpair.digest import sha256_json
 from seqpair.recipe.plan import Plan
 
-_NOT_LEARNED = {
+_NOT_LEARNED: dict[str, Any] = {
     "study": True,
     "member": True,
     "size": True,

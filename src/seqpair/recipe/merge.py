@@ -17,8 +17,13 @@ from seqpair.recipe.yaml_text import Leaf, Tree, read_tree
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the allowed word nearest to this one, or nothing."""
-    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
+    """Return ` (did you mean 'x'?)` for the allowed word nearest to this one, or nothing.
+
+    A word's initials count as near too: `lr` for `learning_rate`.
+    """
+    words = list(allowed)
+    initials = "".join(part[:1] for part in word.split("_"))
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5) or [item for item in words if item == initials]
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 

@@ -60,8 +60,8 @@ OBJECTIVES: dict[str, Objective] = {
         template="[CLS] $A",
         padding_side="left",
     ),
-    "mlm": Objective(name="mlm", predicts="masked", **_ENCODER),  # type: ignore[arg-type]
-    "mntp": Objective(name="mntp", predicts="masked_next", **_ENCODER),  # type: ignore[arg-type]
+    "mlm": Objective(name="mlm", predicts="masked", **_ENCODER),
+    "mntp": Objective(name="mntp", predicts="masked_next", **_ENCODER),
 }
 
 DECLARED_DIFFERENCES: dict[str, str] = {

@@ -110,7 +110,8 @@ def _entries(path: Path) -> int:
         content = json.loads(path.read_text(encoding="utf-8"))
         ids = [int(added["id"]) for added in content.get("added_tokens", [])]
         vocab = content["model"]["vocab"]
-        return max(ids + (list(vocab.values()) if isinstance(vocab, dict) else [len(vocab) - 1])) + 1
+        ids += [int(i) for i in vocab.values()] if isinstance(vocab, dict) else [len(vocab) - 1]
+        return max(ids) + 1
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise RecipeError(
             f"{path} is not a tokenizer", seen=f"{type(error).__name__}: {error}", allowed="a tokenizer.json"

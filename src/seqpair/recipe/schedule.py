@@ -102,6 +102,6 @@ def steps_at_cadence(tokens_after: Callable[[int], float], steps: int, every_tok
     done = 0
     while done < steps:
         target = (int(tokens_after(done) // every_tokens) + 1) * every_tokens
-        done = bisect.bisect_left(range(steps), target, lo=done, key=lambda step: tokens_after(step + 1)) + 1
+        done = bisect.bisect_left(range(steps), True, lo=done, key=lambda step: tokens_after(step + 1) >= target) + 1
         due.append(min(done, steps))
     return due

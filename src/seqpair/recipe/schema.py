@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from seqpair.recipe.counts import Count
 from seqpair.recipe.data_spec import DataSpec
+from seqpair.recipe.merge import nearest
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import OptimizerPlan, RuntimePlan
 from seqpair.recipe.schedule import LrCurve
@@ -145,7 +146,16 @@ def _size_kind(value: object) -> str:
     return "label" if isinstance(value, str) else "shape"
 
 
-Size = Annotated[Annotated[str, Tag("label")] | Annotated[Shape, Tag("shape")], Discriminator(_size_kind)]
+def _known_label(label: str) -> str:
+    if label not in SIZES:
+        raise ValueError(f"not a size{nearest(label, SIZES)}; there are {', '.join(SIZES)}, or a shape as a mapping")
+    return label
+
+
+Size = Annotated[
+    Annotated[str, AfterValidator(_known_label), Tag("label")] | Annotated[Shape, Tag("shape")],
+    Discriminator(_size_kind),
+]
 
 
 class Recipe(_Section):
@@ -158,10 +168,10 @@ class Recipe(_Section):
     data: DataSpec
     model: ModelSpec = ModelSpec()
     optimizer: OptimizerPlan
-    phases: tuple[PhaseSpec, ...] = Field(min_length=1)
+    phases: tuple[PhaseSpec, ...]
     checkpoints: CheckpointSpec
     held_out: HeldOutSpec
-    members: dict[Name, MemberSpec] = Field(min_length=1)
+    members: dict[Name, MemberSpec]
     runtime: RuntimePlan = RuntimePlan()
     runs: str = "runs"
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -189,15 +199,12 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
-        if isinstance(self.size, str) and self.size not in SIZES:
-            raise ValueError(
-                f"size: '{self.size}' is not a size; there are: {', '.join(SIZES)}, or a shape written out"
-            )
-        shape, every = self.shape, self.model.global_every
-        if (shape.layers - 1) % every:
-            raise ValueError(
-                f"size: layers - 1 must be a multiple of {every} (model.global_every), not {shape.layers - 1}"
-            )
+        for section, count in (("phases", len(self.phases)), ("members", len(self.members))):
+            if count == 0:
+                raise ValueError(f"{section}: at least one is needed")
+        layers, every = self.shape.layers, self.model.global_every
+        if (layers - 1) % every:
+            raise ValueError(f"size: layers - 1 must be a multiple of {every} (model.global_every), not {layers - 1}")
         for section, names in (
             ("phases", [phase.name for phase in self.phases]),
             ("data.sources", [source.name for source in self.data.sources]),

@@ -7,7 +7,7 @@ Source: arXiv 2507.11412, table of model sizes, and its published configurations
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Shape(BaseModel):
@@ -22,10 +22,16 @@ class Shape(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: int
-    width: int
-    inner: int
-    heads: int
+    layers: int = Field(ge=1)
+    width: int = Field(ge=1)
+    inner: int = Field(ge=1)
+    heads: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _heads_are_even(self) -> Shape:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} does not give {self.heads} heads of an even dimension")
+        return self
 
     @property
     def head_dim(self) -> int:

@@ -1,0 +1,48 @@
+"""The command line: `seqpair VERB`.
+
+Owns the list of verbs, and turns a `SeqpairError` into one message and an exit code. Must not know what
+a verb does; a verb's file imports heavy layers inside its function, so that `seqpair plan` starts fast.
+Entry point: `main`.
+
+Exit codes: 0 done; 1 a fault in seqpair itself, with a traceback; 2 something in the recipe, the data or
+the command; 3 training cannot go on; 4 the run is in use; 5 the disk is full; 6 an export that is not
+exact; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from seqpair.cli.diff import diff
+from seqpair.cli.export import export
+from seqpair.cli.plan import plan
+from seqpair.cli.run import run
+from seqpair.cli.train import train
+from seqpair.errors import SeqpairError
+
+VERBS: tuple[Callable[..., None], ...] = (plan, diff, train, export, run)
+
+app = typer.Typer(
+    name="seqpair",
+    help="Train pairs of language models, an encoder and a decoder, that differ in nothing but the objective.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in VERBS:
+    app.command()(verb)
+
+
+def main() -> None:
+    """Run the command line and exit: a user's fault is one message, not a traceback."""
+    try:
+        app()
+    except SeqpairError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

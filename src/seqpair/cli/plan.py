@@ -1,0 +1,149 @@
+"""The verb `plan`: what a recipe comes to, before anything is trained.
+
+Owns the table. Must not compute: every number comes from the plan or its cost. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seqpair.recipe.cost import Cost, plan_cost
+from seqpair.recipe.identity import plan_digest
+from seqpair.recipe.load import load_recipe
+from seqpair.recipe.plan import PhasePlan, Plan
+from seqpair.recipe.resolve import resolve_plan
+from seqpair.recipe.schema import Recipe
+from seqpair.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RecipeArgument = Annotated[str, typer.Argument(help="A preset's name or a recipe file.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")]
+
+
+def plan(
+    recipe: RecipeArgument,
+    member: Annotated[str, typer.Option(help="Only this member.")] = "",
+    overrides: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print whole plans and costs as JSON.")] = False,
+    origins: Annotated[bool, typer.Option("--origins", help="Also say where every value came from.")] = False,
+) -> None:
+    """Print the resolved plan: steps, tokens, batches, rates, parameters, FLOPs, memory, disk.
+
+    Where the stores are prepared it counts them; otherwise it marks what is estimated.
+
+    Example: seqpair plan demo --set budget=5M
+    """
+    loaded = load_recipe(recipe, overrides or ())
+    plans = resolve_members(loaded, [member] if member else list(loaded.members))
+    if as_json:
+        print(json.dumps({name: _as_json(item) for name, item in plans.items()}, indent=1))
+        return
+    for item in plans.values():
+        _show(item, plan_cost(item))
+    if origins:
+        _show_origins(loaded)
+
+
+def resolve_members(recipe: Recipe, members: list[str]) -> dict[str, Plan]:
+    """Resolve members with the counts of the prepared stores, or as estimates where there are none."""
+    from seqpair.data.catalogue import stats_for
+
+    data = recipe.data
+    seq_lens = [phase.seq_len for phase in recipe.phases]
+    stats, vocab_size = stats_for(data.sources, data.tokenizer, Path(data.stores), seq_lens) or (None, None)
+    return {name: resolve_plan(recipe, name, stats, vocab_size) for name in members}
+
+
+def _as_json(plan: Plan) -> dict[str, object]:
+    return {
+        "plan": plan.model_dump(mode="json"),
+        "plan_digest": plan_digest(plan),
+        "cost": plan_cost(plan).model_dump(mode="json"),
+    }
+
+
+def _show(plan: Plan, cost: Cost) -> None:
+    from rich.table import Table
+
+    mark = " (estimated)" if plan.estimated else ""
+    shape = plan.model.shape
+    table = Table(title=f"{plan.study} / {plan.member}", title_justify="left", show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(
+        "model",
+        f"{plan.size}: {shape.layers} layers, width {shape.width}, inner {shape.inner}, {shape.heads} heads, "
+        f"{plan.derived.direction}, objective {plan.phases[-1].objectives[-1].objective}",
+    )
+    # The vocabulary belongs to the tokenizer, so the counts that hold it are estimates as long as it is.
+    table.add_row(
+        "parameters",
+        f"{cost.parameters:,} in all, {cost.non_embedding_parameters:,} non-embedding, "
+        f"vocabulary {plan.model.vocab_size:,}{mark}",
+    )
+    for phase, phase_cost in zip(plan.phases, cost.phases, strict=True):
+        for label, text, depends in _phase_rows(plan, phase):
+            table.add_row(label, text + (mark if depends else ""))
+        table.add_row(
+            "  FLOPs",
+            f"{phase_cost.flops_per_token:.3g} a token, {phase_cost.flops:.3g} in all{mark}",
+        )
+    table.add_row("FLOPs", f"{cost.flops:.3g} = positions x tokens x ({cost.formulas['flops_per_token']}){mark}")
+    table.add_row("memory", f"about {format_bytes(cost.memory_bytes)} = {cost.formulas['memory']}{mark}")
+    table.add_row(
+        "checkpoint disk",
+        f"{format_bytes(cost.disk_bytes)}: {cost.checkpoints_kept} kept and one being written, "
+        f"{format_bytes(cost.checkpoint_bytes)} each = {cost.formulas['checkpoint_disk']}{mark}",
+    )
+    table.add_row("run", f"{plan.runs}/{plan.study}/{plan.member}")
+    table.add_row("plan digest", plan_digest(plan)[:16] + mark)
+    console = wide_console()
+    console.print(table)
+    console.print()
+
+
+def wide_console() -> Console:
+    """Return a console for tables; where nobody watches (a pipe, a file) lines are 140 columns wide."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=140)
+
+
+def _phase_rows(plan: Plan, phase: PhasePlan) -> list[tuple[str, str, bool]]:
+    """Return (label, text, whether it rests on the estimate) for each line of a phase."""
+    first, last = phase.batch_stages[0], phase.batch_stages[-1]
+    batch = f"{last.sequences:,} sequences, about {format_count(last.sequences * phase.mean_tokens)} tokens"
+    if len(phase.batch_stages) > 1:
+        batch = f"{first.sequences:,} to {batch}, in {len(phase.batch_stages)} stages until step {last.first_step:,}"
+    peak = plan.optimizer.lr
+    # The rate of the phase's highest point is that of the plateau, or of the first step where there is no warm-up.
+    rates = f"{peak * phase.lr_frac(0):.3g} at the first step, {peak * phase.lr.start_frac:.3g} after the warm-up, "
+    rates += f"{peak * phase.lr_frac(phase.steps - 1):.3g} at the last ({phase.lr.curve})"
+    mixture = ", ".join(
+        f"{part.source} {100 * part.share:.1f} %" if part.share is not None else f"{part.source} {part.epochs:g} epochs"
+        for part in phase.mixture
+    )
+    tokens = phase.positions * phase.mean_tokens
+    return [
+        (f"phase {phase.name}", f"sequences of {phase.seq_len:,} tokens from {mixture}", False),
+        ("  tokens", f"{format_count(phase.budget_tokens)} asked for, {format_count(tokens)} in whole steps", True),
+        ("  steps", f"{phase.steps:,} over {phase.positions:,} sequences of {phase.mean_tokens:.1f} tokens", True),
+        ("  batch", batch, True),
+        ("  rate", rates, True),
+        ("  mask rate", "none" if phase.mask_frac is None else f"{phase.mask_frac:g}", False),
+        ("  RoPE bases", f"{phase.rope_global_theta:g} global, {phase.rope_local_theta:g} local", False),
+        ("  checkpoints", f"{len(phase.checkpoint_steps)}, {phase.tag}{phase.checkpoint_steps[0]} the first", True),
+        ("  held-out loss", f"{len(phase.held_out_steps)} times", True),
+    ]
+
+
+def _show_origins(recipe: Recipe) -> None:
+    for path, origin in recipe.origins.items():
+        print(f"{path}: {origin}")
