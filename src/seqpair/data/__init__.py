@@ -1,1 +1,1 @@
-"""The data layer."""
+"""The data layer: sources, tokenizer, stores, and the order in which sequences are read."""

@@ -1,0 +1,67 @@
+"""What a source's bytes are: hashes of its files, and the addresses that follow from them.
+
+Owns the addresses of stores and of trained tokenizers, and hashing no file twice. Must not know how
+stores are written. Entry points: `look_at`, `store_address`, `trained_address`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from seqpair.data.documents import Source, SourceFile
+from seqpair.data.manifest import STORE_FORMAT, SeenFile
+from seqpair.digest import sha256_file, sha256_json
+from seqpair.recipe.data_spec import TokenizerSpec
+
+_PREPARATION = 1
+"""Raise this when the same source bytes give other documents, so that older stores are not taken."""
+
+
+def look_at(files: Sequence[SourceFile], before: Sequence[SeenFile]) -> tuple[SeenFile, ...]:
+    """Return the files with their hashes; one whose size and time are as before is not hashed again."""
+    known = {(seen.path, seen.bytes, seen.mtime_ns): seen.sha256 for seen in before}
+    looked: list[SeenFile] = []
+    for file in files:
+        digest = known.get((str(file.path), file.size_bytes, file.mtime_ns)) or sha256_file(file.path)
+        looked.append(
+            SeenFile(
+                path=str(file.path), label=file.label, bytes=file.size_bytes, mtime_ns=file.mtime_ns, sha256=digest
+            )
+        )
+    return tuple(looked)
+
+
+def file_of(path: Path) -> SourceFile:
+    """Return a single file, labelled by its name."""
+    return SourceFile.of(path, path.name)
+
+
+def _content(source: Source, files: Sequence[SeenFile]) -> dict[str, object]:
+    spec = source.spec
+    return {
+        "preparation": _PREPARATION,
+        "kind": spec.kind,
+        "part": spec.part,
+        "text_field": list(spec.text_field) if spec.kind in ("jsonl", "parquet") else None,
+        "id_field": spec.id_field if spec.kind in ("jsonl", "parquet") else None,
+        "held_out_frac": spec.held_out_frac,
+        "python_version": source.python_version,
+        "files": [[file.label, file.sha256] for file in files],
+    }
+
+
+def store_address(source: Source, files: Sequence[SeenFile], tokenizer_digest: str) -> str:
+    """Return the address of a source's stores: its bytes, its options and the tokenizer."""
+    return sha256_json({"format": STORE_FORMAT, "source": _content(source, files), "tokenizer": tokenizer_digest})
+
+
+def trained_address(
+    sources: Sequence[Source], files: Mapping[str, Sequence[SeenFile]], tokenizer: TokenizerSpec
+) -> str:
+    """Return the address of a trained tokenizer: all sources and the training options."""
+    contents = sorted(
+        ([source.spec.name, _content(source, files[source.spec.name])] for source in sources),
+        key=lambda pair: str(pair[0]),
+    )
+    return sha256_json({"sources": contents, "tokenizer": tokenizer.model_dump(mode="json")})

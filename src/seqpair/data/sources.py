@@ -1,0 +1,37 @@
+"""Sources by kind, and the fingerprint of what they hold.
+
+Owns the choice of a reader for a `SourceSpec`. Must not know how a store is laid out. Entry points:
+`open_source`, `training_documents`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from seqpair.data.documents import Document, Source, Tally, is_held_out
+from seqpair.data.python_source import PythonSource
+from seqpair.data.text_sources import FileSource
+from seqpair.recipe.data_spec import SourceSpec
+
+
+def open_source(spec: SourceSpec, recipe_folder: Path | None = None) -> Source:
+    """Open a source for reading; files are found now and read later.
+
+    Args:
+        spec: What the recipe says of it.
+        recipe_folder: What relative paths are relative to; by default the current folder.
+
+    Raises:
+        DataError: A path is missing, or a kind's own demands are not met.
+    """
+    if spec.kind == "python":
+        return PythonSource(spec)
+    return FileSource(spec, recipe_folder)
+
+
+def training_documents(source: Source) -> Iterator[Document]:
+    """Yield a source's documents that are not held out, without keeping count of what was refused."""
+    for document in source.documents(Tally()):
+        if not is_held_out(source.split_key(document), source.spec.held_out_frac):
+            yield document
