@@ -1,0 +1,183 @@
+"""Results on disk: one JSON file a task, and one line an item so that members can be paired.
+
+Owns the format of `<task>.json`, `<task>.items.jsonl` and `samples.json`. Must not import torch: the
+report reads these files. Entry points: `TaskResult`, `ItemOutcome`, `write_result`, `read_results`,
+`read_items`.
+
+A result's value is the weighted mean of its items' values, sum(weight * value) / sum(weight): with
+weights of one an ordinary mean, with bytes as weights a rate over all bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from seqpair.atomic import write_text
+from seqpair.errors import EvaluationError
+
+EVALUATION_FOLDER = "evaluation"
+SAMPLES_NAME = "samples.json"
+SUMMARY_NAME = "summary.json"
+_NOT_RESULTS = (SAMPLES_NAME, SUMMARY_NAME)
+_NORMAL_95 = 1.959963984540054
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class ItemOutcome(BaseModel):
+    """One item's outcome.
+
+    Attributes:
+        id: The item's name, the same for all members.
+        value: Its outcome: 0 or 1, a rank's reciprocal, bits per byte, ...
+        weight: How much it counts in the task's value.
+        detail: What else a reader may want of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    value: float = Field(allow_inf_nan=False)
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    detail: dict[str, Any] = Field(default_factory=dict)
+
+
+class TaskResult(BaseModel):
+    """One member's result on one task.
+
+    Attributes:
+        task: The task's name.
+        version: Its version; results of different versions are not comparable.
+        title: The task in a few words.
+        study, member: Whose result it is.
+        metric, unit: What `value` is.
+        higher_is_better: The direction of the metric.
+        chance: What guessing gives, or null where there is no such thing.
+        n: How many items.
+        value: The weighted mean of the items' values.
+        interval: A 95 % interval of `value` over the choice of items, low and high.
+        interval_method: How the interval was made.
+        baselines: The same metric of simple models on the same items, such as `unigram`.
+        figures: Other numbers, by name.
+        settings: Everything that fixes the task.
+        model_digest: The digest of the exported weights.
+        items: The file of the items' outcomes, beside this one.
+        note: What a reader must know, or empty.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    version: int
+    title: str
+    study: str
+    member: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    chance: float | None
+    n: int
+    value: float = Field(allow_inf_nan=False)
+    interval: tuple[float, float]
+    interval_method: str
+    baselines: dict[str, float] = Field(default_factory=dict)
+    figures: dict[str, float] = Field(default_factory=dict)
+    settings: dict[str, Any]
+    model_digest: str
+    items: str
+    note: str = ""
+
+
+def weighted_mean(items: Sequence[ItemOutcome]) -> float:
+    """Return sum(weight * value) / sum(weight).
+
+    Raises:
+        EvaluationError: There are no items, or they weigh nothing.
+    """
+    total = math.fsum(item.weight for item in items)
+    if total <= 0:
+        raise EvaluationError("a task needs at least one item that counts", seen=f"{len(items)} items")
+    return math.fsum(item.weight * item.value for item in items) / total
+
+
+def standard_interval(items: Sequence[ItemOutcome]) -> tuple[tuple[float, float], str]:
+    """Return a 95 % interval of the weighted mean and the method's name.
+
+    Wilson's interval where every item is right or wrong with weight one; else the normal interval with
+    the ratio estimator's standard error, sqrt(n / (n - 1) sum w^2 (v - mean)^2) / sum w.
+
+    Source: E. B. Wilson, 1927; W. G. Cochran, Sampling Techniques, 3rd edition, equation 6.13.
+    """
+    mean, n = weighted_mean(items), len(items)
+    if all(item.weight == 1.0 and item.value in (0.0, 1.0) for item in items):
+        square = _NORMAL_95**2
+        centre = (mean + square / (2 * n)) / (1 + square / n)
+        half = _NORMAL_95 / (1 + square / n) * math.sqrt(mean * (1 - mean) / n + square / (4 * n * n))
+        return (max(0.0, centre - half), min(1.0, centre + half)), "wilson"
+    if n == 1:
+        return (mean, mean), "none: one item"
+    squares = math.fsum((item.weight * (item.value - mean)) ** 2 for item in items)
+    error = math.sqrt(n / (n - 1) * squares) / math.fsum(item.weight for item in items)
+    return (mean - _NORMAL_95 * error, mean + _NORMAL_95 * error), "normal"
+
+
+def items_name(task: str) -> str:
+    """Return the name of a task's items file."""
+    return f"{task}.items.jsonl"
+
+
+def write_result(folder: Path, result: TaskResult, items: Sequence[ItemOutcome]) -> None:
+    """Write a result; the items first, so that a result never stands without them.
+
+    Raises:
+        EvaluationError: Two items have one id.
+        DiskFullError: The disk is full; an earlier result is untouched.
+    """
+    if len({item.id for item in items}) != len(items):
+        raise EvaluationError(f"two items of the task {result.task} have one id", seen=f"{len(items)} items")
+    lines = [json.dumps(item.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) for item in items]
+    write_text(folder / result.items, "".join(line + "\n" for line in lines))
+    write_text(folder / f"{result.task}.json", result.model_dump_json(indent=1) + "\n")
+
+
+def read_results(folder: Path) -> list[TaskResult]:
+    """Return the results in an evaluation folder by task name; none if the folder does not exist.
+
+    Raises:
+        EvaluationError: A file cannot be read.
+    """
+    paths = sorted(path for path in folder.glob("*.json") if path.name not in _NOT_RESULTS)
+    return [_read(path, path.read_text(encoding="utf-8"), TaskResult) for path in paths]
+
+
+def read_items(folder: Path, result: TaskResult) -> list[ItemOutcome]:
+    """Return a result's items, in the order they were written.
+
+    Raises:
+        EvaluationError: The file is missing, cannot be read, or does not hold `n` items.
+    """
+    path = folder / result.items
+    if not path.is_file():
+        raise EvaluationError(
+            "a result has lost its items", seen=f"no file {path}", fix="run `seqpair evaluate` for this member again"
+        )
+    items = [_read(path, line, ItemOutcome) for line in path.read_text(encoding="utf-8").splitlines()]
+    if len(items) != result.n:
+        raise EvaluationError(f"{path} does not hold the result's items", seen=len(items), allowed=result.n)
+    return items
+
+
+def _read(path: Path, text: str, model: type[_Model]) -> _Model:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise EvaluationError(
+            f"{path} is no evaluation result of this version",
+            seen=error.errors()[0]["msg"],
+            fix="delete it and run `seqpair evaluate` again",
+        ) from error

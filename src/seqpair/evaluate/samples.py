@@ -1,0 +1,106 @@
+"""Samples for the page: masks filled and texts continued, from held-out text, with a fixed seed.
+
+Owns the choice of texts and the sampling. Must not know the page. Entry point: `make_samples`. Samples
+are shown, never scored.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqpair.counter import hash_words, key_words
+from seqpair.data.tokenizer import Tokenizer
+from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
+from seqpair.evaluate.loaded import Ids, LoadedModel
+from seqpair.evaluate.scorers import masked_predictions
+from seqpair.evaluate.tasks.task import TaskInputs
+
+FILLED_A_SOURCE = 3
+CONTINUED_A_SOURCE = 2
+TOP = 3
+FILL_TOKENS = 32
+PROMPT_TOKENS = 24
+NEW_TOKENS = 48
+TEMPERATURE = 0.8
+TOP_P = 0.95
+SEED = 0
+
+Sample = dict[str, Any]
+
+
+def make_samples(model: LoadedModel, inputs: TaskInputs) -> dict[str, list[Sample]]:
+    """Return what this model can show.
+
+    Returns:
+        `fill_mask`: [{text, answer, predictions: [{token, probability}]}] and `generation`:
+        [{prompt, text, mode}]; the list it cannot do is empty.
+    """
+    samples: dict[str, list[Sample]] = {"fill_mask": [], "generation": []}
+    bidirectional = model.direction == "bidirectional"
+    size = FILL_TOKENS if bidirectional else PROMPT_TOKENS
+    count = FILLED_A_SOURCE if bidirectional else CONTINUED_A_SOURCE
+    for windows in held_out_windows(inputs.prepared.held_out, size, "samples").values():
+        for window in windows[:count]:
+            if bidirectional:
+                samples["fill_mask"].append(_filled(model, inputs.prepared.tokenizer, window))
+            else:
+                samples["generation"].extend(_continued(model, inputs.prepared.tokenizer, window))
+    return samples
+
+
+def _filled(model: LoadedModel, tokenizer: Tokenizer, window: HeldOutSequence) -> Sample:
+    """Mask one token in the middle half of a window and show the likeliest ones."""
+    content = window.content
+    quarter = len(content) // 4
+    place = quarter + hash_words(key_words("evaluate", "samples"), int(content.sum()) & 0xFFFFFFFF) % (2 * quarter)
+    tokens, values = masked_predictions(model, [content], [np.array([place])], top=TOP)[0]
+    answer = tokenizer.decode(content[place : place + 1])
+    return {
+        "text": tokenizer.decode(content[:place]) + tokenizer.names["mask"] + tokenizer.decode(content[place + 1 :]),
+        "answer": answer,
+        "source": window.source,
+        "predictions": [
+            {"token": tokenizer.decode([int(token)]), "probability": round(math.exp(float(value)), 4)}
+            for token, value in zip(tokens[0], values[0], strict=True)
+        ],
+    }
+
+
+def _continued(model: LoadedModel, tokenizer: Tokenizer, window: HeldOutSequence) -> list[Sample]:
+    """Continue a window by the likeliest token each time, and once by sampling."""
+    modes: dict[str, dict[str, Any]] = {
+        "greedy": {"do_sample": False},
+        f"sampled, temperature {TEMPERATURE:g}, top-p {TOP_P:g}": {
+            "do_sample": True,
+            "temperature": TEMPERATURE,
+            "top_p": TOP_P,
+            "top_k": 0,
+        },
+    }
+    prompt = tokenizer.decode(window.content)
+    return [
+        {
+            "prompt": prompt,
+            "text": tokenizer.decode(_generate(model, window.content, options)),
+            "source": window.source,
+            "mode": mode,
+        }
+        for mode, options in modes.items()
+    ]
+
+
+def _generate(model: LoadedModel, prompt: Ids, options: dict[str, Any]) -> Ids:
+    """Return the new ids after a prompt; torch's global generator is left as it was."""
+    row = torch.from_numpy(model.wrap(prompt))[None]
+    new_tokens = min(NEW_TOKENS, model.max_tokens - row.shape[1])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        out = model.model.generate(
+            input_ids=row, attention_mask=torch.ones_like(row), max_new_tokens=max(1, new_tokens), **options
+        )
+    found: Ids = out[0, row.shape[1] :].numpy()
+    return found

@@ -1,0 +1,92 @@
+"""Finding the function for a docstring, for every model that can embed a text.
+
+An item is a held-out function: its docstring's first paragraph is the query, the code of all held-out
+functions (docstrings removed) are the candidates, and the value is the reciprocal of the true
+function's rank by cosine of the embeddings. No training for it. A tie takes the mean rank.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqpair.counter import hash_words, key_words
+from seqpair.digest import hash64
+from seqpair.evaluate.loaded import LoadedModel
+from seqpair.evaluate.results import ItemOutcome
+from seqpair.evaluate.scorers import MeanEmbedder
+from seqpair.evaluate.tasks.task import BOTH, TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
+
+NAME, VERSION = "docstring_retrieval", 1
+MOST_ITEMS = 200
+LEAST_ITEMS = 10
+
+
+def ranks_of(queries: NDArray[np.float32], candidates: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the rank, from 1, of candidate i for query i by cosine.
+
+    Args:
+        queries: (n, D) vectors.
+        candidates: (n, D) vectors in the same order.
+
+    Returns:
+        (n,) ranks; candidates that tie share their mean rank.
+    """
+    unit = [
+        vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+        for vectors in (queries, candidates)
+    ]
+    cosine = unit[0] @ unit[1].T  # (n, n)
+    own = np.diagonal(cosine)[:, None]
+    above = (cosine > own).sum(axis=1)
+    ties = (cosine == own).sum(axis=1)
+    return 1.0 + above + (ties - 1) / 2.0
+
+
+def run(model: LoadedModel, inputs: TaskInputs) -> TaskOutcome:
+    """Measure a model of either direction.
+
+    Raises:
+        TaskSkippedError: The study has no `python` source, or it holds out too few functions.
+    """
+    if len(inputs.functions) < LEAST_ITEMS:
+        raise TaskSkippedError(
+            "the docstring task needs held-out functions of a python source",
+            seen=f"{len(inputs.functions)} functions",
+            allowed=f"at least {LEAST_ITEMS}",
+            fix="add a source of kind python, or hold out more of it",
+        )
+    key = key_words("evaluate", NAME, VERSION)
+    by_hash = sorted(
+        inputs.functions, key=lambda function: (hash_words(key, hash64(function.id) & 0xFFFFFFFF), function.id)
+    )
+    functions = by_hash[:MOST_ITEMS]
+    embedder = MeanEmbedder(model)
+    queries = embedder.embed([function.docstring for function in functions])
+    candidates = embedder.embed([function.code for function in functions])
+    ranks = ranks_of(queries, candidates)
+    items = [
+        ItemOutcome(id=function.id, value=1.0 / float(rank), detail={"rank": float(rank)})
+        for function, rank in zip(functions, ranks, strict=True)
+    ]
+    n = len(items)
+    return TaskOutcome(
+        items=items,
+        settings={"most_items": MOST_ITEMS, "pooling": "mean over the text's own tokens", "similarity": "cosine"},
+        chance=math.fsum(1.0 / rank for rank in range(1, n + 1)) / n,
+        figures={"accuracy_at_1": float((ranks == 1.0).mean()), "accuracy_at_1_chance": 1.0 / n},
+    )
+
+
+SPEC = TaskSpec(
+    name=NAME,
+    version=VERSION,
+    title="Function for a docstring",
+    metric="mean_reciprocal_rank",
+    unit="mean reciprocal rank",
+    higher_is_better=True,
+    directions=BOTH,
+    run=run,
+)
