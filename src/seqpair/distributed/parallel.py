@@ -28,7 +28,7 @@ def wrap(module: nn.Module, world: World) -> nn.Module:
     if world.world_size == 1:
         return module
     device_ids = [world.device.index] if world.device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True)
 
 
 def unwrap(module: nn.Module) -> nn.Module:

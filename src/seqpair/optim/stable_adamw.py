@@ -266,7 +266,7 @@ def _norms(tensors: Sequence[Tensor]) -> Tensor:
     first, then the rows' norms, is as fast and 1e-6 off.
     """
     if tensors[0].is_cuda:
-        return torch.stack(torch._foreach_norm(tensors))
+        return torch.stack(torch._foreach_norm(list(tensors)))
     norm = torch.linalg.vector_norm
     return torch.stack([norm(norm(tensor, dim=-1)) if tensor.ndim > 1 else norm(tensor) for tensor in tensors])
 
