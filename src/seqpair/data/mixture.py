@@ -1,14 +1,20 @@
 """A phase's mixture: how many sequences of each source one round holds.
 
 Owns the arithmetic of shares, epochs and rounds. Must not know keys, stores or tokens. Entry points:
-`SourceCounts`, `Mixture`.
+`SourceCounts`, `Mixture`, `Round`.
 
 A share is of content tokens, so a source of share p and mean sequence length t is read in proportion
 w = p / t; a source of e epochs and N sequences in proportion w = e * N. Where both kinds meet, the epochs
 fix absolute tokens E, the shares are of the total E / (1 - sum of the shares). A round scales the w so
 that the source read most is read once: m = max(1, round(w * min(N / w))). All of it is exact rational
-arithmetic, so every machine gets the same rounds. The round's virtual sequences are the sources' parts
-end to end, in the order of the sources' names; round r takes the next m sequences of every source's stream.
+arithmetic, so every machine gets the same rounds. Round r takes the next m sequences of every source's
+stream, which is one epoch of the source after another.
+
+A source may run out inside a round. Were such a round shuffled as a whole, the first sequences of the new
+epoch would come among the last of the old one. So a round is cut where a source runs out: if that is after t
+of its m sequences, every source's part is cut at the same fraction t / m, rounded to whole sequences (t itself
+for that source). Each segment is shuffled by itself; inside one, every source is in a single epoch. A
+segment's virtual sequences are the sources' parts of it end to end, in the order of the sources' names.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +49,6 @@ class Mixture:
         sources: The sources' names, sorted.
         sequences: (sources,) int64: how many sequences each source has, N.
         parts: (sources,) int64: how many of them one round reads, m; at least 1 and at most N.
-        starts: (sources + 1,) int64: where each part begins among a round's virtual sequences.
         round_sequences: Sequences of a round, the sum of the parts.
     """
 
@@ -75,8 +81,7 @@ class Mixture:
         parts = [max(1, math.floor(weight * scale + Fraction(1, 2))) for weight in weights]
         self.sequences: Numbers = np.array(limits, dtype=np.int64)
         self.parts: Numbers = np.array(parts, dtype=np.int64)
-        self.starts: Numbers = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self.parts)])
-        self.round_sequences = int(self.starts[-1])
+        self.round_sequences = int(self.parts.sum())
         self._tokens = [counts[source].tokens for source in self.sources]
 
     def token_fracs(self) -> dict[str, float]:
@@ -87,23 +92,61 @@ class Mixture:
         ]
         return {source: float(part / sum(tokens)) for source, part in zip(self.sources, tokens, strict=True)}
 
-    def stream_of(self, rounds: Numbers, virtual: Numbers) -> tuple[NDArray[np.int32], Numbers]:
-        """Return the source and the place in its stream of virtual sequences.
+    def round(self, number: int) -> Round:
+        """Return a round, cut where sources run out."""
+        return _cut_round(tuple(self.parts.tolist()), tuple(self.sequences.tolist()), number)
 
-        Args:
-            rounds: (S,) int64, the round of each.
-            virtual: (S,) int64 in [0, round_sequences), the place in the round.
 
-        Returns:
-            (S,) int32 indices into `sources`, and (S,) int64 places in the endless stream of the source.
-        """
-        source = np.searchsorted(self.starts, virtual, side="right") - 1
-        return source.astype(np.int32), rounds * self.parts[source] + (virtual - self.starts[source])
+class Round:
+    """One round of a mixture.
 
-    def virtual_of(self, source: int, places: Numbers) -> tuple[Numbers, Numbers]:
-        """Return the round and the virtual sequence of places in a source's stream; undoes `stream_of`."""
-        rounds = places // self.parts[source]
-        return rounds, self.starts[source] + (places - rounds * self.parts[source])
+    Attributes:
+        borders: (segments + 1,) int64: where each segment begins among the round's positions.
+        cuts: (sources, segments + 1) int64: where each segment begins in each source's part.
+    """
+
+    def __init__(self, cuts: Numbers) -> None:
+        """Lay the segments end to end, and the sources end to end in each."""
+        self.cuts = cuts
+        self.borders: Numbers = cuts.sum(axis=0)
+        starts = np.zeros((cuts.shape[0] + 1, cuts.shape[1] - 1), dtype=np.int64)
+        np.cumsum(np.diff(cuts, axis=1), axis=0, out=starts[1:])
+        self._starts = starts  # (sources + 1, segments)
+
+    def segment_of_position(self, places: Numbers) -> Numbers:
+        """Return the segment that holds each place in the round."""
+        return np.searchsorted(self.borders, places, side="right") - 1
+
+    def segment_of_part(self, source: int, places: Numbers) -> Numbers:
+        """Return the segment that holds each place in a source's part."""
+        return np.searchsorted(self.cuts[source], places, side="right") - 1
+
+    def segment_size(self, segment: int) -> int:
+        """Return how many sequences a segment holds."""
+        return int(self._starts[-1, segment])
+
+    def part_of(self, segment: int, virtual: Numbers) -> tuple[Numbers, Numbers]:
+        """Return the sources of virtual sequences of a segment, and their places in the sources' parts."""
+        source = np.searchsorted(self._starts[:, segment], virtual, side="right") - 1
+        return source, self.cuts[source, segment] + (virtual - self._starts[source, segment])
+
+    def virtual_of(self, segment: int, source: int, places: Numbers) -> Numbers:
+        """Return the virtual sequences of places in a source's part of a segment; undoes `part_of`."""
+        virtual: Numbers = self._starts[source, segment] + (places - self.cuts[source, segment])
+        return virtual
+
+
+@lru_cache(maxsize=1024)
+def _cut_round(parts: tuple[int, ...], sequences: tuple[int, ...], number: int) -> Round:
+    """Cut a round: at 0, at the fraction of its part after which each source runs out, and at 1."""
+    fractions = {Fraction(0), Fraction(1)}
+    for part, size in zip(parts, sequences, strict=True):
+        left_in_epoch = size - number * part % size
+        if left_in_epoch < part:
+            fractions.add(Fraction(left_in_epoch, part))
+    half = Fraction(1, 2)
+    cuts = [[math.floor(part * fraction + half) for fraction in sorted(fractions)] for part in parts]
+    return Round(np.array(cuts, dtype=np.int64))
 
 
 def _weights(shares: Sequence[MixtureShare], counts: Sequence[SourceCounts]) -> list[Fraction]:

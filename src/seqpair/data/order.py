@@ -3,24 +3,25 @@
 Owns the bijection between a phase's positions and its sources' sequences. Must not know size, member,
 budget, ranks or microbatches: none of them can change it. Entry point: `PhaseOrder`.
 
-Position p lies in round r = p // M (M sequences a round, see `mixture`). A permutation of [0, M) keyed by
-(seed, phase name, round) shuffles the round; a source's stream is one keyed permutation of all its
-sequences after another, one an epoch, keyed by (seed, phase name, source, store digest, epoch). Both are
-computed, never stored, and both run backwards.
+Position p lies in round r = p // M (M sequences a round, see `mixture`). A permutation keyed by (seed, phase
+name, round, segment) shuffles each segment of the round; mostly there is one, the whole of it. A source's
+stream is one permutation of all its sequences after another, one an epoch, keyed by (seed, phase name, source,
+store digest, epoch). All are computed, never stored, and all run backwards. No sequence comes again before
+every sequence of its source has come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.data.feistel import KeyedPermutation
-from seqpair.data.mixture import Mixture, SourceCounts
+from seqpair.data.mixture import Mixture, Round, SourceCounts
 from seqpair.digest import sha256_json
 from seqpair.recipe.plan import PhasePlan
 
@@ -109,16 +110,18 @@ class PhaseOrder:
         if positions.size and positions.min() < 0:
             raise IndexError(f"position {positions.min()} is negative")
         rounds = positions // self.mixture.round_sequences
-        places_in_round = positions - rounds * self.mixture.round_sequences
-        virtual = _permuted(self._round, rounds, places_in_round)
-        source, places = self.mixture.stream_of(rounds, virtual)
+        source, places = np.empty_like(positions), np.empty_like(positions)
+        for number, mine in _groups(rounds):
+            in_round = positions[mine] - number * self.mixture.round_sequences
+            source[mine], places[mine] = self._read_round(number, in_round)
         epoch = places // self.mixture.sequences[source]
         place_in_epoch = places - epoch * self.mixture.sequences[source]
         sequence = np.empty_like(positions)
-        for index in range(len(self.sources)):
-            mine = np.flatnonzero(source == index)
-            sequence[mine] = _permuted(partial(self._stream, index), epoch[mine], place_in_epoch[mine])
-        return SequenceRefs(source=source, sequence=sequence, epoch=epoch)
+        for index, of_source in _groups(source):
+            for number, mine in _groups(epoch[of_source]):
+                chosen = of_source[mine]
+                sequence[chosen] = self._stream(index, number).forward(place_in_epoch[chosen])
+        return SequenceRefs(source=source.astype(np.int32), sequence=sequence, epoch=epoch)
 
     def positions_of(self, source: str, sequence: int) -> Numbers:
         """Return all positions of the phase at which a sequence stands, ascending, int64.
@@ -152,17 +155,38 @@ class PhaseOrder:
         found: list[Numbers] = []
         for epoch in range(-(-rounds_begun * part // size)):
             places = epoch * size + self._stream(index, epoch).backward(sequences)
-            rounds, virtual = self.mixture.virtual_of(index, places)
-            in_round = _permuted(self._round, rounds, virtual, backward=True)
-            found.append(rounds * self.mixture.round_sequences + in_round)
-        positions = np.stack(found) if found else np.empty((0, sequences.size), dtype=np.int64)
-        which = np.broadcast_to(np.arange(sequences.size), positions.shape)[positions < self.phase.positions]
-        positions = positions[positions < self.phase.positions]
-        ascending = np.argsort(positions, kind="stable")
-        return positions[ascending], which[ascending]
+            rounds = places // part
+            positions = np.empty_like(places)
+            for number, mine in _groups(rounds):
+                in_round = self._find_in_round(number, index, places[mine] - number * part)
+                positions[mine] = number * self.mixture.round_sequences + in_round
+            found.append(positions)
+        every = np.concatenate(found)
+        which = np.tile(np.arange(sequences.size, dtype=np.int64), len(found))
+        ascending = np.argsort(every, kind="stable")
+        ascending = ascending[every[ascending] < self.phase.positions]
+        return every[ascending], which[ascending]
 
-    def _round(self, number: int) -> KeyedPermutation:
-        return _permutation(self.mixture.round_sequences, self.seed, "round", self.phase.name, number)
+    def _read_round(self, number: int, places: Numbers) -> tuple[Numbers, Numbers]:
+        """Return the source and the place in its stream at places of a round."""
+        cut = self.mixture.round(number)
+        source, in_part = np.empty_like(places), np.empty_like(places)
+        for segment, mine in _groups(cut.segment_of_position(places)):
+            virtual = self._segment(cut, number, segment).forward(places[mine] - cut.borders[segment])
+            source[mine], in_part[mine] = cut.part_of(segment, virtual)
+        return source, number * self.mixture.parts[source] + in_part
+
+    def _find_in_round(self, number: int, source: int, in_part: Numbers) -> Numbers:
+        """Return the places in a round at which the given places of a source's part stand."""
+        cut = self.mixture.round(number)
+        places = np.empty_like(in_part)
+        for segment, mine in _groups(cut.segment_of_part(source, in_part)):
+            virtual = cut.virtual_of(segment, source, in_part[mine])
+            places[mine] = cut.borders[segment] + self._segment(cut, number, segment).backward(virtual)
+        return places
+
+    def _segment(self, cut: Round, number: int, segment: int) -> KeyedPermutation:
+        return _permutation(cut.segment_size(segment), self.seed, "round", self.phase.name, number, segment)
 
     def _stream(self, source: int, epoch: int) -> KeyedPermutation:
         name, digest = self.sources[source], self._store_digests[source]
@@ -175,15 +199,9 @@ def _permutation(size: int, *key_parts: object) -> KeyedPermutation:
     return KeyedPermutation(size, *key_parts)
 
 
-def _permuted(
-    permutation_of: Callable[[int], KeyedPermutation], groups: Numbers, numbers: Numbers, *, backward: bool = False
-) -> Numbers:
-    """Permute every number by its group's permutation; usually there are one or two groups."""
-    result = np.empty_like(numbers)
-    ascending = np.argsort(groups, kind="stable")
-    borders = np.flatnonzero(np.diff(groups[ascending])) + 1
-    for members in np.split(ascending, borders) if groups.size else ():
-        permutation = permutation_of(int(groups[members[0]]))
-        mine = numbers[members]
-        result[members] = permutation.backward(mine) if backward else permutation.forward(mine)
-    return result
+def _groups(labels: Numbers) -> Iterator[tuple[int, Numbers]]:
+    """Yield every label with the indices that carry it; mostly there are one or two."""
+    ascending = np.argsort(labels, kind="stable")
+    borders = np.flatnonzero(np.diff(labels[ascending])) + 1
+    for members in np.split(ascending, borders) if labels.size else ():
+        yield int(labels[members[0]]), members

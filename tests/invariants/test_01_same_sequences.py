@@ -1,0 +1,51 @@
+"""Invariant 1: all members of a pair that train from scratch see the same sequences at every step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seqpair.data.batches import assemble, read_batch
+from seqpair.data.ledger import Ledger, LedgerComparison, require_same_sequences
+from seqpair.data.order import PhaseOrder
+from seqpair.data.planning import open_recipe_data, plan_member
+from seqpair.recipe.load import load_recipe
+
+
+def write_ledger(study, path, member: str, *overrides: str) -> Ledger:
+    """Write the ledger of a member by reading its batches, step by step, as training does."""
+    recipe = load_recipe(str(study.recipe), list(overrides))
+    prepared, plan = open_recipe_data(recipe), plan_member(recipe, member)
+    ledger = Ledger(path)
+    for phase in plan.phases:
+        order = PhaseOrder(plan.seed, phase, prepared.train)
+        for step in range(phase.steps):
+            ledger.append_batch(read_batch(order, step))
+    ledger.close()
+    return ledger
+
+
+def test_same_sequences_at_every_step_for_encoder_and_decoder(prepared_study, tmp_path):
+    encoder = write_ledger(prepared_study, tmp_path / "encoder.jsonl", "encoder")
+    decoder = write_ledger(prepared_study, tmp_path / "decoder.jsonl", "decoder")
+    comparison = require_same_sequences(encoder, decoder)
+    steps = plan_member(load_recipe(str(prepared_study.recipe)), "encoder").phases[0].steps
+    assert comparison == LedgerComparison(common_steps=steps, only_first=0, only_second=0, parts_at=None)
+    assert encoder.path.read_bytes() == decoder.path.read_bytes()
+
+
+def test_same_sequences_reach_both_models_but_for_the_declared_sep(prepared_study):
+    recipe = load_recipe(str(prepared_study.recipe))
+    prepared = open_recipe_data(recipe)
+    specials = prepared.tokenizer.specials
+    content = []
+    for member in ("encoder", "decoder"):
+        plan = plan_member(recipe, member)
+        phase = plan.phases[0]
+        batch = read_batch(PhaseOrder(plan.seed, phase, prepared.train), 0)
+        ends_every_piece = phase.objective_of(0).ends_every_piece
+        rows = assemble(batch, np.arange(batch.positions.size), specials, ends_every_piece)
+        assert np.count_nonzero(rows.ids == specials.cls) == batch.positions.size
+        ends = np.count_nonzero(rows.ids == specials.sep)
+        assert ends == (batch.positions.size if ends_every_piece else np.count_nonzero(batch.is_last_piece))
+        content.append(rows.ids[(rows.ids != specials.cls) & (rows.ids != specials.sep)])
+    assert np.array_equal(content[0], content[1])
