@@ -14,7 +14,7 @@ import typer
 from seqpair.recipe.cost import Cost, plan_cost
 from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.load import load_recipe
-from seqpair.recipe.plan import PhasePlan, Plan
+from seqpair.recipe.plan import MixtureShare, PhasePlan, Plan
 from seqpair.recipe.resolve import resolve_plan
 from seqpair.recipe.schema import Recipe
 from seqpair.units import format_bytes, format_count
@@ -126,11 +126,9 @@ def _phase_rows(plan: Plan, phase: PhasePlan) -> list[tuple[str, str, bool]]:
     # The rate of the phase's highest point is that of the plateau, or of the first step where there is no warm-up.
     rates = f"{peak * phase.lr_frac(0):.3g} at the first step, {peak * phase.lr.start_frac:.3g} after the warm-up, "
     rates += f"{peak * phase.lr_frac(phase.steps - 1):.3g} at the last ({phase.lr.curve})"
-    mixture = ", ".join(
-        f"{part.source} {100 * part.share:.1f} %" if part.share is not None else f"{part.source} {part.epochs:g} epochs"
-        for part in phase.mixture
-    )
     tokens = phase.positions * phase.mean_tokens
+    stored = {store.source: store.tokens for store in plan.stores}
+    mixture = ", ".join(_part_text(part, tokens, stored.get(part.source, 0)) for part in phase.mixture)
     return [
         (f"phase {phase.name}", f"sequences of {phase.seq_len:,} tokens from {mixture}", False),
         ("  tokens", f"{format_count(phase.budget_tokens)} asked for, {format_count(tokens)} in whole steps", True),
@@ -142,6 +140,14 @@ def _phase_rows(plan: Plan, phase: PhasePlan) -> list[tuple[str, str, bool]]:
         ("  checkpoints", f"{len(phase.checkpoint_steps)}, {phase.tag}{phase.checkpoint_steps[0]} the first", True),
         ("  held-out loss", f"{len(phase.held_out_steps)} times", True),
     ]
+
+
+def _part_text(part: MixtureShare, phase_tokens: float, stored_tokens: int) -> str:
+    """Return a source's part; with a store, also how often its share reads the source."""
+    if part.share is None:
+        return f"{part.source} {part.epochs:g} epochs"
+    often = f" ({part.share * phase_tokens / stored_tokens:.2g} epochs)" if stored_tokens else ""
+    return f"{part.source} {100 * part.share:.1f} %{often}"
 
 
 def _show_origins(recipe: Recipe) -> None:

@@ -141,15 +141,19 @@ def checkpoint_bytes(model: ModelPlan) -> int:
 
 
 def kept_checkpoints(plan: Plan) -> int:
-    """Return how many checkpoints the keep rule leaves at the end."""
+    """Return how many checkpoints the keep rule leaves at the end (see `KeepRule`)."""
     every, last = plan.keep.every_tokens, plan.keep.last
-    made = [(phase, step) for phase in plan.phases for step in phase.checkpoint_steps]
-    if every is None and last is None:
+    made: list[float] = []  # content tokens of the run at each checkpoint
+    kept: set[int] = set()
+    before = 0.0
+    for phase in plan.phases:
+        made += [before + phase.planned_tokens(step) for step in phase.checkpoint_steps]
+        before += phase.planned_tokens(phase.steps)
+        kept.add(len(made) - 1)
+    if last is None:
         return len(made)
-    kept = set(range(len(made) - last, len(made))) if last else set()
-    for index, (phase, step) in enumerate(made):
-        before = made[index - 1][1] if index and made[index - 1][0] is phase else 0
-        passed = every is not None and phase.planned_tokens(step) // every > phase.planned_tokens(before) // every
-        if passed or step == phase.checkpoint_steps[-1]:
-            kept.add(index)
-    return len(kept & set(range(len(made))))
+    kept.update(range(max(0, len(made) - last), len(made)))
+    if every is not None:
+        first = {int(tokens // every): index for index, tokens in reversed(list(enumerate(made)))}
+        kept.update(index for multiple, index in first.items() if multiple >= 1)
+    return len(kept)

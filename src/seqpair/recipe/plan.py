@@ -151,7 +151,10 @@ class PhasePlan(_Frozen):
 
 
 class KeepRule(_Frozen):
-    """Which checkpoints stay: the newest `last`, every one at a multiple of `every_tokens`, and each phase's last."""
+    """Which checkpoints stay: the newest `last`, the first at or after each multiple of `every_tokens`, phase ends.
+
+    Without `last` all of them stay.
+    """
 
     last: int | None = None
     every_tokens: int | None = None

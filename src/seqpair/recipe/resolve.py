@@ -124,6 +124,7 @@ def expected_mean_tokens(mean_at_1024: float, seq_len: int) -> float:
     Documents are taken to have exponentially distributed lengths with mean m. A document gives
     ceil(n / C) pieces for C = L - 2, of which the expectation is 1 / (1 - exp(-C / m)), so the mean piece
     is m (1 - exp(-C / m)): never above C nor m. m is found by bisection from the value at 1,024.
+    Rounded to thousandths, so that the last bits of a machine's exponential do not reach a plan's digest.
     """
 
     def mean_piece(mean_document: float, length: int) -> float:
@@ -135,7 +136,7 @@ def expected_mean_tokens(mean_at_1024: float, seq_len: int) -> float:
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if mean_piece(middle, 1024) < mean_at_1024 else (low, middle)
-    return mean_piece(high, seq_len)
+    return round(mean_piece(high, seq_len), 3)
 
 
 def _store_ref(source: str, stats: Mapping[str, StoreStats] | None) -> StoreRef:

@@ -98,10 +98,16 @@ class PhaseSpec(_Section):
 
 
 class KeepSpec(_Section):
-    """Which checkpoints stay; with neither key, all of them. A phase's last one always stays."""
+    """Which checkpoints stay; without `last`, all of them. A phase's last one always stays."""
 
-    last: int | None = Field(default=None, ge=1)
+    last: PositiveCount | None = None
     every_tokens: PositiveCount | None = None
+
+    @model_validator(mode="after")
+    def _every_needs_last(self) -> KeepSpec:
+        if self.every_tokens is not None and self.last is None:
+            raise ValueError("'every_tokens' names exceptions from 'last', which is missing; without it all stay")
+        return self
 
 
 class CheckpointSpec(_Section):
@@ -204,7 +210,9 @@ class Recipe(_Section):
                 raise ValueError(f"{section}: at least one is needed")
         layers, every = self.shape.layers, self.model.global_every
         if (layers - 1) % every:
-            raise ValueError(f"size: layers - 1 must be a multiple of {every} (model.global_every), not {layers - 1}")
+            raise ValueError(
+                f"size: layers - 1 must be a multiple of {every} (model.global_every), but layers is {layers}"
+            )
         for section, names in (
             ("phases", [phase.name for phase in self.phases]),
             ("data.sources", [source.name for source in self.data.sources]),

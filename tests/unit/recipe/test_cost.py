@@ -1,0 +1,70 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqpair.recipe.cost import checkpoint_bytes, flops_per_token, kept_checkpoints, mean_keys, plan_cost
+from seqpair.recipe.load import load_recipe
+from seqpair.recipe.objectives import OBJECTIVES
+from seqpair.recipe.plan import KeepRule, Plan
+from seqpair.recipe.resolve import resolve_plan
+
+
+def plan_of(preset: str, member: str, *overrides: str) -> Plan:
+    return resolve_plan(load_recipe(preset, overrides), member)
+
+
+@given(st.integers(1, 400), st.one_of(st.none(), st.integers(1, 100)))
+def test_mean_keys_equals_counting(tokens: int, window: int | None) -> None:
+    reach = tokens if window is None else window
+    for name in ("mlm", "clm"):
+        after = 0 if name == "clm" else reach
+        seen = [min(t, reach) + 1 + min(tokens - 1 - t, after) for t in range(tokens)]
+        assert mean_keys(tokens, window, OBJECTIVES[name]) == pytest.approx(sum(seen) / tokens)
+
+
+def test_flops_of_a_token_by_hand() -> None:
+    plan = plan_of("17m", "encoder", "data.expected_mean_tokens=1022")
+    (phase,) = plan.phases
+    # 1,024 tokens: three global layers see all, four local ones 129 less what the two ends cut off.
+    keys = 3 * 1024 + 4 * (129 - 64 * 65 / 1024)
+    matrices = 7 * (4 * 256**2 + 3 * 256 * 384) + 0.3 * (256**2 + 50_368 * 256)
+    assert phase.mean_tokens == pytest.approx(1022)
+    assert flops_per_token(plan.model, phase) == pytest.approx(6 * matrices + 12 * 256 * keys, rel=1e-6)
+
+
+def test_a_decoder_pays_for_the_head_everywhere_and_an_encoder_for_both_sides() -> None:
+    small = [flops_per_token(p.model, p.phases[0]) for p in (plan_of("17m", "encoder"), plan_of("17m", "decoder"))]
+    assert small[1] > 2 * small[0] * 0.8
+    head = 6 * 0.7 * (256**2 + 50_368 * 256)
+    assert small[1] - head < small[0]
+
+
+def test_cost_of_a_plan() -> None:
+    plan = plan_of("demo", "decoder")
+    cost = plan_cost(plan)
+    (phase,) = plan.phases
+    assert cost.parameters == 1_103_104
+    assert checkpoint_bytes(plan.model) == cost.checkpoint_bytes == 12 * 1_103_104
+    assert cost.flops == cost.phases[0].flops
+    assert cost.flops == pytest.approx(flops_per_token(plan.model, phase) * phase.positions * (phase.mean_tokens + 2))
+    assert cost.memory_bytes > 16 * cost.parameters
+    assert cost.checkpoints_kept == 3
+    assert cost.disk_bytes == 4 * cost.checkpoint_bytes
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [
+        (KeepRule(), 5),
+        (KeepRule(last=1), 1),
+        (KeepRule(last=2), 2),
+        (KeepRule(last=9), 5),
+        (KeepRule(last=1, every_tokens=1_000_000), 3),
+        (KeepRule(last=3, every_tokens=1_000_000), 4),
+        (KeepRule(last=1, every_tokens=10**12), 1),
+    ],
+)
+def test_kept_checkpoints(keep: KeepRule, kept: int) -> None:
+    plan = plan_of("demo", "decoder", "phases.0.budget_tokens=2.6M", "checkpoints.every_tokens=520k")
+    assert len(plan.phases[0].checkpoint_steps) == 5
+    assert kept_checkpoints(plan.model_copy(update={"keep": keep})) == kept

@@ -1,0 +1,80 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from seqpair.recipe.identity import plan_digest
+from seqpair.recipe.load import load_recipe, preset_names
+from seqpair.recipe.resolve import resolve_plan
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "plan_digests.json"
+
+
+def digest(*overrides: str, preset: str = "demo", member: str = "encoder") -> str:
+    return plan_digest(resolve_plan(load_recipe(preset, overrides), member))
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "runtime.microbatch_tokens=100",
+        "runtime.threads=1",
+        "checkpoints.keep.last=1",
+        "checkpoints.every_tokens=100k",
+        "held_out.sequences=3",
+        "runs=/elsewhere",
+        "data.stores=/elsewhere",
+        "name=other",
+    ],
+)
+def test_what_changes_nothing_that_is_learned(assignment: str) -> None:
+    assert digest(assignment) == digest()
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "seed=22",
+        "optimizer.lr=1e-3",
+        "optimizer.clip_norm=1",
+        "model.attn_out_dropout=0",
+        "phases.0.seq_len=256",
+        "phases.0.mask_frac=0.2",
+        "phases.0.batch.tokens=8k",
+        "phases.0.lr.end_frac=0.1",
+        "phases.0.rope_local_theta=20000",
+        "phases.0.mixture={prose: {share: 0.5}, code: {share: 0.5}}",
+        "budget=5M",
+        "data.tokenizer.train_vocab_size=2048",
+        "data.sources.code.held_out_frac=0.1",
+        "size=4m",
+    ],
+)
+def test_what_changes_what_is_learned(assignment: str) -> None:
+    assert digest(assignment) != digest()
+
+
+def test_members_differ() -> None:
+    assert digest(member="encoder") != digest(member="decoder")
+
+
+def test_paths_do_not_count(tmp_path: Path) -> None:
+    found = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "r.yaml"
+        path.write_text("extends: 1m\ndata: {sources: [{name: corpus, kind: text, paths: [x.txt]}]}\n")
+        found.append(digest(preset=str(path)))
+    assert found[0] == found[1]
+
+
+def test_golden_digests_of_all_presets() -> None:
+    found = {
+        f"{name}/{member}": digest(preset=name, member=member)
+        for name in preset_names()
+        if name != "demo"  # its numbers are tuned; the invariants hold it
+        for member in ("encoder", "decoder")
+    }
+    assert found == json.loads(GOLDEN.read_text(encoding="utf-8")), (
+        "a preset's plan has changed: if that was intended, write the new digests; CHANGELOG, Numerics"
+    )

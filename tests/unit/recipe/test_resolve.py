@@ -1,0 +1,218 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqpair.errors import RecipeError
+from seqpair.recipe.load import load_recipe, preset_names
+from seqpair.recipe.plan import Plan
+from seqpair.recipe.resolve import expected_mean_tokens, expected_vocab_size, resolve_plan
+from seqpair.recipe.stats import StoreStats
+
+
+def store(source: str, tokens: int, sequences: int, seq_len: int = 512) -> StoreStats:
+    return StoreStats(
+        source=source,
+        digest=f"digest-of-{source}",
+        documents=sequences // 2,
+        tokens=tokens,
+        text_bytes=3 * tokens,
+        sequences={seq_len: sequences},
+    )
+
+
+STATS = {"prose": store("prose", 700_000, 7_000), "code": store("code", 4_000_000, 10_000)}
+
+
+def demo(*overrides: str, stats: dict[str, StoreStats] | None = STATS) -> Plan:
+    return resolve_plan(load_recipe("demo", overrides), "encoder", stats, None if stats is None else 4096)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_resolve_for_both_members(name: str) -> None:
+    recipe = load_recipe(name)
+    for member in recipe.members:
+        plan = resolve_plan(recipe, member)
+        assert plan.estimated
+        for phase in plan.phases:
+            last = phase.batch_stages[-1]
+            assert len(phase.batch_stages) <= 64
+            assert phase.positions * phase.mean_tokens == pytest.approx(
+                phase.budget_tokens, abs=0.51 * last.sequences * phase.mean_tokens
+            )
+            assert phase.checkpoint_steps[-1] == phase.held_out_steps[-1] == phase.steps
+        assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_the_published_checkpoints_are_as_far_apart_as_the_original_ones() -> None:
+    phase = resolve_plan(load_recipe("150m", ["phases.pretrain.batch.ramp=null"]), "encoder").phases[0]
+    assert phase.mean_tokens == 615.0
+    assert phase.steps == 599_876  # 1.7e12 / (4608 * 615); the original's last name is step599525
+    assert phase.checkpoint_steps[:2] == (3000, 5999)
+    assert len(phase.checkpoint_steps) == 200
+
+
+def test_real_counts_replace_the_estimate() -> None:
+    plan = demo()
+    assert not plan.estimated
+    (phase,) = plan.phases
+    # Shares are of content tokens: 0.3 tokens in pieces of 100 and 0.7 in pieces of 400.
+    assert phase.mean_tokens == pytest.approx(1 / (0.3 / 100 + 0.7 / 400))
+    assert [(item.source, item.digest, item.tokens) for item in plan.stores] == [
+        ("prose", "digest-of-prose", 700_000),
+        ("code", "digest-of-code", 4_000_000),
+    ]
+    assert phase.batch_stages[0].sequences == round(16_384 / phase.mean_tokens)
+    assert phase.steps == round(2_500_000 / phase.mean_tokens / phase.batch_stages[0].sequences)
+
+
+def test_without_a_store_digests_are_empty() -> None:
+    assert [item.digest for item in demo(stats=None).stores] == ["", ""]
+    assert demo(stats=None).estimated
+    assert resolve_plan(load_recipe("demo"), "encoder", STATS).estimated
+
+
+def test_epochs_count_as_tokens() -> None:
+    (phase,) = demo("phases.0.mixture={prose: {share: null, epochs: 2}, code: {share: null, epochs: 1}}").phases
+    tokens = 2 * 700_000 + 4_000_000
+    assert phase.mean_tokens == pytest.approx(tokens / (2 * 7_000 + 10_000))
+
+
+def test_epochs_take_what_the_shares_leave() -> None:
+    (phase,) = demo("phases.0.mixture={prose: {share: null, epochs: 1}, code: {share: 0.5}}").phases
+    assert phase.mean_tokens == pytest.approx(1 / (0.5 / 100 + 0.5 / 400))
+
+
+def test_shares_within_half_a_percent_are_normalised() -> None:
+    (phase,) = demo("phases.0.mixture={prose: {share: 0.302}, code: {share: 0.702}}").phases
+    assert sum(part.share or 0 for part in phase.mixture) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_one_source_needs_no_mixture() -> None:
+    (phase,) = resolve_plan(load_recipe("1m"), "decoder").phases
+    assert [(part.source, part.share) for part in phase.mixture] == [("corpus", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["phases.0.mixture.prose.share=0.4"], ["do not sum to 1", "seen: 1.1", "within 0.005"]),
+        (["phases.0.mixture={prose: null, prosa: {share: 0.3}}"], ["'prosa'", "did you mean 'prose'", "prose, code"]),
+        (["phases.0.mixture=null"], ["'phases.pretrain.mixture' is missing", "2 sources"]),
+        (
+            ["phases.0.mixture={prose: {share: 1.0}, code: {share: null, epochs: 1}}"],
+            ["leave nothing for its epochs"],
+        ),
+        (["phases.0.lr.warmup_tokens=2M"], ["shorter than its schedule", "warmup_tokens 2000000", "`budget`"]),
+        (["phases.0.seq_len=256"], ["no sequences of length 256", "counts for [512]", "seqpair prepare"]),
+        (
+            ["phases.0.batch.ramp={from_sequences: 5000, over_tokens: 1M}"],
+            ["a batch ramp must grow", "from 5000"],
+        ),
+    ],
+)
+def test_recipes_that_cannot_be_resolved(overrides: list[str], parts: list[str]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        demo(*overrides)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_missing_store_and_an_unknown_member() -> None:
+    with pytest.raises(RecipeError, match="source 'code' has no store"):
+        demo(stats={"prose": STATS["prose"]})
+    with pytest.raises(RecipeError, match="no member 'encodr' .did you mean 'encoder'"):
+        resolve_plan(load_recipe("demo"), "encodr")
+
+
+def test_the_budget_dial_scales_phases_warmups_and_ramps_together() -> None:
+    whole = resolve_plan(load_recipe("17m"), "encoder").phases[0]
+    tenth = resolve_plan(load_recipe("17m", ["budget=170B"]), "encoder").phases[0]
+    assert tenth.budget_tokens == 170_000_000_000
+    assert tenth.lr.warmup_tokens == 400_000_000
+    assert tenth.steps == pytest.approx(whole.steps / 10, rel=1e-3)
+    ramps = [phase.batch_stages[-1].first_position for phase in (whole, tenth)]
+    assert ramps[1] == pytest.approx(ramps[0] / 10, rel=1e-3)
+
+
+def test_a_longer_budget_continues_the_same_batches() -> None:
+    short, long = (demo(f"phases.0.budget_tokens={budget}").phases[0] for budget in ("2M", "3M"))
+    assert [short.positions_of(step) for step in range(short.steps)] == [
+        long.positions_of(step) for step in range(short.steps)
+    ]
+
+
+def test_rates_run_from_the_warmup_to_the_stated_end() -> None:
+    (phase,) = demo().phases
+    rates = [phase.lr_frac(step) for step in range(phase.steps)]
+    assert 0 < rates[0] < 0.5
+    assert max(rates) == 1.0
+    assert rates[-1] == pytest.approx(0.02)
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(0, 200),
+    st.integers(0, 400_000),
+    st.integers(3_000_000, 6_000_000),
+)
+def test_positions_and_steps_are_inverse(first: int, growth: int, ramp: int, budget: int) -> None:
+    (phase,) = DEMO_SOURCES.phases
+    recipe = DEMO_SOURCES.model_copy(
+        update={
+            "phases": (
+                phase.model_copy(
+                    update={
+                        "budget_tokens": budget,
+                        "batch": phase.batch.model_validate(
+                            {
+                                "sequences": first + growth,
+                                "ramp": {"from_sequences": first, "over_tokens": ramp} if ramp else None,
+                            }
+                        ),
+                    }
+                ),
+            )
+        }
+    )
+    plan = resolve_plan(recipe, "decoder", STATS, 4096).phases[0]
+    assert len(plan.batch_stages) <= 64
+    borders = {stage.first_step + delta for stage in plan.batch_stages for delta in (-1, 0, 1)} | {plan.steps - 1}
+    for step in sorted(border for border in borders if 0 <= border < plan.steps):
+        span = plan.positions_of(step)
+        assert plan.step_of(span.start) == plan.step_of(span.stop - 1) == step
+        if step:
+            assert plan.positions_of(step - 1).stop == span.start
+            assert plan.step_of(span.start - 1) == step - 1
+    assert plan.positions_of(0).start == 0
+    assert plan.positions_of(plan.steps - 1).stop == plan.positions
+    for outside in (plan.positions, -1):
+        with pytest.raises(IndexError):
+            plan.step_of(outside)
+
+
+DEMO_SOURCES = load_recipe("demo")
+
+
+@given(st.floats(1, 1022), st.integers(8, 100_000))
+def test_the_expected_mean_lies_within_the_sequence(mean: float, seq_len: int) -> None:
+    found = expected_mean_tokens(mean, seq_len)
+    assert 0 < found <= seq_len - 2
+    assert expected_mean_tokens(mean, 1024) == pytest.approx(mean, rel=1e-3)
+    assert expected_mean_tokens(mean, 2 * seq_len) >= found
+
+
+def test_vocabulary_from_the_tokenizer(tmp_path: Path) -> None:
+    spec = load_recipe("demo").data.tokenizer
+    assert expected_vocab_size(spec) == 4096
+    assert expected_vocab_size(spec.model_copy(update={"train_vocab_size": 1001})) == 1024
+    assert expected_vocab_size(spec.model_copy(update={"path": str(tmp_path / "none")})) == 50_368
+    content = {"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 70, "content": "[CLS]"}]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    for path in (tmp_path, tmp_path / "tokenizer.json"):
+        assert expected_vocab_size(spec.model_copy(update={"path": str(path)})) == 128
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(RecipeError, match="is not a tokenizer"):
+        expected_vocab_size(spec.model_copy(update={"path": str(tmp_path)}))

@@ -1,0 +1,76 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from seqpair.recipe.schedule import LrCurve, lr_fraction, ramp_stages, steps_at_cadence
+
+
+def test_warmup_stable_decay_meets_its_ends() -> None:
+    curve = LrCurve(curve="warmup_stable_decay", end_frac=0.02, warmup_tokens=100, decay_tokens=400)
+    assert lr_fraction(curve, 0, 1000) == 0.0
+    assert lr_fraction(curve, 50, 1000) == 0.5
+    assert lr_fraction(curve, 100, 1000) == 1.0
+    assert lr_fraction(curve, 600, 1000) == 1.0
+    assert lr_fraction(curve, 800, 1000) == pytest.approx(0.51)
+    assert lr_fraction(curve, 1000, 1000) == pytest.approx(0.02)
+    assert lr_fraction(curve, 1100, 1000) == pytest.approx(0.02)
+
+
+def test_one_minus_sqrt_runs_between_its_two_ends() -> None:
+    extension = LrCurve(curve="one_minus_sqrt", start_frac=1.0, end_frac=0.5)
+    decay = LrCurve(curve="one_minus_sqrt", start_frac=0.5, end_frac=0.02)
+    assert lr_fraction(extension, 0, 100) == 1.0
+    assert lr_fraction(extension, 25, 100) == pytest.approx(0.5 + 0.5 * (1 - math.sqrt(0.25)))
+    # One phase ends where the next one begins: the rate does not jump.
+    assert lr_fraction(extension, 100, 100) == pytest.approx(lr_fraction(decay, 0, 100))
+    assert lr_fraction(decay, 100, 100) == pytest.approx(0.02)
+
+
+def test_published_pretraining_has_no_decay() -> None:
+    curve = LrCurve(curve="warmup_stable_decay", warmup_tokens=4_000_000_000)
+    assert lr_fraction(curve, 2e9, 1.7e12) == 0.5
+    assert lr_fraction(curve, 1.7e12, 1.7e12) == 1.0
+
+
+def test_a_curve_that_cannot_do_what_it_says() -> None:
+    with pytest.raises(ValidationError, match="nothing leads there"):
+        LrCurve(curve="constant", end_frac=0.5)
+    with pytest.raises(ValidationError, match="belongs to curve"):
+        LrCurve(curve="one_minus_sqrt", decay_tokens=5)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.floats(0, 1e9))
+def test_ramp_has_few_stages_of_whole_steps(first: int, final: int, positions: float) -> None:
+    stages = ramp_stages(first, final, positions)
+    assert 1 <= len(stages) <= 64
+    assert stages[-1] == (0, final)
+    sizes = [sequences for _, sequences in stages]
+    assert all(steps >= 1 for steps, _ in stages[:-1])
+    if len(stages) > 1:
+        assert sizes[0] == first
+        assert sizes == sorted(set(sizes))
+        # The sizes are rounded down and the steps are whole: the ramp is as long as asked for, about.
+        ramp = sum(steps * sequences for steps, sequences in stages[:-1])
+        steps = sum(steps for steps, _ in stages[:-1])
+        assert abs(ramp - positions) <= steps * (final - first) / (len(stages) - 1) + steps + final
+
+
+def test_ramp_spends_equally_many_steps_at_each_size() -> None:
+    assert ramp_stages(2, 6, 40) == [(2, 2), (3, 3), (2, 4), (3, 5), (0, 6)]
+    assert ramp_stages(8, 8, 100) == [(0, 8)]
+    assert ramp_stages(4, 8, 0) == [(0, 8)]
+
+
+@given(st.integers(1, 300), st.floats(0.5, 50), st.integers(1, 500))
+def test_cadence_is_what_walking_over_all_steps_gives(steps: int, tokens_a_step: float, every: int) -> None:
+    due, passed = [], 0
+    for done in range(1, steps + 1):
+        if int(done * tokens_a_step // every) > passed:
+            passed = int(done * tokens_a_step // every)
+            due.append(done)
+    if not due or due[-1] != steps:
+        due.append(steps)
+    assert steps_at_cadence(lambda done: done * tokens_a_step, steps, every) == due
