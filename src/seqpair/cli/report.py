@@ -1,0 +1,66 @@
+"""The verb `report`: a study's comparison table and page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    recipe_or_folder: Annotated[
+        str, typer.Argument(help="A recipe, a preset's name, or a study's folder `<runs>/<study>`.")
+    ],
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print the table, write no page.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table and the page's path as JSON.")] = False,
+) -> None:
+    """Compare a study's members and write its page; nothing is trained or evaluated.
+
+    Example: seqpair report runs/demo
+    """
+    from seqpair.report.collect import collect_study
+    from seqpair.report.page import write_page
+    from seqpair.report.tables import comparison_rows
+    from seqpair.report.terminal import rows_as_json
+
+    folder = _study_folder(recipe_or_folder, overrides or [])
+    page = None if dry_run else str(write_page(folder))
+    if as_json:
+        study = collect_study(folder)
+        rows = rows_as_json(comparison_rows(study.members))
+        print(json.dumps({"study": study.name, "page": page, "rows": rows, "missing": study.missing}))
+        return
+    print_comparison(folder)
+    if page is not None:
+        print(f"page: {page}")
+
+
+def print_comparison(folder: Path) -> None:
+    """Print a study's comparison table on standard output."""
+    from rich.console import Console
+
+    from seqpair.report.collect import collect_study
+    from seqpair.report.tables import comparison_rows
+    from seqpair.report.terminal import comparison_table
+
+    study = collect_study(folder)
+    rows = comparison_rows(study.members)
+    if not rows:
+        print(f"{study.name}: no results yet; `seqpair evaluate` makes them")
+        return
+    console = Console()
+    width = None if console.is_terminal else 140
+    console.print(comparison_table(rows, [member.name for member in study.members], study.name), width=width)
+
+
+def _study_folder(recipe_or_folder: str, overrides: list[str]) -> Path:
+    """Return the study folder that a folder's path or a recipe means."""
+    from seqpair.recipe.load import load_recipe
+
+    if Path(recipe_or_folder).is_dir():
+        return Path(recipe_or_folder)
+    recipe = load_recipe(recipe_or_folder, overrides)
+    return Path(recipe.runs) / recipe.name

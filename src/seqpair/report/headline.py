@@ -1,0 +1,99 @@
+"""The first sentences of a report, made from its results.
+
+Owns the wording. Must not know files or pages. Entry point: `headline_sentences`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seqpair.recipe.diff import Difference
+from seqpair.report.collect import Study
+from seqpair.report.tables import BOTH_AT_CHANCE, NOT_COMPARED, NOT_DECIDED, Row
+from seqpair.units import format_count
+
+
+def headline_sentences(study: Study, rows: Sequence[Row], differences: Sequence[Difference] | None) -> list[str]:
+    """Return one sentence on who wins where, one on each lone task, and one on what was held equal.
+
+    Args:
+        study: The study.
+        rows: Its comparison table.
+        differences: What the first two members' plans differ in, or None if there are not two plans.
+    """
+    sentences = [_winners(study, rows), *_lone_tasks(rows), _equal(study, differences)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _winners(study: Study, rows: Sequence[Row]) -> str:
+    if len(study.members) < 2:
+        return f"Only the {study.members[0].name} is here, so there is nothing to compare yet."
+    first, second = study.members[0].name, study.members[1].name
+    verdicts = [(row.title, row.differences[0].verdict) for row in rows]
+    shared = [(title, verdict) for title, verdict in verdicts if verdict != NOT_COMPARED]
+    if not shared:
+        return f"No task has results of both the {first} and the {second} yet."
+    parts = []
+    for name in (first, second):
+        won = [title for title, verdict in shared if verdict == name]
+        if won:
+            parts.append(f"the {name} is ahead on {_counted(won)}")
+    undecided = [title for title, verdict in shared if verdict == NOT_DECIDED]
+    if undecided:
+        parts.append(f"{_counted(undecided)} {'is' if len(undecided) == 1 else 'are'} not decided")
+    chance = [title for title, verdict in shared if verdict == BOTH_AT_CHANCE]
+    if chance:
+        parts.append(f"both are at chance on {_counted(chance)}")
+    tasks = "On the one task" if len(shared) == 1 else f"Of the {len(shared)} tasks"
+    return f"{tasks} that both members do, {_listed(parts)}."
+
+
+def _lone_tasks(rows: Sequence[Row]) -> list[str]:
+    """Return one sentence for each task that one member does and a unigram model stands beside."""
+    sentences = []
+    for row in rows:
+        doers = [(name, cell) for name, cell in row.cells.items() if cell is not None]
+        unigram = row.baselines.get("unigram", 0.0)
+        if len(doers) == 1 and unigram > 0:
+            name, cell = doers[0]
+            against = _against(cell.interval.value / unigram, row.higher_is_better)
+            sentences.append(
+                f"{row.title}: the {name} reaches {cell.interval.value:.3f}, {against} a unigram model of the same "
+                f"tokenizer ({unigram:.3f})."
+            )
+    return sentences
+
+
+def _against(ratio: float, higher_is_better: bool) -> str:
+    if higher_is_better:
+        return f"{ratio:.1f} times"
+    return f"{100 * abs(1 - ratio):.0f} % {'below' if ratio <= 1 else 'above'}"
+
+
+def _equal(study: Study, differences: Sequence[Difference] | None) -> str:
+    undeclared = [difference.path for difference in differences or () if not difference.declared]
+    if undeclared:
+        return (
+            f"This is not a clean pair: the plans also differ in {_listed(undeclared)}, which the objective does not "
+            "explain."
+        )
+    if not study.order or len(study.members) < 2:
+        return ""
+    name, compared = next(iter(study.order.items()))
+    if compared.parts_at is not None:
+        record = compared.parts_at[0]
+        return f"This is not a clean pair: the {name} read other sequences from {record.phase} step {record.step} on."
+    tokens = study.members[0].train[-1].tokens if study.members[0].train else 0
+    read = f"the same {format_count(tokens)} tokens" if tokens else "the same sequences"
+    return f"Both read {read} in the same order, with the same shape, seed and schedule: only the objective differs."
+
+
+def _counted(titles: Sequence[str]) -> str:
+    """Return how many tasks, and their names in quotes."""
+    number = "one" if len(titles) == 1 else str(len(titles))
+    names = ", ".join(f'"{title}"' for title in titles)
+    return f"{number} ({names})"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
