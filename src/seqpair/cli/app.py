@@ -17,13 +17,17 @@ from collections.abc import Callable
 import typer
 
 from seqpair.cli.diff import diff
+from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
+from seqpair.cli.order import order
 from seqpair.cli.plan import plan
+from seqpair.cli.prepare import prepare
+from seqpair.cli.report import report
 from seqpair.cli.run import run
 from seqpair.cli.train import train
 from seqpair.errors import SeqpairError
 
-VERBS: tuple[Callable[..., None], ...] = (plan, diff, train, export, run)
+VERBS: tuple[Callable[..., None], ...] = (plan, diff, prepare, order, train, export, evaluate, report, run)
 
 app = typer.Typer(
     name="seqpair",

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seqpair.cli import app as cli
+from seqpair.data.batches import read_batch
+from seqpair.data.order import PhaseOrder
+from seqpair.data.planning import open_recipe_data, plan_member
+from seqpair.recipe.load import load_recipe
+
+
+@pytest.fixture
+def seqpair(monkeypatch, capsys):
+    """Run the command line in this process; return its exit code, output and messages."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["seqpair", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        shown = capsys.readouterr()
+        return int(ended.value.code or 0), shown.out, shown.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def two_phases(prepared_study) -> Path:
+    """The tiny study with a second phase that reads one of the sources at another length."""
+    path = prepared_study.folder / "two.yaml"
+    text = prepared_study.recipe.read_text(encoding="utf-8")
+    second = """\
+  - name: decay
+    tag: decay
+    seq_len: 48
+    budget_tokens: 6k
+    mixture: {notes: {epochs: 1}}
+    mask_frac: 0.15
+    batch: {sequences: 16}
+    lr: {curve: one_minus_sqrt, start_frac: 0.5, end_frac: 0.02}
+"""
+    path.write_text(text.replace("checkpoints:", second + "checkpoints:", 1), encoding="utf-8")
+    return path
+
+
+def test_a_steps_documents_are_those_of_its_batch(seqpair, prepared_study):
+    code, out, _ = seqpair("order", str(prepared_study.recipe), "--step", "3", "--json")
+    assert code == 0
+    shown = json.loads(out)
+    recipe = load_recipe(str(prepared_study.recipe))
+    prepared, plan = open_recipe_data(recipe), plan_member(recipe, "decoder")
+    order = PhaseOrder(plan.seed, plan.phases[0], prepared.train)
+    batch = read_batch(order, 3)
+    assert shown["batch_digest"] == batch.digest
+    assert shown["content_tokens"] == batch.content.size
+    assert [entry["position"] for entry in shown["sequences"]] == batch.positions.tolist()
+    for i, entry in enumerate(shown["sequences"]):
+        store = prepared.train[entry["source"]]
+        document = store.document_tokens(store.row_of(entry["document"]))
+        cut = [k * document.size // entry["pieces"] for k in (entry["piece"], entry["piece"] + 1)]
+        assert np.array_equal(document[cut[0] : cut[1]], batch.content[batch.offsets[i] : batch.offsets[i + 1]])
+        assert entry["tokens"] == cut[1] - cut[0]
+
+
+def test_a_documents_steps_are_those_that_hold_it(seqpair, prepared_study):
+    recipe = str(prepared_study.recipe)
+    wanted = json.loads(seqpair("order", recipe, "--step", "0", "--json")[1])
+    steps = [json.loads(seqpair("order", recipe, "--step", str(k), "--json")[1]) for k in range(wanted["steps"])]
+    for document, source in {(entry["document"], entry["source"]) for entry in wanted["sequences"][:3]}:
+        expected = [
+            {"phase": "pretrain", "step": k, **{key: entry[key] for key in ("position", "piece", "epoch")}}
+            for k, shown in enumerate(steps)
+            for entry in shown["sequences"]
+            if (entry["document"], entry["source"]) == (document, source)
+        ]
+        code, out, _ = seqpair("order", recipe, "--document", document, "--source", source, "--json")
+        assert code == 0
+        (trace,) = json.loads(out)["documents"]
+        assert trace["readings"] == expected
+        plan = plan_member(load_recipe(recipe), "encoder")
+        assert {seen["checkpoint"]: seen["sequences_read"] for seen in trace["seen_by"]} == {
+            f"step{done}": sum(reading["step"] < done for reading in expected)
+            for done in plan.phases[0].checkpoint_steps
+            if any(reading["step"] < done for reading in expected)
+        }
+
+
+def test_later_phases_checkpoints_have_seen_what_earlier_phases_read(seqpair, two_phases):
+    first = json.loads(seqpair("order", str(two_phases), "--step", "0", "--phase", "pretrain", "--json")[1])
+    tale = next(entry["document"] for entry in first["sequences"] if entry["source"] == "tales")
+    (trace,) = json.loads(seqpair("order", str(two_phases), "--document", tale, "--json")[1])["documents"]
+    assert set(trace["pieces"]) == {"pretrain"}
+    read_in_pretrain = len(trace["readings"])
+    in_decay = [seen for seen in trace["seen_by"] if seen["phase"] == "decay"]
+    assert in_decay
+    assert {seen["sequences_read"] for seen in in_decay} == {read_in_pretrain}
+    assert all(seen["checkpoint"].startswith("decay") for seen in in_decay)
+    only = json.loads(seqpair("order", str(two_phases), "--document", tale, "--phase", "decay", "--json")[1])
+    assert only["documents"][0]["seen_by"] == in_decay
+    assert only["documents"][0]["readings"] == []
+
+
+def test_tables_name_documents_steps_and_checkpoints(seqpair, prepared_study):
+    recipe = str(prepared_study.recipe)
+    code, out, err = seqpair("order", recipe, "--step", "1")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("tiny, phase pretrain, step 1 of 0..")
+    assert lines[1].split() == ["position", "source", "document", "piece", "tokens", "epoch"]
+    assert len(lines) == 2 + 16
+    document = lines[2].split()[2]
+    code, out, _ = seqpair("order", recipe, "--document", document)
+    assert code == 0
+    assert "first in phase pretrain step" in out
+    assert "checkpoints (sequences read before each): step" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "seen: neither --step nor --document"),
+        (("--step", "0", "--document", "x"), "seen: both --step and --document"),
+        (("--step", "9999"), "phase 'pretrain' has no such step\n  seen: 9999\n  allowed: 0 to "),
+        (("--step", "-1"), "has no such step"),
+        (("--step", "0", "--phase", "late"), "the plan has no such phase\n  seen: late\n  allowed: pretrain"),
+        (("--document", "no-such"), "no training store has a document of this id\n  seen: 'no-such', in no store"),
+        (("--document", "tale05.txt", "--source", "web"), "the recipe has no such source\n  seen: web"),
+    ],
+)
+def test_bad_questions_are_refused(seqpair, prepared_study, words, message):
+    code, out, err = seqpair("order", str(prepared_study.recipe), *words)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_a_held_out_document_is_said_to_be_held_out(seqpair, prepared_study):
+    store = open_recipe_data(load_recipe(str(prepared_study.recipe))).held_out["tales"]
+    code, _, err = seqpair("order", str(prepared_study.recipe), "--document", store.document_id(0))
+    assert code == 2
+    assert "held out for evaluation in tales: no step reads it" in err
+
+
+def test_several_phases_need_a_choice(seqpair, two_phases):
+    code, _, err = seqpair("order", str(two_phases), "--step", "0")
+    assert code == 2
+    assert "several phases" in err
+    assert "pretrain, decay" in err
+
+
+def test_order_does_not_import_torch(prepared_study):
+    program = (
+        "import sys; from seqpair.cli import app\n"
+        "sys.argv = ['seqpair', 'order', sys.argv[1], '--step', '0', '--json']\n"
+        "try: app.main()\nexcept SystemExit as ended: assert not ended.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program, str(prepared_study.recipe)], check=True, stdout=subprocess.DEVNULL)
