@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,9 +10,11 @@ from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import KeepRule, Plan
 from seqpair.recipe.resolve import resolve_plan
 
+TWO_SOURCES = str(Path(__file__).with_name("two_sources.yaml"))
 
-def plan_of(preset: str, member: str, *overrides: str) -> Plan:
-    return resolve_plan(load_recipe(preset, overrides), member)
+
+def plan_of(recipe: str, member: str, *overrides: str) -> Plan:
+    return resolve_plan(load_recipe(recipe, overrides), member)
 
 
 @given(st.integers(1, 400), st.one_of(st.none(), st.integers(1, 100)))
@@ -40,7 +44,7 @@ def test_a_decoder_pays_for_the_head_everywhere_and_an_encoder_for_both_sides() 
 
 
 def test_cost_of_a_plan() -> None:
-    plan = plan_of("demo", "decoder")
+    plan = plan_of(TWO_SOURCES, "decoder")
     cost = plan_cost(plan)
     (phase,) = plan.phases
     assert cost.parameters == 1_103_104
@@ -65,6 +69,6 @@ def test_cost_of_a_plan() -> None:
     ],
 )
 def test_kept_checkpoints(keep: KeepRule, kept: int) -> None:
-    plan = plan_of("demo", "decoder", "phases.0.budget_tokens=2.6M", "checkpoints.every_tokens=520k")
+    plan = plan_of(TWO_SOURCES, "decoder", "phases.0.budget_tokens=2.6M", "checkpoints.every_tokens=520k")
     assert len(plan.phases[0].checkpoint_steps) == 5
     assert kept_checkpoints(plan.model_copy(update={"keep": keep})) == kept

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from seqpair.errors import RecipeError
@@ -8,7 +10,7 @@ from seqpair.recipe.resolve import resolve_plan
 
 
 def plan_of(member: str, *overrides: str) -> Plan:
-    return resolve_plan(load_recipe("demo", overrides), member)
+    return resolve_plan(load_recipe(str(Path(__file__).with_name("two_sources.yaml")), overrides), member)
 
 
 def test_a_plan_does_not_differ_from_itself() -> None:

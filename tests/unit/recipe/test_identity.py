@@ -10,7 +10,10 @@ from seqpair.recipe.resolve import resolve_plan
 GOLDEN = Path(__file__).parents[2] / "golden" / "plan_digests.json"
 
 
-def digest(*overrides: str, preset: str = "demo", member: str = "encoder") -> str:
+TWO_SOURCES = str(Path(__file__).with_name("two_sources.yaml"))
+
+
+def digest(*overrides: str, preset: str = TWO_SOURCES, member: str = "encoder") -> str:
     return plan_digest(resolve_plan(load_recipe(preset, overrides), member))
 
 

@@ -11,6 +11,8 @@ from seqpair.recipe.plan import Plan
 from seqpair.recipe.resolve import expected_mean_tokens, expected_vocab_size, resolve_plan
 from seqpair.recipe.stats import StoreStats
 
+TWO_SOURCES = str(Path(__file__).with_name("two_sources.yaml"))
+
 
 def store(source: str, tokens: int, sequences: int, seq_len: int = 512) -> StoreStats:
     return StoreStats(
@@ -26,8 +28,8 @@ def store(source: str, tokens: int, sequences: int, seq_len: int = 512) -> Store
 STATS = {"prose": store("prose", 700_000, 7_000), "code": store("code", 4_000_000, 10_000)}
 
 
-def demo(*overrides: str, stats: dict[str, StoreStats] | None = STATS) -> Plan:
-    return resolve_plan(load_recipe("demo", overrides), "encoder", stats, None if stats is None else 4096)
+def pair(*overrides: str, stats: dict[str, StoreStats] | None = STATS) -> Plan:
+    return resolve_plan(load_recipe(TWO_SOURCES, overrides), "encoder", stats, None if stats is None else 4096)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -55,7 +57,7 @@ def test_the_published_checkpoints_are_as_far_apart_as_the_original_ones() -> No
 
 
 def test_real_counts_replace_the_estimate() -> None:
-    plan = demo()
+    plan = pair()
     assert not plan.estimated
     (phase,) = plan.phases
     # Shares are of content tokens: 0.3 tokens in pieces of 100 and 0.7 in pieces of 400.
@@ -69,24 +71,24 @@ def test_real_counts_replace_the_estimate() -> None:
 
 
 def test_without_a_store_digests_are_empty() -> None:
-    assert [item.digest for item in demo(stats=None).stores] == ["", ""]
-    assert demo(stats=None).estimated
-    assert resolve_plan(load_recipe("demo"), "encoder", STATS).estimated
+    assert [item.digest for item in pair(stats=None).stores] == ["", ""]
+    assert pair(stats=None).estimated
+    assert resolve_plan(load_recipe(TWO_SOURCES), "encoder", STATS).estimated
 
 
 def test_epochs_count_as_tokens() -> None:
-    (phase,) = demo("phases.0.mixture={prose: {share: null, epochs: 2}, code: {share: null, epochs: 1}}").phases
+    (phase,) = pair("phases.0.mixture={prose: {share: null, epochs: 2}, code: {share: null, epochs: 1}}").phases
     tokens = 2 * 700_000 + 4_000_000
     assert phase.mean_tokens == pytest.approx(tokens / (2 * 7_000 + 10_000))
 
 
 def test_epochs_take_what_the_shares_leave() -> None:
-    (phase,) = demo("phases.0.mixture={prose: {share: null, epochs: 1}, code: {share: 0.5}}").phases
+    (phase,) = pair("phases.0.mixture={prose: {share: null, epochs: 1}, code: {share: 0.5}}").phases
     assert phase.mean_tokens == pytest.approx(1 / (0.5 / 100 + 0.5 / 400))
 
 
 def test_shares_within_half_a_percent_are_normalised() -> None:
-    (phase,) = demo("phases.0.mixture={prose: {share: 0.302}, code: {share: 0.702}}").phases
+    (phase,) = pair("phases.0.mixture={prose: {share: 0.302}, code: {share: 0.702}}").phases
     assert sum(part.share or 0 for part in phase.mixture) == pytest.approx(1.0, abs=1e-12)
 
 
@@ -115,16 +117,16 @@ def test_one_source_needs_no_mixture() -> None:
 )
 def test_recipes_that_cannot_be_resolved(overrides: list[str], parts: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
-        demo(*overrides)
+        pair(*overrides)
     for part in parts:
         assert part in str(caught.value)
 
 
 def test_a_missing_store_and_an_unknown_member() -> None:
     with pytest.raises(RecipeError, match="source 'code' has no store"):
-        demo(stats={"prose": STATS["prose"]})
+        pair(stats={"prose": STATS["prose"]})
     with pytest.raises(RecipeError, match="no member 'encodr' .did you mean 'encoder'"):
-        resolve_plan(load_recipe("demo"), "encodr")
+        resolve_plan(load_recipe(TWO_SOURCES), "encodr")
 
 
 def test_the_budget_dial_scales_phases_warmups_and_ramps_together() -> None:
@@ -138,14 +140,14 @@ def test_the_budget_dial_scales_phases_warmups_and_ramps_together() -> None:
 
 
 def test_a_longer_budget_continues_the_same_batches() -> None:
-    short, long = (demo(f"phases.0.budget_tokens={budget}").phases[0] for budget in ("2M", "3M"))
+    short, long = (pair(f"phases.0.budget_tokens={budget}").phases[0] for budget in ("2M", "3M"))
     assert [short.positions_of(step) for step in range(short.steps)] == [
         long.positions_of(step) for step in range(short.steps)
     ]
 
 
 def test_rates_run_from_the_warmup_to_the_stated_end() -> None:
-    (phase,) = demo().phases
+    (phase,) = pair().phases
     rates = [phase.lr_frac(step) for step in range(phase.steps)]
     assert 0 < rates[0] < 0.5
     assert max(rates) == 1.0
@@ -159,8 +161,8 @@ def test_rates_run_from_the_warmup_to_the_stated_end() -> None:
     st.integers(3_000_000, 6_000_000),
 )
 def test_positions_and_steps_are_inverse(first: int, growth: int, ramp: int, budget: int) -> None:
-    (phase,) = DEMO_SOURCES.phases
-    recipe = DEMO_SOURCES.model_copy(
+    (phase,) = PAIR.phases
+    recipe = PAIR.model_copy(
         update={
             "phases": (
                 phase.model_copy(
@@ -193,7 +195,7 @@ def test_positions_and_steps_are_inverse(first: int, growth: int, ramp: int, bud
             plan.step_of(outside)
 
 
-DEMO_SOURCES = load_recipe("demo")
+PAIR = load_recipe(TWO_SOURCES)
 
 
 @given(st.floats(1, 1022), st.integers(8, 100_000))
@@ -205,7 +207,7 @@ def test_the_expected_mean_lies_within_the_sequence(mean: float, seq_len: int) -
 
 
 def test_vocabulary_from_the_tokenizer(tmp_path: Path) -> None:
-    spec = load_recipe("demo").data.tokenizer
+    spec = load_recipe(TWO_SOURCES).data.tokenizer
     assert expected_vocab_size(spec) == 4096
     assert expected_vocab_size(spec.model_copy(update={"train_vocab_size": 1001})) == 1024
     assert expected_vocab_size(spec.model_copy(update={"path": str(tmp_path / "none")})) == 50_368
@@ -216,3 +218,24 @@ def test_vocabulary_from_the_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RecipeError, match="is not a tokenizer"):
         expected_vocab_size(spec.model_copy(update={"path": str(tmp_path)}))
+
+
+def test_three_phases_chain_their_rates(tmp_path: Path) -> None:
+    phase = "batch: {sequences: 10}"
+    path = tmp_path / "phases.yaml"
+    path.write_text(
+        "extends: 1m\nname: chained\nphases:\n"
+        f"  - {{name: pretrain, seq_len: 512, budget_tokens: 2M, {phase}, "
+        "lr: {curve: warmup_stable_decay, warmup_tokens: 100k}}\n"
+        f"  - {{name: extend, tag: ext, seq_len: 2048, budget_tokens: 1M, {phase}, rope_global_theta: 160_000, "
+        "lr: {curve: one_minus_sqrt, start_frac: 1.0, end_frac: 0.5}}\n"
+        f"  - {{name: decay, tag: decay, seq_len: 2048, budget_tokens: 1M, {phase}, mask_frac: 0.15, "
+        "lr: {curve: one_minus_sqrt, start_frac: 0.5, end_frac: 0.02}}\n",
+        encoding="utf-8",
+    )
+    plan = resolve_plan(load_recipe(str(path), ["budget=8M"]), "encoder")
+    assert [phase.budget_tokens for phase in plan.phases] == [4_000_000, 2_000_000, 2_000_000]
+    assert [phase.lr_frac(phase.steps - 1) for phase in plan.phases] == pytest.approx([1.0, 0.5, 0.02])
+    assert [phase.mask_frac for phase in plan.phases] == [0.3, 0.3, 0.15]
+    assert plan.phases[1].mean_tokens > plan.phases[0].mean_tokens
+    assert plan.phase("extend").rope_global_theta == 160_000
