@@ -50,6 +50,7 @@ def run_ranks(*names: str, answering: int = WORLD_SIZE) -> list[dict]:
     finally:
         for rank in ranks:
             rank.kill()
+            rank.communicate()
     values = []
     for rank, (output, errors) in zip(ranks, printed, strict=False):
         assert rank.returncode == 0, errors

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.stable_adamw_reference import PlainStableAdamW
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqpair.errors import CheckpointError, SeqpairError, TrainingError
 from seqpair.optim import stable_adamw
@@ -58,9 +59,9 @@ def plain_like(model: nn.Module, optimizer: StableAdamW, clip_norm: float | None
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
-@pytest.mark.parametrize("bucket_elements", [1, 40, 1 << 26])
+@pytest.mark.parametrize("bucket_elements", [1, 9, 40, 1 << 18])
 def test_it_is_the_formula_of_the_facts(monkeypatch, clip_norm: float | None, bucket_elements: int) -> None:
-    monkeypatch.setattr(stable_adamw, "BUCKET_ELEMENTS", bucket_elements)
+    monkeypatch.setitem(stable_adamw.BUCKET_ELEMENTS, "cpu", bucket_elements)
     model = Small()
     optimizer = made(model, clip_norm=clip_norm)
     plain = plain_like(model, optimizer, clip_norm)
@@ -142,6 +143,17 @@ def test_what_does_not_decay_stays_without_gradient() -> None:
     made(model).step()
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {"table", "cube", "dense.weight"}
+
+
+def test_a_gradient_in_another_memory_order_is_stepped_element_by_element() -> None:
+    plain, turned = Small(), Small()
+    give_gradients(plain, 1)
+    give_gradients(turned, 1)
+    turned.table.grad = turned.table.grad.t().contiguous().t()
+    assert not turned.table.grad.is_contiguous()
+    made(plain).step()
+    made(turned).step()
+    assert torch.equal(plain.table, turned.table)
 
 
 def test_gradients_are_left_as_they_are() -> None:
@@ -287,6 +299,25 @@ def test_a_parameter_without_gradient_is_named_and_nothing_moves() -> None:
         optimizer.step()
     assert torch.equal(model.table, before)
     assert optimizer.steps_done == 0
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fail at whatever copies a value to the host, as `.item()` and `if tensor` do."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default, "the step waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_never_waits_for_the_device(monkeypatch) -> None:
+    model = Small(torch.float32)
+    optimizer = made(model, clip_norm=0.5)
+    give_gradients(model, 0)
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda _: pytest.fail("the step waits for the device"))
+    with NoWaiting():
+        stats = optimizer.step()
+    with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():
+        bool(stats.values[0] > 0)
 
 
 def test_stats_wait_until_they_are_read() -> None:
