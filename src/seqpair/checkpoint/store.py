@@ -75,8 +75,8 @@ def save_checkpoint(
     *,
     model: Mapping[str, Tensor],
     optimizer: Mapping[str, Tensor],
-    rng: Mapping[str, Tensor],
     state: Mapping[str, Any],
+    rng: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint that counts only once it was re-opened and found to hold what was handed in.
 
@@ -89,8 +89,8 @@ def save_checkpoint(
         fields: What the manifest says.
         model: Parameters by name, each tied tensor once; any device.
         optimizer: The optimiser's tensors by name.
-        rng: Generator states by name, uint8.
         state: JSON: counters, the optimiser's JSON state, ...
+        rng: Generator states by name, uint8; none where all randomness is keyed by the step.
 
     Returns:
         The checkpoint's folder.
@@ -100,7 +100,7 @@ def save_checkpoint(
             this name, or a file that does not read back as what was written.
         DiskFullError: The disk cannot hold it, or filled up; earlier checkpoints are untouched.
     """
-    parts = {MODEL_NAME: dict(model), OPTIMIZER_NAME: dict(optimizer), RNG_NAME: dict(rng)}
+    parts = {MODEL_NAME: dict(model), OPTIMIZER_NAME: dict(optimizer), RNG_NAME: dict(rng or {})}
     for file, tensors in parts.items():
         _require_tensors(file, tensors)
     _require_json(state)

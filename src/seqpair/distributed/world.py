@@ -25,7 +25,7 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 @dataclass(frozen=True)
 class World:
-    """One process among all that train together.
+    """One process among all that train together; as a context manager it leaves the others at the end.
 
     Attributes:
         rank: This process's number, 0 to world_size - 1.
@@ -85,6 +85,15 @@ class World:
                 data.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
             dist.broadcast(data, src=0)
             return json.loads(bytes(data.tolist()))
+
+    def __enter__(self) -> World:
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Leave the process group; after a failure not nccl's, which would wait for the others once more."""
+        if kind is None or self.backend == "gloo":
+            self.stop()
 
     def stop(self) -> None:
         """Leave the process group; the world cannot be used afterwards."""

@@ -53,7 +53,10 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch) -> No
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with pytest.raises(
-        RunLockedError, match=r"has no locks.*\n.*No locks available\n  next: set `runs` to a local disk"
-    ), lock_run(tmp_path):
+    with (
+        pytest.raises(
+            RunLockedError, match=r"has no locks.*\n.*No locks available\n  next: set `runs` to a local disk"
+        ),
+        lock_run(tmp_path),
+    ):
         pytest.fail("locked without a lock")

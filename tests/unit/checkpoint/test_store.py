@@ -62,6 +62,10 @@ def test_nothing_is_pickled(save) -> None:
             json.loads(data[8 : 8 + header])
 
 
+def test_a_checkpoint_without_generators(save) -> None:
+    assert load_checkpoint(save(3, rng=None)).rng == {}
+
+
 def test_only_the_model_can_be_read(save) -> None:
     path = save(3)
     (path / "optimizer.safetensors").unlink()

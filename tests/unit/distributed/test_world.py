@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import torch
 
@@ -15,6 +17,19 @@ def test_one_process_needs_no_process_group() -> None:
     assert world.broadcast_json({"a": 1}) == {"a": 1}
     world.barrier()
     world.stop()
+
+
+@pytest.mark.parametrize(("backend", "fails", "left"), [("gloo", True, 1), ("nccl", True, 0), ("nccl", False, 1)])
+def test_the_block_s_end_leaves_the_group_unless_that_could_wait_for_the_dead(
+    monkeypatch, backend: str, fails: bool, left: int
+) -> None:
+    leaves = []
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: leaves.append(1))
+    with contextlib.suppress(KeyError), World(0, 2, 0, torch.device("cpu"), backend) as world:
+        assert world.world_size == 2
+        if fails:
+            raise KeyError
+    assert len(leaves) == left
 
 
 def test_one_process_under_torchrun_needs_none_either() -> None:
