@@ -2,7 +2,7 @@
 
 Owns the folder of stores: `tokenizers/`, `<source>-<address>/{train,held_out}/`, `prepared/` with one
 index for each recipe's data section, and the lock that lets one process at a time write. Must not know
-orders or batches. Entry points: `prepare`, `open_prepared`, `plan_preparation`.
+orders or batches. Entry points: `prepare`, `open_prepared`, `open_recipe_data`, `plan_preparation`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from seqpair.data.tokenizer_text import training_texts
 from seqpair.errors import DataError, StoreError
 from seqpair.log import note
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
+from seqpair.recipe.schema import Recipe
 from seqpair.units import format_bytes
 
 _ADDRESS_LETTERS = 12
@@ -139,6 +140,11 @@ def open_prepared(
             fix="delete the folder and run `seqpair prepare` again",
         )
     return _opened(index, loaded, store_folder, verify=verify)
+
+
+def open_recipe_data(recipe: Recipe) -> Prepared:
+    """Open the data of a recipe; see `open_prepared`."""
+    return open_prepared(recipe.data.sources, recipe.data.tokenizer, Path(recipe.data.stores))
 
 
 def plan_preparation(

@@ -263,7 +263,8 @@ def _cut(lines: list[bytes], owner: _Owner, constant: ast.Constant) -> None:
     alone = not before.strip() and (not after.strip() or after.lstrip().startswith(b"#"))
     emptied = len(owner.body) == 1 and not isinstance(owner, ast.Module)
     if not alone or emptied:
-        lines[first : last + 1] = [before + b"pass" + after]
+        filler = b"None" if before.rstrip().endswith(b"(") else b"pass"
+        lines[first : last + 1] = [before + filler + after]
         return
     comment = after.strip()
     lines[first : last + 1] = [before + comment] if comment else []

@@ -23,7 +23,7 @@ from seqpair.errors import DataError
 from seqpair.log import Progress, note
 from seqpair.units import format_count
 
-_BATCH_BYTES = 1 << 22
+_BATCH_BYTES = 1 << 21
 _BATCH_DOCUMENTS = 4096
 ORIGIN = "origin.json"
 

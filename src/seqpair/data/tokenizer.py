@@ -31,8 +31,8 @@ IdArray = npt.NDArray[np.int64]
 ROLES = ("unk", "cls", "sep", "pad", "mask")
 DEFAULT_NAMES = {role: f"[{role.upper()}]" for role in ROLES}
 SIDECAR = "seqpair_tokenizer.json"
-_GROUP_CHARS = 1 << 22
-_SEGMENT_CHARS = 1 << 20
+_GROUP_CHARS = 1 << 21
+_SEGMENT_CHARS = 1 << 17
 _SAFE_CUT = re.compile(r"(?<=[A-Za-z])(?=[ \n][A-Za-z])")
 
 
@@ -87,7 +87,7 @@ class Tokenizer:
         self.digest = sha256_json({"names": self.names, **_what_counts(content)})
         self.entries = max([*self._model_vocab.values(), *self._added]) + 1
         self.vocab_size = -(-self.entries // pad_vocab_to) * pad_vocab_to
-        self._may_cut = not any(re.search(r"[A-Za-z][ \n][A-Za-z]", entry["content"]) for entry in self._added.values())
+        self._may_cut = _cuts_between_words(content)
 
     @cached_property
     def special_ids(self) -> IdArray:
@@ -303,6 +303,24 @@ def _require_byte_level(content: dict[str, Any], origin: str) -> None:
         raise DataError(
             f"{origin} tokenizes at random", seen=f"dropout: {content['model']['dropout']}", allowed="dropout: null"
         )
+
+
+def _cuts_between_words(content: dict[str, Any]) -> bool:
+    """Return whether a text may be cut before a lone space or line end between two ASCII letters.
+
+    True where the GPT-2 pattern of the byte-level pre-tokenizer decides alone, the normaliser is a
+    Unicode form or absent, and no added token reaches over such a place.
+    """
+    pre_tokenizer, normalizer = content["pre_tokenizer"], content["normalizer"]
+    return (
+        pre_tokenizer["type"] == "ByteLevel"
+        and pre_tokenizer["use_regex"]
+        and (normalizer is None or normalizer["type"] in ("NFC", "NFD", "NFKC", "NFKD"))
+        and not any(
+            entry["rstrip"] or re.search(r"[A-Za-z][ \n][A-Za-z]", entry["content"])
+            for entry in content["added_tokens"]
+        )
+    )
 
 
 def _special_ids(backend: tokenizers.Tokenizer, names: dict[str, str], origin: str) -> SpecialIds:

@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from seqpair.cli.prepare import prepare
+from seqpair.errors import DataError
+
+RECIPE = """\
+extends: test
+name: small
+data:
+  stores: {folder}/stores
+  sources: [{{name: notes, kind: text, paths: [notes], held_out_frac: 0.3}}]
+  tokenizer: {{train_vocab_size: 300}}
+phases: {{pretrain: {{mixture: {{corpus: null, notes: {{share: 1}}}}}}}}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "notes").mkdir()
+    for index in range(30):
+        (tmp_path / "notes" / f"{index}.txt").write_text(f"note {index} on rivers")
+    (tmp_path / "notes" / "bad.txt").write_bytes(b"\xff")
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE.format(folder=tmp_path))
+    return path
+
+
+def run(*arguments: str) -> str:
+    app = typer.Typer()
+    app.command()(prepare)
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_prepare_prints_a_row_a_source_then_skips_what_is_there(recipe: Path, tmp_path: Path) -> None:
+    planned = run(str(recipe), "--dry-run")
+    assert "would be made in" in planned
+    assert not (tmp_path / "stores").exists()
+    table = run(str(recipe))
+    assert "1 invalid UTF-8" in table
+    assert "notes" in table
+    again = json.loads(run(str(recipe), "--json", "--verify"))
+    notes = again["sources"]["notes"]
+    assert notes["train"]["documents"] + notes["held_out"]["documents"] == 30
+    assert notes["train"]["rejected"] == {"invalid UTF-8": 1}
+    steps = json.loads(run(str(recipe), "--dry-run", "--json"))
+    assert [step["ready"] for step in steps] == [True, True]
+
+
+def test_prepare_names_a_missing_file(recipe: Path) -> None:
+    with pytest.raises(DataError, match="there is no file or folder"):
+        run(str(recipe), "--set", "data.sources.0.paths=[gone.txt]")
