@@ -100,14 +100,6 @@ class World:
         if self.backend is not None:
             dist.destroy_process_group()
 
-    def __enter__(self) -> World:
-        """Return this world; the block's end leaves the process group."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the process group."""
-        self.stop()
-
     @contextlib.contextmanager
     def _others(self, what: str) -> Iterator[None]:
         """Turn a failed exchange into an error that points at the other ranks."""
