@@ -7,7 +7,8 @@ import numpy as np
 from seqpair.data.batches import assemble, read_batch
 from seqpair.data.ledger import Ledger, LedgerComparison, require_same_sequences
 from seqpair.data.order import PhaseOrder
-from seqpair.data.planning import open_recipe_data, plan_member
+from seqpair.data.planning import plan_member
+from seqpair.data.prepare import open_recipe_data
 from seqpair.recipe.load import load_recipe
 
 

@@ -11,7 +11,8 @@ from seqpair.data.batches import Batch, assemble, read_batch, sequence_lengths
 from seqpair.data.ledger import LedgerRecord
 from seqpair.data.order import PhaseOrder
 from seqpair.data.packing import microbatches
-from seqpair.data.planning import open_recipe_data, plan_member
+from seqpair.data.planning import plan_member
+from seqpair.data.prepare import open_recipe_data
 from seqpair.recipe.load import load_recipe
 
 

@@ -42,7 +42,8 @@ def order(
 
     Example: seqpair order demo --document json/decoder.py --json
     """
-    from seqpair.data.planning import open_recipe_data, plan_member
+    from seqpair.data.planning import plan_member
+    from seqpair.data.prepare import open_recipe_data
     from seqpair.recipe.load import load_recipe
 
     if (step is None) == (document is None):
@@ -83,13 +84,14 @@ class SequenceEntry:
 
 @dataclass(frozen=True)
 class StepContent:
-    """A step's sequences in position order, and the digests that its ledger record has."""
+    """A step's sequences in position order, its digests, and each source's share of a round's content tokens."""
 
     study: str
     phase: str
     step: int
     steps: int
     content_tokens: int
+    mixture: dict[str, float]
     order_digest: str
     batch_digest: str
     sequences: list[SequenceEntry]
@@ -155,6 +157,7 @@ def step_content(plan: Plan, phase: PhasePlan, step: int, prepared: Prepared) ->
         step=step,
         steps=phase.steps,
         content_tokens=int(batch.content.size),
+        mixture=made.mixture.token_fracs(),
         order_digest=made.digest,
         batch_digest=batch.digest,
         sequences=[
@@ -274,6 +277,7 @@ def _show_step(content: StepContent) -> None:
         f"{content.study}, phase {content.phase}, step {content.step} of 0..{content.steps - 1}: positions "
         f"{first:,}..{last:,}, {content.content_tokens:,} content tokens, digest {content.batch_digest[:16]}"
     )
+    print("mixture of a round: " + ", ".join(f"{name} {100 * part:.2f} %" for name, part in content.mixture.items()))
     _print_table(
         ("position", "source", "document", "piece", "tokens", "epoch"),
         [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from seqpair.cli import app as cli
 from seqpair.data.batches import read_batch
 from seqpair.data.order import PhaseOrder
-from seqpair.data.planning import open_recipe_data, plan_member
+from seqpair.data.planning import plan_member
+from seqpair.data.prepare import open_recipe_data
 from seqpair.recipe.load import load_recipe
 
 
@@ -111,9 +113,12 @@ def test_tables_name_documents_steps_and_checkpoints(seqpair, prepared_study):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("tiny, phase pretrain, step 1 of 0..")
-    assert lines[1].split() == ["position", "source", "document", "piece", "tokens", "epoch"]
-    assert len(lines) == 2 + 16
-    document = lines[2].split()[2]
+    shown = re.fullmatch(r"mixture of a round: notes ([\d.]+) %, tales ([\d.]+) %", lines[1])
+    assert float(shown[1]) == pytest.approx(60, abs=0.5)
+    assert float(shown[1]) + float(shown[2]) == pytest.approx(100, abs=0.02)
+    assert lines[2].split() == ["position", "source", "document", "piece", "tokens", "epoch"]
+    assert len(lines) == 3 + 16
+    document = lines[3].split()[2]
     code, out, _ = seqpair("order", recipe, "--document", document)
     assert code == 0
     assert "first in phase pretrain step" in out

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -110,6 +112,24 @@ def test_an_order_does_not_need_more_than_a_few_documents(tmp_path):
     order = PhaseOrder(0, make_phase({"only": 1.0}, positions=5, sequences=1), {"only": store})
     assert all_refs(order, 5) == [(0, 0, epoch) for epoch in range(5)]
     assert order.positions_of("only", 0).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_an_order_of_a_million_million_sequences_is_answered_at_once():
+    def store(count: int, digest: str) -> SimpleNamespace:
+        pieces = SimpleNamespace(count=count)
+        offsets = np.array([0, 500 * count])
+        return SimpleNamespace(pieces=lambda _: pieces, offsets=offsets, manifest=SimpleNamespace(digest=digest))
+
+    stores = {"web": store(10**12, "w"), "books": store(10**7 + 3, "b")}
+    phase = make_phase({"web": 0.99, "books": 0.01}, positions=2 * 10**12, sequences=10**6)
+    order = PhaseOrder(1, phase, stores)
+    positions = np.array([0, 1, 10**9, 10**12 + 7, 2 * 10**12 - 1])
+    refs = order.refs(positions)
+    for position, index, sequence in zip(positions, refs.source, refs.sequence, strict=True):
+        assert position in order.positions_of(order.sources[index], int(sequence))
+    web = order.positions_of("web", 123_456_789_012)
+    assert web.size in (1, 2)
+    assert np.all(order.refs(web).sequence == 123_456_789_012)
 
 
 def test_bad_input_is_refused(stores, tmp_path):

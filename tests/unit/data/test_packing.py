@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqpair.data.packing import microbatches, pack, share
@@ -11,6 +11,7 @@ LENGTHS = st.lists(st.integers(2, 1024), min_size=0, max_size=200).map(np.array)
 
 
 @given(lengths=LENGTHS, world_size=st.integers(1, 9))
+@settings(deadline=None)
 def test_share_gives_every_sequence_to_one_rank_and_all_nearly_the_same(lengths, world_size):
     shared = share(lengths, world_size)
     assert len(shared) == world_size
@@ -22,6 +23,7 @@ def test_share_gives_every_sequence_to_one_rank_and_all_nearly_the_same(lengths,
 
 
 @given(lengths=LENGTHS, budget=st.integers(1, 3000))
+@settings(deadline=None)
 def test_pack_keeps_the_budget_and_every_sequence(lengths, budget):
     packed = pack(lengths, budget)
     indices = np.concatenate(packed).tolist() if packed else []
@@ -48,6 +50,7 @@ def test_a_sequence_longer_than_the_budget_is_alone():
 
 
 @given(lengths=LENGTHS, world_size=st.integers(1, 6), budget=st.integers(100, 4000))
+@settings(deadline=None)
 def test_every_rank_runs_the_same_number_of_microbatches(lengths, world_size, budget):
     by_rank = microbatches(lengths, world_size, budget)
     assert len(by_rank) == world_size
