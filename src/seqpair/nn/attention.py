@@ -3,6 +3,12 @@
 Owns `attend` and the table of kernels. Must not know layers, parameters or objectives: a kernel gets
 queries, keys and values that are already rotated, a layout and a window. Entry points: `attend`,
 `check_kernel`.
+
+| kernel | device | memory | chosen by `auto` |
+|---|---|---|---|
+| reference | any | N^2 | where nothing else is (mps, fp32 on CUDA) |
+| blocked | any, made for the CPU | N x window; longest^2 at a time in global layers | on the CPU |
+| varlen | CUDA, bf16 or fp16 | N | on CUDA |
 """
 
 from __future__ import annotations
@@ -13,7 +19,9 @@ import torch
 from torch import Tensor
 
 from seqpair.errors import SeqpairError
+from seqpair.nn.blocked import attend_blocked
 from seqpair.nn.layout import Layout
+from seqpair.nn.varlen import attend_varlen, varlen_is_usable
 
 Window = tuple[int | None, int | None]
 """Tokens visible to the left and to the right, the token itself extra; `None` is unbounded."""
@@ -32,7 +40,13 @@ def attend_reference(query: Tensor, key: Tensor, value: Tensor, layout: Layout, 
     return torch.einsum("hnm,mhk->nhk", weights, value)
 
 
-KERNELS: dict[str, Kernel] = {"reference": attend_reference}
+KERNELS: dict[str, Kernel] = {"reference": attend_reference, "blocked": attend_blocked, "varlen": attend_varlen}
+
+
+def _suited(query: Tensor) -> Kernel:
+    if query.device.type == "cpu":
+        return attend_blocked
+    return attend_varlen if varlen_is_usable(query) else attend_reference
 
 
 def check_kernel(name: str) -> str:
@@ -68,6 +82,5 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: Wi
     Raises:
         SeqpairError: There is no kernel of this name.
     """
-    name = check_kernel(kernel)
-    chosen = KERNELS["reference" if name == "auto" else name]
+    chosen = _suited(query) if kernel == "auto" else KERNELS[check_kernel(kernel)]
     return chosen(query, key, value, layout, window)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqpair.nn.attention import Window, attend, check_kernel
+from seqpair.nn.dropout import dropout
 from seqpair.nn.layout import Layout
 from seqpair.nn.rope import RopeBases, rotary_tables, rotate
 from seqpair.recipe.objectives import Direction
@@ -59,7 +60,7 @@ class Attention(nn.Module):
         mixed = attend(query, key, qkv[:, 2 * self.heads :], layout, window, self.kernel).flatten(1)
         if output_index is not None:
             mixed = mixed.index_select(0, output_index)
-        return F.dropout(self.wo(mixed), self.dropout, self.training)
+        return dropout(self.wo(mixed), self.dropout, self.training)
 
 
 class GatedMlp(nn.Module):
