@@ -21,7 +21,8 @@ def evaluate(
 
     Example: seqpair evaluate demo --member encoder
     """
-    from seqpair.data.planning import open_recipe_data, plan_member
+    from seqpair.data.planning import plan_member
+    from seqpair.data.prepare import open_recipe_data
     from seqpair.evaluate.results import EVALUATION_FOLDER
     from seqpair.evaluate.run import evaluate_export
     from seqpair.recipe.load import load_recipe

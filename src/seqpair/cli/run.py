@@ -1,0 +1,42 @@
+"""The verb `run`: a whole study in one command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
+    members: Annotated[str, typer.Option(help="Only these members, separated by commas.")] = "",
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Say what would be done, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Prepare, train every member, export, evaluate and report; what is done is skipped.
+
+    Repeat the command after any interruption: it goes on where it stopped.
+
+    Example: seqpair run demo --set runs=/tmp/runs
+    """
+    from seqpair.cli.report import print_comparison
+    from seqpair.recipe.load import load_recipe
+    from seqpair.suite.study import planned_parts, run_study
+
+    loaded = load_recipe(recipe, overrides or ())
+    chosen = [member.strip() for member in members.split(",") if member.strip()]
+    if dry_run:
+        for part in planned_parts(loaded, chosen):
+            print(part)
+        return
+    outcome = run_study(loaded, chosen)
+    if outcome.signal_number is not None:
+        raise typer.Exit(128 + outcome.signal_number)
+    if as_json:
+        print(json.dumps({"finished": outcome.finished, "page": str(outcome.page), "seconds": outcome.seconds}))
+        return
+    print_comparison(Path(loaded.runs) / loaded.name)
+    print(f"page: {outcome.page}")

@@ -1,0 +1,47 @@
+"""The verb `train`: one member, on one process or under torchrun."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
+    member: Annotated[str, typer.Option(help="The member to train.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Check the plan against the stores, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Train one member to the end of its plan; an interrupted run goes on from its newest checkpoint.
+
+    The same command works under torchrun on several processes. SIGTERM and Ctrl-C save and stop.
+
+    Example: seqpair train demo --member encoder
+    """
+    from seqpair.data.planning import plan_member
+    from seqpair.data.prepare import open_recipe_data
+    from seqpair.distributed.world import start_world
+    from seqpair.recipe.load import load_recipe
+    from seqpair.train.assembly import require_ready, run_folder
+    from seqpair.train.loop import train_member
+
+    loaded = load_recipe(recipe, overrides or ())
+    prepared = open_recipe_data(loaded)
+    plan = plan_member(loaded, member)
+    if dry_run:
+        require_ready(plan, prepared)
+        print(f"{plan.study}/{member}: ready, would train in {run_folder(plan)}")
+        return
+    with start_world(plan.runtime.device) as world:
+        outcome = train_member(plan, prepared, world)
+    if world.is_main:
+        if as_json:
+            print(json.dumps(asdict(outcome)))
+        else:
+            print(f"{plan.study}/{member}: checkpoint {outcome.checkpoint} in {run_folder(plan)}")
+    if outcome.signal_number is not None:
+        raise typer.Exit(128 + outcome.signal_number)

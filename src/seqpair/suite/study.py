@@ -1,0 +1,152 @@
+"""A whole study: prepare, train every member, export, evaluate, report; what is done is skipped.
+
+Owns the sequence of the parts and what counts as done. Must not know how a part works. Entry points:
+`run_study`, `planned_parts`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from seqpair.atomic import write_json
+from seqpair.checkpoint.catalog import latest_valid
+from seqpair.data.ledger import Ledger, require_same_sequences
+from seqpair.data.planning import plan_member
+from seqpair.data.prepare import Prepared, prepare
+from seqpair.distributed.world import start_world
+from seqpair.errors import RecipeError
+from seqpair.evaluate.run import evaluate_export
+from seqpair.hub.export import export_checkpoint
+from seqpair.log import note
+from seqpair.recipe.diff import require_declared
+from seqpair.recipe.plan import Plan
+from seqpair.recipe.schema import Recipe
+from seqpair.report.page import write_page
+from seqpair.train.assembly import run_folder
+from seqpair.train.loop import Outcome, train_member
+
+Part = TypeVar("Part")
+
+
+@dataclass
+class StudyOutcome:
+    """How a study ended.
+
+    Attributes:
+        finished: Whether every part is done.
+        page: The report, if it was written.
+        seconds: Wall-clock seconds of each part of this call, by name.
+        signal_number: The signal that stopped it, if one did.
+    """
+
+    finished: bool
+    page: Path | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    signal_number: int | None = None
+
+
+def planned_parts(recipe: Recipe, members: Sequence[str] = ()) -> list[str]:
+    """Return a line for each part of a study that says whether it is done or would be done."""
+    study = Path(recipe.runs) / recipe.name
+    lines = [f"prepare: {len(recipe.data.sources)} sources into {recipe.data.stores}"]
+    for member in members or recipe.members:
+        newest = latest_valid(study / member)
+        lines.append(f"train {member}: {'from scratch' if newest is None else f'newest checkpoint {newest.name}'}")
+        for part, proof in (("export", "export/seqpair_export.json"), ("evaluate", "evaluation/samples.json")):
+            lines.append(f"{part} {member}: {'there already' if (study / member / proof).exists() else 'to do'}")
+    return [*lines, f"report: {study / 'report' / 'index.html'}"]
+
+
+def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
+    """Carry a study as far as it goes; repeating the call goes on where it stopped.
+
+    Args:
+        recipe: The study's recipe.
+        members: Train and evaluate only these; all of the recipe's if empty.
+
+    Raises:
+        RecipeError: A member is not in the recipe, or two members differ in more than is declared.
+        SeqpairError: Whatever a part complains about; earlier parts stay done.
+    """
+    unknown = [member for member in members if member not in recipe.members]
+    if unknown:
+        raise RecipeError("no such member", seen=", ".join(unknown), allowed=", ".join(recipe.members))
+    chosen = list(members) or list(recipe.members)
+    outcome = StudyOutcome(finished=False)
+    prepared = _timed(outcome, "prepare", lambda: _prepare(recipe))
+    plans = [plan_member(recipe, member) for member in chosen]
+    for plan in plans[1:]:
+        require_declared(plans[0], plan)
+    for plan in plans:
+        trained = _timed(outcome, f"train {plan.member}", lambda plan=plan: _train(plan, prepared))
+        if not trained.finished:
+            outcome.signal_number = trained.signal_number
+            return outcome
+    _require_same_order(plans)
+    for plan in plans:
+        _timed(outcome, f"export {plan.member}", lambda plan=plan: _export(plan))
+        _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: _evaluate(plan, prepared))
+    study = Path(recipe.runs) / recipe.name
+    _keep_seconds(study, outcome.seconds)
+    outcome.page = _timed(outcome, "report", lambda: write_page(study))
+    outcome.finished = True
+    return outcome
+
+
+def _timed(outcome: StudyOutcome, name: str, part: Callable[[], Part]) -> Part:
+    began = time.monotonic()
+    result = part()
+    outcome.seconds[name] = round(time.monotonic() - began, 2)
+    return result
+
+
+def _prepare(recipe: Recipe) -> Prepared:
+    return prepare(recipe.data.sources, recipe.data.tokenizer, Path(recipe.data.stores))
+
+
+def _train(plan: Plan, prepared: Prepared) -> Outcome:
+    newest = latest_valid(run_folder(plan))
+    total_steps = sum(phase.steps for phase in plan.phases)
+    if newest is not None and newest.total_steps == total_steps:
+        note(f"{plan.member}: trained already ({newest.name})")
+        return Outcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
+    with start_world(plan.runtime.device) as world:
+        return train_member(plan, prepared, world)
+
+
+def _require_same_order(plans: Sequence[Plan]) -> None:
+    """Hold the members' ledgers against each other: the same sequences at every step."""
+    ledgers = [Ledger(run_folder(plan) / "ledger.jsonl") for plan in plans]
+    for other in ledgers[1:]:
+        require_same_sequences(ledgers[0], other)
+
+
+def _export(plan: Plan) -> None:
+    folder = run_folder(plan)
+    newest = latest_valid(folder)
+    assert newest is not None, "a trained member has a checkpoint"
+    if _proof_of(folder / "export", "checkpoint") == newest.name:
+        return
+    export_checkpoint(newest.path, folder / "export", overwrite=True)
+
+
+def _evaluate(plan: Plan, prepared: Prepared) -> None:
+    folder = run_folder(plan)
+    evaluate_export(folder / "export", plan, prepared, folder / "evaluation")
+
+
+def _proof_of(export: Path, key: str) -> object:
+    path = export / "seqpair_export.json"
+    return json.loads(path.read_text(encoding="utf-8")).get(key) if path.exists() else None
+
+
+def _keep_seconds(study: Path, seconds: dict[str, float]) -> None:
+    """Keep the longest time seen of each part, so that a repeated call does not hide what it cost."""
+    path = study / "seconds.json"
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    write_json(path, {name: max(value, earlier.get(name, 0.0)) for name, value in {**earlier, **seconds}.items()})

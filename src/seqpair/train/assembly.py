@@ -1,0 +1,171 @@
+"""Where everything meets: a plan and prepared data become a model, an optimiser, orders and probes.
+
+Owns construction, and the checks that a run needs before its first step (same plan, same stores, room
+on the disk). Must not know the loop. Entry points: `assemble_run`, `Run`, `run_folder`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from seqpair.atomic import write_text
+from seqpair.checkpoint.space import require_room_for_two
+from seqpair.data.order import PhaseOrder
+from seqpair.data.prepare import Prepared
+from seqpair.data.store import Store
+from seqpair.distributed.parallel import wrap
+from seqpair.distributed.world import World
+from seqpair.errors import CheckpointError, RecipeError, StoreError
+from seqpair.nn.init import initialise
+from seqpair.nn.model import LanguageModel
+from seqpair.objectives.targets import TargetBuilder
+from seqpair.optim.groups import parameter_groups
+from seqpair.optim.stable_adamw import StableAdamW
+from seqpair.recipe.cost import checkpoint_bytes
+from seqpair.recipe.diff import diff_plans
+from seqpair.recipe.identity import plan_digest
+from seqpair.recipe.plan import PhasePlan, Plan
+from seqpair.train.held_out import HeldOutProbe
+from seqpair.train.step import ObjectiveLoss
+
+
+def run_folder(plan: Plan) -> Path:
+    """Return the folder of a member's run: `<runs>/<study>/<member>`."""
+    return Path(plan.runs) / plan.study / plan.member
+
+
+@dataclass
+class Run:
+    """Everything one training process needs.
+
+    Attributes:
+        plan: What is run.
+        folder: The run's folder.
+        world: The ranks and this rank's device.
+        model: The language model, on the device.
+        module: Its summed loss, wrapped in DDP if there are several ranks.
+        optimizer: The optimiser.
+        builder: Corruption and targets.
+        orders: The order of every phase, by phase name.
+        probes: The held-out loss of every phase, by phase name.
+        prepared: Tokenizer and stores.
+    """
+
+    plan: Plan
+    folder: Path
+    world: World
+    model: LanguageModel
+    module: nn.Module
+    optimizer: StableAdamW
+    builder: TargetBuilder
+    orders: Mapping[str, PhaseOrder]
+    probes: Mapping[str, HeldOutProbe]
+    prepared: Prepared
+
+
+def assemble_run(plan: Plan, prepared: Prepared, world: World) -> Run:
+    """Build a run from a plan.
+
+    Raises:
+        RecipeError: The plan is an estimate, or does not fit the tokenizer.
+        StoreError: A store is not the one that the plan was made for.
+        DiskFullError: The disk cannot hold two checkpoints.
+    """
+    require_ready(plan, prepared)
+    folder = run_folder(plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    require_room_for_two(folder, checkpoint_bytes(plan.model))
+    if plan.runtime.threads is not None:
+        torch.set_num_threads(plan.runtime.threads)
+    torch.use_deterministic_algorithms(plan.runtime.deterministic)
+    model = LanguageModel(plan.model, kernel=plan.runtime.kernel)
+    initialise(model, plan.model, plan.seed)
+    model.to(world.device).train()
+    optimizer = StableAdamW(
+        parameter_groups(model, plan.optimizer.weight_decay),
+        lr=plan.optimizer.lr,
+        betas=(plan.optimizer.beta1, plan.optimizer.beta2),
+        eps=plan.optimizer.eps,
+        clip_norm=plan.optimizer.clip_norm,
+    )
+    return Run(
+        plan=plan,
+        folder=folder,
+        world=world,
+        model=model,
+        module=wrap(ObjectiveLoss(model), world),
+        optimizer=optimizer,
+        builder=TargetBuilder(prepared.tokenizer, plan.seed),
+        orders={phase.name: PhaseOrder(plan.seed, phase, _stores_of(phase, prepared)) for phase in plan.phases},
+        probes={
+            phase.name: HeldOutProbe(plan.seed, phase, plan.held_out, prepared.held_out, prepared.tokenizer)
+            for phase in plan.phases
+        },
+        prepared=prepared,
+    )
+
+
+def _stores_of(phase: PhasePlan, prepared: Prepared) -> dict[str, Store]:
+    return {part.source: prepared.train[part.source] for part in phase.mixture}
+
+
+def require_ready(plan: Plan, prepared: Prepared) -> None:
+    """Check that a plan is not an estimate and that its stores and tokenizer are the ones at hand."""
+    if plan.estimated:
+        raise RecipeError(
+            "this plan is an estimate: its step counts do not rest on the real stores",
+            seen=f"study {plan.study!r}, member {plan.member!r}, estimated",
+            fix="run `seqpair prepare RECIPE` first",
+        )
+    if plan.model.vocab_size != prepared.tokenizer.vocab_size:
+        raise StoreError(
+            "the tokenizer does not fit the plan",
+            seen=f"{prepared.tokenizer.vocab_size} padded entries",
+            allowed=plan.model.vocab_size,
+            fix="run `seqpair prepare RECIPE` and make the plan again",
+        )
+    for ref in plan.stores:
+        found = prepared.train[ref.source].manifest.digest
+        if found != ref.digest:
+            raise StoreError(
+                f"the store of source {ref.source!r} is not the one this plan was made for",
+                seen=found[:16],
+                allowed=ref.digest[:16],
+                fix="prepare again and start a new run, or bring the old store back",
+            )
+    for store in (*prepared.train.values(), *prepared.held_out.values()):
+        store.require_tokenizer(prepared.tokenizer.digest)
+
+
+def pin_plan(plan: Plan, folder: Path) -> None:
+    """Write the plan into a new run; refuse to go on with another plan in an old one.
+
+    Raises:
+        CheckpointError: The run was started with a plan that learns something else.
+    """
+    path = folder / "plan.json"
+    if path.exists():
+        earlier = Plan.model_validate_json(path.read_text(encoding="utf-8"))
+        if plan_digest(earlier) != plan_digest(plan):
+            moved = [f"{d.path}: {d.a!r} -> {d.b!r}" for d in diff_plans(earlier, plan)][:6]
+            raise CheckpointError(
+                f"the run in {folder} was started with another plan",
+                seen="; ".join(moved) or "another digest",
+                fix="give the recipe another `name`, or remove the run folder to start over",
+            )
+    write_text(path, plan.model_dump_json(indent=1))
+
+
+def seed_dropout(plan: Plan, phase_name: str, step: int, rank: int) -> None:
+    """Key torch's global generator, which only dropout draws from, to (seed, phase, step, rank).
+
+    So a resumed run draws what the uninterrupted one drew, with no generator state in the checkpoint.
+    """
+    text = f"{plan.seed}\x1fdropout\x1f{phase_name}\x1f{step}\x1f{rank}"
+    torch.manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1)

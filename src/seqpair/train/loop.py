@@ -1,0 +1,221 @@
+"""The training loop: step after step through the phases, with exact resume.
+
+Owns the sequence of things: which step comes next, and when to record, measure, save and stop. Must
+not know how any of them is done. Entry point: `train_member`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from dataclasses import dataclass
+
+from seqpair.checkpoint.catalog import latest_valid, thin
+from seqpair.checkpoint.lock import lock_run
+from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
+from seqpair.data.batches import Batch, read_batch
+from seqpair.data.ledger import Ledger
+from seqpair.data.prepare import Prepared
+from seqpair.distributed.world import World
+from seqpair.log import Progress, note
+from seqpair.nn.rope import RopeBases
+from seqpair.recipe.plan import PhasePlan, Plan
+from seqpair.train.assembly import Run, assemble_run, pin_plan, run_folder, seed_dropout
+from seqpair.train.metrics import Metrics
+from seqpair.train.position import Place, manifest_fields, place_after, restore
+from seqpair.train.step import StepInput, StepLoss, accumulate_gradients, not_finite
+from seqpair.train.stopping import StopRequest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train_member` ended.
+
+    Attributes:
+        finished: Whether the plan's last step is done.
+        checkpoint: The name of the newest checkpoint.
+        steps_run: Steps that this process ran.
+        seconds: Their wall-clock time.
+        signal_number: The signal that stopped the run, if one did.
+    """
+
+    finished: bool
+    checkpoint: str | None
+    steps_run: int
+    seconds: float
+    signal_number: int | None = None
+
+
+def train_member(plan: Plan, prepared: Prepared, world: World) -> Outcome:
+    """Train one member to the end of its plan, from scratch or from its newest checkpoint.
+
+    Repeating the call after any interruption ends with the bits of an uninterrupted run (on the same
+    machine and world size; on CUDA with `runtime.deterministic`).
+
+    Args:
+        plan: The member's plan, made with the real stores.
+        prepared: Tokenizer and stores.
+        world: The ranks.
+
+    Raises:
+        RunLockedError: Another process is using the run folder.
+        TrainingError: A loss or gradient norm was not finite.
+        SeqpairError: Whatever assembly, checkpoints and disk complain about.
+    """
+    folder = run_folder(plan)
+    with lock_run(folder) if world.is_main else contextlib.nullcontext(), StopRequest() as stop:
+        if world.is_main:
+            pin_plan(plan, folder)
+            prepared.tokenizer.save(folder / "tokenizer")
+        world.barrier()
+        run = assemble_run(plan, prepared, world)
+        with contextlib.closing(_Loop(run, stop)) as loop:
+            return loop.go()
+
+
+class _Loop:
+    """The state of one training process between two steps."""
+
+    def __init__(self, run: Run, stop: StopRequest) -> None:
+        """Load the newest checkpoint, if any, and cut the records back to it."""
+        self.run, self.stop = run, stop
+        self.place = Place.at_start()
+        writes = run.world.is_main
+        self.ledger = Ledger(run.folder / "ledger.jsonl") if writes else None
+        self.metrics = Metrics(run.folder, writes=writes)
+        self.checkpoint_name: str | None = None
+        found = latest_valid(run.folder)
+        if found is not None:
+            loaded = load_checkpoint(found.path)
+            self.place = restore(run, loaded)
+            self.checkpoint_name = loaded.manifest.name
+            if writes:
+                note(f"{run.plan.member}: going on from checkpoint {self.checkpoint_name}")
+        if self.ledger is not None:
+            self.ledger.cut_back(self.place.total_step)
+        self.metrics.cut_back(self.place.total_step)
+        self.loss_shown: float | None = None
+
+    def go(self) -> Outcome:
+        """Run all steps that are left."""
+        plan, began, first = self.run.plan, time.monotonic(), self.place.total_step
+        planned = sum(phase.planned_tokens(phase.steps) for phase in plan.phases)
+        progress = Progress(plan.member, planned, "tokens", done=self.place.content_tokens)
+        for index in range(self.place.phase_index, len(plan.phases)):
+            phase = plan.phases[index]
+            if self.place.phase_index != index:
+                self.place = self.place.entering(index)
+            if self.place.total_step == 0:
+                self._measure_held_out(phase)
+            while self.place.step < phase.steps:
+                self._one_step(phase, progress)
+                stopping = self._asked_to_stop()
+                if stopping or self.place.step in phase.checkpoint_steps:
+                    self._save(phase)
+                if stopping:
+                    return self._outcome(began, first, finished=False)
+        progress.finish(self._extra())
+        return self._outcome(began, first, finished=True)
+
+    def close(self) -> None:
+        """Close the files of records."""
+        if self.ledger is not None:
+            self.ledger.close()
+        self.metrics.close()
+
+    def _asked_to_stop(self) -> bool:
+        """Return whether any rank was asked to stop, so that all ranks agree on the step."""
+        asked = self.run.world.all_reduce_sum([float(self.stop.signal_number is not None)])
+        return asked[0] > 0
+
+    def _outcome(self, began: float, first: int, *, finished: bool) -> Outcome:
+        return Outcome(
+            finished=finished,
+            checkpoint=self.checkpoint_name,
+            steps_run=self.place.total_step - first,
+            seconds=time.monotonic() - began,
+            signal_number=self.stop.signal_number,
+        )
+
+    def _one_step(self, phase: PhasePlan, progress: Progress) -> None:
+        run, step, began = self.run, self.place.step, time.monotonic()
+        batch = read_batch(run.orders[phase.name], step)
+        loss = self._gradients(phase, batch)
+        lr_frac = phase.lr_frac(step)
+        run.optimizer.set_lr_frac(lr_frac)
+        numbers = run.optimizer.step().read()
+        if not math.isfinite(numbers.grad_norm):
+            raise not_finite(batch, "gradient norm", numbers.grad_norm)
+        run.optimizer.zero_grad(set_to_none=True)
+        step_tokens = int(batch.content.size)
+        self.place = place_after(self.place, batch)
+        if self.ledger is not None:
+            self.ledger.append_batch(batch)
+        self.metrics.train(
+            phase,
+            self.place.step,
+            self.place.total_step,
+            self.place.content_tokens,
+            loss,
+            numbers,
+            lr_frac * run.plan.optimizer.lr,
+            time.monotonic() - began,
+            step_tokens,
+        )
+        self.loss_shown = loss.loss if self.loss_shown is None else 0.9 * self.loss_shown + 0.1 * loss.loss
+        if run.world.is_main:
+            progress.update(self.place.content_tokens, self._extra())
+        if self.place.step in phase.held_out_steps:
+            self._measure_held_out(phase)
+
+    def _gradients(self, phase: PhasePlan, batch: Batch) -> StepLoss:
+        run = self.run
+        seed_dropout(run.plan, phase.name, batch.step, run.world.rank)
+        given = StepInput(
+            batch=batch,
+            objective=phase.objective_of(batch.step),
+            mask_frac=phase.mask_frac,
+            rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
+            microbatch_tokens=run.plan.runtime.microbatch_tokens,
+        )
+        return accumulate_gradients(
+            run.module,
+            given,
+            run.builder,
+            run.prepared.tokenizer.specials,
+            run.world,
+            bf16=run.plan.runtime.precision == "bf16",
+        )
+
+    def _extra(self) -> str:
+        return "" if self.loss_shown is None else f"loss {self.loss_shown:.3f}"
+
+    def _measure_held_out(self, phase: PhasePlan) -> None:
+        """Measure on the main rank; the others wait at their next collective."""
+        run, place = self.run, self.place
+        if not run.world.is_main:
+            return
+        objective = phase.objective_of(max(0, place.step - 1))
+        results = run.probes[phase.name].measure(
+            run.model, objective, run.builder, run.world.device, run.plan.runtime.microbatch_tokens
+        )
+        for result in results:
+            self.metrics.held_out(phase, place.step, place.total_step, place.content_tokens, result)
+
+    def _save(self, phase: PhasePlan) -> None:
+        run, name = self.run, f"{phase.tag}{self.place.step}"
+        if run.world.is_main and name != self.checkpoint_name:
+            if self.ledger is not None:
+                self.ledger.sync()
+            self.metrics.sync()
+            save_checkpoint(
+                run.folder,
+                manifest_fields(run, phase, self.place),
+                model=run.model.state_dict(),
+                optimizer=run.optimizer.tensor_state(),
+                state={"place": self.place.as_json(), "optimizer": run.optimizer.json_state()},
+            )
+            thin(run.folder, run.plan.keep, run.plan.phases)
+        self.checkpoint_name = name
+        run.world.barrier()

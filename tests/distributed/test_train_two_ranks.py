@@ -1,0 +1,40 @@
+"""Training under torchrun on two ranks reads the same sequences and learns the same as on one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+COMMON = ["--member", "decoder", "--set", "model.attn_out_dropout=0.0", "--set", "runtime.microbatch_tokens=300"]
+
+
+def train(recipe: Path, runs: Path, launcher: list[str]) -> Path:
+    command = [*launcher, "-m", "seqpair", "train", str(recipe), *COMMON, "--set", f"runs={runs}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return runs / "tiny" / "decoder"
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_what_one_learns_from_the_same_sequences(prepared_study, tmp_path):
+    one = train(prepared_study.recipe, tmp_path / "one", [sys.executable])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two = train(prepared_study.recipe, tmp_path / "two", torchrun)
+    assert (one / "ledger.jsonl").read_bytes() == (two / "ledger.jsonl").read_bytes()
+    rows = [
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if '"train"' in line]
+        for run in (one, two)
+    ]
+    for single, double in zip(*rows, strict=True):
+        assert double["loss"] == pytest.approx(single["loss"], rel=1e-4)
+    names = [sorted(path.name for path in (run / "checkpoints").iterdir()) for run in (one, two)]
+    assert names[0] == names[1]
+    last = max(names[0], key=lambda name: int(name.removeprefix("step")))
+    first_weights, second_weights = (load_file(run / "checkpoints" / last / "model.safetensors") for run in (one, two))
+    for name, weight in first_weights.items():
+        assert second_weights[name] == pytest.approx(weight, rel=1e-2, abs=1e-4), name

@@ -1,0 +1,101 @@
+"""Invariant 6: a step's loss is the mean over all predicted tokens of the batch, for any layout and world size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from seqpair.data.batches import assemble, read_batch
+from seqpair.data.order import PhaseOrder
+from seqpair.data.planning import plan_member
+from seqpair.data.prepare import open_recipe_data
+from seqpair.nn.init import initialise
+from seqpair.nn.model import LanguageModel
+from seqpair.nn.rope import RopeBases
+from seqpair.objectives.targets import TargetBuilder
+from seqpair.recipe.load import load_recipe
+from seqpair.train.step import ObjectiveLoss, StepInput, StepLoss, accumulate_gradients
+
+
+@dataclass
+class PretendedWorld:
+    """One rank of several, without a process group: sums stay local, the test adds them up."""
+
+    rank: int
+    world_size: int
+    device: torch.device = torch.device("cpu")
+
+    def all_reduce_sum(self, values: list[float]) -> list[float]:
+        return values
+
+
+def one_step(study, member: str, microbatch_tokens: int, world_size: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """Return a step's loss and gradients, over ranks run one after another, averaged as DDP would."""
+    recipe = load_recipe(str(study.recipe), ["model.attn_out_dropout=0.0"])
+    prepared, plan = open_recipe_data(recipe), plan_member(recipe, member)
+    phase = plan.phases[0]
+    batch = read_batch(PhaseOrder(plan.seed, phase, prepared.train), 1)
+    losses: list[StepLoss] = []
+    mean: dict[str, torch.Tensor] = {}
+    for rank in range(world_size):
+        model = LanguageModel(plan.model)
+        initialise(model, plan.model, plan.seed)
+        given = StepInput(
+            batch=batch,
+            objective=phase.objective_of(1),
+            mask_frac=phase.mask_frac,
+            rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
+            microbatch_tokens=microbatch_tokens,
+        )
+        builder = TargetBuilder(prepared.tokenizer, plan.seed)
+        world = PretendedWorld(rank, world_size)
+        losses.append(
+            accumulate_gradients(ObjectiveLoss(model), given, builder, prepared.tokenizer.specials, world, bf16=False)
+        )
+        for name, parameter in model.named_parameters():
+            mean[name] = mean.get(name, torch.zeros_like(parameter)) + parameter.grad / world_size
+    return sum(loss.loss for loss in losses), mean
+
+
+@pytest.mark.parametrize("member", ["encoder", "decoder"])
+def test_one_token_one_vote_for_any_microbatch_and_world_size(prepared_study, member):
+    reference_loss, reference = one_step(prepared_study, member, microbatch_tokens=100_000, world_size=1)
+    for microbatch_tokens, world_size in ((128, 1), (500, 1), (100_000, 2), (300, 4), (100, 16)):
+        loss, gradients = one_step(prepared_study, member, microbatch_tokens, world_size)
+        assert loss == pytest.approx(reference_loss, rel=1e-5)
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(
+                gradient, reference[name], rtol=2e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+@pytest.mark.parametrize("member", ["encoder", "decoder"])
+def test_the_divisor_is_every_predicted_token_of_the_batch(prepared_study, member):
+    """The loss equals plain cross entropy over one long list of all predicted tokens."""
+    recipe = load_recipe(str(prepared_study.recipe), ["model.attn_out_dropout=0.0"])
+    prepared, plan = open_recipe_data(recipe), plan_member(recipe, member)
+    phase = plan.phases[0]
+    batch = read_batch(PhaseOrder(plan.seed, phase, prepared.train), 1)
+    objective = phase.objective_of(1)
+    model = LanguageModel(plan.model)
+    initialise(model, plan.model, plan.seed)
+    builder = TargetBuilder(prepared.tokenizer, plan.seed)
+    logits, targets = [], []
+    for index in range(batch.positions.size):
+        rows = assemble(batch, np.array([index]), prepared.tokenizer.specials, objective.ends_every_piece)
+        given = builder.build(objective, phase.name, rows, phase.mask_frac, torch.device("cpu"))
+        states = model(
+            given.ids,
+            given.layout,
+            given.direction,
+            RopeBases(phase.rope_global_theta, phase.rope_local_theta),
+            given.output_index,
+        )
+        logits.append(model.logits(states))
+        targets.append(given.target_ids)
+    expected = torch.nn.functional.cross_entropy(torch.cat(logits), torch.cat(targets)).detach()
+    loss, _ = one_step(prepared_study, member, microbatch_tokens=300, world_size=1)
+    assert loss == pytest.approx(float(expected), rel=1e-5)
