@@ -11,7 +11,7 @@ Source: the mixer is the 32-bit "lowbias32" finaliser found by C. Wellons' hash 
 from __future__ import annotations
 
 import hashlib
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 Words = TypeVar("Words")
 """An int, a numpy int64 array or a torch int64 tensor whose values lie in [0, 2**32)."""
@@ -28,11 +28,12 @@ def mix32(word: Words) -> Words:
     A product may exceed 63 bits; numpy and torch wrap around, and the low 32 bits that are kept are
     the same in all three carriers.
     """
-    word = word ^ (word >> 16)  # type: ignore[operator]
-    word = (word * _FIRST_MULTIPLIER) & MASK_32
-    word = word ^ (word >> 15)
-    word = (word * _SECOND_MULTIPLIER) & MASK_32
-    return word ^ (word >> 16)  # type: ignore[no-any-return]
+    mixed: Any = word
+    mixed = mixed ^ (mixed >> 16)
+    mixed = (mixed * _FIRST_MULTIPLIER) & MASK_32
+    mixed = mixed ^ (mixed >> 15)
+    mixed = (mixed * _SECOND_MULTIPLIER) & MASK_32
+    return cast(Words, mixed ^ (mixed >> 16))
 
 
 def key_words(*parts: object) -> tuple[int, int]:
@@ -50,10 +51,11 @@ def hash_words(key: tuple[int, int], *counters: Words) -> Words:
         *counters: One or more counters in [0, 2**32); give a larger one as two words. All are
             integers, or all arrays/tensors (mixed with integers) of one carrier, int64.
     """
-    word = mix32(counters[0] ^ key[0])  # type: ignore[operator]
+    first: Any = counters[0]
+    word: Any = mix32(first ^ key[0])
     for counter in counters[1:]:
         word = mix32(((word + _WEYL_STEP) & MASK_32) ^ counter)
-    return mix32(word ^ key[1])  # type: ignore[no-any-return]
+    return cast(Words, mix32(word ^ key[1]))
 
 
 def as_fraction_threshold(fraction: float) -> int:

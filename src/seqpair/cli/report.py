@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+WIDTH_WITHOUT_TERMINAL = 140
 
 
 def report(
@@ -51,9 +54,8 @@ def print_comparison(folder: Path) -> None:
     if not rows:
         print(f"{study.name}: no results yet; `seqpair evaluate` makes them")
         return
-    console = Console()
-    width = None if console.is_terminal else 140
-    console.print(comparison_table(rows, [member.name for member in study.members], study.name), width=width)
+    table = comparison_table(rows, [member.name for member in study.members], study.name)
+    Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL).print(table)
 
 
 def _study_folder(recipe_or_folder: str, overrides: list[str]) -> Path:

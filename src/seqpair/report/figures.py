@@ -111,7 +111,8 @@ def _svg(figure: Figure, salt: str, title: str, description: str) -> str:
     """Return an SVG element that scales with the page and says what it shows."""
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        FigureCanvasSVG(figure)
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -122,4 +123,6 @@ def _svg(figure: Figure, salt: str, title: str, description: str) -> str:
     text = text.replace('aria-label="">', f'aria-label="{title}, {description}"><title>{title}</title>', 1)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
-    return text.replace("xlink:href", "href").strip()
+    prefix = re.sub(r"[^A-Za-z0-9]", "-", salt)
+    text = text.replace("xlink:href", "href").replace(' id="', f' id="{prefix}-')
+    return text.replace('href="#', f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-").strip()

@@ -54,7 +54,9 @@ def render_page(study: Study) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(signed=signed, masked=_masked, minutes=format_seconds, typographic=_typographic)
+    environment.filters.update(
+        signed=signed, masked=_masked, plain=_plain, minutes=format_seconds, typographic=_typographic
+    )
     rows = comparison_rows(study.members)
     differences = plan_differences(study.members)
     return environment.get_template("page.html.jinja").render(
@@ -116,6 +118,15 @@ def _commands(study: Study) -> list[str]:
 def _masked(text: str) -> Markup:
     """Escape a text and mark its `[MASK]`."""
     return Markup(html.escape(text).replace(_MASK, f"<mark>{_MASK}</mark>"))
+
+
+def _plain(value: object) -> str:
+    """Return a plan's value in words."""
+    if value is None:
+        return "not used"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def _typographic(text: str) -> str:

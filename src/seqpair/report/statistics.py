@@ -51,8 +51,10 @@ def paired_difference(
     With weights of one it is an ordinary mean.
 
     Args:
-        first_values, second_values: Each member's outcome on the items, (n,).
-        first_weights, second_weights: How much each item counts, (n,), none negative, not all zero.
+        first_values: The first member's outcome on the items, (n,).
+        first_weights: How much each item counts, (n,), none negative, not all zero.
+        second_values: The second member's outcomes, (n,).
+        second_weights: Their weights, (n,).
         resamples: How often the items are drawn anew.
         level: The interval's level.
 

@@ -41,9 +41,10 @@ def comparison_table(rows: Sequence[Row], members: Sequence[str], study: str) ->
         table.add_column(f"{escape(members[0])} - {escape(other)}", justify="right")
         table.add_column("verdict")
     for row in rows:
+        metric = row.metric.replace("_", " ")
         arrow = "higher is better" if row.higher_is_better else "lower is better"
         cells = [
-            f"{escape(row.title)}\n[dim]{escape(row.metric.replace('_', ' '))}, {arrow}, {row.n} items[/dim]",
+            f"{escape(row.title)}\n[dim]{escape(metric)}, {arrow}, {row.n} items[/dim]",
             "" if row.chance is None else f"{row.chance:.3f}",
         ]
         for member in members:

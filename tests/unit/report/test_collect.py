@@ -1,0 +1,85 @@
+"""Reading a study folder: all of it, and what is said when parts are absent or damaged."""
+
+import pytest
+
+from seqpair.errors import EvaluationError
+from seqpair.report.collect import collect_study
+
+
+def test_a_finished_study_is_read_whole(finished_study):
+    study = collect_study(finished_study)
+    assert study.name == "demo"
+    assert [member.name for member in study.members] == ["encoder", "decoder"]
+    encoder, decoder = study.members
+    assert set(encoder.outcomes) == {"continuation", "docstring_retrieval", "masked_accuracy"}
+    assert set(decoder.outcomes) == {"continuation", "docstring_retrieval", "bits_per_byte"}
+    assert encoder.outcomes["continuation"].ids == decoder.outcomes["continuation"].ids
+    assert len(encoder.train) == encoder.plan.phases[0].steps
+    assert {point.source for point in decoder.held_out} == {"prose", "code"}
+    assert encoder.filled[0].predictions[0] == (" os", 0.62)
+    assert decoder.generated[0].prompt == "    def get"
+    assert study.order["decoder"].same
+    assert study.seconds["prepare"] == 21.0
+    assert encoder.checkpoint.name == f"step{len(encoder.train)}"
+
+
+def test_items_are_paired_by_name_whatever_their_order_in_the_file(finished_study):
+    path = finished_study / "decoder" / "evaluation" / "continuation.items.jsonl"
+    before = collect_study(finished_study).members[1].outcomes["continuation"]
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    after = collect_study(finished_study).members[1].outcomes["continuation"]
+    assert after.ids == before.ids
+    assert (after.values == before.values).all()
+
+
+def test_only_what_is_absent_is_missing(finished_study):
+    assert collect_study(finished_study).missing == [
+        f"the stores are not in {finished_study.parent / 'stores'}: no facts of the sources beyond the plan's"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("encoder/metrics.jsonl", "encoder: metrics.jsonl is not there: no curves"),
+        ("encoder/ledger.jsonl", "encoder: ledger.jsonl is not there: its order is not proven"),
+        ("decoder/export/seqpair_export.json", "decoder: export/seqpair_export.json is not there"),
+        ("decoder/evaluation/samples.json", "decoder: evaluation/samples.json is not there"),
+        (
+            "decoder/evaluation/continuation.items.jsonl",
+            "decoder: a result cannot be read (a result has lost its items)",
+        ),
+    ],
+)
+def test_an_absent_file_is_named(finished_study, path, sentence):
+    (finished_study / path).unlink()
+    assert sentence in collect_study(finished_study).missing
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("encoder/plan.json", "encoder: plan.json cannot be read (ValidationError"),
+        ("encoder/metrics.jsonl", "encoder: metrics.jsonl is damaged after 0 steps (JSONDecodeError"),
+        ("encoder/evaluation/samples.json", "encoder: evaluation/samples.json cannot be read (JSONDecodeError"),
+        ("encoder/ledger.jsonl", "the ledgers cannot be compared (line 1 of"),
+        ("encoder/evaluation/continuation.json", "encoder: a result cannot be read ("),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_rest_is_kept(finished_study, path, sentence):
+    (finished_study / path).write_text("{damaged\n")
+    study = collect_study(finished_study)
+    assert any(sentence in what for what in study.missing)
+    assert [member.name for member in study.members] == ["encoder", "decoder"]
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(EvaluationError, match="there is no such study folder") as caught:
+        collect_study(tmp_path / "nowhere")
+    assert "seqpair run RECIPE" in str(caught.value)
+
+
+def test_a_folder_that_is_no_study_is_refused(finished_study):
+    with pytest.raises(EvaluationError, match="no member of a study has run in this folder") as caught:
+        collect_study(finished_study / "encoder")
+    assert "give the folder of the study" in str(caught.value)

@@ -1,0 +1,54 @@
+"""Curves and marks."""
+
+import numpy as np
+import pytest
+
+from seqpair.report.collect import HeldOutPoint, TrainPoint
+from seqpair.report.figures import held_out_figure, smoothed, train_figure
+from seqpair.report.marks import attention_mark, interval_mark
+from seqpair.report.statistics import Interval
+
+
+def train_points(count):
+    return [TrainPoint(100 * (i + 1), 8.0 - i / count, 9000.0, 1.0, 0.0) for i in range(count)]
+
+
+def test_a_running_mean_keeps_a_line_and_calms_noise():
+    line = np.linspace(0.0, 1.0, 201)
+    assert smoothed(line)[10:-10] == pytest.approx(line[10:-10])
+    noise = np.random.default_rng(0).normal(size=1000)
+    assert smoothed(noise).std() < 0.3 * noise.std()
+    assert len(smoothed(noise[:1])) == 1
+
+
+def test_a_figure_takes_its_colours_from_the_page():
+    figure = train_figure(train_points(50), "encoder")
+    assert "var(--figure-line)" in figure
+    assert "var(--quiet)" in figure
+    assert "#01010" not in figure
+    assert 'aria-label="Training loss of the encoder, from 8.00 to 7.02"' in figure
+
+
+def test_a_long_run_makes_a_small_figure():
+    assert len(train_figure(train_points(100_000), "encoder")) < 60_000
+
+
+def test_one_step_can_be_drawn():
+    assert train_figure(train_points(1), "encoder").startswith("<svg")
+
+
+def test_a_name_cannot_break_out_of_a_figure():
+    points = [HeldOutPoint(tokens, "<b>", 2.0, 0.1) for tokens in (0, 100)]
+    figure = held_out_figure(points, '"><script>')
+    assert "<script>" not in figure
+    assert "<b>" not in figure
+
+
+def test_a_causal_matrix_is_the_lower_triangle():
+    assert attention_mark("causal").count('class="seen"') == 28
+    assert attention_mark("bidirectional").count('class="seen"') == 49
+
+
+def test_a_whisker_stays_on_its_scale():
+    mark = interval_mark(Interval(0.5, 0.0, 2.0), 1.0)
+    assert 'x1="60.0" x2="116.0"' in mark
