@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from seqpair import atomic
 from seqpair.checkpoint.catalog import latest_valid
@@ -201,7 +201,7 @@ def _write_model(folder: Path, loaded: LoadedCheckpoint, facts: ModelFacts, vers
     if facts.direction == "causal":
         atomic.write_json(folder / "generation_config.json", generation_config(facts.specials, version))
     tensors = to_hub(loaded.model, facts.model.shape.layers, facts.direction)
-    save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    atomic.write_bytes(folder / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
 
 
 def _record(manifest: CheckpointManifest, objective: Objective, report: ExportReport, version: str) -> dict[str, Any]:

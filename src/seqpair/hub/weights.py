@@ -73,8 +73,8 @@ def to_hub(state: Mapping[str, Tensor], layers: int, direction: Direction) -> di
     tensors: dict[str, Tensor] = {}
     for ours, theirs in names.items():
         values = state[ours].detach().to(device="cpu", dtype=torch.float32)
-        parts = values.chunk(len(theirs), dim=0)
-        tensors.update((name, part.clone()) for name, part in zip(theirs, parts, strict=True))
+        parts = [values] if len(theirs) == 1 else [part.clone() for part in values.chunk(len(theirs), dim=0)]
+        tensors.update(zip(theirs, parts, strict=True))
     return tensors
 
 
