@@ -1,0 +1,96 @@
+"""Invariant 5, no leak: a causal output does not depend on later tokens, a bidirectional one does; neither
+depends on another sequence in the same microbatch, nor on padding."""
+
+import pytest
+import torch
+
+from seqpair.nn.init import initialise
+from seqpair.nn.layout import Layout
+from seqpair.nn.model import LanguageModel
+from seqpair.nn.rope import RopeBases
+from seqpair.recipe.plan import ModelPlan
+from seqpair.recipe.sizes import SIZES
+
+PLAN = ModelPlan(shape=SIZES["test"], vocab_size=128)
+ROPE = RopeBases(10_000.0, 10_000.0)
+LENGTHS = [100, 33, 1, 150]
+KERNELS = ["reference", "blocked"]
+
+
+@pytest.fixture(scope="module", params=KERNELS)
+def model(request: pytest.FixtureRequest) -> LanguageModel:
+    made = LanguageModel(PLAN, request.param)
+    initialise(made, PLAN, 0)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if parameter.ndim == 2 and "embedding" not in name:
+                parameter.mul_(10)
+    return made.eval()
+
+
+def random_ids() -> torch.Tensor:
+    return torch.randint(5, 128, (sum(LENGTHS),), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def changed_outputs(model: LanguageModel, direction: str, where: slice | list[int]) -> torch.Tensor:
+    """Return (N,) bool: the outputs that move when the tokens at `where` become others."""
+    ids = random_ids()
+    other = ids.clone()
+    other[where] = (other[where] + 37) % 123 + 5
+    layout = Layout.from_lengths(LENGTHS)
+    before, after = (model.hidden(given, layout, direction, ROPE) for given in (ids, other))
+    return (before - after).abs().amax(1) > 1e-6
+
+
+@pytest.mark.parametrize("token", [0, 1, 50, 99])
+def test_causal_outputs_do_not_depend_on_later_tokens(model, token):
+    changed = changed_outputs(model, "causal", [token])
+    assert not changed[:token].any()
+    assert changed[token:100].all()  # and do depend on earlier ones
+
+
+@pytest.mark.parametrize("token", [0, 50, 99])
+def test_bidirectional_outputs_depend_on_earlier_and_later_tokens(model, token):
+    assert changed_outputs(model, "bidirectional", [token])[:100].all()
+
+
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_no_output_depends_on_another_sequence(model, direction):
+    start = 0
+    for length in LENGTHS:
+        mine = slice(start, start + length)
+        changed = changed_outputs(model, direction, mine)
+        assert changed[mine].any()
+        changed[mine] = False
+        assert not changed.any()
+        start += length
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_a_sequence_gives_the_same_alone_and_in_any_company(model, direction):
+    parts = list(random_ids().split(LENGTHS))
+    alone = [model.hidden(p, Layout.from_lengths([len(p)]), direction, ROPE) for p in parts]
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 2, 1, 3, 3]):
+        packed = torch.cat([parts[i] for i in order])
+        layout = Layout.from_lengths([LENGTHS[i] for i in order])
+        together = model.hidden(packed, layout, direction, ROPE).split([LENGTHS[i] for i in order])
+        for i, states in zip(order, together, strict=True):
+            torch.testing.assert_close(states, alone[i], rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_no_gradient_flows_to_what_must_not_be_seen(model, direction):
+    """The backward pass too: the kernel's own padding and overlapping windows carry nothing over."""
+    layout = Layout.from_lengths(LENGTHS)
+    found = []
+    handle = model.backbone.embedding.register_forward_hook(lambda _, __, out: found.append(out) or out.retain_grad())
+    try:
+        hidden = model.hidden(random_ids(), layout, direction, ROPE)
+        hidden[120].square().sum().backward()  # token 20 of the second sequence
+    finally:
+        handle.remove()
+    reached = found[0].grad.abs().amax(1) > 0
+    seen = range(100, 121) if direction == "causal" else range(100, 133)
+    assert reached.nonzero().flatten().tolist() == list(seen)

@@ -1,0 +1,105 @@
+import pytest
+import torch
+from torch import nn
+
+from seqpair.errors import SeqpairError
+from seqpair.nn.attention import KERNELS
+from seqpair.nn.backbone import attention_window
+from seqpair.nn.init import initialise
+from seqpair.nn.layout import Layout
+from seqpair.nn.model import LanguageModel
+from seqpair.nn.rope import RopeBases
+from seqpair.recipe.plan import ModelPlan
+from seqpair.recipe.sizes import SIZES, parameter_count
+
+ROPE = RopeBases(10_000.0, 160_000.0)
+PLAN = ModelPlan(shape=SIZES["test"], vocab_size=320, window_tokens=4)
+
+
+def make_model(plan: ModelPlan = PLAN, kernel: str = "auto", seed: int = 3) -> LanguageModel:
+    model = LanguageModel(plan, kernel)
+    initialise(model, plan, seed)
+    with torch.no_grad():  # weights large enough for attention to matter
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2 and "embedding" not in name:
+                parameter.mul_(8)
+    return model.eval()
+
+
+@pytest.mark.parametrize("size", sorted(SIZES))
+def test_parameters_are_as_many_as_the_plan_says(size):
+    with torch.device("meta"):
+        model = LanguageModel(ModelPlan(shape=SIZES[size], vocab_size=50_368))
+    assert sum(p.numel() for p in model.parameters()) == parameter_count(SIZES[size], 50_368).total
+
+
+def test_only_norms_and_the_output_bias_are_vectors_and_the_first_attention_norm_is_absent():
+    model = LanguageModel(PLAN)
+    vectors = {name for name, p in model.named_parameters() if p.ndim < 2}
+    assert all(name.endswith("norm.weight") or name == "output_bias" for name in vectors)
+    assert isinstance(model.backbone.layers[0].attention_norm, nn.Identity)
+    assert model.output_weight is model.backbone.embedding.weight
+
+
+def test_windows():
+    causal = [attention_window(ModelPlan(shape=SIZES["17m"], vocab_size=8), i, "causal") for i in range(4)]
+    both = [attention_window(ModelPlan(shape=SIZES["17m"], vocab_size=8), i, "bidirectional") for i in range(4)]
+    assert causal == [(None, 0), (64, 0), (64, 0), (None, 0)]
+    assert both == [(None, None), (64, 64), (64, 64), (None, None)]
+
+
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_kernels_give_the_same_states_and_gradients(direction):
+    make = torch.Generator().manual_seed(1)
+    ids = torch.randint(0, 320, (104,), generator=make)
+    upstream = torch.randn(35, 32, generator=make)
+    results = []
+    for kernel in ("reference", "blocked"):
+        model = make_model(kernel=kernel)
+        states = model(ids, Layout.from_lengths([70, 1, 33]), direction, ROPE, torch.arange(0, 104, 3))
+        (states * upstream).sum().backward()
+        results.append([states.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(results[0]) == len(results[1])
+    for mine, theirs in zip(*results, strict=True):
+        assert (mine - theirs).norm() <= 1e-4 * theirs.norm()
+
+
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_states_at_some_outputs_are_those_of_all_outputs(direction):
+    model = make_model()
+    layout = Layout.from_lengths([20, 40])
+    ids = torch.randint(0, 320, (60,))
+    index = torch.tensor([0, 7, 19, 20, 59])
+    some = model(ids, layout, direction, ROPE, index)
+    torch.testing.assert_close(some, model.head(model.hidden(ids, layout, direction, ROPE))[index])
+    assert model.logits(some).shape == (5, 320)
+    assert model(ids, layout, direction, ROPE, index[:0]).shape == (0, 32)
+
+
+def test_no_predicted_output_still_gives_every_parameter_a_zero_gradient():
+    model = make_model().train()
+    states = model(torch.tensor([1]), Layout.from_lengths([1]), "causal", ROPE, torch.empty(0, dtype=torch.int64))
+    model.logits(states).sum().backward()
+    assert all(p.grad is not None and p.grad.count_nonzero() == 0 for p in model.parameters())
+
+
+def test_dropout_acts_in_training_only():
+    model = make_model()
+    layout, ids, index = Layout.from_lengths([30]), torch.randint(0, 320, (30,)), torch.arange(30)
+    assert torch.equal(model(ids, layout, "causal", ROPE, index), model(ids, layout, "causal", ROPE, index))
+    model.train()
+    assert not torch.equal(model(ids, layout, "causal", ROPE, index), model(ids, layout, "causal", ROPE, index))
+
+
+def test_both_rope_bases_are_used():
+    model = make_model()
+    layout, ids, index = Layout.from_lengths([30]), torch.randint(0, 320, (30,)), torch.arange(30)
+    base = model(ids, layout, "causal", ROPE, index)
+    for other in (RopeBases(500.0, ROPE.local_theta), RopeBases(ROPE.global_theta, 500.0)):
+        assert not torch.allclose(base, model(ids, layout, "causal", other, index), atol=1e-4)
+
+
+def test_an_unknown_kernel_is_refused_when_the_model_is_made():
+    with pytest.raises(SeqpairError, match="no attention kernel") as caught:
+        LanguageModel(PLAN, "flash3")
+    assert all(name in str(caught.value) for name in KERNELS)
