@@ -113,17 +113,22 @@ def random_state(plan: Plan, seed: int = 0) -> dict[str, torch.Tensor]:
 def write_run(folder: Path, objective: str, **shape: int) -> Path:
     """Write a run folder with its tokenizer and one checkpoint; return the checkpoint's folder."""
     tokenizer = small_tokenizer()
+    return write_run_of(folder, plan_for(objective, tokenizer.vocab_size, **shape), tokenizer)
+
+
+def write_run_of(folder: Path, plan: Plan, tokenizer: Tokenizer) -> Path:
+    """Write a run folder of a plan with random weights, at the end of its last phase."""
     tokenizer.save(folder / "tokenizer")
-    plan = plan_for(objective, tokenizer.vocab_size, **shape)
+    phase = plan.phases[-1]
     fields = CheckpointFields(
         study=plan.study,
         member=plan.member,
-        phase="pretrain",
-        tag="step",
-        phase_step=10,
-        total_steps=10,
+        phase=phase.name,
+        tag=phase.tag,
+        phase_step=phase.steps,
+        total_steps=phase.steps,
         content_tokens=1000,
-        positions={"pretrain": 40},
+        positions={phase.name: phase.positions},
         plan=plan,
         plan_digest=DIGEST,
         tokenizer_digest=tokenizer.digest,

@@ -6,6 +6,7 @@ are shown, never scored.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -43,20 +44,24 @@ def make_samples(model: LoadedModel, inputs: TaskInputs) -> dict[str, list[Sampl
     bidirectional = model.direction == "bidirectional"
     size = FILL_TOKENS if bidirectional else PROMPT_TOKENS
     count = FILLED_A_SOURCE if bidirectional else CONTINUED_A_SOURCE
+    tokenizer = inputs.prepared.tokenizer
     for windows in held_out_windows(inputs.prepared.held_out, size, "samples").values():
-        for window in windows[:count]:
+        whole = (window for window in windows if tokenizer.decode(window.content)[:1].isspace())
+        for window in itertools.islice(whole, count):
             if bidirectional:
-                samples["fill_mask"].append(_filled(model, inputs.prepared.tokenizer, window))
+                samples["fill_mask"].append(_filled(model, tokenizer, window))
             else:
-                samples["generation"].extend(_continued(model, inputs.prepared.tokenizer, window))
+                samples["generation"].extend(_continued(model, tokenizer, window))
     return samples
 
 
 def _filled(model: LoadedModel, tokenizer: Tokenizer, window: HeldOutSequence) -> Sample:
-    """Mask one token in the middle half of a window and show the likeliest ones."""
+    """Mask one token in the middle half of a window, a whole word if there is one, and show the likeliest."""
     content = window.content
-    quarter = len(content) // 4
-    place = quarter + hash_words(key_words("evaluate", "samples"), int(content.sum()) & 0xFFFFFFFF) % (2 * quarter)
+    middle = range(len(content) // 4, len(content) - len(content) // 4)
+    words = [place for place in middle if _is_word(tokenizer, content[place : place + 2])]
+    places = words or list(middle)
+    place = places[hash_words(key_words("evaluate", "samples", window.id), 0) % len(places)]
     tokens, values = masked_predictions(model, [content], [np.array([place])], top=TOP)[0]
     answer = tokenizer.decode(content[place : place + 1])
     return {
@@ -68,6 +73,12 @@ def _filled(model: LoadedModel, tokenizer: Tokenizer, window: HeldOutSequence) -
             for token, value in zip(tokens[0], values[0], strict=True)
         ],
     }
+
+
+def _is_word(tokenizer: Tokenizer, pair: Ids) -> bool:
+    """Return whether the first of two tokens is a whole word: a space, letters, and no letter after it."""
+    word, after = tokenizer.decode(pair[:1]), tokenizer.decode(pair[1:])
+    return len(word) > 3 and word[0] == " " and word[1:].isalpha() and not after[:1].isalpha()
 
 
 def _continued(model: LoadedModel, tokenizer: Tokenizer, window: HeldOutSequence) -> list[Sample]:
