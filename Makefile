@@ -24,7 +24,7 @@ test: lint ## Run all checks and the CPU tests
 	$(BIN)/python -m pytest
 
 lint: $(TEST_STAMP) ## Import contracts, style, types, spelling
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
