@@ -119,7 +119,12 @@ def evaluate_export(
     progress.update(len(names), "samples")
     atomic.write_json(out_folder / SAMPLES_NAME, make_samples(model, inputs))
     report = EvaluationReport(out_folder, results, reasons, time.monotonic() - started)
-    summary = {"tasks": [result.task for result in results], "skipped": reasons, "seconds": round(report.seconds, 1)}
+    summary = {
+        "model_digest": model.model_digest,
+        "tasks": [result.task for result in results],
+        "skipped": reasons,
+        "seconds": round(report.seconds, 1),
+    }
     atomic.write_json(out_folder / SUMMARY_NAME, summary)
     progress.update(len(names) + 1)
     progress.finish()

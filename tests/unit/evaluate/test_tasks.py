@@ -100,6 +100,14 @@ def test_retrieval_knows_its_chance(inputs, monkeypatch):
     assert weighted_mean(outcome.items) == 1.0
     assert outcome.figures["accuracy_at_1"] == 1.0
     assert outcome.chance == pytest.approx(math.fsum(1 / rank for rank in range(1, 31)) / 30)
+    assert outcome.chance < outcome.baselines["bag_of_tokens"] <= 1.0
+
+
+def test_a_bag_of_tokens_knows_counts_and_not_order(inputs):
+    bags = docstring_retrieval.bags_of_tokens(["ab ab", "ab ab ab", ""], inputs)
+    ids = inputs.prepared.tokenizer.encode(["ab ab"])[0]
+    assert bags[0].sum() == pytest.approx(inputs.unigram.bits[ids].sum())
+    assert bags[2].sum() == 0
 
 
 def test_masked_places_are_fixed_and_spare_special_ids():
