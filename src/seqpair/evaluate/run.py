@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ def evaluate_export(
         plan: The member's plan.
         prepared: The study's tokenizer and stores.
         out_folder: `<run>/evaluation`; a result of the same task is replaced.
-        tasks: Names of tasks; `None` runs all. A task of the other direction is skipped.
+        tasks: Names of tasks; `None` runs all, makes the samples and writes the summary, which says
+            that this member is done. A task of the other direction is skipped.
         batch_tokens: Most places of a padded batch.
 
     Raises:
@@ -116,19 +117,24 @@ def evaluate_export(
             note(f"skipped {name}: {reasons[name]}")
             continue
         results.append(_write(out_folder, spec, outcome, plan, model.model_digest))
-    progress.update(len(names), "samples")
-    atomic.write_json(out_folder / SAMPLES_NAME, make_samples(model, inputs))
     report = EvaluationReport(out_folder, results, reasons, time.monotonic() - started)
-    summary = {
-        "model_digest": model.model_digest,
-        "tasks": [result.task for result in results],
-        "skipped": reasons,
-        "seconds": round(report.seconds, 1),
-    }
-    atomic.write_json(out_folder / SUMMARY_NAME, summary)
+    if tasks is None:
+        progress.update(len(names), "samples")
+        atomic.write_json(out_folder / SAMPLES_NAME, make_samples(model, inputs))
+        report = replace(report, seconds=time.monotonic() - started)
+        atomic.write_json(out_folder / SUMMARY_NAME, _summary(report, model.model_digest))
     progress.update(len(names) + 1)
     progress.finish()
     return report
+
+
+def _summary(report: EvaluationReport, model_digest: str) -> dict[str, Any]:
+    return {
+        "model_digest": model_digest,
+        "tasks": [result.task for result in report.results],
+        "skipped": report.skipped,
+        "seconds": round(report.seconds, 1),
+    }
 
 
 def _require_known(names: list[str]) -> None:

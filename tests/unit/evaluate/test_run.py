@@ -61,9 +61,18 @@ def test_members_answer_the_same_items(evaluated):
 
 def test_the_same_evaluation_gives_the_same_files(evaluated, tmp_path):
     member = evaluated.encoder
-    evaluate_export(member.run / "export", member.plan, evaluated.prepared, tmp_path, ["continuation"])
+    evaluate_export(member.run / "export", member.plan, evaluated.prepared, tmp_path)
     for name in ("continuation.items.jsonl", "continuation.json", "samples.json"):
         assert (tmp_path / name).read_bytes() == (member.run / "evaluation" / name).read_bytes()
+
+
+def test_one_task_alone_does_not_count_as_the_whole(evaluated, tmp_path):
+    member = evaluated.decoder
+    evaluate_export(member.run / "export", member.plan, evaluated.prepared, tmp_path, ["continuation"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["continuation.items.jsonl", "continuation.json"]
+    summary = json.loads((member.run / "evaluation" / "summary.json").read_text())
+    assert summary["model_digest"] == member.report.results[0].model_digest
+    assert summary["tasks"] == ["bits_per_byte", "continuation"]
 
 
 def test_samples_are_what_the_member_can_show(evaluated):
