@@ -20,10 +20,11 @@ from seqpair.data.planning import plan_member
 from seqpair.data.prepare import Prepared, prepare
 from seqpair.distributed.world import start_world
 from seqpair.errors import RecipeError
+from seqpair.evaluate.results import EVALUATION_FOLDER, SUMMARY_NAME
 from seqpair.evaluate.run import evaluate_export
 from seqpair.hub.export import export_checkpoint
 from seqpair.log import note
-from seqpair.recipe.diff import require_declared
+from seqpair.recipe.diff import diff_plans, require_declared
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.schema import Recipe
 from seqpair.report.page import write_page
@@ -31,6 +32,8 @@ from seqpair.train.assembly import run_folder
 from seqpair.train.loop import Outcome, train_member
 
 Part = TypeVar("Part")
+
+_PROOF_DOCUMENTS, _PROOF_TOKENS = 6, 1024
 
 
 @dataclass
@@ -81,7 +84,7 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
     prepared = _timed(outcome, "prepare", lambda: _prepare(recipe))
     plans = [plan_member(recipe, member) for member in chosen]
     for plan in plans[1:]:
-        require_declared(plans[0], plan)
+        require_declared(diff_plans(plans[0], plan), (plans[0].member, plan.member))
     for plan in plans:
         trained = _timed(outcome, f"train {plan.member}", lambda plan=plan: _train(plan, prepared))
         if not trained.finished:
@@ -89,7 +92,7 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
             return outcome
     _require_same_order(plans)
     for plan in plans:
-        _timed(outcome, f"export {plan.member}", lambda plan=plan: _export(plan))
+        _timed(outcome, f"export {plan.member}", lambda plan=plan: _export(plan, prepared))
         _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: _evaluate(plan, prepared))
     study = Path(recipe.runs) / recipe.name
     _keep_seconds(study, outcome.seconds)
@@ -126,22 +129,37 @@ def _require_same_order(plans: Sequence[Plan]) -> None:
         require_same_sequences(ledgers[0], other)
 
 
-def _export(plan: Plan) -> None:
+def _export(plan: Plan, prepared: Prepared) -> None:
     folder = run_folder(plan)
     newest = latest_valid(folder)
     assert newest is not None, "a trained member has a checkpoint"
-    if _proof_of(folder / "export", "checkpoint") == newest.name:
+    if _field(folder / "export" / "seqpair_export.json", "checkpoint") == newest.name:
+        note(f"{plan.member}: exported already ({newest.name})")
         return
-    export_checkpoint(newest.path, folder / "export", overwrite=True)
+    export_checkpoint(newest.path, folder / "export", _proof_texts(prepared), overwrite=True)
+
+
+def _proof_texts(prepared: Prepared) -> list[str]:
+    """Return a few held-out documents of every source: the real text that an export is proven on."""
+    stores = prepared.held_out.values()
+    return [
+        prepared.tokenizer.decode(store.document_tokens(row)[:_PROOF_TOKENS])
+        for store in stores
+        for row in range(min(_PROOF_DOCUMENTS, store.manifest.documents))
+    ]
 
 
 def _evaluate(plan: Plan, prepared: Prepared) -> None:
     folder = run_folder(plan)
-    evaluate_export(folder / "export", plan, prepared, folder / "evaluation")
+    digest = _field(folder / "export" / "seqpair_export.json", "model_digest")
+    if digest is not None and _field(folder / EVALUATION_FOLDER / SUMMARY_NAME, "model_digest") == digest:
+        note(f"{plan.member}: evaluated already")
+        return
+    evaluate_export(folder / "export", plan, prepared, folder / EVALUATION_FOLDER)
 
 
-def _proof_of(export: Path, key: str) -> object:
-    path = export / "seqpair_export.json"
+def _field(path: Path, key: str) -> object:
+    """Return one value of a JSON file; None if the file is not there."""
     return json.loads(path.read_text(encoding="utf-8")).get(key) if path.exists() else None
 
 
