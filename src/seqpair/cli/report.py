@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from seqpair.errors import EvaluationError
+
 WIDTH_WITHOUT_TERMINAL = 140
 
 
@@ -25,12 +27,11 @@ def report(
     Example: seqpair report runs/demo
     """
     from seqpair.report.collect import collect_study
-    from seqpair.report.page import write_page
     from seqpair.report.tables import comparison_rows
     from seqpair.report.terminal import rows_as_json
 
     folder = _study_folder(recipe_or_folder, overrides or [])
-    page = None if dry_run else str(write_page(folder))
+    page = None if dry_run else str(_write_page(folder))
     if as_json:
         study = collect_study(folder)
         rows = rows_as_json(comparison_rows(study.members))
@@ -39,6 +40,19 @@ def report(
     print_comparison(folder)
     if page is not None:
         print(f"page: {page}")
+
+
+def _write_page(folder: Path) -> Path:
+    """Write the page; what draws it is an extra of the package."""
+    try:
+        from seqpair.report.page import write_page
+    except ModuleNotFoundError as error:
+        raise EvaluationError(
+            "the page needs packages that are not installed",
+            seen=error,
+            fix='`pip install "seqpair[report]"`, or add --dry-run for the table alone',
+        ) from error
+    return write_page(folder)
 
 
 def print_comparison(folder: Path) -> None:

@@ -70,18 +70,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class FilledMask:
-    """A text with `[MASK]` and what the member put there, as (token, probability)."""
+    """A text with `[MASK]`, what the member put there as (token, probability), and what stood there."""
 
     text: str
     predictions: tuple[tuple[str, float], ...]
+    answer: str | None
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A prompt and how the member went on."""
+    """A prompt, how the member went on, and how its tokens were chosen."""
 
     prompt: str
     text: str
+    mode: str
 
 
 @dataclass
@@ -226,11 +228,13 @@ def _read_samples(member: MemberRun) -> None:
             FilledMask(
                 text=str(row["text"]),
                 predictions=tuple((str(one["token"]), float(one["probability"])) for one in row["predictions"]),
+                answer=row.get("answer"),
             )
             for row in samples.get("fill_mask", [])
         ]
         member.generated = [
-            Generated(prompt=str(row["prompt"]), text=str(row["text"])) for row in samples.get("generation", [])
+            Generated(prompt=str(row["prompt"]), text=str(row["text"]), mode=str(row.get("mode", "")))
+            for row in samples.get("generation", [])
         ]
     except (KeyError, TypeError, ValueError) as error:
         member.missing.append(f"{SAMPLES_NAME} is not of the expected form ({_first_line(error)})")

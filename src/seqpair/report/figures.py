@@ -55,7 +55,16 @@ def held_out_figure(points: Sequence[HeldOutPoint], name: str) -> str:
         axes.plot(tokens, bits, color=LINE, linewidth=1.8, linestyle=dash, marker="o", markersize=2.6, label=source)
         ends.append(f"{source} {bits[-1]:.2f}")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper right", frameon=False, labelcolor=INK, fontsize=10, handlelength=2.6)
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 0.98),
+        ncols=4,
+        borderaxespad=0.0,
+        frameon=False,
+        labelcolor=INK,
+        fontsize=10,
+        handlelength=2.6,
+    )
     return _svg(figure, f"held-out-{name}", f"Held-out bits per byte of the {name}", "at the end: " + ", ".join(ends))
 
 

@@ -14,14 +14,14 @@ from seqpair.units import format_count
 
 
 def headline_sentences(study: Study, rows: Sequence[Row], differences: Sequence[Difference] | None) -> list[str]:
-    """Return one sentence on who wins where, one on each lone task, and one on what was held equal.
+    """Return the sentences: who wins where, which baselines are not beaten, the lone tasks, what was held equal.
 
     Args:
         study: The study.
         rows: Its comparison table.
         differences: What the first two members' plans differ in, or None if there are not two plans.
     """
-    sentences = [_winners(study, rows), *_lone_tasks(rows), _equal(study, differences)]
+    sentences = [_winners(study, rows), *_beaten_by_baselines(rows), *_lone_tasks(rows), _equal(study, differences)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -46,6 +46,19 @@ def _winners(study: Study, rows: Sequence[Row]) -> str:
         parts.append(f"both are at chance on {_counted(chance)}")
     tasks = "On the one task" if len(shared) == 1 else f"Of the {len(shared)} tasks"
     return f"{tasks} that both members do, {_listed(parts)}."
+
+
+def _beaten_by_baselines(rows: Sequence[Row]) -> list[str]:
+    """Return one sentence for each shared task on which a simple model does better than every member."""
+    sentences = []
+    for row in rows:
+        values = [cell.interval.value for cell in row.cells.values() if cell is not None]
+        for name, value in row.baselines.items():
+            better = value > max(values) if row.higher_is_better else value < min(values)
+            if better and len(values) > 1:
+                model = name.replace("_", " ")
+                sentences.append(f'On "{row.title}" a simple {model} model does better than all members ({value:.3f}).')
+    return sentences
 
 
 def _lone_tasks(rows: Sequence[Row]) -> list[str]:

@@ -55,7 +55,7 @@ def render_page(study: Study) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        signed=signed, masked=_masked, plain=_plain, minutes=format_seconds, typographic=_typographic
+        signed=signed, masked=_masked, plain=_plain, token=_token, minutes=format_seconds, typographic=_typographic
     )
     rows = comparison_rows(study.members)
     differences = plan_differences(study.members)
@@ -118,6 +118,15 @@ def _commands(study: Study) -> list[str]:
 def _masked(text: str) -> Markup:
     """Escape a text and mark its `[MASK]`."""
     return Markup(html.escape(text).replace(_MASK, f"<mark>{_MASK}</mark>"))
+
+
+def _token(text: str) -> str:
+    """Return a token with its white space made visible."""
+    return (
+        text.replace("\n", "\N{RETURN SYMBOL}")
+        .replace("\t", "\N{SYMBOL FOR HORIZONTAL TABULATION}")
+        .replace(" ", "\N{OPEN BOX}")
+    )
 
 
 def _plain(value: object) -> str:

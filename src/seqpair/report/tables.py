@@ -10,7 +10,7 @@ compared on the same items of the same version of a task; anything else is said 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from seqpair.report.collect import MemberRun, Outcome
 from seqpair.report.statistics import Interval, paired_difference
@@ -23,10 +23,17 @@ NOT_COMPARED = "not compared"
 
 @dataclass(frozen=True)
 class Cell:
-    """One member's value on one task, and whether its interval includes what guessing gives."""
+    """One member's value on one task.
+
+    Attributes:
+        interval: The value with its interval.
+        at_chance: Whether the interval includes what guessing gives.
+        figures: Other numbers of the same result, by name.
+    """
 
     interval: Interval
     at_chance: bool
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,8 @@ def _row(task: str, members: Sequence[MemberRun]) -> Row:
 def _cell(outcome: Outcome) -> Cell:
     result = outcome.result
     interval = Interval(result.value, *result.interval)
-    return Cell(interval, at_chance=result.chance is not None and interval.contains(result.chance))
+    at_chance = result.chance is not None and interval.contains(result.chance)
+    return Cell(interval, at_chance, dict(result.figures))
 
 
 def _difference(

@@ -138,10 +138,10 @@ def write_samples(folder: Path, member: str) -> None:
     if member == "encoder":
         for text in ("    return [MASK].path.join(folder, name)\n", "Return <b>True</b> if the [MASK] exists."):
             guesses = [{"token": " os", "probability": 0.62}, {"token": "self", "probability": 0.2}]
-            samples["fill_mask"].append({"text": text, "predictions": guesses})
+            samples["fill_mask"].append({"text": text, "predictions": guesses, "answer": " os", "source": "code"})
     else:
         text = "(self, name):\n        if name is None:\n            return <script>alert(1)</script>"
-        samples["generation"].append({"prompt": "    def get", "text": text})
+        samples["generation"].append({"prompt": "    def get", "text": text, "source": "code", "mode": "greedy"})
     write_json(folder / "samples.json", samples)
 
 

@@ -1,5 +1,7 @@
 """The first sentences say what the results say, and no more."""
 
+import json
+
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import collect_study
 from seqpair.report.headline import headline_sentences
@@ -47,3 +49,12 @@ def test_without_results_nothing_is_claimed(finished_study):
         path.unlink()
     first, *_ = sentences_of(finished_study)
     assert first == "No task has results of both the encoder and the decoder yet."
+
+
+def test_a_simple_model_that_beats_both_members_is_named(finished_study):
+    for path in finished_study.glob("*/evaluation/docstring_retrieval.json"):
+        value = json.loads(path.read_text())
+        value["baselines"] = {"bag_of_tokens": 0.37, "worse": 0.001}
+        path.write_text(json.dumps(value))
+    _, beaten, *_ = sentences_of(finished_study)
+    assert beaten == 'On "Function for a docstring" a simple bag of tokens model does better than all members (0.370).'

@@ -1,12 +1,14 @@
 """The table on a terminal and the verb that prints it."""
 
 import json
+import sys
 
 import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
 from seqpair.cli.report import report
+from seqpair.errors import EvaluationError
 
 APP = Typer()
 APP.command()(report)
@@ -46,3 +48,10 @@ def test_a_study_without_results_says_what_makes_them(finished_study, run):
     for path in finished_study.glob("*/evaluation/*.json"):
         path.unlink()
     assert "no results yet; `seqpair evaluate` makes them" in run(finished_study).stdout
+
+
+def test_without_the_extra_the_page_says_what_to_install(finished_study, monkeypatch):
+    monkeypatch.setitem(sys.modules, "seqpair.report.page", None)
+    with pytest.raises(EvaluationError, match=r"pip install \"seqpair\[report\]\""):
+        report(str(finished_study))
+    report(str(finished_study), dry_run=True)
