@@ -46,7 +46,7 @@ def seqpair_commands(path):
     for texts, whole in ((lines, True), (inline, False)):
         for line in texts:
             if call.match(line):
-                words = shlex.split(line, comments=True)
+                words = shlex.split(re.sub(r"\[(-[^\]]*)\]", r"\1", line), comments=True)
                 yield line, whole, words[words.index("seqpair") + 1 :]
 
 

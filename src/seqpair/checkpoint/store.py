@@ -121,16 +121,27 @@ def save_checkpoint(
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
-        try:
-            _reopen(folder, manifest, parts, state)
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"the checkpoint {final} did not read back as it was written, so it was not kept",
-                seen=f"{error.what}: {error.seen}",
-                allowed=error.allowed,
-                fix="check the disk and the memory of this machine; earlier checkpoints are untouched",
-            ) from error
+        _require_reads_back(final, folder, manifest, parts, state)
     return final
+
+
+def _require_reads_back(
+    final: Path,
+    folder: Path,
+    manifest: CheckpointManifest,
+    parts: dict[str, dict[str, Tensor]],
+    state: Mapping[str, Any],
+) -> None:
+    """Open the checkpoint that was just written to `folder` and compare it with what was handed in."""
+    try:
+        _reopen(folder, manifest, parts, state)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the checkpoint {final} did not read back as it was written, so it was not kept",
+            seen=f"{error.what}: {error.seen}",
+            allowed=error.allowed,
+            fix="check the disk and the memory of this machine; earlier checkpoints are untouched",
+        ) from error
 
 
 def load_checkpoint(path: Path, *, verify: bool = True, model_only: bool = False) -> LoadedCheckpoint:

@@ -41,15 +41,10 @@ def model_card(manifest: CheckpointManifest, objective: Objective, verification:
     """
     plan = manifest.plan
     phase = plan.phase(manifest.phase)
-    shape = plan.model.shape
-    counts = parameter_count(shape, plan.model.vocab_size)
+    counts = parameter_count(plan.model.shape, plan.model.vocab_size)
     causal = objective.direction == "causal"
     task = "text-generation" if causal else "fill-mask"
     kind = "decoder" if causal else "encoder"
-    mask = "" if phase.mask_frac is None else f", mask rate {phase.mask_frac:g}"
-    sources = ", ".join(f"{source.name} ({source.kind})" for source in plan.sources) or "not named"
-    window = plan.model.window_tokens
-    reach = f"{window} tokens back" if causal else f"{window} tokens to each side"
     return f"""---
 library_name: transformers
 pipeline_tag: {task}
@@ -70,19 +65,7 @@ member of a pair. The pair's other members have the same shape, data, order and 
 {_NEXT_NOTE if objective.predicts == "masked_next" else ""}
 ## How it was trained
 
-| | |
-|---|---|
-| checkpoint | `{manifest.name}` (phase `{manifest.phase}`, step {manifest.phase_step} of {phase.steps}) |
-| content tokens read | {format_count(manifest.content_tokens)} |
-| objective | `{objective.name}`, {objective.direction}{mask} |
-| layers, width, inner width, heads | {shape.layers}, {shape.width}, {shape.inner}, {shape.heads} |
-| vocabulary | {plan.model.vocab_size} rows |
-| longest sequence | {phase.seq_len} tokens |
-| local layers see | {reach}, and the token itself |
-| optimiser | {plan.optimizer.name}, peak rate {plan.optimizer.lr:g}, weight decay {plan.optimizer.weight_decay:g} |
-| sources | {sources} |
-| seed | {plan.seed} |
-| plan digest | `{manifest.plan_digest}` |
+{_training_table(manifest, objective)}
 
 ## Proof
 
@@ -97,6 +80,29 @@ It is a base model: not instructed, not filtered for harm, and it repeats what i
 sequences of at most {phase.seq_len} tokens. It was trained with a dropout of {plan.model.attn_out_dropout:g} after the
 attention output, which this class cannot express; that matters for further training only.
 """
+
+
+def _training_table(manifest: CheckpointManifest, objective: Objective) -> str:
+    """Return how the member was trained as a Markdown table."""
+    plan = manifest.plan
+    phase, shape = plan.phase(manifest.phase), plan.model.shape
+    mask = "" if phase.mask_frac is None else f", mask rate {phase.mask_frac:g}"
+    sources = ", ".join(f"{source.name} ({source.kind})" for source in plan.sources) or "not named"
+    window = plan.model.window_tokens
+    reach = f"{window} tokens back" if objective.direction == "causal" else f"{window} tokens to each side"
+    return f"""| | |
+|---|---|
+| checkpoint | `{manifest.name}` (phase `{manifest.phase}`, step {manifest.phase_step} of {phase.steps}) |
+| content tokens read | {format_count(manifest.content_tokens)} |
+| objective | `{objective.name}`, {objective.direction}{mask} |
+| layers, width, inner width, heads | {shape.layers}, {shape.width}, {shape.inner}, {shape.heads} |
+| vocabulary | {plan.model.vocab_size} rows |
+| longest sequence | {phase.seq_len} tokens |
+| local layers see | {reach}, and the token itself |
+| optimiser | {plan.optimizer.name}, peak rate {plan.optimizer.lr:g}, weight decay {plan.optimizer.weight_decay:g} |
+| sources | {sources} |
+| seed | {plan.seed} |
+| plan digest | `{manifest.plan_digest}` |"""
 
 
 def article(word: str) -> str:
