@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny import write_tiny_study
 
 from seqpair.data.prepare import prepare
 from seqpair.recipe.load import load_recipe
@@ -58,8 +59,6 @@ def final_bits(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, request):
     """The tiny study, prepared, and both members trained in one go."""
-    from conftest import write_tiny_study
-
     study = write_tiny_study(tmp_path_factory.mktemp("resume"))
     recipe = load_recipe(str(study.recipe))
     prepare(recipe.data.sources, recipe.data.tokenizer, Path(recipe.data.stores))

@@ -235,7 +235,7 @@ def spoil_missing(tensors: dict, json: dict) -> None:
 
 
 def spoil_unknown(tensors: dict, json: dict) -> None:
-    tensors["m.tabel"] = torch.zeros(1)
+    tensors["m.tble"] = torch.zeros(1)
 
 
 def spoil_shape(tensors: dict, json: dict) -> None:
@@ -258,7 +258,7 @@ def spoil_settings(tensors: dict, json: dict) -> None:
     ("spoil", "message"),
     [
         (spoil_missing, "missing: m.table; unknown: none"),
-        (spoil_unknown, "missing: none; unknown: m.tabel"),
+        (spoil_unknown, "missing: none; unknown: m.tble"),
         (spoil_shape, r"v.table does not fit\n  seen: \(13, 8\)"),
         (spoil_dtype, "seen: .* torch.float32\n  allowed: .* torch.float64"),
         (spoil_format, "unknown format\n  seen: 99"),
