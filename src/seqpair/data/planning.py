@@ -27,4 +27,3 @@ def plan_member(recipe: Recipe, member: str) -> Plan:
     if found is None:
         return resolve_plan(recipe, member)
     return resolve_plan(recipe, member, found.stats, found.vocab_size)
-

@@ -64,9 +64,7 @@ class HeldOutProbe:
         """Choose and read the sequences."""
         self._phase, self._plan, self._tokenizer = phase, plan, tokenizer
         self._batches = {
-            part.source: self._read(seed, stores[part.source])
-            for part in phase.mixture
-            if part.source in stores
+            part.source: self._read(seed, stores[part.source]) for part in phase.mixture if part.source in stores
         }
         self._token_bytes = torch.from_numpy(tokenizer.token_bytes.astype("int64"))
 
