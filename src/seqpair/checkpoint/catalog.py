@@ -1,7 +1,8 @@
 """A run's checkpoints: listed, found, the newest good one, thinned by rule.
 
 Owns their order and which may go. Must not know how a checkpoint is written or read beyond its manifest
-and digests. Entry points: `scan`, `list_checkpoints`, `find_checkpoint`, `latest_valid`, `thin`.
+and digests, nor import torch. Entry points: `scan`, `list_checkpoints`, `find_checkpoint`, `latest_valid`,
+`superfluous`, `thin`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqpair.atomic import TEMPORARY_PREFIX, fsync_folder
-from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folder, checkpoint_folders, read_manifest
-from seqpair.checkpoint.store import verify_files
+from seqpair.checkpoint.files import verify_files
+from seqpair.checkpoint.manifest import (
+    SOUPS_FOLDER,
+    CheckpointManifest,
+    checkpoint_folder,
+    checkpoint_folders,
+    read_manifest,
+)
 from seqpair.errors import CheckpointError
 from seqpair.log import note
 from seqpair.recipe.plan import KeepRule, PhasePlan
@@ -46,7 +53,7 @@ def scan(run_folder: Path) -> Catalog:
     faults: list[CheckpointError] = []
     for path in checkpoint_folders(run_folder):
         try:
-            entries.append(CheckpointEntry(path, read_manifest(path)))
+            entries.append(_entry(path))
         except CheckpointError as error:
             faults.append(error)
     return Catalog(tuple(sorted(entries, key=lambda entry: entry.manifest.total_steps)), tuple(faults))
@@ -72,7 +79,20 @@ def find_checkpoint(run_folder: Path, name: str) -> CheckpointEntry:
         raise CheckpointError(
             f"the run {run_folder} has no checkpoint of this name", seen=name, allowed=names or "none was made yet"
         )
-    return CheckpointEntry(path, read_manifest(path))
+    return _entry(path)
+
+
+def _entry(path: Path) -> CheckpointEntry:
+    """Read one checkpoint's manifest; a soup that was put among the checkpoints is none."""
+    manifest = read_manifest(path)
+    if manifest.soup is not None:
+        raise CheckpointError(
+            f"a soup lies among the checkpoints: {path}",
+            seen=f"an average of {len(manifest.soup.parts)} checkpoints",
+            allowed="checkpoints made by training",
+            fix=f"move it to {path.parent.parent / SOUPS_FOLDER}",
+        )
+    return CheckpointEntry(path, manifest)
 
 
 def latest_valid(run_folder: Path) -> CheckpointEntry | None:
@@ -105,18 +125,24 @@ def thin(run_folder: Path, rule: KeepRule, phases: Sequence[PhasePlan]) -> list[
     Returns:
         The names of those that were removed.
     """
-    if rule.last is None:
-        return []
-    entries = list_checkpoints(run_folder)
-    kept = (
-        _phase_ends(entries, phases) | _at_multiples(entries, rule.every_tokens) | _newest(entries, max(1, rule.last))
-    )
-    removed = [entry for entry in entries if entry.path not in kept]
+    removed = superfluous(list_checkpoints(run_folder), rule, phases)
     for entry in removed:
         _remove(entry.path)
     if removed:
         note(f"removed checkpoints that the keep rule does not name: {', '.join(entry.name for entry in removed)}")
     return [entry.name for entry in removed]
+
+
+def superfluous(
+    entries: Sequence[CheckpointEntry], rule: KeepRule, phases: Sequence[PhasePlan]
+) -> list[CheckpointEntry]:
+    """Return what `thin` would remove of these checkpoints, oldest first; nothing is removed."""
+    if rule.last is None:
+        return []
+    kept = (
+        _phase_ends(entries, phases) | _at_multiples(entries, rule.every_tokens) | _newest(entries, max(1, rule.last))
+    )
+    return [entry for entry in entries if entry.path not in kept]
 
 
 def _phase_ends(entries: Sequence[CheckpointEntry], phases: Sequence[PhasePlan]) -> set[Path]:

@@ -2,6 +2,9 @@
 
 Owns the manifest's fields and its JSON form. Must not import torch. Entry points: `CheckpointFields`
 (what the caller knows), `CheckpointManifest` (plus what the store adds), `read_manifest`, `checkpoint_folders`.
+
+Format 1 may grow by optional fields, written only where they say something; a reader that does not know
+one refuses the manifest, and older manifests stay readable.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +22,7 @@ from seqpair.recipe.plan import Plan
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CHECKPOINTS_FOLDER = "checkpoints"
+SOUPS_FOLDER = "soups"
 _NAME = re.compile(r"^[a-z]+[0-9]+$")
 
 
@@ -28,6 +33,40 @@ class FileEntry(BaseModel):
 
     sha256: str
     bytes: int
+
+
+class SoupPart(BaseModel):
+    """One checkpoint of an average.
+
+    Attributes:
+        name: Its name, `step120`.
+        total_steps: Steps done in all phases.
+        content_tokens: Content tokens read, all phases together.
+        weight: Its share of the average; the parts' weights sum to 1.
+        model_sha256: SHA-256 of its `model.safetensors`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    total_steps: int
+    content_tokens: int
+    weight: float = Field(gt=0, le=1)
+    model_sha256: str
+
+
+class Soup(BaseModel):
+    """How an average of checkpoints was made.
+
+    Attributes:
+        weighting: `uniform` or `exponential:<ratio>`.
+        parts: The checkpoints, oldest first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weighting: str
+    parts: tuple[SoupPart, ...] = Field(min_length=1)
 
 
 class CheckpointFields(BaseModel):
@@ -47,6 +86,8 @@ class CheckpointFields(BaseModel):
         tokenizer_digest: The tokenizer's digest.
         store_digests: The training stores' digests by source.
         versions: What wrote it: seqpair, torch, python, ...
+        soup: Null, or how this average was made; phase, steps, tokens and positions are then those of its
+            newest part.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +105,7 @@ class CheckpointFields(BaseModel):
     tokenizer_digest: str
     store_digests: dict[str, str]
     versions: dict[str, str]
+    soup: Soup | None = None
 
     @property
     def checkpoint_name(self) -> str:
@@ -76,7 +118,7 @@ class CheckpointManifest(CheckpointFields):
 
     Attributes:
         format_version: Version of the layout of files and fields.
-        name: The folder's name, `step120`.
+        name: The folder's name, `step120`, or the name that a soup was given.
         files: Digest and size of every other file.
         created: When, in UTC, ISO 8601.
     """
@@ -85,6 +127,10 @@ class CheckpointManifest(CheckpointFields):
     name: str
     files: dict[str, FileEntry]
     created: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the manifest as JSON; `soup` is there only for a soup."""
+        return self.model_dump(mode="json", exclude={"soup"} if self.soup is None else None)
 
 
 def checkpoint_folder(run_folder: Path, name: str) -> Path:

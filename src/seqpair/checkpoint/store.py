@@ -2,7 +2,7 @@
 
 Owns the files of a checkpoint folder: `model.safetensors`, `optimizer.safetensors`, `rng.safetensors`
 (bytes), `state.json` and `manifest.json` with the SHA-256 and size of each. Nothing is pickled. Must not
-know what the tensors mean. Entry points: `save_checkpoint`, `load_checkpoint`, `verify_files`.
+know what the tensors mean. Entry points: `save_checkpoint`, `load_checkpoint`, `write_whole`.
 """
 
 from __future__ import annotations
@@ -25,27 +25,30 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from seqpair.atomic import TEMPORARY_PREFIX, replacing_folder, write_json
+from seqpair.checkpoint.files import (
+    MODEL_NAME,
+    OPTIMIZER_NAME,
+    RNG_NAME,
+    STATE_NAME,
+    file_entry,
+    file_names,
+    verify_files,
+)
 from seqpair.checkpoint.manifest import (
     CHECKPOINTS_FOLDER,
     FORMAT_VERSION,
     MANIFEST_NAME,
     CheckpointFields,
     CheckpointManifest,
-    FileEntry,
     checkpoint_folder,
     checkpoint_folders,
     damaged,
     read_manifest,
 )
 from seqpair.checkpoint.space import require_room_for_two
-from seqpair.digest import sha256_file
 from seqpair.errors import CheckpointError
 from seqpair.log import note
 
-MODEL_NAME = "model.safetensors"
-OPTIMIZER_NAME = "optimizer.safetensors"
-RNG_NAME = "rng.safetensors"
-STATE_NAME = "state.json"
 _OVERHEAD_BYTES = 1 << 18
 """Room for the headers, the state and the manifest beside the tensors."""
 
@@ -108,29 +111,53 @@ def save_checkpoint(
     remove_partial(run_folder)
     _set_aside_stale(run_folder, fields)
     require_room_for_two(run_folder, checkpoint_bytes(*parts.values()))
+    write_whole(final, fields, fields.checkpoint_name, parts, state)
+    return final
+
+
+def write_whole(
+    final: Path,
+    fields: CheckpointFields,
+    name: str,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any] | None,
+) -> CheckpointManifest:
+    """Write a folder of tensors with its manifest; it gets its name only after it read back as handed in.
+
+    Args:
+        final: The folder to make; it must not exist yet.
+        fields: What the manifest says.
+        name: The name in the manifest.
+        parts: The tensors of each file, by file name.
+        state: The JSON state, or `None` for a folder without one.
+
+    Raises:
+        CheckpointError: A file does not read back as what was written.
+        DiskFullError: The disk filled up; nothing of the folder remains.
+    """
     with replacing_folder(final) as folder:
         for file, tensors in parts.items():
             _write_tensors(folder / file, tensors)
-        write_json(folder / STATE_NAME, state)
-        files = {path.name: _file_entry(path) for path in sorted(folder.iterdir())}
+        if state is not None:
+            write_json(folder / STATE_NAME, state)
         manifest = CheckpointManifest(
             **dict(fields),
             format_version=FORMAT_VERSION,
-            name=fields.checkpoint_name,
-            files=files,
+            name=name,
+            files={path.name: file_entry(path) for path in sorted(folder.iterdir())},
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
-        write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
+        write_json(folder / MANIFEST_NAME, manifest.as_json())
         _require_reads_back(final, folder, manifest, parts, state)
-    return final
+    return manifest
 
 
 def _require_reads_back(
     final: Path,
     folder: Path,
     manifest: CheckpointManifest,
-    parts: dict[str, dict[str, Tensor]],
-    state: Mapping[str, Any],
+    parts: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any] | None,
 ) -> None:
     """Open the checkpoint that was just written to `folder` and compare it with what was handed in."""
     try:
@@ -153,11 +180,19 @@ def load_checkpoint(path: Path, *, verify: bool = True, model_only: bool = False
         model_only: Read the model's parameters and nothing else.
 
     Raises:
-        CheckpointError: There is none, or it is damaged; the message names the file and what to do.
+        CheckpointError: There is none, or it is damaged; the message names the file and what to do. Or all
+            of a soup was asked for, which holds a model and nothing else.
     """
     manifest = read_manifest(path)
-    wanted = (MODEL_NAME,) if model_only else (MODEL_NAME, OPTIMIZER_NAME, RNG_NAME, STATE_NAME)
-    verify_files(path, manifest, wanted, hashes=verify)
+    if manifest.soup is not None and not model_only:
+        raise CheckpointError(
+            f"{path} is an average of {len(manifest.soup.parts)} checkpoints, which no run can be resumed from",
+            seen="a soup: the model alone, without optimiser and counters",
+            allowed="a checkpoint made by training",
+            fix=f"resume from one of its parts ({', '.join(part.name for part in manifest.soup.parts)}), "
+            "or export and evaluate the soup",
+        )
+    verify_files(path, manifest, (MODEL_NAME,) if model_only else file_names(manifest), hashes=verify)
     model = _read_tensors(path, MODEL_NAME)
     if model_only:
         return LoadedCheckpoint(manifest, model, {}, {}, {})
@@ -166,35 +201,6 @@ def load_checkpoint(path: Path, *, verify: bool = True, model_only: bool = False
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise damaged(path, STATE_NAME, seen=error, expected="JSON") from error
     return LoadedCheckpoint(manifest, model, _read_tensors(path, OPTIMIZER_NAME), _read_tensors(path, RNG_NAME), state)
-
-
-def verify_files(
-    path: Path, manifest: CheckpointManifest, wanted: tuple[str, ...] | None = None, *, hashes: bool = True
-) -> None:
-    """Hold a checkpoint's files against its manifest.
-
-    Args:
-        path: The checkpoint's folder.
-        manifest: Its manifest.
-        wanted: The files to look at; by default all that belong to a checkpoint.
-        hashes: Compare SHA-256 too, not only sizes.
-
-    Raises:
-        CheckpointError: A file is missing, or differs in size or digest.
-    """
-    for file in wanted or (MODEL_NAME, OPTIMIZER_NAME, RNG_NAME, STATE_NAME):
-        entry = manifest.files.get(file)
-        if entry is None:
-            raise damaged(path, MANIFEST_NAME, seen=f"no entry for {file}", expected="one for every file")
-        try:
-            size_bytes = (path / file).stat().st_size
-            if size_bytes != entry.bytes:
-                raise damaged(path, file, seen=f"{size_bytes} bytes", expected=f"{entry.bytes} bytes")
-            digest = sha256_file(path / file) if hashes else entry.sha256
-        except OSError as error:
-            raise damaged(path, file, seen=error, expected=f"{entry.bytes} readable bytes") from error
-        if digest != entry.sha256:
-            raise damaged(path, file, seen=f"SHA-256 {digest}", expected=f"SHA-256 {entry.sha256}")
 
 
 def checkpoint_bytes(*parts: Mapping[str, Tensor]) -> int:
@@ -288,18 +294,17 @@ def _read_tensors(path: Path, file: str) -> dict[str, Tensor]:
         raise damaged(path, file, seen=error, expected="a safetensors file") from error
 
 
-def _file_entry(path: Path) -> FileEntry:
-    return FileEntry(sha256=sha256_file(path), bytes=path.stat().st_size)
-
-
 def _reopen(
-    folder: Path, manifest: CheckpointManifest, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+    folder: Path,
+    manifest: CheckpointManifest,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any] | None,
 ) -> None:
     """Read back all that was written and compare it, bit by bit, with what was handed in."""
     if read_manifest(folder) != manifest:
         raise damaged(folder, MANIFEST_NAME, seen="another content", expected="what was written")
     verify_files(folder, manifest)
-    if json.loads((folder / STATE_NAME).read_text(encoding="utf-8")) != state:
+    if state is not None and json.loads((folder / STATE_NAME).read_text(encoding="utf-8")) != state:
         raise damaged(folder, STATE_NAME, seen="another content", expected="what was handed in")
     for file, tensors in parts.items():
         written = _read_tensors(folder, file)
