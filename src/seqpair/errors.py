@@ -72,5 +72,9 @@ class ExportError(SeqpairError):
     exit_code = 6
 
 
+class HubFolderError(SeqpairError):
+    """A Hugging Face folder that cannot be a starting point: what it computes cannot be expressed here, or differs."""
+
+
 class EvaluationError(SeqpairError):
     """An evaluation that cannot be run on what was given."""

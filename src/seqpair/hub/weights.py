@@ -13,9 +13,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from seqpair.errors import ExportError
+from seqpair.errors import ExportError, HubFolderError, SeqpairError
 from seqpair.recipe.objectives import Direction
 
+_SHOWN_NAMES = 6
 _FUSED = "attention.wqkv.weight"
 _SPLIT = ("attn.q_proj.weight", "attn.k_proj.weight", "attn.v_proj.weight")
 
@@ -48,13 +49,19 @@ def _name_map(layers: int, direction: Direction) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def _require_names(kind: str, seen: set[str], wanted: set[str]) -> None:
+def _require_names(seen: set[str], wanted: set[str], fault: type[SeqpairError], fix: str) -> None:
     if seen != wanted:
-        raise ExportError(
-            f"the {kind} do not have the parameters that the model's shape calls for",
-            seen=f"missing {sorted(wanted - seen)}, unknown {sorted(seen - wanted)}",
-            fix="use a checkpoint whose manifest belongs to its weights",
+        raise fault(
+            "the weights do not have the parameters that the model's shape calls for",
+            seen=f"missing {_few(wanted - seen)}, unknown {_few(seen - wanted)}",
+            fix=fix,
         )
+
+
+def _few(names: set[str]) -> str:
+    """Return the first names as a list, and how many more there are."""
+    shown = sorted(names)[:_SHOWN_NAMES]
+    return f"{shown}" + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
 def to_hub(state: Mapping[str, Tensor], layers: int, direction: Direction) -> dict[str, Tensor]:
@@ -69,7 +76,8 @@ def to_hub(state: Mapping[str, Tensor], layers: int, direction: Direction) -> di
         ExportError: A parameter is missing or unknown.
     """
     names = _name_map(layers, direction)
-    _require_names("weights", set(state), set(names))
+    fix = "use a checkpoint whose manifest belongs to its weights"
+    _require_names(set(state), set(names), ExportError, fix)
     tensors: dict[str, Tensor] = {}
     for ours, theirs in names.items():
         values = state[ours].detach().to(device="cpu", dtype=torch.float32)
@@ -84,12 +92,12 @@ def from_hub(tensors: Mapping[str, Tensor], layers: int, direction: Direction) -
     A `decoder.weight` that equals the token table is accepted and dropped.
 
     Raises:
-        ExportError: A parameter is missing or unknown, or the output matrix is not the token table.
+        HubFolderError: A parameter is missing or unknown, or the output matrix is not the token table.
     """
     table = tensors.get("model.embeddings.tok_embeddings.weight")
     output = tensors.get("decoder.weight")
     if output is not None and (table is None or not torch.equal(output, table)):
-        raise ExportError(
+        raise HubFolderError(
             "the model's output matrix is not its token table",
             seen="a decoder.weight that differs from tok_embeddings.weight",
             allowed="tied weights only",
@@ -97,5 +105,6 @@ def from_hub(tensors: Mapping[str, Tensor], layers: int, direction: Direction) -
         )
     names = _name_map(layers, direction)
     wanted = {name for theirs in names.values() for name in theirs}
-    _require_names("tensors", set(tensors) - {"decoder.weight"}, wanted)
+    fix = "use a folder of the class with its language-model head, whose config.json belongs to its weights"
+    _require_names(set(tensors) - {"decoder.weight"}, wanted, HubFolderError, fix)
     return {ours: torch.cat([tensors[name] for name in theirs]) for ours, theirs in names.items()}

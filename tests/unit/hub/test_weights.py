@@ -6,7 +6,7 @@ import pytest
 import torch
 from checkpointed_run import plan_for, random_state
 
-from seqpair.errors import ExportError
+from seqpair.errors import ExportError, HubFolderError
 from seqpair.hub.weights import from_hub, to_hub
 
 
@@ -41,7 +41,7 @@ def test_an_untied_output_matrix_is_refused():
     tensors = to_hub(random_state(plan_for("clm", 64)), 4, "causal")
     table = tensors["model.embeddings.tok_embeddings.weight"]
     assert from_hub({**tensors, "decoder.weight": table}, 4, "causal")
-    with pytest.raises(ExportError, match="output matrix is not its token table"):
+    with pytest.raises(HubFolderError, match="output matrix is not its token table"):
         from_hub({**tensors, "decoder.weight": table + 1}, 4, "causal")
 
 
@@ -50,6 +50,13 @@ def test_a_missing_and_an_unknown_name_are_named():
     state["surplus"] = state.pop("head.dense.weight")
     with pytest.raises(ExportError, match=r"(?s)missing \['head.dense.weight'\], unknown \['surplus'\]"):
         to_hub(state, 4, "causal")
+
+
+def test_a_folder_without_its_head_names_what_is_missing():
+    tensors = to_hub(random_state(plan_for("clm", 64)), 4, "causal")
+    headless = {name: values for name, values in tensors.items() if not name.startswith("lm_head")}
+    with pytest.raises(HubFolderError, match=r"(?s)missing \['lm_head.dense.weight', .*its language-model head"):
+        from_hub(headless, 4, "causal")
 
 
 def test_the_projection_is_split_in_the_order_query_key_value():

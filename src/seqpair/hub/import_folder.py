@@ -1,0 +1,234 @@
+"""A Hugging Face folder as a member's starting point: its plan, weights and tokenizer in our form.
+
+Owns reading the folder's files, and the comparison with a recipe's plan. Must not load the model through
+transformers: `import_check` does, and holds it against what is read here. Entry points:
+`read_hub_folder`, `ImportedModel`, `require_fits`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from seqpair.data.tokenizer import Tokenizer, load_tokenizer
+from seqpair.digest import sha256_file, sha256_json
+from seqpair.errors import HubFolderError
+from seqpair.hub.folder_config import CONFIG_NAME, FolderConfig, Predicts, read_folder_config
+from seqpair.hub.weights import from_hub
+from seqpair.nn.model import LanguageModel
+from seqpair.nn.rope import RopeBases
+from seqpair.recipe.objectives import Direction
+from seqpair.recipe.plan import ModelPlan, Plan
+
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+_USUAL_PADDING = 64
+_REBASING_TAG = "ext"
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """A model read from a Hugging Face folder.
+
+    Attributes:
+        folder: Where it was read.
+        hub_class: Its Hugging Face class.
+        model_plan: Its shape, vocabulary, window and constants.
+        rope: The RoPE bases of its global and local layers.
+        direction: The attention direction of its class.
+        predicts: Which output predicts which token: `next`, `masked` or `masked_next`.
+        seq_len: The longest row its configuration names, in tokens with specials.
+        model: Its parameters in our names, fp32, on the CPU.
+        tokenizer: Its tokenizer, padded to the rows of the token table.
+        digest: SHA-256 over the configuration, the weights' and the tokenizer's files.
+        notes: What differs from training here and changes nothing now, such as dropouts.
+    """
+
+    folder: Path
+    hub_class: str
+    model_plan: ModelPlan
+    rope: RopeBases
+    direction: Direction
+    predicts: Predicts
+    seq_len: int
+    model: dict[str, Tensor]
+    tokenizer: Tokenizer
+    digest: str
+    notes: tuple[str, ...]
+
+
+def read_hub_folder(folder: Path) -> ImportedModel:
+    """Read a folder of ModernBertForMaskedLM or ModernBertDecoderForCausalLM.
+
+    Args:
+        folder: An export of ours, or a downloaded model: `config.json`, the weights as safetensors (one
+            file, or several with their index) and `tokenizer.json`.
+
+    Raises:
+        HubFolderError: A file is missing or damaged, or the model cannot be expressed here.
+        DataError: The tokenizer is none that seqpair can use.
+    """
+    config = read_folder_config(folder)
+    plan = config.model_plan()
+    files = _weight_files(folder)
+    tensors = _read_tensors(files)
+    if not config.tie_word_embeddings and "decoder.weight" not in tensors:
+        raise HubFolderError(
+            "the folder's output matrix is missing",
+            seen="tie_word_embeddings false, and no decoder.weight",
+            allowed="tied weights",
+            fix="use a model with tie_word_embeddings",
+        )
+    notes = [*config.notes(), *_precision_note(tensors)]
+    state = {name: values.float() for name, values in from_hub(tensors, plan.shape.layers, config.direction).items()}
+    _require_usable(state, plan)
+    tokenizer = _tokenizer_of(folder, config)
+    named = [folder / CONFIG_NAME, *files, folder / "tokenizer.json"]
+    return ImportedModel(
+        folder=folder,
+        hub_class=config.hub_class,
+        model_plan=plan,
+        rope=config.rope(),
+        direction=config.direction,
+        predicts=config.predicts,
+        seq_len=config.max_position_embeddings,
+        model=state,
+        tokenizer=tokenizer,
+        digest=sha256_json({path.name: sha256_file(path) for path in named}),
+        notes=tuple(notes),
+    )
+
+
+def require_fits(plan: Plan, imported: ImportedModel, tokenizer: Tokenizer) -> None:
+    """Check that a member's plan trains the very model that a folder holds.
+
+    The shape, the vocabulary, the window, the pattern of global layers, the norms' epsilon, the tokenizer
+    and the RoPE bases must agree. A first phase with the tag `ext` may change the bases: that is what
+    context extension does.
+
+    Args:
+        plan: The member's plan.
+        imported: What was read from the folder.
+        tokenizer: The tokenizer that the study's stores were made with.
+
+    Raises:
+        HubFolderError: Something differs; the message lists everything that does.
+    """
+    phase, theirs = plan.phases[0], imported.model_plan
+    pairs: dict[str, tuple[object, object]] = {
+        **{f"size.{name}": (getattr(plan.model.shape, name), value) for name, value in theirs.shape},
+        "vocabulary rows": (plan.model.vocab_size, theirs.vocab_size),
+        "model.window_tokens": (plan.model.window_tokens, theirs.window_tokens),
+        "model.global_every": (plan.model.global_every, theirs.global_every),
+        "model.norm_eps": (plan.model.norm_eps, theirs.norm_eps),
+        "tokenizer digest": (tokenizer.digest[:16], imported.tokenizer.digest[:16]),
+    }
+    if phase.tag != _REBASING_TAG:
+        pairs["rope_global_theta"] = (phase.rope_global_theta, imported.rope.global_theta)
+        pairs["rope_local_theta"] = (phase.rope_local_theta, imported.rope.local_theta)
+    wrong = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if not wrong:
+        return
+    raise HubFolderError(
+        f"the recipe's member {plan.member!r} is not the model in {imported.folder}",
+        seen="; ".join(f"{name} {_shown(ours)}" for name, (ours, _) in wrong.items()),
+        allowed="; ".join(f"{name} {_shown(value)}" for name, (_, value) in wrong.items()),
+        fix=_advice(wrong, imported, phase.name),
+    )
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _advice(wrong: Iterable[str], imported: ImportedModel, phase: str) -> str:
+    """Return which keys of the recipe to change."""
+    shape = imported.model_plan.shape
+    keys = [name for name in wrong if name.startswith("model.")]
+    if any(name.startswith("size.") for name in wrong):
+        values = ", ".join(f"{name}: {value}" for name, value in shape)
+        keys.append(f"size (to {{{values}}})")
+    if {"vocabulary rows", "tokenizer digest"} & set(wrong):
+        padding = imported.tokenizer.pad_vocab_to
+        keys.append(f"data.tokenizer (to {{path: {imported.folder}, pad_vocab_to: {padding}}})")
+    keys += [f"{name} of phase {phase!r}" for name in wrong if name.startswith("rope_")]
+    return "set in the recipe: " + ", ".join(keys)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the folder's weights: one file, or the shards that the index names."""
+    single, index = folder / WEIGHTS_NAME, folder / INDEX_NAME
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        raise HubFolderError(
+            "the folder holds no weights that can be read",
+            seen=f"neither {WEIGHTS_NAME} nor {INDEX_NAME} in {folder}",
+            allowed="weights as safetensors; pickled weights (pytorch_model.bin) are never opened",
+            fix="download the safetensors files, or write them with save_pretrained",
+        )
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise HubFolderError(f"{index} cannot be read", seen=repr(error), fix="download it again") from error
+    missing = sorted(name for name in names if Path(name).name != name or not (folder / name).is_file())
+    if missing:
+        raise HubFolderError(
+            "the folder lacks some of its weights", seen=f"no {', '.join(missing)}", fix="download all files again"
+        )
+    return [folder / name for name in sorted(names)]
+
+
+def _read_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            tensors |= load_file(path)
+        except SafetensorError as error:
+            raise HubFolderError(f"{path} is damaged", seen=error, fix="download or write it again") from error
+    return tensors
+
+
+def _precision_note(tensors: Mapping[str, Tensor]) -> list[str]:
+    kinds = sorted({str(values.dtype).removeprefix("torch.") for values in tensors.values()} - {"float32"})
+    return [f"the weights are stored as {', '.join(kinds)} and taken as float32"] if kinds else []
+
+
+def _require_usable(state: Mapping[str, Tensor], plan: ModelPlan) -> None:
+    """Check every parameter's shape against the plan, and that it is finite."""
+    with torch.device("meta"):
+        wanted = {name: tuple(values.shape) for name, values in LanguageModel(plan).state_dict().items()}
+    shapes = {name: tuple(values.shape) for name, values in state.items()}
+    other = [f"{name} {shapes[name]} for {shape}" for name, shape in wanted.items() if shapes[name] != shape]
+    if other:
+        raise HubFolderError(
+            "the folder's weights do not have the shapes that its config.json states",
+            seen="; ".join(other[:4]),
+            fix="use a folder whose files belong together",
+        )
+    broken = sorted(name for name, values in state.items() if not bool(torch.isfinite(values).all()))
+    if broken:
+        raise HubFolderError("the folder's weights are not finite", seen=broken[:4], fix="use another model")
+
+
+def _tokenizer_of(folder: Path, config: FolderConfig) -> Tokenizer:
+    """Load the folder's tokenizer, padded so that it has a row for every row of the token table."""
+    tokenizer = load_tokenizer(folder, _USUAL_PADDING)
+    if tokenizer.vocab_size == config.vocab_size:
+        return tokenizer
+    if tokenizer.entries > config.vocab_size:
+        raise HubFolderError(
+            "the folder's tokenizer has more entries than the model has rows",
+            seen=f"{tokenizer.entries} entries, vocab_size {config.vocab_size}",
+            fix="use a folder whose files belong together",
+        )
+    multiples = (m for m in range(1, config.vocab_size + 1) if config.vocab_size % m == 0)
+    padding = next(m for m in multiples if -(-tokenizer.entries // m) * m == config.vocab_size)
+    return load_tokenizer(folder, padding)
