@@ -81,7 +81,7 @@ def plan_for(objective: str, vocab_size: int, *, window_tokens: int = 8, seq_len
         member="encoder" if row.direction == "bidirectional" else "decoder",
         size="test",
         seed=7,
-        start_from=None,
+        start=None,
         model=model,
         optimizer=OptimizerPlan(lr=1e-3, weight_decay=1e-4),
         phases=(phase,),

@@ -17,7 +17,7 @@ class Objective(BaseModel):
     """What one objective fixes.
 
     Attributes:
-        name: `clm`, `mlm` or `mntp`.
+        name: `clm`, `mlm`, `mntp` or `hybrid`.
         direction: The attention direction.
         corrupts: Whether tokens are corrupted by the phase's mask rate.
         predicts: `next` (output t predicts token t + 1, every t), `masked` (output t predicts token t
@@ -26,6 +26,9 @@ class Objective(BaseModel):
         hub_class: The Hugging Face class that computes this direction.
         template: The special tokens around one text in the exported tokenizer.
         padding_side: The exported tokenizer's padding side.
+        parts: For an objective whose steps mix two others, their names: that of the causal share of the
+            sequences, then that of the rest. The other columns are then those of the rest.
+        also_exports: The second objective whose class and template such a member is exported with too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +41,8 @@ class Objective(BaseModel):
     hub_class: str
     template: str
     padding_side: Literal["left", "right"]
+    parts: tuple[str, str] | None = None
+    also_exports: str | None = None
 
 
 _ENCODER = {
@@ -62,6 +67,7 @@ OBJECTIVES: dict[str, Objective] = {
     ),
     "mlm": Objective(name="mlm", predicts="masked", **_ENCODER),
     "mntp": Objective(name="mntp", predicts="masked_next", **_ENCODER),
+    "hybrid": Objective(name="hybrid", predicts="masked_next", parts=("clm", "mntp"), also_exports="clm", **_ENCODER),
 }
 
 DECLARED_DIFFERENCES: dict[str, str] = {

@@ -75,10 +75,17 @@ class BatchStage(_Frozen):
 
 
 class ObjectiveSpan(_Frozen):
-    """An objective from `first_step` of the phase on."""
+    """An objective from `first_step` of the phase on.
+
+    Attributes:
+        first_step: The first step of the phase that trains it.
+        objective: Its name in the objectives table.
+        causal_frac: For `hybrid`, the share of each step's sequences that is causal; else null.
+    """
 
     first_step: int
     objective: str
+    causal_frac: float | None = None
 
 
 class PhasePlan(_Frozen):
@@ -146,18 +153,22 @@ class PhasePlan(_Frozen):
 
     def objective_of(self, step: int) -> Objective:
         """Return the objective that a step trains."""
-        span = max((s for s in self.objectives if s.first_step <= step), key=lambda s: s.first_step)
-        return OBJECTIVES[span.objective]
+        return OBJECTIVES[self.span_of(step).objective]
+
+    def span_of(self, step: int) -> ObjectiveSpan:
+        """Return the span of objectives that a step lies in."""
+        return max((span for span in self.objectives if span.first_step <= step), key=lambda span: span.first_step)
 
 
 class KeepRule(_Frozen):
     """Which checkpoints stay: the newest `last`, the first at or after each multiple of `every_tokens`, phase ends.
 
-    Without `last` all of them stay.
+    Without `last` all of them stay. `names` are those that other members start from: they stay in any case.
     """
 
     last: int | None = None
     every_tokens: int | None = None
+    names: tuple[str, ...] = ()
 
 
 class HeldOutPlan(_Frozen):
@@ -188,7 +199,10 @@ class RuntimePlan(_Frozen):
 
 
 class DerivedPlan(_Frozen):
-    """What follows from the last objective; shown so that `diff` can hold it against the table."""
+    """What follows from the last objective; shown so that `diff` can hold it against the table.
+
+    `also_exports` names a second objective that the member is exported for too (`hybrid`: `clm`).
+    """
 
     direction: str
     predicts: str
@@ -196,6 +210,34 @@ class DerivedPlan(_Frozen):
     hub_class: str
     template: str
     padding_side: str
+    also_exports: str | None = None
+
+
+class Start(_Frozen):
+    """Where a member's weights come from, if not from the initialisation.
+
+    Attributes:
+        kind: `member` (a checkpoint of this study) or `folder` (a Hugging Face folder).
+        member: The member started from; null for a folder.
+        checkpoint: The checkpoint's name, such as `ext12`; null for the member's last one.
+        path: The folder; null for a member.
+        optimizer: `fresh`, or `carried` on from the checkpoint: moments and their step counts.
+        plan_digest: The digest of that member's plan, so that a plan says what it rests on; empty for a folder.
+    """
+
+    kind: Literal["member", "folder"]
+    member: str | None = None
+    checkpoint: str | None = None
+    path: str | None = None
+    optimizer: Literal["fresh", "carried"] = "fresh"
+    plan_digest: str = ""
+
+    @property
+    def place(self) -> str:
+        """Return the place in words: `decoder@ext12`, `decoder`'s last checkpoint, or the folder."""
+        if self.kind == "folder":
+            return str(self.path)
+        return f"{self.member}@{self.checkpoint}" if self.checkpoint else f"{self.member}'s last checkpoint"
 
 
 class StoreRef(_Frozen):
@@ -215,7 +257,7 @@ class Plan(_Frozen):
         member: The member's name.
         size: The size label.
         seed: The one seed: order, corruption and initialisation are keyed by it and a purpose.
-        start_from: The checkpoint this member starts from, or null for scratch.
+        start: What this member starts from, or null for scratch.
         model, optimizer, phases, held_out, keep, runtime: The parts.
         sources, tokenizer, stores: The data.
         derived: What follows from the objective.
@@ -229,7 +271,7 @@ class Plan(_Frozen):
     member: str
     size: str
     seed: int
-    start_from: str | None
+    start: Start | None
     model: ModelPlan
     optimizer: OptimizerPlan
     phases: tuple[PhasePlan, ...]

@@ -64,7 +64,7 @@ def resolve_plan(
         member=member,
         size=recipe.size_label,
         seed=recipe.seed,
-        start_from=None,
+        start=None,
         model=ModelPlan(
             shape=recipe.shape,
             vocab_size=vocab_size if vocab_size is not None else expected_vocab_size(recipe.data.tokenizer),

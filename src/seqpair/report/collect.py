@@ -272,7 +272,7 @@ def _read_json(path: Path, missing: list[str]) -> dict[str, Any] | None:
 
 def _order(study: Study) -> dict[str, LedgerComparison]:
     """Hold every from-scratch member's ledger against the first one's."""
-    fresh = [member for member in study.members if member.plan is None or member.plan.start_from is None]
+    fresh = [member for member in study.members if member.plan is None or member.plan.start is None]
     ledgers = {member.name: Ledger(member.folder / "ledger.jsonl") for member in fresh}
     for name, ledger in ledgers.items():
         if not ledger.path.exists():

@@ -114,7 +114,7 @@ def member_facts(member: MemberRun) -> list[Fact]:
         objectives = " then ".join(dict.fromkeys(span.objective for p in member.plan.phases for span in p.objectives))
         rate = f", {100 * last.mask_frac:g} % of the tokens chosen" if last.mask_frac is not None else ""
         facts.append(Fact("Objective", f"{objectives} ({member.plan.derived.direction}{rate})"))
-        facts.append(Fact("Started from", member.plan.start_from or "scratch"))
+        facts.append(Fact("Started from", member.plan.start.place if member.plan.start else "scratch"))
     if member.train:
         tokens, seconds = member.train[-1].tokens, sum(point.seconds for point in member.train)
         facts.append(Fact("Read", f"{format_count(tokens)} content tokens in {len(member.train):,} steps"))

@@ -58,7 +58,7 @@ def tiny_plan() -> Plan:
         member="decoder",
         size="test",
         seed=1,
-        start_from=None,
+        start=None,
         model=ModelPlan(shape=SIZES["test"], vocab_size=64),
         optimizer=OptimizerPlan(lr=1e-3, weight_decay=0.1),
         phases=tuple(phase(name, tag) for name, tag in PHASES.items()),
