@@ -1,7 +1,8 @@
 """Writing files so that a reader sees the old content or the new one, never a part.
 
 Owns the temporary name, fsync and rename, and turns a full disk into `DiskFullError`. Must not know
-what is written. Entry points: `write_bytes`, `write_text`, `write_json`, `replacing_folder`, `disk_full`.
+what is written. Entry points: `write_bytes`, `write_text`, `write_json`, `replacing_file`, `replacing_folder`,
+`disk_full`.
 """
 
 from __future__ import annotations
@@ -44,23 +45,34 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def replacing_file(final: Path) -> Iterator[Path]:
+    """Yield a temporary path that takes the place of `final` if the block ends well, else disappears.
+
+    Raises:
+        DiskFullError: The disk is full; the earlier file, if any, is untouched.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{final.name}")
+    try:
+        with disk_full(final):
+            yield temporary
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+        temporary.replace(final)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(final.parent)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all.
 
     Raises:
         DiskFullError: The disk is full; the earlier file, if any, is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
-    try:
-        with disk_full(path), temporary.open("wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_folder(path.parent)
+    with replacing_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,8 +1,8 @@
 """A run's checkpoints: listed, found, the newest good one, thinned by rule.
 
 Owns their order and which may go. Must not know how a checkpoint is written or read beyond its manifest
-and digests, nor import torch. Entry points: `scan`, `list_checkpoints`, `find_checkpoint`, `latest_valid`,
-`superfluous`, `thin`.
+and digests, nor import torch. Entry points: `scan`, `scan_soups`, `list_checkpoints`, `find_checkpoint`,
+`latest_valid`, `superfluous`, `thin`.
 """
 
 from __future__ import annotations
@@ -57,6 +57,20 @@ def scan(run_folder: Path) -> Catalog:
         except CheckpointError as error:
             faults.append(error)
     return Catalog(tuple(sorted(entries, key=lambda entry: entry.manifest.total_steps)), tuple(faults))
+
+
+def scan_soups(run_folder: Path) -> Catalog:
+    """Read the manifests of a run's averages, `<run>/soups/*`, by name; their files are not verified."""
+    entries: list[CheckpointEntry] = []
+    faults: list[CheckpointError] = []
+    folder = run_folder / SOUPS_FOLDER
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.is_dir() and not path.name.startswith(TEMPORARY_PREFIX):
+            try:
+                entries.append(CheckpointEntry(path, read_manifest(path)))
+            except CheckpointError as error:
+                faults.append(error)
+    return Catalog(tuple(entries), tuple(faults))
 
 
 def list_checkpoints(run_folder: Path) -> list[CheckpointEntry]:

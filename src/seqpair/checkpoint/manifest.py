@@ -138,6 +138,11 @@ def checkpoint_folder(run_folder: Path, name: str) -> Path:
     return run_folder / CHECKPOINTS_FOLDER / name
 
 
+def soup_folder(run_folder: Path, name: str) -> Path:
+    """Return where a run keeps the average of this name; `latest_valid` does not look there."""
+    return run_folder / SOUPS_FOLDER / name
+
+
 def checkpoint_folders(run_folder: Path) -> list[Path]:
     """Return the folders of a run that have a checkpoint's name, unread; partial and set-aside ones have not."""
     folder = run_folder / CHECKPOINTS_FOLDER
