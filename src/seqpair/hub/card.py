@@ -25,29 +25,52 @@ model = AutoModelForCausalLM.from_pretrained("PATH")
 batch = tokenizer(["Return the length of"], return_tensors="pt", padding=True)
 print(tokenizer.batch_decode(model.generate(**batch, max_new_tokens=40), skip_special_tokens=True))"""
 
+_MASKED_NEXT = """import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = AutoModelForMaskedLM.from_pretrained("PATH")
+batch = tokenizer("Return the length of the [MASK].", return_tensors="pt")
+mask = int((batch["input_ids"][0] == tokenizer.mask_token_id).nonzero()[0])
+with torch.no_grad():
+    logits = model(**batch).logits[0, mask - 1]  # one position to the left of the mask
+print(tokenizer.batch_decode(logits.topk(5).indices[:, None]))"""
+
 _NEXT_NOTE = """
-This model was trained to predict a masked token at the position *before* it. Read the logits there; a fill-mask
-pipeline reads the mask's own position and gives wrong answers.
+## Predictions sit one position to the left
+
+This model was trained to predict a masked token at the position *before* it (masked next-token prediction), as a
+decoder does: the logits at position i - 1 are for the token at position i. Read them there, as above. The stock
+`fill-mask` pipeline reads the mask's own position, which is the wrong one for this model: its answers are those for
+the token after the mask. `config.json` says so too (`seqpair_predicts: "masked_next"`), and `seqpair fill` and
+seqpair's evaluations read the right position. Embeddings and fine-tuning heads are not concerned.
 """
 
+_PIPELINE_TAGS = {"next": "text-generation", "masked": "fill-mask", "masked_next": "feature-extraction"}
+"""A tag for each kind of prediction; the Hub's fill-mask widget would read `masked_next` at the wrong position."""
 
-def model_card(manifest: CheckpointManifest, objective: Objective, verification: Verification) -> str:
+_LOADING = {"next": _CAUSAL, "masked": _MASKED, "masked_next": _MASKED_NEXT}
+
+
+def model_card(
+    manifest: CheckpointManifest, objective: Objective, trained: Objective, verification: Verification
+) -> str:
     """Return the model card of an export as Markdown.
 
     Args:
         manifest: The checkpoint's manifest.
-        objective: The objective it was last trained with.
+        objective: The objective it is exported for.
+        trained: The objective it was last trained with: the same, or one that mixes it with another.
         verification: The proof.
     """
     plan = manifest.plan
     phase = plan.phase(manifest.phase)
     counts = parameter_count(plan.model.shape, plan.model.vocab_size)
     causal = objective.direction == "causal"
-    task = "text-generation" if causal else "fill-mask"
     kind = "decoder" if causal else "encoder"
     return f"""---
 library_name: transformers
-pipeline_tag: {task}
+pipeline_tag: {_PIPELINE_TAGS[objective.predicts]}
 tags: [seqpair, modernbert]
 ---
 
@@ -60,12 +83,12 @@ member of a pair. The pair's other members have the same shape, data, order and 
 ## Loading
 
 ```python
-{(_CAUSAL if causal else _MASKED)}
+{_LOADING[objective.predicts]}
 ```
 {_NEXT_NOTE if objective.predicts == "masked_next" else ""}
 ## How it was trained
 
-{_training_table(manifest, objective)}
+{_training_table(manifest, objective, trained)}
 
 ## Proof
 
@@ -82,11 +105,12 @@ attention output, which this class cannot express; that matters for further trai
 """
 
 
-def _training_table(manifest: CheckpointManifest, objective: Objective) -> str:
+def _training_table(manifest: CheckpointManifest, objective: Objective, trained: Objective) -> str:
     """Return how the member was trained as a Markdown table."""
     plan = manifest.plan
     phase, shape = plan.phase(manifest.phase), plan.model.shape
-    mask = "" if phase.mask_frac is None else f", mask rate {phase.mask_frac:g}"
+    mask = f", mask rate {phase.mask_frac:g}" if objective.corrupts and phase.mask_frac is not None else ""
+    part = "" if trained == objective else f", its part in `{trained.name}`"
     sources = ", ".join(f"{source.name} ({source.kind})" for source in plan.sources) or "not named"
     window = plan.model.window_tokens
     reach = f"{window} tokens back" if objective.direction == "causal" else f"{window} tokens to each side"
@@ -94,7 +118,7 @@ def _training_table(manifest: CheckpointManifest, objective: Objective) -> str:
 |---|---|
 | checkpoint | `{manifest.name}` (phase `{manifest.phase}`, step {manifest.phase_step} of {phase.steps}) |
 | content tokens read | {format_count(manifest.content_tokens)} |
-| objective | `{objective.name}`, {objective.direction}{mask} |
+| objective | `{objective.name}`, {objective.direction}{mask}{part} |
 | layers, width, inner width, heads | {shape.layers}, {shape.width}, {shape.inner}, {shape.heads} |
 | vocabulary | {plan.model.vocab_size} rows |
 | longest sequence | {phase.seq_len} tokens |

@@ -10,23 +10,32 @@ differently (measured with transformers 5.23 and 4.57, docs/export.md):
 
     encoder: |i - j| <= local_attention // 2          so local_attention = 2 w
     decoder: i - local_attention // 2 < j <= i        so local_attention = 2 (w + 1)
+
+The predicted token. A bidirectional model that predicts a masked token one position before it (`mntp`) is
+of the same class as one that predicts it in place, and nothing in Hugging Face's keys tells them apart:
+`seqpair_predicts: masked_next` does, and its absence means what the class implies.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from seqpair.data.tokenizer import SpecialIds
 from seqpair.errors import ExportError
 from seqpair.recipe.objectives import Direction
 from seqpair.recipe.plan import ModelPlan
 
+Predicts = Literal["next", "masked", "masked_next"]
+
 HUB_CLASSES: dict[str, tuple[str, str]] = {
     "bidirectional": ("ModernBertForMaskedLM", "modernbert"),
     "causal": ("ModernBertDecoderForCausalLM", "modernbert-decoder"),
 }
 """For each attention direction, the class that computes it and its `model_type`."""
+
+PREDICTS_KEY = "seqpair_predicts"
+"""The key of `config.json` that says where predictions stand, written where the class does not imply it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class ModelFacts:
         seq_len: The longest sequence it was trained on, specials included.
         rope_global_theta, rope_local_theta: The RoPE bases of its last phase.
         specials: Its special ids.
+        predicts: Which output predicts which token, as in the objectives table.
     """
 
     model: ModelPlan
@@ -47,6 +57,7 @@ class ModelFacts:
     rope_global_theta: float
     rope_local_theta: float
     specials: SpecialIds
+    predicts: Predicts
 
 
 def local_attention(window_tokens: int, direction: Direction) -> int:
@@ -119,6 +130,8 @@ def hub_config(facts: ModelFacts, transformers_version: str) -> dict[str, Any]:
         "dtype": "float32",
         "transformers_version": transformers_version,
     }
+    if facts.predicts == "masked_next":
+        config[PREDICTS_KEY] = facts.predicts
     if facts.direction == "bidirectional":
         config["classifier_pooling"] = "cls"
     else:

@@ -1,7 +1,8 @@
 """Exports: a checkpoint becomes a folder that the Hugging Face classes load, or nothing is written.
 
 Owns the sequence build, prove, rename. Must not know how weights or configurations are spelt
-(`weights`, `config`, `tokenizer_files`). Entry points: `export_checkpoint`, `read_export_record`.
+(`weights`, `config`, `tokenizer_files`). Entry points: `export_checkpoint`, `read_export_record`,
+`export_choices`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from seqpair.hub.tokenizer_files import write_tokenizer
 from seqpair.hub.verify import MOST_CHECKED_TOKENS, Verification, check_texts, verify_export
 from seqpair.hub.weights import to_hub
 from seqpair.nn.rope import RopeBases
-from seqpair.recipe.objectives import Objective
+from seqpair.recipe.objectives import OBJECTIVES, Objective
 
 RECORD_NAME = "seqpair_export.json"
 FORMAT_VERSION = 1
@@ -46,6 +47,7 @@ class ExportReport:
     Attributes:
         folder: Where it is.
         hub_class: The Hugging Face class.
+        objective: The objective that it is exported for: the last one, or the chosen part of `hybrid`.
         checkpoint: The checkpoint's name.
         model_digest: SHA-256 of the weights file.
         verification: The proof.
@@ -53,6 +55,7 @@ class ExportReport:
 
     folder: Path
     hub_class: str
+    objective: str
     checkpoint: str
     model_digest: str
     verification: Verification
@@ -81,8 +84,39 @@ def last_objective(manifest: CheckpointManifest) -> Objective:
     return manifest.plan.phase(manifest.phase).objective_of(max(0, manifest.phase_step - 1))
 
 
+def export_choices(trained: Objective) -> tuple[str, ...]:
+    """Return the objectives that a member can be exported for: its own, or both parts, the larger one first."""
+    return trained.parts[::-1] if trained.parts else (trained.name,)
+
+
+def exported_objective(trained: Objective, as_class: str | None) -> Objective:
+    """Return the objective that fixes an export's class, template and predicted token.
+
+    Args:
+        trained: The objective that was trained last.
+        as_class: The objective asked for; `None` is the only one, or `mntp` of `hybrid`.
+
+    Raises:
+        ExportError: It was not trained with that objective.
+    """
+    choices = export_choices(trained)
+    if as_class is not None and as_class not in choices:
+        raise ExportError(
+            "the member cannot be exported like this: it was not last trained so",
+            seen=as_class,
+            allowed=f"{' or '.join(choices)} (last trained with {trained.name})",
+            fix="leave the choice out",
+        )
+    return OBJECTIVES[as_class or choices[0]]
+
+
 def export_checkpoint(
-    checkpoint: Path, out: Path, texts: Sequence[str] | None = None, *, overwrite: bool = False
+    checkpoint: Path,
+    out: Path,
+    texts: Sequence[str] | None = None,
+    *,
+    as_class: str | None = None,
+    overwrite: bool = False,
 ) -> ExportReport:
     """Export a checkpoint, prove the export, and only then give it its name.
 
@@ -90,11 +124,13 @@ def export_checkpoint(
         checkpoint: A checkpoint's folder, or a run's folder (its newest valid checkpoint).
         out: The folder to make.
         texts: Real texts to compare on; the study's held-out text is best. `None` takes this package's source.
+        as_class: For a member trained with `hybrid`: `mntp` (the encoder class, the default) or `clm`.
         overwrite: Replace `out` if it is an earlier export.
 
     Raises:
-        ExportError: The export would not compute what the model computes, `out` is in the way, or
-            transformers is missing. Nothing is written then, and an earlier export stays.
+        ExportError: The export would not compute what the model computes, `out` is in the way, `as_class`
+            is not what was trained, or transformers is missing. Nothing is written then, and an earlier
+            export stays.
         CheckpointError: The checkpoint cannot be used, or its tokenizer is missing or another one.
     """
     _require_free(out, overwrite)
@@ -102,7 +138,8 @@ def export_checkpoint(
     checkpoint = find_checkpoint(checkpoint)
     loaded = load_checkpoint(checkpoint, model_only=True)
     tokenizer = _tokenizer_of(checkpoint, loaded.manifest)
-    objective = last_objective(loaded.manifest)
+    trained = last_objective(loaded.manifest)
+    objective = exported_objective(trained, as_class)
     facts = _facts(loaded.manifest, objective, tokenizer)
     rope = RopeBases(facts.rope_global_theta, facts.rope_local_theta)
     native = NativeModel(facts.model, loaded.model, objective.direction, rope)
@@ -115,8 +152,8 @@ def export_checkpoint(
             real = check_texts(texts, tokenizer, row_tokens)
             proof = verify_export(folder, native, tokenizer, objective, real, row_tokens=row_tokens)
             digest = sha256_file(folder / WEIGHTS_NAME)
-            report = ExportReport(out, objective.hub_class, loaded.manifest.name, digest, proof)
-            atomic.write_text(folder / "README.md", model_card(loaded.manifest, objective, proof))
+            report = ExportReport(out, objective.hub_class, objective.name, loaded.manifest.name, digest, proof)
+            atomic.write_text(folder / "README.md", model_card(loaded.manifest, objective, trained, proof))
             atomic.write_json(folder / RECORD_NAME, _record(loaded.manifest, objective, report, version))
             aside = _move_aside(out)
     finally:
@@ -193,6 +230,7 @@ def _facts(manifest: CheckpointManifest, objective: Objective, tokenizer: Tokeni
         rope_global_theta=phase.rope_global_theta,
         rope_local_theta=phase.rope_local_theta,
         specials=tokenizer.specials,
+        predicts=objective.predicts,
     )
 
 
@@ -214,6 +252,7 @@ def _record(manifest: CheckpointManifest, objective: Objective, report: ExportRe
         "phase": manifest.phase,
         "content_tokens": manifest.content_tokens,
         "objective": objective.name,
+        "trained_objective": last_objective(manifest).name,
         "direction": objective.direction,
         "predicts": objective.predicts,
         "class": objective.hub_class,

@@ -20,14 +20,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seqpair.errors import HubFolderError
-from seqpair.hub.config import HUB_CLASSES, layer_types
+from seqpair.hub.config import HUB_CLASSES, PREDICTS_KEY, Predicts, layer_types
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.objectives import Direction
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import Shape
 
 CONFIG_NAME = "config.json"
-PREDICTS_KEY = "seqpair_predicts"
 
 _DEFAULT_GLOBAL_THETA = 160_000.0
 _DEFAULT_LOCAL_THETA = 10_000.0
@@ -45,8 +44,6 @@ _FIXED: dict[str, object] = {
     "quantization_config": None,
 }
 """Keys with the one value that our model computes; another one is refused."""
-
-Predicts = Literal["next", "masked", "masked_next"]
 
 
 class FolderConfig(BaseModel):

@@ -20,7 +20,8 @@ from torch import Tensor
 from seqpair.data.tokenizer import Tokenizer, load_tokenizer
 from seqpair.digest import sha256_file, sha256_json
 from seqpair.errors import HubFolderError
-from seqpair.hub.folder_config import CONFIG_NAME, FolderConfig, Predicts, read_folder_config
+from seqpair.hub.config import Predicts
+from seqpair.hub.folder_config import CONFIG_NAME, FolderConfig, read_folder_config
 from seqpair.hub.weights import from_hub
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases

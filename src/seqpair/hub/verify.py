@@ -1,6 +1,7 @@
 """The proof of an export: loaded as users load it, it must give the native model's logits.
 
-Owns the comparison. Must not write anything. Entry points: `verify_export`, `check_texts`.
+Owns the comparison. Must not write anything. Entry points: `verify_export`, `check_texts`; `import_check`
+uses the parts.
 
 What is compared, for eager and for sdpa attention, in fp32: the ids of `AutoTokenizer` with those of
 training; the logits of every real token of batches that are padded on the tokenizer's side and carry an
@@ -25,7 +26,7 @@ from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import ExportError
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel
-from seqpair.recipe.objectives import Objective
+from seqpair.recipe.objectives import Direction, Objective
 
 TOLERANCE = 1e-4
 ATTENTIONS = ("eager", "sdpa")
@@ -82,11 +83,11 @@ def check_texts(texts: Sequence[str] | None, tokenizer: Tokenizer, needed_tokens
     return ["\n\n".join([joined] * repeats), *_EDGE_TEXTS, *mixed, *(text[: len(text) // 3] for text in mixed)]
 
 
-def _expected_ids(
-    texts: Sequence[str], tokenizer: Tokenizer, objective: Objective, row_tokens: int
+def rows_of_training(
+    texts: Sequence[str], tokenizer: Tokenizer, direction: Direction, row_tokens: int
 ) -> list[np.ndarray]:
     """Return the ids of training for texts cut to `row_tokens`: `[CLS]` content, and `[SEP]` for encoders."""
-    ends = [tokenizer.specials.sep] if objective.direction == "bidirectional" else []
+    ends = [tokenizer.specials.sep] if direction == "bidirectional" else []
     room = row_tokens - 1 - len(ends)
     return [
         np.concatenate(([tokenizer.specials.cls], content[:room], ends)).astype(np.int64)
@@ -110,9 +111,19 @@ def _require_ids(texts: Sequence[str], rows: Sequence[np.ndarray], ids: Tensor, 
             )
 
 
-def _load(folder: Path, objective: Objective, attention: str) -> Any:
-    transformers = require_transformers(ExportError, "exporting")
-    auto = "AutoModelForMaskedLM" if objective.direction == "bidirectional" else "AutoModelForCausalLM"
+def load_hub_model(folder: Path, direction: Direction, attention: str) -> tuple[Any, dict[str, list[str]]]:
+    """Load a folder with the Auto class of a direction, in fp32.
+
+    Args:
+        folder: The files.
+        direction: `bidirectional` or `causal`.
+        attention: The implementation, `eager` or `sdpa`.
+
+    Returns:
+        The model in evaluation mode, and the parameters that were missing or not expected, by kind.
+    """
+    transformers = require_transformers(ExportError, "loading a model")
+    auto = "AutoModelForMaskedLM" if direction == "bidirectional" else "AutoModelForCausalLM"
     model, info = getattr(transformers, auto).from_pretrained(
         folder,
         dtype=torch.float32,
@@ -120,7 +131,12 @@ def _load(folder: Path, objective: Objective, attention: str) -> Any:
         local_files_only=True,
         output_loading_info=True,
     )
-    problems = {name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys") if info[name]}
+    names = ("missing_keys", "unexpected_keys")
+    return model.eval(), {name: sorted(map(str, info[name])) for name in names if info[name]}
+
+
+def _load(folder: Path, objective: Objective, attention: str) -> Any:
+    model, problems = load_hub_model(folder, objective.direction, attention)
     if problems or type(model).__name__ != objective.hub_class:
         raise ExportError(
             "the exported files do not load as they should; nothing was written",
@@ -128,10 +144,10 @@ def _load(folder: Path, objective: Objective, attention: str) -> Any:
             allowed=f"{objective.hub_class} with every parameter found",
             fix="report this with the version of transformers",
         )
-    return model.eval()
+    return model
 
 
-def _difference(seen: Tensor, expected: Tensor) -> float:
+def difference(seen: Tensor, expected: Tensor) -> float:
     """Return the largest absolute difference; infinity where either is not finite."""
     worst = (seen - expected).abs().max()
     return float(worst) if bool(torch.isfinite(worst)) else float("inf")
@@ -142,14 +158,14 @@ def _cached_difference(model: Any, row: np.ndarray, expected: Tensor) -> float:
     ids = torch.from_numpy(row)[None]
     first = max(1, len(row) - CACHED_STEPS)
     out = model(input_ids=ids[:, :first], use_cache=True)
-    worst = _difference(out.logits[0], expected[:first])
+    worst = difference(out.logits[0], expected[:first])
     for index in range(first, len(row)):
         out = model(input_ids=ids[:, index : index + 1], past_key_values=out.past_key_values, use_cache=True)
-        worst = max(worst, _difference(out.logits[0, 0], expected[index]))
+        worst = max(worst, difference(out.logits[0, 0], expected[index]))
     return worst
 
 
-def _batches(texts: Sequence[str], row_tokens: int, vocab_size: int) -> list[list[str]]:
+def batches(texts: Sequence[str], row_tokens: int, vocab_size: int) -> list[list[str]]:
     """Cut distinct texts into batches of two or more whose logits fit into memory."""
     distinct = list({hashlib.sha256(text.encode()).digest(): text for text in texts}.values())
     rows = max(2, min(8, _LOGIT_BYTES // (4 * row_tokens * vocab_size)))
@@ -187,15 +203,15 @@ def verify_export(
     models = {attention: _load(folder, objective, attention) for attention in ATTENTIONS}
     worst = dict.fromkeys(ATTENTIONS, 0.0)
     lengths: list[int] = []
-    for batch in _batches(texts, row_tokens, plan.vocab_size):
-        rows = _expected_ids(batch, tokenizer, objective, row_tokens)
+    for batch in batches(texts, row_tokens, plan.vocab_size):
+        rows = rows_of_training(batch, tokenizer, objective.direction, row_tokens)
         ids, mask = _encode_as_users_do(auto_tokenizer, batch, row_tokens)
         _require_ids(batch, rows, ids, mask)
         expected = native.logits(rows)
         longest = max(range(len(rows)), key=lambda index: len(rows[index]))
         for attention, model in models.items():
             logits = model(input_ids=ids, attention_mask=mask.long()).logits  # (B, T, V)
-            differences = [_difference(logits[i, mask[i]], values) for i, values in enumerate(expected)]
+            differences = [difference(logits[i, mask[i]], values) for i, values in enumerate(expected)]
             if objective.direction == "causal" and not lengths:
                 differences.append(_cached_difference(model, rows[longest], expected[longest]))
             worst[attention] = max(worst[attention], *differences)

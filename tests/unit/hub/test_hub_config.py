@@ -12,9 +12,16 @@ from seqpair.hub.config import ModelFacts, generation_config, hub_config, local_
 SPECIALS = SpecialIds(cls=1, sep=2, pad=3, mask=4, unk=0)
 
 
-def config_for(direction: str, **model: int):
+def config_for(direction: str, predicts: str | None = None, **model: int):
     plan = plan_for("mlm", 64, layers=7, **model)
-    return hub_config(ModelFacts(plan.model, direction, 96, 5000.0, 900.0, SPECIALS), "5.0.0")
+    predicts = predicts or ("masked" if direction == "bidirectional" else "next")
+    return hub_config(ModelFacts(plan.model, direction, 96, 5000.0, 900.0, SPECIALS, predicts), "5.0.0")
+
+
+def test_where_predictions_stand_is_said_where_the_class_does_not_imply_it():
+    assert config_for("bidirectional", "masked_next")["seqpair_predicts"] == "masked_next"
+    assert "seqpair_predicts" not in config_for("bidirectional", "masked")
+    assert "seqpair_predicts" not in config_for("causal", "next")
 
 
 def test_64_tokens_is_128_for_the_encoder_and_130_for_the_decoder():
