@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import typer
 
+from seqpair.cli.checkpoints import checkpoints
 from seqpair.cli.diff import diff
 from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
@@ -24,10 +25,23 @@ from seqpair.cli.plan import plan
 from seqpair.cli.prepare import prepare
 from seqpair.cli.report import report
 from seqpair.cli.run import run
+from seqpair.cli.soup import soup
 from seqpair.cli.train import train
 from seqpair.errors import SeqpairError
 
-VERBS: tuple[Callable[..., None], ...] = (plan, diff, prepare, order, train, export, evaluate, report, run)
+VERBS: tuple[Callable[..., None], ...] = (
+    plan,
+    diff,
+    prepare,
+    order,
+    train,
+    checkpoints,
+    soup,
+    export,
+    evaluate,
+    report,
+    run,
+)
 
 app = typer.Typer(
     name="seqpair",

@@ -1,6 +1,6 @@
-"""The verb `order`: which documents a step holds, and which steps and checkpoints saw a document.
+"""The verb `order`: which documents a step holds, which steps and checkpoints saw a document, or all of it as a file.
 
-Owns the two answers and their tables. Must not know how an order is made. Imports no torch.
+Owns the answers and their tables. Must not know how an order is made. Imports no torch.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from seqpair.errors import RecipeError, StoreError
+from seqpair.units import format_bytes
 
 if TYPE_CHECKING:
     from seqpair.data.order import PhaseOrder
@@ -27,36 +29,47 @@ def order(
     recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
     step: Annotated[int | None, typer.Option(help="Show this step's documents; counted from 0 in its phase.")] = None,
     document: Annotated[str | None, typer.Option(help="Show when the document of this id is read.")] = None,
+    export: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the whole order as FILE.parquet.")] = None,
     phase: Annotated[str, typer.Option(help="Only this phase.")] = "",
     source: Annotated[str, typer.Option(help="Look for the document in this source only.")] = "",
     member: Annotated[str, typer.Option(help="The member whose plan is used; the first if left out.")] = "",
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
-    """Say which documents a step holds, or which steps and checkpoints saw a document.
+    """Say which documents a step holds, or which steps and checkpoints saw a document, or write the order down.
 
     Nothing is looked up in a log: the order is computed, forwards and backwards, from the recipe and its
     prepared stores. Nothing has to be trained. All members that train from scratch share it.
 
     Example: seqpair order demo --step 12
 
+    With --export a Parquet file gets a row for every training position: phase, step, position, source, document,
+    piece, epoch, and the first planned checkpoint that has seen it.
+
     Example: seqpair order demo --document json/decoder.py --json
+
+    Example: seqpair order demo --export order.parquet
     """
     from seqpair.data.planning import plan_member
     from seqpair.data.prepare import open_recipe_data
     from seqpair.recipe.load import load_recipe
 
-    if (step is None) == (document is None):
+    asked = {"--step": step, "--document": document, "--export": export}
+    given = [option for option, value in asked.items() if value is not None]
+    if len(given) != 1:
         raise RecipeError(
             "order answers one question at a time",
-            seen="neither --step nor --document" if step is None else "both --step and --document",
-            allowed="one of the two",
-            fix="seqpair order RECIPE --step 12, or seqpair order RECIPE --document ID",
+            seen=" and ".join(given) or f"none of {', '.join(asked)}",
+            allowed="one of them",
+            fix="seqpair order RECIPE --step 12, or --document ID, or --export FILE.parquet",
         )
     loaded = load_recipe(recipe, overrides or ())
     prepared = open_recipe_data(loaded)
     plan = plan_member(loaded, member or next(iter(loaded.members)))
     phases = _chosen_phases(plan, phase)
+    if export is not None:
+        _export(plan, phases, prepared, export, as_json=as_json)
+        return
     if step is not None:
         content = step_content(plan, _one_phase(phases), step, prepared)
         answer, show = asdict(content), lambda: _show_step(content)
@@ -67,6 +80,17 @@ def order(
         print(json.dumps(answer, indent=1))
     else:
         show()
+
+
+def _export(plan: Plan, phases: list[PhasePlan], prepared: Prepared, out: Path, *, as_json: bool) -> None:
+    from seqpair.data.order_export import export_order
+
+    written = export_order(plan, phases, prepared.train, out)
+    if as_json:
+        print(json.dumps({"path": str(written.path), "rows": written.rows, "bytes": written.bytes}))
+    else:
+        names = ", ".join(phase.name for phase in phases)
+        print(f"{written.path}: {written.rows:,} rows ({names}), {format_bytes(written.bytes)}")
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,23 @@
 """From a recipe to the plan that its prepared stores give.
 
 Owns the one seam between recipes, which cannot see stores, and stores, which know nothing of recipes.
-Imports nothing heavy. Entry point: `plan_member`.
+Imports nothing heavy. Entry points: `plan_member`, `require_stores`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seqpair.data.catalogue import stats_for
+from seqpair.errors import StoreError
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.resolve import resolve_plan
 from seqpair.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from seqpair.data.store import Store
 
 
 def plan_member(recipe: Recipe, member: str) -> Plan:
@@ -27,3 +33,20 @@ def plan_member(recipe: Recipe, member: str) -> Plan:
     if found is None:
         return resolve_plan(recipe, member)
     return resolve_plan(recipe, member, found.stats, found.vocab_size)
+
+
+def require_stores(plan: Plan, stores: Mapping[str, Store]) -> None:
+    """Check that the training stores at hand are those that a plan was made for.
+
+    Raises:
+        StoreError: One is not there, or is another one.
+    """
+    for ref in plan.stores:
+        found = stores[ref.source].manifest.digest[:16] if ref.source in stores else "no store"
+        if found != ref.digest[:16]:
+            raise StoreError(
+                f"the store of source {ref.source!r} is not the one this plan was made for",
+                seen=found,
+                allowed=ref.digest[:16],
+                fix="prepare again and start a new run, or bring the old store back",
+            )

@@ -17,6 +17,7 @@ from torch import nn
 from seqpair.atomic import write_text
 from seqpair.checkpoint.space import require_room_for_two
 from seqpair.data.order import PhaseOrder
+from seqpair.data.planning import require_stores
 from seqpair.data.prepare import Prepared
 from seqpair.data.store import Store
 from seqpair.distributed.parallel import wrap
@@ -130,15 +131,7 @@ def require_ready(plan: Plan, prepared: Prepared) -> None:
             allowed=plan.model.vocab_size,
             fix="run `seqpair prepare RECIPE` and make the plan again",
         )
-    for ref in plan.stores:
-        found = prepared.train[ref.source].manifest.digest
-        if found != ref.digest:
-            raise StoreError(
-                f"the store of source {ref.source!r} is not the one this plan was made for",
-                seen=found[:16],
-                allowed=ref.digest[:16],
-                fix="prepare again and start a new run, or bring the old store back",
-            )
+    require_stores(plan, prepared.train)
     for store in (*prepared.train.values(), *prepared.held_out.values()):
         store.require_tokenizer(prepared.tokenizer.digest)
 

@@ -128,8 +128,8 @@ def test_tables_name_documents_steps_and_checkpoints(seqpair, prepared_study):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "seen: neither --step nor --document"),
-        (("--step", "0", "--document", "x"), "seen: both --step and --document"),
+        ((), "seen: none of --step, --document, --export"),
+        (("--step", "0", "--document", "x"), "seen: --step and --document"),
         (("--step", "9999"), "phase 'pretrain' has no such step\n  seen: 9999\n  allowed: 0 to "),
         (("--step", "-1"), "has no such step"),
         (("--step", "0", "--phase", "late"), "the plan has no such phase\n  seen: late\n  allowed: pretrain"),
