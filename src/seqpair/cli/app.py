@@ -20,6 +20,7 @@ from seqpair.cli.checkpoints import checkpoints
 from seqpair.cli.diff import diff
 from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
+from seqpair.cli.fill import fill
 from seqpair.cli.order import order
 from seqpair.cli.plan import plan
 from seqpair.cli.prepare import prepare
@@ -38,6 +39,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     checkpoints,
     soup,
     export,
+    fill,
     evaluate,
     report,
     run,

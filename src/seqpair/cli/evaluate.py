@@ -17,14 +17,15 @@ def evaluate(
 ) -> None:
     """Evaluate the exports of a study's members, `<runs>/<study>/<member>/export`.
 
-    Results go to `<runs>/<study>/<member>/evaluation`: one file a task and one line an item.
+    Results go to `<runs>/<study>/<member>/evaluation`: one file a task and one line an item. The second
+    export of a member trained with `hybrid`, `export-clm`, is evaluated too if it is there, into
+    `evaluation-clm`.
 
     Example: seqpair evaluate demo --member encoder
     """
     from seqpair.data.planning import plan_member
     from seqpair.data.prepare import open_recipe_data
-    from seqpair.evaluate.results import EVALUATION_FOLDER
-    from seqpair.evaluate.run import evaluate_export
+    from seqpair.evaluate.run import evaluate_export, export_places
     from seqpair.recipe.load import load_recipe
     from seqpair.train.assembly import run_folder
 
@@ -33,8 +34,10 @@ def evaluate(
     reports = []
     for name in [member] if member else list(loaded.members):
         plan = plan_member(loaded, name)
-        run = run_folder(plan)
-        reports.append((name, evaluate_export(run / "export", plan, prepared, run / EVALUATION_FOLDER, task)))
+        for place in export_places(plan, run_folder(plan)):
+            if place.as_class is None or place.export.is_dir():
+                report = evaluate_export(place.export, plan, prepared, place.evaluation, task)
+                reports.append((place.name, report))
     if as_json:
         print(json.dumps({name: report.as_json() for name, report in reports}))
         return

@@ -1,7 +1,7 @@
 """Evaluation of one member: its exported model through every task it can do.
 
 Owns the list of tasks, the order, and writing results. Must not know how a task works. Entry points:
-`evaluate_export`, `TASKS`.
+`evaluate_export`, `export_places`, `TASKS`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from seqpair.data.python_source import HeldOutFunction, held_out_functions
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import BATCH_TOKENS, LoadedModel
 from seqpair.evaluate.results import (
+    EVALUATION_FOLDER,
     SAMPLES_NAME,
     SUMMARY_NAME,
     TaskResult,
@@ -64,6 +65,33 @@ class EvaluationReport:
             "skipped": self.skipped,
             "seconds": round(self.seconds, 1),
         }
+
+
+@dataclass(frozen=True)
+class ExportPlace:
+    """Where one export of a member lies, and where its results go.
+
+    Attributes:
+        name: The member's name, with the objective where it is its second export: `hybrid as clm`.
+        as_class: The objective to export for, or `None` for the member's own.
+        export: The export's folder.
+        evaluation: The results' folder.
+    """
+
+    name: str
+    as_class: str | None
+    export: Path
+    evaluation: Path
+
+
+def export_places(plan: Plan, run: Path) -> list[ExportPlace]:
+    """Return where a member's exports lie in its run: one, or for `hybrid` a second one as the decoder class."""
+    places = [ExportPlace(plan.member, None, run / "export", run / EVALUATION_FOLDER)]
+    second = plan.derived.also_exports
+    if second is not None:
+        name = f"{plan.member} as {second}"
+        places.append(ExportPlace(name, second, run / f"export-{second}", run / f"{EVALUATION_FOLDER}-{second}"))
+    return places
 
 
 def evaluate_export(

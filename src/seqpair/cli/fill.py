@@ -1,0 +1,37 @@
+"""The verb `fill`: an exported encoder says what it would put in place of each mask."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def fill(
+    export: Annotated[Path, typer.Argument(help="The folder of an exported encoder.")],
+    text: Annotated[str, typer.Argument(help="Text with one [MASK] or more.")],
+    top: Annotated[int, typer.Option(help="How many tokens to show for each mask.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Fill the masks of a text, read at the position where this model predicts them.
+
+    A member trained with `mntp` predicts a masked token one position to its left: transformers' fill-mask
+    pipeline reads the wrong place for it, this verb the right one.
+
+    Example: seqpair fill runs/demo/encoder/export "Return the length of the [MASK]."
+    """
+    from seqpair.evaluate.fill import fill_masks
+    from seqpair.evaluate.loaded import LoadedModel
+
+    model = LoadedModel.open(export)
+    masks = fill_masks(model, text, top)
+    if as_json:
+        print(json.dumps({"text": text, "predicts": model.predicts, "masks": [mask.as_json() for mask in masks]}))
+        return
+    for number, mask in enumerate(masks, 1):
+        if len(masks) > 1:
+            print(f"mask {number}, position {mask.position}:")
+        for guess in mask.predictions:
+            print(f"{guess.probability:8.4f}  {guess.token!r}")

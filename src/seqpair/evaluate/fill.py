@@ -1,0 +1,93 @@
+"""Filling the masks of a text with an exported encoder, read where the model predicts them.
+
+Owns the reading of a user's text; the position is `scorers.masked_predictions`' business, so a model that
+predicts one position to the left (`masked_next`) is read there. Must not print. Entry point: `fill_masks`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from seqpair.errors import EvaluationError
+from seqpair.evaluate.loaded import LoadedModel
+from seqpair.evaluate.scorers import masked_predictions
+
+DEFAULT_TOP = 5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A token's text, its id, and the probability that the model gives it."""
+
+    token: str
+    id: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class FilledMask:
+    """What a model says for one mask.
+
+    Attributes:
+        position: The mask's position in the row, `[CLS]` being 0.
+        read_at: The position whose logits were read: the same, or one less.
+        predictions: The likeliest tokens, likeliest first.
+    """
+
+    position: int
+    read_at: int
+    predictions: tuple[Prediction, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values as JSON."""
+        return asdict(self)
+
+
+def fill_masks(model: LoadedModel, text: str, top: int = DEFAULT_TOP) -> list[FilledMask]:
+    """Return the likeliest tokens for every `[MASK]` of a text, in order; all masks stay hidden throughout.
+
+    Args:
+        model: An exported encoder.
+        text: Text that contains the tokenizer's mask token at least once.
+        top: How many tokens to return for each mask.
+
+    Raises:
+        EvaluationError: The model is a decoder, the text has no mask or is too long, or `top` is out of range.
+    """
+    mask_token = model.tokenizer.mask_token
+    if model.direction != "bidirectional":
+        raise EvaluationError(
+            "only an encoder can fill masks",
+            seen="an export of a decoder",
+            allowed="an export of a member trained with mlm, mntp or hybrid",
+            fix="let the decoder continue a text with transformers' generate",
+        )
+    entries = int(model.model.config.vocab_size)
+    if not 1 <= top <= entries:
+        raise EvaluationError("this many tokens cannot be shown", seen=f"top {top}", allowed=f"1 to {entries}")
+    content = model.encode([text])[0]
+    places = np.flatnonzero(content == model.mask_id)
+    room = model.max_tokens - len(model.wrap(content[:0]))
+    if not len(places):
+        raise EvaluationError("the text has no mask", seen=repr(text), allowed=f"one {mask_token} or more")
+    if len(content) > room:
+        raise EvaluationError(
+            "the text is too long for this model", seen=f"{len(content)} tokens", allowed=f"at most {room}"
+        )
+    tokens, values = masked_predictions(model, [content], [places], top)[0]
+    shift = 1 if model.predicts == "masked_next" else 0
+    return [
+        FilledMask(
+            position=int(place) + 1,
+            read_at=int(place) + 1 - shift,
+            predictions=tuple(
+                Prediction(model.tokenizer.decode([int(token)]), int(token), math.exp(float(value)))
+                for token, value in zip(row, row_values, strict=True)
+            ),
+        )
+        for place, row, row_values in zip(places, tokens, values, strict=True)
+    ]
