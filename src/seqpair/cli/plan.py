@@ -14,8 +14,9 @@ import typer
 from seqpair.recipe.cost import Cost, plan_cost
 from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.load import load_recipe
+from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import MixtureShare, PhasePlan, Plan
-from seqpair.recipe.resolve import resolve_plan
+from seqpair.recipe.resolve import resolve_plans
 from seqpair.recipe.schema import Recipe
 from seqpair.units import format_bytes, format_count
 
@@ -57,7 +58,7 @@ def resolve_members(recipe: Recipe, members: list[str]) -> dict[str, Plan]:
     data = recipe.data
     seq_lens = [phase.seq_len for phase in recipe.phases]
     stats, vocab_size = stats_for(data.sources, data.tokenizer, Path(data.stores), seq_lens) or (None, None)
-    return {name: resolve_plan(recipe, name, stats, vocab_size) for name in members}
+    return resolve_plans(recipe, members, stats, vocab_size)
 
 
 def _as_json(plan: Plan) -> dict[str, object]:
@@ -79,8 +80,10 @@ def _show(plan: Plan, cost: Cost) -> None:
     table.add_row(
         "model",
         f"{plan.size}: {shape.layers} layers, width {shape.width}, inner {shape.inner}, {shape.heads} heads, "
-        f"{plan.derived.direction}, objective {plan.phases[-1].objectives[-1].objective}",
+        f"{plan.derived.direction}, exported as {plan.derived.hub_class}{_second_export(plan)}",
     )
+    if plan.start is not None:
+        table.add_row("starts from", f"{plan.start.place}, optimiser {plan.start.optimizer}")
     # The vocabulary belongs to the tokenizer, so the counts that hold it are estimates as long as it is.
     table.add_row(
         "parameters",
@@ -135,11 +138,26 @@ def _phase_rows(plan: Plan, phase: PhasePlan) -> list[tuple[str, str, bool]]:
         ("  steps", f"{phase.steps:,} over {phase.positions:,} sequences of {phase.mean_tokens:.1f} tokens", True),
         ("  batch", batch, True),
         ("  rate", rates, True),
+        ("  objective", _objectives_text(phase), len(phase.objectives) > 1),
         ("  mask rate", "none" if phase.mask_frac is None else f"{phase.mask_frac:g}", False),
         ("  RoPE bases", f"{phase.rope_global_theta:g} global, {phase.rope_local_theta:g} local", False),
         ("  checkpoints", f"{len(phase.checkpoint_steps)}, {phase.tag}{phase.checkpoint_steps[0]} the first", True),
         ("  held-out loss", f"{len(phase.held_out_steps)} times", True),
     ]
+
+
+def _second_export(plan: Plan) -> str:
+    second = plan.derived.also_exports
+    return "" if second is None else f" and as {OBJECTIVES[second].hub_class}"
+
+
+def _objectives_text(phase: PhasePlan) -> str:
+    """Return what is trained, with the step at which it changes."""
+    texts = []
+    for span in phase.objectives:
+        share = "" if span.causal_frac is None else f" ({100 * span.causal_frac:g} % of each step's sequences causal)"
+        texts.append(f"{span.objective}{share}" + (f" from step {span.first_step:,} on" if span.first_step else ""))
+    return ", ".join(texts)
 
 
 def _part_text(part: MixtureShare, phase_tokens: float, stored_tokens: int) -> str:

@@ -104,18 +104,36 @@ def flops_per_token(model: ModelPlan, phase: PhasePlan) -> float:
     6 FLOPs a matrix parameter and token: L (4 D^2 + 3 D F) for the layers, and p (D^2 + V D) for the head
     with the vocabulary, where p is the share of tokens predicted (the mask rate, or 1 for `next`). Scores
     and values take 12 D for each key a token sees in a layer (local layers within their window). Lookups,
-    norms, activations and the optimiser are not counted. A phase with several objectives counts its last.
+    norms, activations and the optimiser are not counted. Several objectives count by their sequences.
     """
     shape, width = model.shape, model.shape.width
-    objective = OBJECTIVES[phase.objectives[-1].objective]
     tokens = phase.mean_tokens + SPECIALS_PER_SEQUENCE
-    keys = 0.0
-    for layer in range(shape.layers):
-        keys += mean_keys(tokens, None if layer % model.global_every == 0 else model.window_tokens, objective)
-    predicted = 1.0 if phase.mask_frac is None else phase.mask_frac
     layers = shape.layers * (4 * width * width + 3 * width * shape.inner)
-    head = predicted * (width * width + model.vocab_size * width)
-    return 6 * (layers + head) + 12 * width * keys
+    flops = 0.0
+    for objective, share in objective_shares(phase):
+        keys = 0.0
+        for layer in range(shape.layers):
+            keys += mean_keys(tokens, None if layer % model.global_every == 0 else model.window_tokens, objective)
+        predicted = phase.mask_frac if objective.corrupts and phase.mask_frac is not None else 1.0
+        head = predicted * (width * width + model.vocab_size * width)
+        flops += share * (6 * (layers + head) + 12 * width * keys)
+    return flops
+
+
+def objective_shares(phase: PhasePlan) -> list[tuple[Objective, float]]:
+    """Return what share of a phase's sequences each objective has; a hybrid is given as its two parts."""
+    ends = [span.first_step for span in phase.objectives[1:]] + [phase.steps]
+    shares: list[tuple[Objective, float]] = []
+    for span, end in zip(phase.objectives, ends, strict=True):
+        first = phase.positions_of(span.first_step).start
+        share = (phase.positions_of(end - 1).stop - first) / phase.positions
+        parts = OBJECTIVES[span.objective].parts
+        if parts is None or span.causal_frac is None:
+            shares.append((OBJECTIVES[span.objective], share))
+        else:
+            causal, rest = (OBJECTIVES[name] for name in parts)
+            shares += [(causal, share * span.causal_frac), (rest, share * (1 - span.causal_frac))]
+    return shares
 
 
 def memory_bytes(plan: Plan) -> float:
@@ -147,6 +165,8 @@ def kept_checkpoints(plan: Plan) -> int:
     kept: set[int] = set()
     before = 0.0
     for phase in plan.phases:
+        named = [f"{phase.tag}{step}" in plan.keep.names for step in phase.checkpoint_steps]
+        kept.update(len(made) + index for index, is_named in enumerate(named) if is_named)
         made += [before + phase.planned_tokens(step) for step in phase.checkpoint_steps]
         before += phase.planned_tokens(phase.steps)
         kept.add(len(made) - 1)

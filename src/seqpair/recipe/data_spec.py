@@ -6,10 +6,12 @@ layer takes these values as they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from seqpair.errors import DataError
 from seqpair.recipe.counts import Count
 
 
@@ -39,6 +41,24 @@ class SourceSpec(BaseModel):
     id_field: str | None = None
     part: Literal["prose", "code"] | None = None
     held_out_frac: float = Field(default=0.01, ge=0.0, lt=1.0)
+
+
+def require_paths(sources: Sequence[SourceSpec]) -> None:
+    """Check that every source says where its text is, before anything is read.
+
+    Raises:
+        DataError: Sources that are read from files have no paths; all of them are named.
+    """
+    unfilled = [source.name for source in sources if source.kind != "python" and not source.paths]
+    if unfilled:
+        example = f"data: {{sources: {{{unfilled[0]}: {{kind: jsonl, paths: [folder/*.jsonl.zst]}}}}}}"
+        raise DataError(
+            f"{len(unfilled)} sources have no paths" if len(unfilled) > 1 else "a source has no paths",
+            seen=", ".join(unfilled),
+            allowed="files, folders or patterns under `paths` of each source",
+            fix=f"fill them in your recipe, such as {example}; a source that you do not have is removed with null, "
+            "there and in each mixture",
+        )
 
 
 class TokenizerSpec(BaseModel):

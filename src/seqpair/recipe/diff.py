@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seqpair.errors import RecipeError
-from seqpair.recipe.objectives import DECLARED_DIFFERENCES, OBJECTIVES
+from seqpair.recipe.objectives import DECLARED_DIFFERENCES, DECLARED_OF_STARTS, OBJECTIVES
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.resolve import derived_plan
 
-ABSENT = "(absent)"
+ABSENT, PRESENT = "(absent)", "(present)"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Difference:
     """One leaf in which two plans differ.
 
     Attributes:
-        path: Such as `phases[0].mask_frac`.
+        path: Such as `phases[pretrain].mask_frac`.
         a, b: The two values; `ABSENT` where a plan has no such leaf.
         declared: Whether the objectives table declares it.
         reason: The declared reason; empty if undeclared.
@@ -39,19 +39,17 @@ class Difference:
 def diff_plans(a: Plan, b: Plan) -> list[Difference]:
     """Return every difference between two plans, in the plans' own order.
 
-    Where each value came from (`origins`) is not compared. What follows from the objective counts as
-    declared only where it is what the table says for that plan's objective.
+    Phases are held against each other by name; one that only one plan runs is one difference. Where each
+    value came from (`origins`) is not compared. What follows from the objective counts as declared only
+    where it is what the table says for that plan's objective.
     """
-    left, right = (
-        _leaves(a.model_dump(mode="json", exclude={"origins"})),
-        _leaves(b.model_dump(mode="json", exclude={"origins"})),
-    )
+    left, right = _plan_leaves(a, b), _plan_leaves(b, a)
     lying = {path for plan in (a, b) for path in _against_the_table(plan)}
     differences: list[Difference] = []
     for path in dict.fromkeys([*left, *right]):
         value, other = left.get(path, ABSENT), right.get(path, ABSENT)
         if value != other or path in lying:
-            reason = "" if path in lying else declared_reason(path)
+            reason = "" if path in lying else _reason(path, a, b)
             differences.append(Difference(path, value, other, bool(reason), reason))
     return differences
 
@@ -73,13 +71,32 @@ def require_declared(differences: Sequence[Difference], names: tuple[str, str]) 
         )
 
 
-def declared_reason(path: str) -> str:
-    """Return the reason declared for a path, or for the section it lies in; empty if there is none."""
+def declared_reason(path: str, *, started: bool = False) -> str:
+    """Return the reason declared for a path, or for the section it lies in; empty if there is none.
+
+    Args:
+        path: A difference's path.
+        started: Whether one of the two members does not start from scratch, so that more is declared.
+    """
     for pattern, reason in DECLARED_DIFFERENCES.items():
-        expression = re.escape(pattern).replace(r"\[\*\]", r"\[\d+\]")
-        if re.fullmatch(rf"{expression}(?:[.\[].*)?", path):
+        if _matches(pattern, path, below=True):
+            return reason
+    for pattern, reason in DECLARED_OF_STARTS.items() if started else ():
+        if _matches(pattern, path, below=pattern == "start"):
             return reason
     return ""
+
+
+def _matches(pattern: str, path: str, *, below: bool) -> bool:
+    expression = re.escape(pattern).replace(r"\[\*\]", r"\[[^\]]+\]")
+    return re.fullmatch(expression + (r"(?:[.\[].*)?" if below else ""), path) is not None
+
+
+def _reason(path: str, a: Plan, b: Plan) -> str:
+    alike = [phase.name for phase in a.phases] == [phase.name for phase in b.phases]
+    if path == "start.optimizer" and alike:
+        return ""  # through the same phases both carry their optimiser state, or neither does
+    return declared_reason(path, started=a.start is not None or b.start is not None)
 
 
 def _against_the_table(plan: Plan) -> list[str]:
@@ -87,11 +104,28 @@ def _against_the_table(plan: Plan) -> list[str]:
     last = OBJECTIVES[plan.phases[-1].objectives[-1].objective]
     right = derived_plan(last).model_dump()
     wrong = [f"derived.{key}" for key, value in plan.derived.model_dump().items() if value != right[key]]
-    for index, phase in enumerate(plan.phases):
+    for phase in plan.phases:
         corrupts = any(OBJECTIVES[span.objective].corrupts for span in phase.objectives)
         if corrupts != (phase.mask_frac is not None):
-            wrong.append(f"phases[{index}].mask_frac")
+            wrong.append(f"phases[{phase.name}].mask_frac")
     return wrong
+
+
+def _plan_leaves(plan: Plan, other: Plan) -> dict[str, object]:
+    """Return a plan's leaves by path; `other` tells which phases both have, and whether both have a start."""
+    leaves: dict[str, object] = {}
+    shared = {phase.name for phase in other.phases}
+    for key, value in plan.model_dump(mode="json", exclude={"origins"}).items():
+        if key == "phases":
+            leaves["phases"] = ", ".join(phase.name for phase in plan.phases if phase.name in shared)
+            for phase in value:
+                path = f"phases[{phase['name']}]"
+                leaves |= _leaves(phase, path) if phase["name"] in shared else {path: PRESENT}
+        elif key == "start" and (plan.start is None or other.start is None):
+            leaves["start"] = "scratch" if plan.start is None else plan.start.place
+        else:
+            leaves |= _leaves(value, key)
+    return leaves
 
 
 def _leaves(value: object, path: str = "") -> dict[str, object]:

@@ -74,11 +74,13 @@ def _fields_at(model: type[BaseModel], keys: list[str]) -> list[str]:
     here: Any = model
     for key in keys:
         if isinstance(here, type) and issubclass(here, BaseModel):
-            here = here.model_fields[key].annotation
+            here = next(field.annotation for name, field in here.model_fields.items() if key == (field.alias or name))
         else:
             here = typing.get_args(here)[-1 if typing.get_origin(here) is dict else 0]
         here = _model_in(here)
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+    if not (isinstance(here, type) and issubclass(here, BaseModel)):
+        return []
+    return [field.alias or name for name, field in here.model_fields.items()]
 
 
 def _model_in(annotation: Any) -> Any:

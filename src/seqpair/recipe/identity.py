@@ -20,6 +20,7 @@ _NOT_LEARNED: dict[str, Any] = {
     "runs": True,
     "store_folder": True,
     "origins": True,
+    "start": {"member"},
     "tokenizer": {"path"},
     "sources": {"__all__": {"paths"}},
     "phases": {"__all__": {"checkpoint_steps", "held_out_steps"}},

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from seqpair.errors import RecipeError
 from seqpair.recipe.faults import recipe_error
+from seqpair.recipe.member_spec import is_folder
 from seqpair.recipe.merge import apply_set, merge_trees, nearest, strip
 from seqpair.recipe.schema import Recipe
 from seqpair.recipe.yaml_text import Leaf, Tree, read_tree
@@ -37,19 +38,21 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
             value, a path of `--set` that leads nowhere.
     """
     path = _find(path_or_preset, Path.cwd(), "the command line")
-    tree = _load_chain(path, ())
+    tree = _load_onto({}, path, ())
     for assignment in overrides:
         tree = _absolute_paths(apply_set(tree, assignment), Path.cwd())
+    folder = Path.cwd() if path.parent == PRESETS_FOLDER else path.parent
+    tree = _absolute_starts(tree, folder)
     origins: dict[str, str] = {}
     raw = strip(tree, origins=origins)
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         raise recipe_error(error, raw, Recipe, origins) from error
-    for leaf in _leaf_paths(recipe.model_dump(mode="json")):
+    for leaf in _leaf_paths(recipe.model_dump(mode="json", by_alias=True)):
         origins.setdefault(leaf, "default")
     recipe._origins = origins
-    recipe._folder = Path.cwd() if path.parent == PRESETS_FOLDER else path.parent
+    recipe._folder = folder
     return recipe
 
 
@@ -68,8 +71,8 @@ def _find(name: str, folder: Path, asked_by: str) -> Path:
     )
 
 
-def _load_chain(path: Path, above: tuple[Path, ...]) -> Tree:
-    """Read a recipe file and everything it extends."""
+def _load_onto(below: Tree, path: Path, above: tuple[Path, ...]) -> Tree:
+    """Read a recipe file and everything it extends, and merge it all onto the layers below."""
     is_preset = path.parent == PRESETS_FOLDER
     label = f"preset {path.stem}" if is_preset else f"file {path.name}"
     if path in above:
@@ -83,19 +86,30 @@ def _load_chain(path: Path, above: tuple[Path, ...]) -> Tree:
     if not isinstance(tree, dict):
         raise RecipeError(f"{label} is not a recipe", seen="no keys at its top level", allowed="`key: value` lines")
     tree = dict(tree)
-    base = tree.pop("extends", None)
-    if not is_preset:
-        tree = _absolute_paths(tree, path.parent)
-    if base is None:
-        return merge_trees({}, tree)
-    if not isinstance(base, Leaf) or not isinstance(base.value, (str, int)):
-        raise RecipeError(f"'extends' in {label} must be one name", allowed="a preset's name or a path")
     folder = Path.cwd() if is_preset else path.parent
-    return merge_trees(_load_chain(_find(str(base.value), folder, label), (*above, path)), tree)
+    for base in _bases(tree.pop("extends", None), label):
+        below = _load_onto(below, _find(base, folder, label), (*above, path))
+    return merge_trees(below, tree if is_preset else _absolute_paths(tree, path.parent))
+
+
+def _bases(given: Tree | None, label: str) -> list[str]:
+    """Return the recipes that a file extends: none, one, or several of which each is laid over the one before."""
+    if given is None:
+        return []
+    leaves = given if isinstance(given, list) else [given]
+    names = [leaf.value for leaf in leaves if isinstance(leaf, Leaf) and isinstance(leaf.value, (str, int))]
+    if not names or len(names) < len(leaves):
+        raise RecipeError(
+            f"'extends' in {label} must be one name or a list of names", allowed="presets' names or paths"
+        )
+    return [str(name) for name in names]
 
 
 def _absolute_paths(tree: Any, folder: Path) -> Any:
-    """Return the tree with the paths of sources and of the tokenizer made absolute."""
+    """Return the tree with the paths of sources, of the tokenizer and of members' folders made absolute."""
+    members = tree.get("members")
+    if isinstance(members, dict):
+        tree = {**tree, "members": {name: _with_start(member, folder) for name, member in members.items()}}
     data = tree.get("data")
     if not isinstance(data, dict):
         return tree
@@ -115,6 +129,26 @@ def _with_paths(section: Any, key: str, folder: Path) -> Any:
         return section
     value = section[key]
     return {**section, key: [_joined(v, folder) for v in value] if isinstance(value, list) else _joined(value, folder)}
+
+
+def _with_start(member: Any, folder: Path) -> Any:
+    start = member.get("from") if isinstance(member, dict) else None
+    if not isinstance(start, Leaf) or not isinstance(start.value, str) or not is_folder(start.value):
+        return member
+    return {**member, "from": _joined(start, folder)}
+
+
+def _absolute_starts(tree: Any, folder: Path) -> Any:
+    """Return the tree with a bare `from` that is no member but a folder beside the recipe made a path."""
+    members = tree.get("members")
+    if not isinstance(members, dict):
+        return tree
+    changed = dict(members)
+    for name, member in members.items():
+        start = member.get("from") if isinstance(member, dict) else None
+        if isinstance(start, Leaf) and start.value not in members and (folder / str(start.value)).is_dir():
+            changed[name] = {**member, "from": _joined(start, folder)}
+    return {**tree, "members": changed}
 
 
 def _joined(leaf: Any, folder: Path) -> Any:

@@ -72,13 +72,24 @@ OBJECTIVES: dict[str, Objective] = {
 
 DECLARED_DIFFERENCES: dict[str, str] = {
     "member": "the member's name",
+    "keep.names": "checkpoints that other members start from, which are kept",
     "phases[*].objectives": "the objective of each span of steps",
-    "phases[*].mask_frac": "the mask rate: used only by objectives that corrupt, null for the others",
+    "phases[*].mask_frac": "the mask rate: of objectives that corrupt, null for the others",
     "derived.direction": "the attention direction, fixed by the objective",
     "derived.predicts": "which output predicts which token, fixed by the objective",
     "derived.ends_every_piece": "whether [SEP] ends every piece or only a document's last, fixed by the objective",
     "derived.hub_class": "the exported class, fixed by the objective",
     "derived.template": "the exported tokenizer's template, fixed by the objective",
     "derived.padding_side": "the exported tokenizer's padding side, fixed by the objective",
+    "derived.also_exports": "the second objective it is exported for, fixed by the objective",
 }
-"""Path patterns in which two from-scratch members' plans may differ, each with its reason."""
+"""Path patterns in which two members' plans may differ, each with its reason."""
+
+DECLARED_OF_STARTS: dict[str, str] = {
+    "start": "where the weights come from: another member's checkpoint, or a folder",
+    "phases[*]": "a phase that only one of them runs, as not both start from scratch",
+}
+"""More patterns, declared only where at least one of the two members does not start from scratch.
+
+A phase that both run is held to the same values all the same.
+"""

@@ -1,34 +1,35 @@
 """From a recipe to a member's plan: every count explicit, nothing left to guess.
 
-Owns the arithmetic between tokens, sequences and steps. Must not know stores (it takes `StoreStats`) or
-what runs a plan. Entry point: `resolve_plan`.
+Owns how a member's start, phases and objectives come together. Must not know stores (it takes
+`StoreStats`) or what runs a plan. Entry points: `resolve_plan`, `resolve_plans`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seqpair.errors import RecipeError
 from seqpair.recipe.data_spec import TokenizerSpec
-from seqpair.recipe.merge import nearest
+from seqpair.recipe.identity import plan_digest
+from seqpair.recipe.member_spec import CHECKPOINT_NAME, ObjectivePart
+from seqpair.recipe.members import phases_of, place_spans, require_member
 from seqpair.recipe.objectives import OBJECTIVES, Objective
+from seqpair.recipe.phases import bare_phase, budget_scale, scaled, stats_of
 from seqpair.recipe.plan import (
-    BatchStage,
     DerivedPlan,
     HeldOutPlan,
     KeepRule,
-    MixtureShare,
     ModelPlan,
     ObjectiveSpan,
     PhasePlan,
     Plan,
+    Start,
     StoreRef,
 )
-from seqpair.recipe.schedule import ramp_stages, steps_at_cadence
-from seqpair.recipe.schema import BatchSpec, PhaseSpec, Recipe
+from seqpair.recipe.schema import PhaseSpec, Recipe
 from seqpair.recipe.stats import StoreStats
 
 PUBLISHED_VOCAB_SIZE = 50_368
@@ -48,42 +49,147 @@ def resolve_plan(
 
     Raises:
         RecipeError: An unknown member or source, shares that do not sum to one, a schedule longer than
-            its phase, a store without counts for a sequence length.
+            its phase, a store without counts for a sequence length, a start from a checkpoint that is never made.
     """
-    if member not in recipe.members:
-        raise RecipeError(
-            f"the recipe '{recipe.name}' has no member '{member}'{nearest(member, recipe.members)}",
-            seen=member,
-            allowed=", ".join(recipe.members),
+    return resolve_plans(recipe, [member], stats, vocab_size)[member]
+
+
+def resolve_plans(
+    recipe: Recipe,
+    members: Sequence[str],
+    stats: Mapping[str, StoreStats] | None = None,
+    vocab_size: int | None = None,
+) -> dict[str, Plan]:
+    """Resolve a recipe for several members; what they share is worked out once.
+
+    Raises:
+        RecipeError: As `resolve_plan`.
+    """
+    for member in members:
+        require_member(recipe, member)
+    resolver = _Resolver(recipe, stats, vocab_size)
+    return {member: resolver.plan(member) for member in members}
+
+
+class _Resolver:
+    """One recipe with one set of counts; plans and phases are made once."""
+
+    def __init__(self, recipe: Recipe, stats: Mapping[str, StoreStats] | None, vocab_size: int | None) -> None:
+        """Take the recipe and its counts; the scale is that of the `budget` dial."""
+        self.recipe, self.stats = recipe, stats
+        self.scale = budget_scale(recipe)
+        self.estimated = stats is None or vocab_size is None
+        known = vocab_size if vocab_size is not None else expected_vocab_size(recipe.data.tokenizer)
+        self.model = ModelPlan(shape=recipe.shape, vocab_size=known, **recipe.model.model_dump())
+        self.stores = tuple(_store_ref(source.name, stats) for source in recipe.data.sources)
+        self._phases: dict[str, PhasePlan] = {}
+        self._plans: dict[str, Plan] = {}
+
+    def plan(self, member: str) -> Plan:
+        """Return a member's plan."""
+        if member not in self._plans:
+            self._plans[member] = self._make(member)
+        return self._plans[member]
+
+    def _make(self, member: str) -> Plan:
+        recipe = self.recipe
+        start, parts = self._beginning(member)
+        bare = [self._phase(phase) for phase in phases_of(recipe, member)]
+        spans = place_spans(member, parts, bare)
+        phases = [self._trained(member, phase, found) for phase, found in zip(bare, spans, strict=True)]
+        return Plan(
+            study=recipe.name,
+            member=member,
+            size=recipe.size_label,
+            seed=recipe.seed,
+            start=start,
+            model=self.model,
+            optimizer=recipe.optimizer,
+            phases=tuple(phases),
+            held_out=HeldOutPlan(sequences=recipe.held_out.sequences, mask_frac=recipe.held_out.mask_frac),
+            keep=self._keep(member),
+            runtime=recipe.runtime,
+            sources=recipe.data.sources,
+            tokenizer=recipe.data.tokenizer,
+            stores=self.stores,
+            derived=derived_plan(OBJECTIVES[phases[-1].objectives[-1].objective]),
+            estimated=self.estimated,
+            runs=recipe.runs,
+            store_folder=recipe.data.stores,
+            origins=recipe.origins,
         )
-    objective = OBJECTIVES[recipe.members[member].objective]
-    scale = recipe.budget / sum(phase.budget_tokens for phase in recipe.phases) if recipe.budget else 1.0
-    spec = recipe.model
-    return Plan(
-        study=recipe.name,
-        member=member,
-        size=recipe.size_label,
-        seed=recipe.seed,
-        start=None,
-        model=ModelPlan(
-            shape=recipe.shape,
-            vocab_size=vocab_size if vocab_size is not None else expected_vocab_size(recipe.data.tokenizer),
-            **spec.model_dump(),
-        ),
-        optimizer=recipe.optimizer,
-        phases=tuple(_phase(recipe, phase, objective, stats, scale) for phase in recipe.phases),
-        held_out=HeldOutPlan(sequences=recipe.held_out.sequences, mask_frac=recipe.held_out.mask_frac),
-        keep=KeepRule(**recipe.checkpoints.keep.model_dump()),
-        runtime=recipe.runtime,
-        sources=recipe.data.sources,
-        tokenizer=recipe.data.tokenizer,
-        stores=tuple(_store_ref(source.name, stats) for source in recipe.data.sources),
-        derived=derived_plan(objective),
-        estimated=stats is None or vocab_size is None,
-        runs=recipe.runs,
-        store_folder=recipe.data.stores,
-        origins=recipe.origins,
-    )
+
+    def _beginning(self, member: str) -> tuple[Start | None, Sequence[ObjectivePart]]:
+        """Return what a member starts from, and the parts of its objective."""
+        spec = self.recipe.members[member]
+        if spec.folder is not None:
+            return Start(kind="folder", path=spec.folder), spec.objective or ()
+        if spec.source is None:
+            return None, spec.objective or ()
+        source = self.plan(spec.source)
+        trained = objective_at(source, spec.checkpoint)
+        parts = spec.objective or (ObjectivePart(trained.objective, causal_frac=trained.causal_frac),)
+        carried = "carried" if parts[0].objective == trained.objective else "fresh"
+        start = Start(
+            kind="member",
+            member=spec.source,
+            checkpoint=spec.checkpoint,
+            optimizer=spec.optimizer or carried,
+            plan_digest=plan_digest(source),
+        )
+        return start, parts
+
+    def _trained(self, member: str, phase: PhasePlan, spans: tuple[ObjectiveSpan, ...]) -> PhasePlan:
+        """Return a phase with a member's objectives, and its mask rate if one of them corrupts."""
+        own = self.recipe.members[member].mask_frac
+        corrupts = any(OBJECTIVES[span.objective].corrupts for span in spans)
+        mask_frac = (phase.mask_frac if own is None else own) if corrupts else None
+        return phase.model_copy(update={"objectives": spans, "mask_frac": mask_frac})
+
+    def _keep(self, member: str) -> KeepRule:
+        spec = self.recipe.checkpoints.keep
+        others = self.recipe.members.values()
+        return KeepRule(
+            last=spec.last,
+            every_tokens=None if spec.every_tokens is None else scaled(spec.every_tokens, self.scale),
+            names=tuple(sorted({str(other.checkpoint) for other in others if other.source == member} - {"None"})),
+        )
+
+    def _phase(self, phase: PhaseSpec) -> PhasePlan:
+        if phase.name not in self._phases:
+            self._phases[phase.name] = bare_phase(self.recipe, phase, self.stats, self.scale)
+        return self._phases[phase.name]
+
+
+def objective_at(plan: Plan, checkpoint: str | None) -> ObjectiveSpan:
+    """Return the objective that a checkpoint of a plan was last trained with; the last one if it is null.
+
+    In an estimate step counts are not yet known, so there only the phase is checked.
+
+    Raises:
+        RecipeError: The plan makes no checkpoint of this name.
+    """
+    if checkpoint is None:
+        return plan.phases[-1].objectives[-1]
+    named = CHECKPOINT_NAME.match(checkpoint)
+    phase = next((phase for phase in plan.phases if named is not None and phase.tag == named[1]), None)
+    if phase is None or named is None:
+        raise RecipeError(
+            f"the member '{plan.member}' makes no checkpoint '{checkpoint}'",
+            seen=f"{plan.member}@{checkpoint}",
+            allowed="names that begin with " + ", ".join(phase.tag for phase in plan.phases),
+            fix=f"see the member's phases with `seqpair plan --member {plan.member}`",
+        )
+    step = int(named[2])
+    if not plan.estimated and step not in phase.checkpoint_steps:
+        near = sorted(sorted(phase.checkpoint_steps, key=lambda made: abs(made - step))[:4])
+        raise RecipeError(
+            f"the member '{plan.member}' makes no checkpoint '{checkpoint}'",
+            seen=f"{plan.member}@{checkpoint}",
+            allowed="the nearest are " + ", ".join(f"{phase.tag}{made}" for made in near),
+            fix="name one of these, or change `checkpoints.every_tokens`",
+        )
+    return phase.span_of(min(step, phase.steps) - 1)
 
 
 def derived_plan(objective: Objective) -> DerivedPlan:
@@ -118,177 +224,8 @@ def _entries(path: Path) -> int:
         ) from error
 
 
-def expected_mean_tokens(mean_at_1024: float, seq_len: int) -> float:
-    """Return the mean content tokens of a sequence expected at a length, from the one expected at 1,024.
-
-    Documents are taken to have exponentially distributed lengths with mean m. A document gives
-    ceil(n / C) pieces for C = L - 2, of which the expectation is 1 / (1 - exp(-C / m)), so the mean piece
-    is m (1 - exp(-C / m)): never above C nor m. m is found by bisection from the value at 1,024.
-    Rounded to thousandths, so that the last bits of a machine's exponential do not reach a plan's digest.
-    """
-
-    def mean_piece(mean_document: float, length: int) -> float:
-        return -mean_document * math.expm1(-(length - 2) / mean_document)
-
-    low, high = 1.0, 1e7
-    if mean_piece(high, 1024) <= mean_at_1024:
-        return float(seq_len - 2)
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if mean_piece(middle, 1024) < mean_at_1024 else (low, middle)
-    return round(mean_piece(high, seq_len), 3)
-
-
 def _store_ref(source: str, stats: Mapping[str, StoreStats] | None) -> StoreRef:
     if stats is None:
         return StoreRef(source=source, digest="", documents=0, tokens=0)
-    found = _stats_of(source, stats)
+    found = stats_of(source, stats)
     return StoreRef(source=source, digest=found.digest, documents=found.documents, tokens=found.tokens)
-
-
-def _stats_of(source: str, stats: Mapping[str, StoreStats]) -> StoreStats:
-    if source not in stats:
-        raise RecipeError(
-            f"the source '{source}' has no store",
-            allowed=", ".join(stats) or "none is there",
-            fix="run seqpair prepare",
-        )
-    return stats[source]
-
-
-def _phase(
-    recipe: Recipe, phase: PhaseSpec, objective: Objective, stats: Mapping[str, StoreStats] | None, scale: float
-) -> PhasePlan:
-    mixture = _mixture(recipe, phase)
-    mean = _mean_tokens(recipe, phase, mixture, stats)
-    budget_tokens = max(1, round(phase.budget_tokens * scale))
-    lr = phase.lr.model_copy(
-        update={
-            "warmup_tokens": round(phase.lr.warmup_tokens * scale),
-            "decay_tokens": round(phase.lr.decay_tokens * scale),
-        }
-    )
-    if lr.warmup_tokens + lr.decay_tokens > budget_tokens:
-        raise RecipeError(
-            f"the phase '{phase.name}' is shorter than its schedule",
-            seen=f"warmup_tokens {lr.warmup_tokens} + decay_tokens {lr.decay_tokens} in budget_tokens {budget_tokens}",
-            allowed="warm-up and decay within the budget",
-            fix="raise budget_tokens, or set the top-level `budget`, which scales all three together",
-        )
-    stages, steps = _batches(phase.batch, budget_tokens, mean, scale)
-    last = stages[-1]
-    positions = last.first_position + (steps - last.first_step) * last.sequences
-    plan = PhasePlan(
-        name=phase.name,
-        tag=phase.tag,
-        seq_len=phase.seq_len,
-        budget_tokens=budget_tokens,
-        mean_tokens=mean,
-        steps=steps,
-        positions=positions,
-        batch_stages=stages,
-        rope_global_theta=phase.rope_global_theta,
-        rope_local_theta=phase.rope_local_theta,
-        mask_frac=phase.mask_frac if objective.corrupts else None,
-        mixture=mixture,
-        lr=lr,
-        objectives=(ObjectiveSpan(first_step=0, objective=objective.name),),
-        checkpoint_steps=(),
-        held_out_steps=(),
-    )
-    cadences = {
-        "checkpoint_steps": recipe.checkpoints.every_tokens,
-        "held_out_steps": recipe.held_out.every_tokens,
-    }
-    due = {key: tuple(steps_at_cadence(plan.planned_tokens, steps, every)) for key, every in cadences.items()}
-    return plan.model_copy(update=due)
-
-
-def _mixture(recipe: Recipe, phase: PhaseSpec) -> tuple[MixtureShare, ...]:
-    """Return the phase's mixture with shares that sum to one, or to less beside epochs."""
-    sources = [source.name for source in recipe.data.sources]
-    where = f"phases.{phase.name}.mixture"
-    if phase.mixture is None:
-        if len(sources) != 1:
-            raise RecipeError(
-                f"'{where}' is missing", seen=f"{len(sources)} sources", fix="give each source a share or epochs"
-            )
-        return (MixtureShare(source=sources[0], share=1.0),)
-    for name in phase.mixture:
-        if name not in sources:
-            raise RecipeError(
-                f"'{where}' names a source that data.sources does not have: '{name}'{nearest(name, sources)}",
-                allowed=", ".join(sources) or "none; data.sources is empty",
-            )
-    total = math.fsum(part.share for part in phase.mixture.values() if part.share is not None)
-    has_epochs = any(part.epochs is not None for part in phase.mixture.values())
-    if has_epochs and total >= 1.0:
-        raise RecipeError(
-            f"the shares of '{where}' leave nothing for its epochs", seen=f"{total:g}", allowed="a sum below 1"
-        )
-    if not has_epochs and abs(total - 1.0) > 0.005:
-        raise RecipeError(f"the shares of '{where}' do not sum to 1", seen=f"{total:g}", allowed="1, within 0.005")
-    scale = 1.0 if has_epochs else 1.0 / total
-    return tuple(
-        MixtureShare(source=name, share=None if part.share is None else part.share * scale, epochs=part.epochs)
-        for name, part in phase.mixture.items()
-    )
-
-
-def _mean_tokens(
-    recipe: Recipe, phase: PhaseSpec, mixture: tuple[MixtureShare, ...], stats: Mapping[str, StoreStats] | None
-) -> float:
-    """Return the content tokens of the mixture's mean sequence.
-
-    Shares w_s are of content tokens, so a sequence of source s comes w_s / mean_s times a token, and the
-    mean is 1 / sum(w_s / mean_s). Epochs count as tokens: what the shares leave is split in proportion to
-    epochs * tokens.
-    """
-    if stats is None:
-        return expected_mean_tokens(recipe.data.expected_mean_tokens, phase.seq_len)
-    found = {part.source: _stats_of(part.source, stats) for part in mixture}
-    for source, store in found.items():
-        if not store.sequences.get(phase.seq_len):
-            raise RecipeError(
-                f"the store of '{source}' has no sequences of length {phase.seq_len}",
-                seen=f"counts for {sorted(store.sequences)}",
-                fix="run seqpair prepare with this recipe",
-            )
-    epoch_tokens = {part.source: part.epochs * found[part.source].tokens for part in mixture if part.epochs is not None}
-    left = 1.0 - math.fsum(part.share for part in mixture if part.share is not None)
-    inverse = 0.0
-    for part in mixture:
-        share = part.share
-        if share is None:
-            share = left * epoch_tokens[part.source] / math.fsum(epoch_tokens.values())
-        inverse += share / found[part.source].mean_tokens(phase.seq_len)
-    return 1.0 / inverse
-
-
-def _batches(batch: BatchSpec, budget_tokens: int, mean: float, scale: float) -> tuple[tuple[BatchStage, ...], int]:
-    """Return the batch stages and the number of steps; the last step is the one nearest to the budget."""
-    final = _sequences(batch.sequences, batch.tokens, mean)
-    ramp = batch.ramp
-    sizes = [(0, final)]
-    if ramp is not None:
-        first = _sequences(ramp.from_sequences, ramp.from_tokens, mean)
-        if first > final:
-            raise RecipeError("a batch ramp must grow", seen=f"from {first} to {final} sequences", allowed="from <= to")
-        sizes = ramp_stages(first, final, ramp.over_tokens * scale / mean)
-    needed = budget_tokens / mean
-    stages: list[BatchStage] = []
-    step = position = 0
-    for stage_steps, sequences in sizes:
-        left = max(1 if not stages else 0, round((needed - position) / sequences))
-        if left == 0:
-            break
-        stages.append(BatchStage(first_step=step, first_position=position, sequences=sequences))
-        taken = min(stage_steps, left) if stage_steps else left
-        step, position = step + taken, position + taken * sequences
-        if taken == left:
-            break
-    return tuple(stages), step
-
-
-def _sequences(sequences: int | None, tokens: int | None, mean: float) -> int:
-    return sequences if sequences is not None else max(1, round((tokens or 0) / mean))

@@ -1,7 +1,7 @@
 """Schedules as pure functions of tokens: the learning-rate curve, the batch ramp, cadences.
 
 Owns the formulas. Must not know plans, optimisers or trainers. Entry points: `LrCurve`, `lr_fraction`,
-`ramp_stages`, `steps_at_cadence`.
+`ramp_stages`, `steps_at_cadence`, `early_steps`.
 """
 
 from __future__ import annotations
@@ -60,10 +60,15 @@ def lr_fraction(curve: LrCurve, tokens: float, total_tokens: float) -> float:
     if curve.curve == "one_minus_sqrt":
         done = (tokens - curve.warmup_tokens) / max(total_tokens - curve.warmup_tokens, 1.0)
         return end + (start - end) * (1.0 - math.sqrt(min(1.0, done)))
-    decay_from = total_tokens - curve.decay_tokens
-    if curve.curve == "warmup_stable_decay" and curve.decay_tokens > 0 and tokens > decay_from:
-        return start + (end - start) * min(1.0, (tokens - decay_from) / curve.decay_tokens)
+    left = max(0.0, total_tokens - tokens)
+    if left < curve.decay_tokens:
+        return end + (start - end) * (left / curve.decay_tokens)
     return start
+
+
+def early_steps(before: int) -> list[int]:
+    """Return the steps 1, 2, 4, ... below `before`: checkpoints where a model learns fastest."""
+    return [1 << power for power in range((before - 1).bit_length())] if before > 1 else []
 
 
 def ramp_stages(

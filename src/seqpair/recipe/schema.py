@@ -13,14 +13,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from seqpair.recipe.counts import Count
 from seqpair.recipe.data_spec import DataSpec
+from seqpair.recipe.member_spec import MemberSpec, check_members
 from seqpair.recipe.merge import nearest
-from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import OptimizerPlan, RuntimePlan
 from seqpair.recipe.schedule import LrCurve
 from seqpair.recipe.sizes import SIZES, Shape
-
-TRAINABLE_OBJECTIVES = ("clm", "mlm")
-"""Objectives that a member can name today; `mntp` is in the table for the exports and tests that follow."""
 
 PositiveCount = Annotated[Count, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -111,9 +108,13 @@ class KeepSpec(_Section):
 
 
 class CheckpointSpec(_Section):
-    """How often a checkpoint is made, counted from each phase's start, and which ones stay."""
+    """How often a checkpoint is made, counted from each phase's start, and which ones stay.
+
+    `early` adds those after 1, 2, 4, ... steps of the first phase, until the cadence takes over.
+    """
 
     every_tokens: PositiveCount
+    early: bool = False
     keep: KeepSpec = KeepSpec()
 
 
@@ -123,29 +124,6 @@ class HeldOutSpec(_Section):
     every_tokens: PositiveCount
     sequences: PositiveCount = 64
     mask_frac: float = Field(default=0.3, gt=0, lt=1)
-
-
-class MemberSpec(_Section):
-    """One member; trained from scratch with one objective."""
-
-    objective: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _works_today(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        later = [key for key in ("from", "phases") if key in value]
-        if later:
-            raise ValueError(f"'{later[0]}' (a member that starts from another one's checkpoint) is not there yet")
-        objective = value.get("objective")
-        if isinstance(objective, list):
-            raise ValueError("an objective that changes during training (a list) is not there yet")
-        if objective is not None and objective not in TRAINABLE_OBJECTIVES:
-            known = objective in {*OBJECTIVES, "hybrid", "diffusion"}
-            state = "is not there yet" if known else "is not an objective"
-            raise ValueError(f"'{objective}' {state}; there are: {', '.join(TRAINABLE_OBJECTIVES)}")
-        return value
 
 
 def _size_kind(value: object) -> str:
@@ -220,4 +198,5 @@ class Recipe(_Section):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{section}: the name '{twice[0]}' stands twice")
+        check_members(self.members, [phase.name for phase in self.phases])
         return self
