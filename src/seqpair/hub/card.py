@@ -41,7 +41,7 @@ _NEXT_NOTE = """
 
 This model was trained to predict a masked token at the position *before* it (masked next-token prediction), as a
 decoder does: the logits at position i - 1 are for the token at position i. Read them there, as above. The stock
-`fill-mask` pipeline reads the mask's own position, which is the wrong one for this model: its answers are those for
+`fill-mask` pipeline reads the mask's own position, which is the wrong one for this model: the logits there are about
 the token after the mask. `config.json` says so too (`seqpair_predicts: "masked_next"`), and `seqpair fill` and
 seqpair's evaluations read the right position. Embeddings and fine-tuning heads are not concerned.
 """
