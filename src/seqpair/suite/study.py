@@ -15,16 +15,19 @@ from typing import TypeVar
 
 from seqpair.atomic import write_json
 from seqpair.checkpoint.catalog import latest_valid
+from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.data.ledger import Ledger, require_same_sequences
 from seqpair.data.planning import plan_member
 from seqpair.data.prepare import Prepared, prepare
 from seqpair.distributed.world import start_world
 from seqpair.errors import RecipeError
+from seqpair.evaluate.held_out import held_out_texts
 from seqpair.evaluate.results import EVALUATION_FOLDER, SUMMARY_NAME
 from seqpair.evaluate.run import evaluate_export
 from seqpair.hub.export import export_checkpoint
 from seqpair.log import note
 from seqpair.recipe.diff import diff_plans, require_declared
+from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.schema import Recipe
 from seqpair.report.page import write_page
@@ -32,8 +35,6 @@ from seqpair.train.assembly import run_folder
 from seqpair.train.loop import Outcome, train_member
 
 Part = TypeVar("Part")
-
-_PROOF_DOCUMENTS, _PROOF_TOKENS = 6, 1024
 
 
 @dataclass
@@ -92,7 +93,7 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
             return outcome
     _require_same_order(plans)
     for plan in plans:
-        _timed(outcome, f"export {plan.member}", lambda plan=plan: _export(plan, prepared))
+        _timed(outcome, f"export {plan.member}", lambda plan=plan: _export(plan))
         _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: _evaluate(plan, prepared))
     study = Path(recipe.runs) / recipe.name
     _keep_seconds(study, outcome.seconds)
@@ -114,12 +115,17 @@ def _prepare(recipe: Recipe) -> Prepared:
 
 def _train(plan: Plan, prepared: Prepared) -> Outcome:
     newest = latest_valid(run_folder(plan))
-    total_steps = sum(phase.steps for phase in plan.phases)
-    if newest is not None and newest.total_steps == total_steps:
+    if newest is not None and _is_end_of(plan, newest.manifest):
         note(f"{plan.member}: trained already ({newest.name})")
         return Outcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
     with start_world(plan.runtime.device) as world:
         return train_member(plan, prepared, world)
+
+
+def _is_end_of(plan: Plan, manifest: CheckpointManifest) -> bool:
+    """Return whether a checkpoint is this plan's last; one of another plan is left to `train_member` to refuse."""
+    steps = sum(phase.steps for phase in plan.phases)
+    return manifest.total_steps == steps and manifest.plan_digest == plan_digest(plan)
 
 
 def _require_same_order(plans: Sequence[Plan]) -> None:
@@ -129,24 +135,14 @@ def _require_same_order(plans: Sequence[Plan]) -> None:
         require_same_sequences(ledgers[0], other)
 
 
-def _export(plan: Plan, prepared: Prepared) -> None:
+def _export(plan: Plan) -> None:
     folder = run_folder(plan)
     newest = latest_valid(folder)
     assert newest is not None, "a trained member has a checkpoint"
     if _field(folder / "export" / "seqpair_export.json", "checkpoint") == newest.name:
         note(f"{plan.member}: exported already ({newest.name})")
         return
-    export_checkpoint(newest.path, folder / "export", _proof_texts(prepared), overwrite=True)
-
-
-def _proof_texts(prepared: Prepared) -> list[str]:
-    """Return a few held-out documents of every source: the real text that an export is proven on."""
-    stores = prepared.held_out.values()
-    return [
-        prepared.tokenizer.decode(store.document_tokens(row)[:_PROOF_TOKENS])
-        for store in stores
-        for row in range(min(_PROOF_DOCUMENTS, store.manifest.documents))
-    ]
+    export_checkpoint(newest.path, folder / "export", held_out_texts(newest.path), overwrite=True)
 
 
 def _evaluate(plan: Plan, prepared: Prepared) -> None:

@@ -1,0 +1,80 @@
+"""A whole study on made-up text: every part runs once, a repeated call does nothing twice, other plans are refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny import write_tiny_study
+
+from seqpair.errors import CheckpointError, RecipeError
+from seqpair.evaluate.results import read_results
+from seqpair.recipe.load import load_recipe
+from seqpair.suite.study import planned_parts, run_study
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The tiny study, carried to its end in one call."""
+    study = write_tiny_study(tmp_path_factory.mktemp("study"))
+    return study, run_study(load_recipe(str(study.recipe)))
+
+
+def test_every_part_is_there(finished):
+    study, outcome = finished
+    assert outcome.finished
+    root = study.folder / "runs" / "tiny"
+    assert outcome.page == root / "report" / "index.html"
+    assert "<script src" not in outcome.page.read_text()
+    for member in ("encoder", "decoder"):
+        proof = json.loads((root / member / "export" / "seqpair_export.json").read_text())
+        assert proof["max_abs_difference"] <= 1e-4
+        assert "continuation" in {result.task for result in read_results(root / member / "evaluation")}
+    ledgers = [(root / member / "ledger.jsonl").read_bytes() for member in ("encoder", "decoder")]
+    assert ledgers[0] == ledgers[1]
+
+
+def test_both_members_answer_the_same_items(finished):
+    study, _ = finished
+    items = [
+        [json.loads(line)["id"] for line in path.read_text().splitlines()]
+        for path in sorted((study.folder / "runs" / "tiny").glob("*/evaluation/continuation.items.jsonl"))
+    ]
+    assert len(items) == 2
+    assert items[0] == items[1]
+
+
+def test_repeating_the_call_does_nothing_twice(finished, capfd):
+    study, _ = finished
+    root = study.folder / "runs" / "tiny"
+    kept = [*root.glob("*/checkpoints/*/*"), *root.glob("*/export/*"), *root.glob("*/evaluation/*")]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    assert len(before) > 20
+    assert run_study(load_recipe(str(study.recipe))).finished
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    said = capfd.readouterr().err
+    for part in ("trained already", "exported already", "evaluated already"):
+        assert said.count(part) == 2, said
+
+
+def test_another_plan_under_the_same_name_is_refused_not_skipped(finished):
+    study, _ = finished
+    with pytest.raises(CheckpointError, match="another plan"):
+        run_study(load_recipe(str(study.recipe), ["optimizer.lr=1e-3"]))
+
+
+def test_an_unknown_member_is_named(finished):
+    study, _ = finished
+    with pytest.raises(RecipeError, match=r"(?s)critic.*encoder, decoder"):
+        run_study(load_recipe(str(study.recipe)), ["critic"])
+
+
+def test_a_dry_run_says_what_is_there(finished):
+    study, _ = finished
+    parts = planned_parts(load_recipe(str(study.recipe)))
+    assert [part.split(":")[0] for part in parts] == [
+        "prepare",
+        *(f"{verb} {member}" for member in ("encoder", "decoder") for verb in ("train", "export", "evaluate")),
+        "report",
+    ]
+    assert "export encoder: there already" in parts
