@@ -255,17 +255,15 @@ def _show_listing(listing: Listing, *, show_all: bool) -> None:
     from seqpair.cli.plan import wide_console
 
     rows = listing.checkpoints
-    title = f"{listing.member} ({listing.run}): {len(rows)} checkpoints"
+    total = f", {format_bytes(sum(row.bytes for row in rows))}, newest {rows[-1].name}" if rows else ""
+    print(f"{listing.member} ({listing.run}): {len(rows)} checkpoints{total}")
     if rows:
-        title += f", {format_bytes(sum(row.bytes for row in rows))}, newest {rows[-1].name}"
-        table = Table(title=title, title_justify="left", box=None)
+        table = Table(box=None, pad_edge=False)
         for heading in ("name", "phase", "step", "tokens", "size", "age", "files"):
             table.add_column(heading, justify="right" if heading in ("step", "tokens", "size", "age") else "left")
         for group in fold(rows, show_all=show_all):
             table.add_row(*_cells(group))
         wide_console().print(table)
-    else:
-        print(title)
     for soup in listing.soups:
         print(
             f"soup {soup.name}: average of {len(soup.parts)}, {_names(soup.parts, show_all)}; "

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from seqpair.cli import app as cli
@@ -155,6 +156,33 @@ def test_several_phases_need_a_choice(seqpair, two_phases):
     assert code == 2
     assert "several phases" in err
     assert "pretrain, decay" in err
+
+
+def test_the_order_is_written_as_parquet_and_agrees_with_the_steps(seqpair, two_phases, tmp_path):
+    out_file = tmp_path / "order.parquet"
+    code, out, _ = seqpair("order", str(two_phases), "--export", str(out_file))
+    assert code == 0
+    rows = pq.read_table(out_file).to_pylist()
+    assert out.startswith(f"{out_file}: {len(rows):,} rows (pretrain, decay), ")
+    for phase, step in (("pretrain", 5), ("decay", 0)):
+        shown = json.loads(seqpair("order", str(two_phases), "--step", str(step), "--phase", phase, "--json")[1])
+        mine = [row for row in rows if (row["phase"], row["step"]) == (phase, step)]
+        keys = ("position", "source", "document", "piece", "epoch")
+        assert [{key: row[key] for key in keys} for row in mine] == [
+            {key: entry[key] for key in keys} for entry in shown["sequences"]
+        ]
+    code, out, _ = seqpair(
+        "order", str(two_phases), "--export", str(tmp_path / "d.parquet"), "--phase", "decay", "--json"
+    )
+    assert json.loads(out)["rows"] == sum(row["phase"] == "decay" for row in rows)
+
+
+def test_an_export_never_replaces_a_file(seqpair, prepared_study, tmp_path):
+    (tmp_path / "order.parquet").write_text("mine")
+    code, _, err = seqpair("order", str(prepared_study.recipe), "--export", str(tmp_path / "order.parquet"))
+    assert code == 2
+    assert "is there already" in err
+    assert (tmp_path / "order.parquet").read_text() == "mine"
 
 
 def test_order_does_not_import_torch(prepared_study):
