@@ -129,7 +129,8 @@ class FolderConfig(BaseModel):
         layers, legacy = self.num_hidden_layers, self.global_attn_every_n_layers or _DEFAULT_GLOBAL_EVERY
         if self.layer_types is None:
             return legacy
-        for every in [legacy, *range(1, layers + 1)]:
+        periods: list[int] = [legacy, *range(1, layers + 1)]
+        for every in periods:
             if layer_types(layers, every) == self.layer_types:
                 return every
         raise HubFolderError(
