@@ -126,9 +126,9 @@ def _phase_rows(plan: Plan, phase: PhasePlan) -> list[tuple[str, str, bool]]:
     if len(phase.batch_stages) > 1:
         batch = f"{first.sequences:,} to {batch}, in {len(phase.batch_stages)} stages until step {last.first_step:,}"
     peak = plan.optimizer.lr
-    # The rate of the phase's highest point is that of the plateau, or of the first step where there is no warm-up.
-    rates = f"{peak * phase.lr_frac(0):.3g} at the first step, {peak * phase.lr.start_frac:.3g} after the warm-up, "
-    rates += f"{peak * phase.lr_frac(phase.steps - 1):.3g} at the last ({phase.lr.curve})"
+    first_rate, last_rate = (f"{peak * phase.lr_frac(step):.3g}" for step in (0, phase.steps - 1))
+    plateau = f", {peak * phase.lr.start_frac:.3g} after the warm-up" if phase.lr.warmup_tokens else ""
+    rates = f"{first_rate} at the first step{plateau}, {last_rate} at the last ({phase.lr.curve})"
     tokens = phase.positions * phase.mean_tokens
     stored = {store.source: store.tokens for store in plan.stores}
     mixture = ", ".join(_part_text(part, tokens, stored.get(part.source, 0)) for part in phase.mixture)

@@ -31,7 +31,7 @@ from seqpair.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from seqpair.data.tokenizer_text import training_texts
 from seqpair.errors import DataError, StoreError
 from seqpair.log import note
-from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
+from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec, require_paths
 from seqpair.recipe.schema import Recipe
 from seqpair.units import format_bytes
 
@@ -82,10 +82,11 @@ def prepare(
         verify: Hash the files of stores that are already there.
 
     Raises:
-        DataError: A source is missing, empty or unreadable, or the tokenizer cannot be used.
+        DataError: A source has no paths, is missing, empty or unreadable, or the tokenizer cannot be used.
         StoreError: A store that is there was changed.
         DiskFullError: The disk is full; no part of a store remains.
     """
+    require_paths(sources)
     with _writing_alone(store_folder):
         before = read_index(sources, tokenizer, store_folder)
         opened = _open_sources(sources, recipe_folder)
@@ -118,11 +119,13 @@ def open_prepared(
     """Open what `prepare` made for this data section; the sources themselves are not looked at.
 
     Raises:
+        DataError: It was never prepared here, and sources have no paths to prepare it from.
         StoreError: It was never prepared here, or a store is missing, changed or made with another
             tokenizer.
     """
     index = read_index(sources, tokenizer, store_folder)
     if index is None:
+        require_paths(sources)
         raise StoreError(
             "the data of this recipe is not prepared",
             seen=f"no {index_path(sources, tokenizer, store_folder)}",
@@ -157,6 +160,7 @@ def plan_preparation(
     Raises:
         DataError: As `prepare`, for what can be seen without reading documents.
     """
+    require_paths(sources)
     before = read_index(sources, tokenizer, store_folder)
     opened = _open_sources(sources, recipe_folder)
     files = _fingerprints(opened, tokenizer, before)

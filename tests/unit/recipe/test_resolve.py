@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from seqpair.errors import RecipeError
 from seqpair.recipe.load import load_recipe, preset_names
-from seqpair.recipe.plan import Plan
 from seqpair.recipe.phases import expected_mean_tokens
+from seqpair.recipe.plan import Plan
 from seqpair.recipe.resolve import expected_vocab_size, resolve_plan
 from seqpair.recipe.stats import StoreStats
 
