@@ -1,17 +1,17 @@
 """Invariant 2: two members' plans differ in exactly what the objectives table declares."""
 
+import itertools
+
 import pytest
 
 from seqpair.recipe.diff import diff_plans, require_declared
 from seqpair.recipe.load import load_recipe, preset_names
-from seqpair.recipe.objectives import DECLARED_DIFFERENCES
-from seqpair.recipe.resolve import resolve_plan
+from seqpair.recipe.objectives import DECLARED_DIFFERENCES, DECLARED_OF_STARTS
+from seqpair.recipe.resolve import resolve_plan, resolve_plans
 from seqpair.recipe.stats import StoreStats
 
-DECLARED_SET = {
+DECLARED_OF_A_PAIR = {
     "member",
-    "phases[0].mask_frac",
-    "phases[0].objectives[0].objective",
     "derived.direction",
     "derived.predicts",
     "derived.ends_every_piece",
@@ -38,5 +38,27 @@ def test_only_the_objective_differs(preset: str, prepared: bool) -> None:
     encoder, decoder = (resolve_plan(recipe, member, stats, vocab_size) for member in ("encoder", "decoder"))
     differences = diff_plans(encoder, decoder)
     require_declared(differences, ("encoder", "decoder"))
-    assert {difference.path for difference in differences} == DECLARED_SET
-    assert len(DECLARED_DIFFERENCES) == len(DECLARED_SET)
+    of_phases = {
+        f"phases[{phase.name}].{key}" for phase in encoder.phases for key in ("mask_frac", "objectives[0].objective")
+    }
+    assert {difference.path for difference in differences} == DECLARED_OF_A_PAIR | of_phases
+
+
+def test_the_table_declares_no_more_than_a_pair_needs_and_what_some_pairs_have() -> None:
+    of_all_pairs = {path for path in DECLARED_DIFFERENCES if not path.startswith("phases")} - DECLARED_OF_A_PAIR
+    assert of_all_pairs == {"keep.names", "derived.also_exports"}
+    assert {path for path in DECLARED_DIFFERENCES if path.startswith("phases")} == {
+        "phases[*].objectives",
+        "phases[*].mask_frac",
+    }
+    assert set(DECLARED_OF_STARTS) == {"start", "phases[*]"}
+
+
+@pytest.mark.parametrize(
+    "preset", [name for name in preset_names() if "encoder-from-decoder" in load_recipe(name).members]
+)
+def test_members_made_from_others_differ_in_what_is_declared(preset: str) -> None:
+    recipe = load_recipe(preset)
+    plans = resolve_plans(recipe, list(recipe.members))
+    for a, b in itertools.combinations(plans, 2):
+        require_declared(diff_plans(plans[a], plans[b]), (a, b))

@@ -33,7 +33,7 @@ def test_diff_lists_every_difference_with_its_reason(
 ) -> None:
     assert seqpair(monkeypatch, "diff", "demo", "encoder", "decoder") == 0
     shown = capsys.readouterr().out
-    for part in ("phases[0].objectives[0].objective", "ModernBertDecoderForCausalLM", "the attention direction"):
+    for part in ("phases[pretrain].objectives[0].objective", "ModernBertDecoderForCausalLM", "the attention direction"):
         assert part in shown
     assert "NOT DECLARED" not in shown
 

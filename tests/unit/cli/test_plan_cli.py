@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from seqpair.cli import app as cli
-from seqpair.recipe.load import preset_names
+from seqpair.recipe.load import load_recipe, preset_names
 from seqpair.recipe.plan import Plan
 
 
@@ -29,7 +29,14 @@ def test_plan_shows_all_members(
 ) -> None:
     assert seqpair(monkeypatch, "plan", preset) == 0
     shown = capsys.readouterr().out
-    for part in (f"{preset} / encoder", f"{preset} / decoder", "parameters", "steps", "FLOPs", "memory", "disk"):
+    for part in (
+        *(f"{preset} / {member}" for member in load_recipe(preset).members),
+        "parameters",
+        "steps",
+        "FLOPs",
+        "memory",
+        "disk",
+    ):
         assert part in shown
 
 
@@ -57,6 +64,41 @@ def test_every_line_that_rests_on_the_estimate_says_so(
         assert "(estimated)" in lines[index] + lines[index + 1], label
     for label in ("mask rate", "RoPE bases", "run"):
         assert "(estimated)" not in next(line for line in lines if line.strip().startswith(label))
+
+
+def test_starts_and_objectives_are_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [
+        "members.biphasic={objective: [{clm: 0.25}, {mlm: 0.75}]}",
+        "members.hybrid={objective: {hybrid: {causal_frac: 0.0625}}}",
+        "members.branch={from: encoder@ext400, phases: [decay]}",
+    ]
+    words = [word for override in overrides for word in ("--set", override)]
+    assert seqpair(monkeypatch, "plan", "ettin-17m", *words) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "starts from decoder's last checkpoint, optimiser fresh",
+        "starts from encoder@ext400, optimiser carried",
+        "objective clm, mlm from step 18",
+        "objective hybrid (6.25 % of each step's sequences causal)",
+        "exported as ModernBertForMaskedLM and as ModernBertDecoderForCausalLM",
+        "arxiv 1.6 %",
+        "0.003 after the warm-up, 0.003 at the last",
+        "at the first step, 6e-05 at the last (one_minus_sqrt)",
+    ):
+        assert part in shown, part
+
+
+@pytest.mark.parametrize("words", [("prepare",), ("prepare", "--dry-run"), ("train", "--member", "encoder"), ("run",)])
+def test_sources_without_paths_are_one_error_that_lists_them(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seqpair(monkeypatch, words[0], "ettin-17m", *words[1:], "--set", "data.sources.wikipedia.paths=[w.txt]") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: 17 sources have no paths")
+    for name in ("arxiv", "dclm-dolmino", "tulu-flan"):
+        assert name in error.splitlines()[1]
+    assert "wikipedia" not in error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_holds_the_whole_plan_and_its_cost(

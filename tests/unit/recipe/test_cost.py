@@ -28,7 +28,7 @@ def test_mean_keys_equals_counting(tokens: int, window: int | None) -> None:
 
 def test_flops_of_a_token_by_hand() -> None:
     plan = plan_of("17m", "encoder", "data.expected_mean_tokens=1022")
-    (phase,) = plan.phases
+    phase = plan.phases[0]
     # 1,024 tokens: three global layers see all, four local ones 129 less what the two ends cut off.
     keys = 3 * 1024 + 4 * (129 - 64 * 65 / 1024)
     matrices = 7 * (4 * 256**2 + 3 * 256 * 384) + 0.3 * (256**2 + 50_368 * 256)
@@ -72,3 +72,23 @@ def test_kept_checkpoints(keep: KeepRule, kept: int) -> None:
     plan = plan_of(TWO_SOURCES, "decoder", "phases.0.budget_tokens=2.6M", "checkpoints.every_tokens=520k")
     assert len(plan.phases[0].checkpoint_steps) == 5
     assert kept_checkpoints(plan.model_copy(update={"keep": keep})) == kept
+
+
+def test_a_phase_of_several_objectives_costs_what_its_parts_cost() -> None:
+    clm, mlm, mntp = (plan_of(TWO_SOURCES, "x", f"members.x={{objective: {name}}}") for name in ("clm", "mlm", "mntp"))
+    each = {name: flops_per_token(plan.model, plan.phases[0]) for name, plan in (("clm", clm), ("mlm", mlm))}
+    assert flops_per_token(mntp.model, mntp.phases[0]) == each["mlm"]
+    hybrid = plan_of(TWO_SOURCES, "x", "members.x={objective: {hybrid: {causal_frac: 0.25}}}")
+    mixed = 0.25 * each["clm"] + 0.75 * each["mlm"]
+    assert flops_per_token(hybrid.model, hybrid.phases[0]) == pytest.approx(mixed, rel=1e-12)
+    both = plan_of(TWO_SOURCES, "x", "members.x={objective: [{clm: 0.25}, {mlm: 0.75}]}")
+    assert flops_per_token(both.model, both.phases[0]) == pytest.approx(mixed, rel=0.005)
+
+
+def test_checkpoints_that_others_start_from_are_counted() -> None:
+    overrides = ["phases.0.budget_tokens=2.6M", "checkpoints.every_tokens=520k"]
+    plan = plan_of(TWO_SOURCES, "decoder", *overrides)
+    first, *_, last = plan.phases[0].checkpoint_steps
+    for names, kept in (((), 1), ((f"step{first}",), 2), ((f"step{last}",), 1), (("step99999",), 1)):
+        rule = KeepRule(last=1, names=names)
+        assert kept_checkpoints(plan.model_copy(update={"keep": rule})) == kept

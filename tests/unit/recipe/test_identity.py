@@ -61,6 +61,24 @@ def test_members_differ() -> None:
     assert digest(member="encoder") != digest(member="decoder")
 
 
+def test_a_start_counts_but_not_the_name_of_its_member() -> None:
+    four = str(Path(__file__).with_name("four_phases.yaml"))
+    plain = digest(preset=four, member="encoder-from-decoder")
+    renamed = ["members={decoder: null, encoder-from-decoder: null, d: {objective: clm}, "]
+    renamed[0] += "e: {from: d, objective: mntp, phases: [cross]}}"
+    assert digest(*renamed, preset=four, member="e") == plain
+    assert digest("phases.pretrain.budget_tokens=4M", preset=four, member="encoder-from-decoder") != plain
+    carried = "members.encoder-from-decoder.optimizer=carried"
+    assert digest(carried, preset=four, member="encoder-from-decoder") != plain
+    folders = [f"members.x={{from: {folder}, objective: mlm}}" for folder in ("./a", "./b")]
+    assert len({digest(folder, preset=four, member="x") for folder in folders}) == 2
+
+
+def test_the_causal_share_of_a_hybrid_counts() -> None:
+    shares = [f"members.x={{objective: {{hybrid: {{causal_frac: {share}}}}}}}" for share in (0.1, 0.2)]
+    assert len({digest(share, member="x") for share in shares}) == 2
+
+
 def test_paths_do_not_count(tmp_path: Path) -> None:
     found = []
     for name in ("a", "b"):
@@ -76,7 +94,7 @@ def test_golden_digests_of_all_presets() -> None:
         f"{name}/{member}": digest(preset=name, member=member)
         for name in preset_names()
         if name != "demo"  # its numbers are tuned; the invariants hold it
-        for member in ("encoder", "decoder")
+        for member in load_recipe(name).members
     }
     assert found == json.loads(GOLDEN.read_text(encoding="utf-8")), (
         "a preset's plan has changed: if that was intended, write the new digests; CHANGELOG, Numerics"

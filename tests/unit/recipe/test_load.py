@@ -14,15 +14,25 @@ def write(folder: Path, text: str, name: str = "my.yaml") -> str:
 
 
 def test_there_is_a_preset_for_every_size_and_the_demo() -> None:
-    assert set(preset_names()) == {*SIZES, "demo"}
+    published = {"17m", "32m", "68m", "150m", "400m", "1b"}
+    assert set(preset_names()) == {*SIZES, "demo", "study-1m", *(f"ettin-{size}" for size in published)}
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_are_valid_and_named_after_themselves(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert {member: spec.objective for member, spec in recipe.members.items()} == {"encoder": "mlm", "decoder": "clm"}
-    assert recipe.size == ("1m" if name == "demo" else name)
+    objectives = {member: [part.objective for part in spec.objective or ()] for member, spec in recipe.members.items()}
+    pair, cross = (
+        {"encoder": ["mlm"], "decoder": ["clm"]},
+        {"encoder-from-decoder": ["mntp"], "decoder-from-encoder": ["clm"]},
+    )
+    phases = [phase.name for phase in recipe.phases]
+    if name in ("demo", "1m", "4m", "test"):
+        assert (objectives, phases) == (pair, ["pretrain"])
+    else:
+        assert (objectives, phases) == (pair | cross, ["pretrain", "extend", "decay", "cross"])
+    assert recipe.size == ("1m" if name == "demo" else name.removeprefix("ettin-").removeprefix("study-"))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +48,7 @@ def test_presets_are_valid_and_named_after_themselves(name: str) -> None:
 )
 def test_published_values(size: str, lr: float, weight_decay: float, warmup: float, ramp: float) -> None:
     recipe = load_recipe(size)
-    (phase,) = recipe.phases
+    phase = recipe.phases[0]
     assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (lr, weight_decay)
     assert (recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.eps) == (0.9, 0.98, 1e-6)
     assert recipe.optimizer.clip_norm is None
@@ -122,6 +132,29 @@ def test_paths_are_relative_to_the_file_that_states_them(tmp_path: Path, monkeyp
     assert load_recipe(by_name).data.sources[0].paths == (str(tmp_path / "c.txt"),)
 
 
+def test_several_recipes_are_laid_over_each_other_in_order(tmp_path: Path) -> None:
+    write(tmp_path, "seed: 5\nphases: {pretrain: {seq_len: 256, batch: {ramp: null}}}\n", "layer.yaml")
+    write(tmp_path, "extends: layer.yaml\nseed: 6\n", "above.yaml")
+    recipe = load_recipe(write(tmp_path, "extends: [1m, above.yaml]\nname: mine\n"))
+    (phase,) = recipe.phases
+    assert (recipe.seed, phase.seq_len, phase.batch.ramp) == (6, 256, None)  # a layer's null deletes what lies below
+    assert phase.budget_tokens == 50_000_000
+    assert recipe.origins["phases.0.seq_len"] == "file layer.yaml:2"
+    swapped = load_recipe(write(tmp_path, "extends: [layer.yaml, 1m]\nname: mine\n", "swapped.yaml"))
+    assert (swapped.seed, swapped.phases[0].seq_len) == (21, 512)
+    for wrong in ("[]", "[1m, {a: b}]", "{a: b}"):
+        with pytest.raises(RecipeError, match="must be one name or a list of names"):
+            load_recipe(write(tmp_path, f"extends: {wrong}\n", "wrong.yaml"))
+
+
+def test_the_published_mixture_lies_over_any_size() -> None:
+    for size in ("17m", "1b"):
+        recipe = load_recipe(f"ettin-{size}")
+        assert len(recipe.data.sources) == 18
+        assert [source.paths for source in recipe.data.sources] == [()] * 18
+        assert recipe.optimizer == load_recipe(size).optimizer
+
+
 def test_a_circle_of_extends(tmp_path: Path) -> None:
     write(tmp_path, "extends: b.yaml\n", "a.yaml")
     write(tmp_path, "extends: a.yaml\n", "b.yaml")
@@ -190,11 +223,7 @@ size: {layer: 3, layers: 4, width: 8, inner: 8, heads: 2}
         ("optimizer.lr=", ["'optimizer.lr' is missing"]),
         ("phases=[]", ["phases: at least one"]),
         ("members={encoder: null, decoder: null}", ["members: at least one"]),
-        ("members.x={objective: mntp}", ["'mntp' is not there yet", "clm, mlm"]),
-        ("members.x={objective: nonsense}", ["'nonsense' is not an objective"]),
-        ("members.x={objective: [{clm: 0.25}, {mlm: 0.75}]}", ["changes during training", "not there yet"]),
-        ("members.x={objective: clm, from: encoder}", ["'from'", "not there yet"]),
-        ("members.x={}", ["'members.x.objective' is missing"]),
+        ("members.encoder.phases=[extend]", ["members.encoder.phases: there is no phase 'extend'"]),
         ("members.x=clm", ["'members.x'", "'clm'"]),
         ("data.sources=[{name: a, kind: text}, {name: a, kind: text}]", ["the name 'a' stands twice"]),
         ("data.sources=[{name: 'a b', kind: text}]", ["'data.sources.0.name'", "'a b'"]),

@@ -21,7 +21,7 @@ def keys_of(annotation: object, path: str) -> set[str]:
         return {
             key
             for name, field in annotation.model_fields.items()
-            for key in keys_of(field.annotation, f"{path}.{name}")
+            for key in keys_of(field.annotation, f"{path}.{field.alias or name}")
         }
     below = {key for part in typing.get_args(annotation) for key in keys_of(part, path)} - {path}
     return below or {path}
@@ -52,10 +52,4 @@ def test_the_examples_are_recipes(text: str, tmp_path: Path) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 2
-
-
-def test_the_published_mixture_is_whole() -> None:
-    shares = [float(share) for share in re.findall(r"\{share: (0\.\d{3})\}", REFERENCE)]
-    assert len(shares) == 13
-    assert abs(sum(shares) - 1) < 0.005
+    assert len(EXAMPLES) == 3

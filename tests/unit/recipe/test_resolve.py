@@ -9,7 +9,7 @@ from seqpair.errors import RecipeError
 from seqpair.recipe.load import load_recipe, preset_names
 from seqpair.recipe.phases import expected_mean_tokens
 from seqpair.recipe.plan import Plan
-from seqpair.recipe.resolve import expected_vocab_size, resolve_plan
+from seqpair.recipe.resolve import expected_vocab_size, resolve_plan, resolve_plans
 from seqpair.recipe.stats import StoreStats
 
 TWO_SOURCES = str(Path(__file__).with_name("two_sources.yaml"))
@@ -50,7 +50,9 @@ def test_presets_resolve_for_both_members(name: str) -> None:
 
 
 def test_the_published_checkpoints_are_as_far_apart_as_the_original_ones() -> None:
-    phase = resolve_plan(load_recipe("150m", ["phases.pretrain.batch.ramp=null"]), "encoder").phases[0]
+    phase = resolve_plan(
+        load_recipe("150m", ["phases.pretrain.batch.ramp=null", "checkpoints.early=false"]), "encoder"
+    ).phases[0]
     assert phase.mean_tokens == 615.0
     assert phase.steps == 599_876  # 1.7e12 / (4608 * 615); the original's last name is step599525
     assert phase.checkpoint_steps[:2] == (3000, 5999)
@@ -130,14 +132,64 @@ def test_a_missing_store_and_an_unknown_member() -> None:
         resolve_plan(load_recipe(TWO_SOURCES), "encodr")
 
 
-def test_the_budget_dial_scales_phases_warmups_and_ramps_together() -> None:
-    whole = resolve_plan(load_recipe("17m"), "encoder").phases[0]
-    tenth = resolve_plan(load_recipe("17m", ["budget=170B"]), "encoder").phases[0]
-    assert tenth.budget_tokens == 170_000_000_000
-    assert tenth.lr.warmup_tokens == 400_000_000
-    assert tenth.steps == pytest.approx(whole.steps / 10, rel=1e-3)
-    ramps = [phase.batch_stages[-1].first_position for phase in (whole, tenth)]
-    assert ramps[1] == pytest.approx(ramps[0] / 10, rel=1e-3)
+def test_the_budget_dial_scales_everything_but_the_batch() -> None:
+    whole, tenth = (
+        [phase for member in ("encoder", "encoder-from-decoder") for phase in plans[member].phases]
+        for plans in (four_plans(), four_plans("budget=200B"))
+    )
+    assert [phase.budget_tokens for phase in tenth] == [170e9, 25e9, 5e9, 5e9]
+    assert [phase.lr.warmup_tokens for phase in tenth] == [400_000_000, 0, 0, 300_000_000]
+    assert [phase.lr.decay_tokens for phase in tenth] == [0, 0, 0, 1_000_000_000]
+    for before, after in zip(whole, tenth, strict=True):
+        assert after.steps == pytest.approx(before.steps / 10, rel=2e-3)
+        assert after.batch_stages[-1].sequences == before.batch_stages[-1].sequences == 4608
+        ramps = [phase.batch_stages[-1].first_position for phase in (before, after)]
+        assert ramps[1] == pytest.approx(ramps[0] / 10, rel=2e-3)
+        assert (after.lr.start_frac, after.lr.end_frac) == (before.lr.start_frac, before.lr.end_frac)
+        assert len(after.held_out_steps) == len(before.held_out_steps)
+        late = [
+            [step for step in phase.checkpoint_steps if phase.planned_tokens(step) >= every]
+            for phase, every in ((before, 8.5e9), (after, 0.85e9))
+        ]
+        assert len(late[0]) == len(late[1])
+
+
+def four_plans(*overrides: str) -> dict[str, Plan]:
+    recipe = load_recipe("17m", overrides)
+    return resolve_plans(recipe, list(recipe.members))
+
+
+def test_the_dial_sets_what_a_member_from_scratch_reads() -> None:
+    plans = four_plans("budget=2M", "phases.pretrain.batch.sequences=8", "phases.pretrain.batch.ramp=null")
+    assert sum(phase.budget_tokens for phase in plans["encoder"].phases) == 2_000_000
+    assert plans["encoder-from-decoder"].phases[0].budget_tokens == 50_000
+    only_cross = load_recipe("17m", ["budget=5M", "phases={pretrain: null, extend: null, decay: null}", ONLY_CROSS])
+    assert resolve_plan(only_cross, "encoder").phases[0].budget_tokens == 5_000_000
+
+
+ONLY_CROSS = (
+    "members={encoder: {phases: [cross]}, decoder: null, encoder-from-decoder: null, decoder-from-encoder: null}"
+)
+
+
+def test_the_dial_scales_the_keep_rule() -> None:
+    keep = "checkpoints.keep={last: 2, every_tokens: 85B}"
+    assert four_plans(keep, "budget=200B")["encoder"].keep.every_tokens == 8_500_000_000
+    assert four_plans(keep)["encoder"].keep.every_tokens == 85_000_000_000
+
+
+def test_early_checkpoints_double_until_the_cadence_takes_over() -> None:
+    plain, early = (pair(f"checkpoints.early={value}") for value in ("no", "yes"))
+    cadence = plain.phases[0].checkpoint_steps
+    assert early.phases[0].checkpoint_steps == (
+        *(1 << power for power in range(20) if 1 << power < cadence[0]),
+        *cadence,
+    )
+    assert cadence[0] > 16
+    plans = four_plans()
+    assert plans["encoder"].phases[0].checkpoint_steps[:4] == (1, 2, 4, 8)
+    for phase in (*plans["encoder"].phases[1:], *plans["encoder-from-decoder"].phases):
+        assert phase.planned_tokens(phase.checkpoint_steps[0]) >= 8.5e9
 
 
 def test_a_longer_budget_continues_the_same_batches() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from seqpair.recipe.schedule import LrCurve, lr_fraction, ramp_stages, steps_at_cadence
+from seqpair.recipe.schedule import LrCurve, early_steps, lr_fraction, ramp_stages, steps_at_cadence
 
 
 def test_warmup_stable_decay_meets_its_ends() -> None:
@@ -74,3 +74,17 @@ def test_cadence_is_what_walking_over_all_steps_gives(steps: int, tokens_a_step:
     if not due or due[-1] != steps:
         due.append(steps)
     assert steps_at_cadence(lambda done: done * tokens_a_step, steps, every) == due
+
+
+@given(st.integers(0, 10_000))
+def test_early_steps_are_the_powers_of_two_below(before: int) -> None:
+    assert early_steps(before) == [step for step in range(1, before) if step & (step - 1) == 0]
+
+
+@given(st.floats(0.01, 1), st.floats(0, 1), st.integers(1, 10**12), st.integers(1, 10**12))
+def test_a_curve_ends_exactly_where_it_says(start: float, end: float, decay: int, plateau: int) -> None:
+    total = float(decay + plateau)
+    curve = LrCurve(curve="warmup_stable_decay", start_frac=start, end_frac=end, decay_tokens=decay)
+    assert lr_fraction(curve, total, total) == end
+    assert lr_fraction(curve, plateau, total) == start
+    assert lr_fraction(LrCurve(curve="one_minus_sqrt", start_frac=start, end_frac=end), total, total) == end
