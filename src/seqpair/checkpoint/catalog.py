@@ -128,8 +128,8 @@ def thin(run_folder: Path, rule: KeepRule, phases: Sequence[PhasePlan]) -> list[
     """Remove the checkpoints that no rule keeps.
 
     Kept are the newest `last`, the first at or after every multiple of `every_tokens`, the last of each
-    phase, and always the newest. Without `last` all are kept. A damaged one does not count as one of the
-    newest; one whose manifest cannot be read is left alone.
+    phase, those that other members start from (`names`), and always the newest. Without `last` all are
+    kept. A damaged one does not count as one of the newest; one whose manifest cannot be read is left alone.
 
     Args:
         run_folder: The run; the caller holds its lock.
@@ -156,7 +156,7 @@ def superfluous(
     kept = (
         _phase_ends(entries, phases) | _at_multiples(entries, rule.every_tokens) | _newest(entries, max(1, rule.last))
     )
-    return [entry for entry in entries if entry.path not in kept]
+    return [entry for entry in entries if entry.path not in kept and entry.name not in rule.names]
 
 
 def _phase_ends(entries: Sequence[CheckpointEntry], phases: Sequence[PhasePlan]) -> set[Path]:

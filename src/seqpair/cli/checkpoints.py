@@ -211,7 +211,8 @@ def _thin(run: RunFolder, rule: KeepRule, *, remove: bool) -> Thinned:
     entries = list_checkpoints(run.path)
     if not entries:
         return Thinned(run.member, str(run.path), [], [], 0, done=remove)
-    phases = entries[-1].manifest.plan.phases
+    plan = entries[-1].manifest.plan
+    phases, rule = plan.phases, rule.model_copy(update={"names": plan.keep.names})
     if remove:
         with lock_run(run.path):
             entries = list_checkpoints(run.path)
