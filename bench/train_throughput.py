@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import platform
 import statistics
 import subprocess
@@ -179,7 +180,7 @@ def describe_machine() -> str:
     return (
         f"{datetime.date.today()}, commit {commit.stdout.strip()}, {torch.get_num_threads()} threads "
         f"({torch.backends.cpu.get_cpu_capability()}, {platform.machine()}), torch {torch.__version__}, "
-        f"transformers {transformers.__version__}"
+        f"transformers {transformers.__version__}, load average {os.getloadavg()[0]:.1f} before"
     )
 
 
