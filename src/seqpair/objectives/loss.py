@@ -15,14 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CHUNK_BYTES_CPU = 64 << 20
+_CHUNK_BYTES_CPU = 8 << 20
 _CHUNK_BYTES_DEVICE = 1 << 30
+_FEWEST_ROWS = 512
 
 
 def _chunk_rows(states: Tensor, weight: Tensor) -> int:
-    """Return how many rows of logits are held at once: a few tens of MB on a CPU."""
+    """Return how many rows of logits are held at once.
+
+    On a CPU 8 MB, which stays in the cache; but never so few rows that the products become narrow and
+    the whole weight gradient is gone through too often (512 rows of V = 50,368 are 103 MB).
+    """
     budget = _CHUNK_BYTES_CPU if states.device.type == "cpu" else _CHUNK_BYTES_DEVICE
-    return max(64, budget // (4 * weight.shape[0]))
+    return max(_FEWEST_ROWS, budget // (4 * weight.shape[0]))
 
 
 def _matrix_dtype(states: Tensor) -> torch.dtype:
@@ -34,15 +39,18 @@ def _matrix_dtype(states: Tensor) -> torch.dtype:
 def _logit_chunks(
     states: Tensor, weight: Tensor, bias: Tensor, chunk_rows: int
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield (rows, states of the rows, their logits in at least fp32), all in the dtype of the products."""
+    """Yield (rows, states of the rows, their logits in the bias's dtype); the logits' memory is used again."""
     transposed = weight.t()
+    held = bias.new_empty(min(chunk_rows, states.shape[0]), weight.shape[0])
     for first in range(0, states.shape[0], chunk_rows):
         rows = slice(first, min(first + chunk_rows, states.shape[0]))
         chunk = states[rows]
+        logits = held[: chunk.shape[0]]
         if chunk.dtype == bias.dtype:
-            yield rows, chunk, torch.addmm(bias, chunk, transposed)
+            torch.mm(chunk, transposed, out=logits)
         else:
-            yield rows, chunk, (chunk @ transposed).to(bias.dtype).add_(bias)
+            logits.copy_(chunk @ transposed)
+        yield rows, chunk, logits.add_(bias)
 
 
 class _SummedCrossEntropy(torch.autograd.Function):

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqpair.objectives import loss as loss_module
 from seqpair.objectives.loss import summed_cross_entropy, token_losses, token_scores
 
 
@@ -97,9 +98,10 @@ def test_token_scores_match_the_full_logits():
     assert not losses.requires_grad
 
 
-def test_the_chunk_never_holds_more_than_its_rows(monkeypatch):
-    seen = []
-    original = torch.addmm
-    monkeypatch.setattr(torch, "addmm", lambda *args, **kw: seen.append(args[1].shape[0]) or original(*args, **kw))
-    summed_cross_entropy(*random_case(50, 4, 9), chunk_rows=16)
-    assert seen == [16, 16, 16, 2]
+def test_no_more_logits_are_held_than_one_chunk():
+    states, weight, bias, targets = random_case(50, 4, 9)
+    chunks = list(loss_module._logit_chunks(states.detach(), weight.detach(), bias.detach(), 16))
+    assert [logits.shape[0] for _, _, logits in chunks] == [16, 16, 16, 2]
+    assert len({logits.data_ptr() for _, _, logits in chunks}) == 1
+    assert loss_module._chunk_rows(states, torch.empty(50_368, 1)) == 512
+    assert loss_module._chunk_rows(states, torch.empty(1024, 1)) == 2048
