@@ -15,9 +15,12 @@ from seqpair.data.prepare import open_recipe_data
 from seqpair.nn.init import initialise
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
+from seqpair.objectives.parts import parts_of_step
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.load import load_recipe
 from seqpair.train.step import ObjectiveLoss, StepInput, StepLoss, accumulate_gradients
+
+HYBRID = ["model.attn_out_dropout=0.0", "members.both={objective: {hybrid: {causal_frac: 0.4}}}"]
 
 
 @dataclass
@@ -34,7 +37,7 @@ class PretendedWorld:
 
 def one_step(study, member: str, microbatch_tokens: int, world_size: int) -> tuple[float, dict[str, torch.Tensor]]:
     """Return a step's loss and gradients, over ranks run one after another, averaged as DDP would."""
-    recipe = load_recipe(str(study.recipe), ["model.attn_out_dropout=0.0"])
+    recipe = load_recipe(str(study.recipe), HYBRID)
     prepared, plan = open_recipe_data(recipe), plan_member(recipe, member)
     phase = plan.phases[0]
     batch = read_batch(PhaseOrder(plan.seed, phase, prepared.train), 1)
@@ -45,7 +48,7 @@ def one_step(study, member: str, microbatch_tokens: int, world_size: int) -> tup
         initialise(model, plan.model, plan.seed)
         given = StepInput(
             batch=batch,
-            objective=phase.objective_of(1),
+            parts=parts_of_step(batch, phase.objective_of(1), phase.span_of(1).causal_frac, plan.seed),
             mask_frac=phase.mask_frac,
             rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
             microbatch_tokens=microbatch_tokens,
@@ -60,7 +63,7 @@ def one_step(study, member: str, microbatch_tokens: int, world_size: int) -> tup
     return sum(loss.loss for loss in losses), mean
 
 
-@pytest.mark.parametrize("member", ["encoder", "decoder"])
+@pytest.mark.parametrize("member", ["encoder", "decoder", "both"])
 def test_one_token_one_vote_for_any_microbatch_and_world_size(prepared_study, member):
     reference_loss, reference = one_step(prepared_study, member, microbatch_tokens=100_000, world_size=1)
     for microbatch_tokens, world_size in ((128, 1), (500, 1), (100_000, 2), (300, 4), (100, 16)):

@@ -26,6 +26,7 @@ def train(
     from seqpair.data.prepare import open_recipe_data
     from seqpair.distributed.world import start_world
     from seqpair.recipe.load import load_recipe
+    from seqpair.suite.starts import start_finder
     from seqpair.train.assembly import require_ready, run_folder
     from seqpair.train.loop import train_member
 
@@ -37,7 +38,7 @@ def train(
         print(f"{plan.study}/{member}: ready, would train in {run_folder(plan)}")
         return
     with start_world(plan.runtime.device) as world:
-        outcome = train_member(plan, prepared, world)
+        outcome = train_member(plan, prepared, world, start_finder(prepared))
     if world.is_main:
         if as_json:
             print(json.dumps(asdict(outcome)))

@@ -24,6 +24,7 @@ from seqpair.data.batches import Batch, PackedRows
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.nn.layout import Layout
 from seqpair.objectives.corruption import TokenCounters, chosen_tokens, corrupted_ids
+from seqpair.objectives.parts import Part
 from seqpair.recipe.objectives import Direction, Objective
 
 IntArray = npt.NDArray[np.int64]
@@ -64,23 +65,25 @@ class TargetBuilder:
         self._is_special = np.zeros(tokenizer.vocab_size, dtype=bool)
         self._is_special[tokenizer.special_ids] = True
 
-    def count(self, objective: Objective, phase: str, batch: Batch, mask_frac: float | None) -> int:
-        """Return the predicted tokens of a whole step, over all ranks: the divisor of its loss.
+    def count(self, part: Part, batch: Batch, mask_frac: float | None) -> int:
+        """Return the predicted tokens of a step's part, over all ranks; the parts' sum is the loss's divisor.
 
         It is the sum of M over the microbatches that `build` makes of the step, however it is cut.
 
         Args:
-            objective: The step's objective.
-            phase: The phase's name, as in `build`.
+            part: The objective and its sequences.
             batch: The step's sequences.
             mask_frac: Share of content tokens to choose; not used by `clm`.
         """
+        objective, lengths = part.objective, np.diff(batch.offsets)
         if objective.predicts == "next":
-            ends = len(batch.positions) if objective.ends_every_piece else int(batch.is_last_piece.sum())
-            return len(batch.content) + ends  # [CLS] is no target; [SEP] is one where it stands
-        index = _index_in_sequence(batch.offsets)
-        position = np.repeat(batch.positions, np.diff(batch.offsets))
-        return int(self._choose(batch.content, TokenCounters(position, index), phase, mask_frac).sum())
+            ends = batch.is_last_piece[part.indices] | objective.ends_every_piece
+            return int(lengths[part.indices].sum() + ends.sum())  # [CLS] is no target; [SEP] is one where it stands
+        mine = np.zeros(lengths.size, dtype=bool)
+        mine[part.indices] = True
+        counters = TokenCounters(np.repeat(batch.positions, lengths), _index_in_sequence(batch.offsets))
+        chosen = self._choose(batch.content, counters, batch.phase, mask_frac)
+        return int((chosen & np.repeat(mine, lengths)).sum())
 
     def build(
         self, objective: Objective, phase: str, rows: PackedRows, mask_frac: float | None, device: torch.device | str

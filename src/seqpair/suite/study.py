@@ -6,6 +6,7 @@ Owns the sequence of the parts and what counts as done. Must not know how a part
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -20,17 +21,18 @@ from seqpair.data.ledger import Ledger, require_same_sequences
 from seqpair.data.planning import plan_member
 from seqpair.data.prepare import Prepared, prepare
 from seqpair.distributed.world import start_world
-from seqpair.errors import RecipeError
 from seqpair.evaluate.held_out import held_out_texts
-from seqpair.evaluate.results import EVALUATION_FOLDER, SUMMARY_NAME
-from seqpair.evaluate.run import evaluate_export
-from seqpair.hub.export import export_checkpoint
+from seqpair.evaluate.results import SUMMARY_NAME
+from seqpair.evaluate.run import evaluate_export, export_places
+from seqpair.hub.export import RECORD_NAME, export_checkpoint
 from seqpair.log import note
 from seqpair.recipe.diff import diff_plans, require_declared
 from seqpair.recipe.identity import plan_digest
+from seqpair.recipe.members import training_order
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.schema import Recipe
 from seqpair.report.page import write_page
+from seqpair.suite.starts import start_finder
 from seqpair.train.assembly import run_folder
 from seqpair.train.loop import Outcome, train_member
 
@@ -71,16 +73,13 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
 
     Args:
         recipe: The study's recipe.
-        members: Train and evaluate only these; all of the recipe's if empty.
+        members: Train and evaluate only these, and those they start from; all of the recipe's if empty.
 
     Raises:
         RecipeError: A member is not in the recipe, or two members differ in more than is declared.
         SeqpairError: Whatever a part complains about; earlier parts stay done.
     """
-    unknown = [member for member in members if member not in recipe.members]
-    if unknown:
-        raise RecipeError("no such member", seen=", ".join(unknown), allowed=", ".join(recipe.members))
-    chosen = list(members) or list(recipe.members)
+    chosen = training_order(recipe, members)
     outcome = StudyOutcome(finished=False)
     prepared = _timed(outcome, "prepare", lambda: _prepare(recipe))
     plans = [plan_member(recipe, member) for member in chosen]
@@ -119,7 +118,7 @@ def _train(plan: Plan, prepared: Prepared) -> Outcome:
         note(f"{plan.member}: trained already ({newest.name})")
         return Outcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
     with start_world(plan.runtime.device) as world:
-        return train_member(plan, prepared, world)
+        return train_member(plan, prepared, world, start_finder(prepared))
 
 
 def _is_end_of(plan: Plan, manifest: CheckpointManifest) -> bool:
@@ -129,29 +128,32 @@ def _is_end_of(plan: Plan, manifest: CheckpointManifest) -> bool:
 
 
 def _require_same_order(plans: Sequence[Plan]) -> None:
-    """Hold the members' ledgers against each other: the same sequences at every step."""
-    ledgers = [Ledger(run_folder(plan) / "ledger.jsonl") for plan in plans]
-    for other in ledgers[1:]:
-        require_same_sequences(ledgers[0], other)
+    """Hold the ledgers of members that share a phase against each other: the same sequences at every step."""
+    for first, second in itertools.combinations(plans, 2):
+        if {phase.name for phase in first.phases} & {phase.name for phase in second.phases}:
+            ledgers = (Ledger(run_folder(plan) / "ledger.jsonl") for plan in (first, second))
+            require_same_sequences(*ledgers)
 
 
 def _export(plan: Plan) -> None:
-    folder = run_folder(plan)
-    newest = latest_valid(folder)
+    run = run_folder(plan)
+    newest = latest_valid(run)
     assert newest is not None, "a trained member has a checkpoint"
-    if _field(folder / "export" / "seqpair_export.json", "checkpoint") == newest.name:
-        note(f"{plan.member}: exported already ({newest.name})")
-        return
-    export_checkpoint(newest.path, folder / "export", held_out_texts(newest.path), overwrite=True)
+    for place in export_places(plan, run):
+        if _field(place.export / RECORD_NAME, "checkpoint") == newest.name:
+            note(f"{place.name}: exported already ({newest.name})")
+            continue
+        texts = held_out_texts(newest.path)
+        export_checkpoint(newest.path, place.export, texts, as_class=place.as_class, overwrite=True)
 
 
 def _evaluate(plan: Plan, prepared: Prepared) -> None:
-    folder = run_folder(plan)
-    digest = _field(folder / "export" / "seqpair_export.json", "model_digest")
-    if digest is not None and _field(folder / EVALUATION_FOLDER / SUMMARY_NAME, "model_digest") == digest:
-        note(f"{plan.member}: evaluated already")
-        return
-    evaluate_export(folder / "export", plan, prepared, folder / EVALUATION_FOLDER)
+    for place in export_places(plan, run_folder(plan)):
+        digest = _field(place.export / RECORD_NAME, "model_digest")
+        if digest is not None and _field(place.evaluation / SUMMARY_NAME, "model_digest") == digest:
+            note(f"{place.name}: evaluated already")
+            continue
+        evaluate_export(place.export, plan, prepared, place.evaluation)
 
 
 def _field(path: Path, key: str) -> object:

@@ -20,6 +20,7 @@ from seqpair.data.tokenizer import Tokenizer
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import token_scores
+from seqpair.objectives.parts import measured_objective
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.objectives import Objective
 from seqpair.recipe.plan import BatchStage, HeldOutPlan, MixtureShare, PhasePlan
@@ -91,7 +92,8 @@ class HeldOutProbe:
         device: torch.device,
         microbatch_tokens: int,
     ) -> list[HeldOutLoss]:
-        """Score every source; the model is in evaluation mode meanwhile."""
+        """Score every source; the model is in evaluation mode meanwhile. A mixed objective is scored by its rest."""
+        objective = measured_objective(objective)
         model.eval()
         try:
             return [

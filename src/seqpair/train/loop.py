@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from seqpair.checkpoint.catalog import latest_valid, thin
@@ -20,10 +21,13 @@ from seqpair.data.prepare import Prepared
 from seqpair.distributed.world import World
 from seqpair.log import Progress, note
 from seqpair.nn.rope import RopeBases
+from seqpair.objectives.parts import parts_of_step
+from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.train.assembly import Run, assemble_run, pin_plan, run_folder, seed_dropout
 from seqpair.train.metrics import Metrics
 from seqpair.train.position import Place, manifest_fields, place_after, restore
+from seqpair.train.starting import StartingPoint, begin_from
 from seqpair.train.step import StepInput, StepLoss, accumulate_gradients, not_finite
 from seqpair.train.stopping import StopRequest
 
@@ -47,7 +51,9 @@ class Outcome:
     signal_number: int | None = None
 
 
-def train_member(plan: Plan, prepared: Prepared, world: World) -> Outcome:
+def train_member(
+    plan: Plan, prepared: Prepared, world: World, find_start: Callable[[Plan], StartingPoint] | None = None
+) -> Outcome:
     """Train one member to the end of its plan, from scratch or from its newest checkpoint.
 
     Repeating the call after any interruption ends with the bits of an uninterrupted run (on the same
@@ -57,6 +63,8 @@ def train_member(plan: Plan, prepared: Prepared, world: World) -> Outcome:
         plan: The member's plan, made with the real stores.
         prepared: Tokenizer and stores.
         world: The ranks.
+        find_start: Finds the weights of a member that does not start from scratch; called only where
+            the run has no checkpoint of its own yet.
 
     Raises:
         RunLockedError: Another process is using the run folder.
@@ -70,14 +78,14 @@ def train_member(plan: Plan, prepared: Prepared, world: World) -> Outcome:
             prepared.tokenizer.save(folder / "tokenizer")
         world.barrier()
         run = assemble_run(plan, prepared, world)
-        with contextlib.closing(_Loop(run, stop)) as loop:
+        with contextlib.closing(_Loop(run, stop, find_start)) as loop:
             return loop.go()
 
 
 class _Loop:
     """The state of one training process between two steps."""
 
-    def __init__(self, run: Run, stop: StopRequest) -> None:
+    def __init__(self, run: Run, stop: StopRequest, find_start: Callable[[Plan], StartingPoint] | None) -> None:
         """Load the newest checkpoint, if any, and cut the records back to it."""
         self.run, self.stop = run, stop
         self.place = Place.at_start()
@@ -87,11 +95,14 @@ class _Loop:
         self.checkpoint_name: str | None = None
         found = latest_valid(run.folder)
         if found is not None:
-            loaded = load_checkpoint(found.path)
+            loaded = load_checkpoint(found.path, verify=False)  # `latest_valid` has just verified it
             self.place = restore(run, loaded)
             self.checkpoint_name = loaded.manifest.name
             if writes:
                 note(f"{run.plan.member}: going on from checkpoint {self.checkpoint_name}")
+        elif run.plan.start is not None:
+            assert find_start is not None, "who trains a member with a start says how it is found"
+            begin_from(run, find_start(run.plan))
         if self.ledger is not None:
             self.ledger.cut_back(self.place.total_step)
         self.metrics.cut_back(self.place.total_step)
@@ -172,9 +183,10 @@ class _Loop:
     def _gradients(self, phase: PhasePlan, batch: Batch) -> StepLoss:
         run = self.run
         seed_dropout(run.plan, phase.name, batch.step, run.world.rank)
+        span = phase.span_of(batch.step)
         given = StepInput(
             batch=batch,
-            objective=phase.objective_of(batch.step),
+            parts=parts_of_step(batch, OBJECTIVES[span.objective], span.causal_frac, run.plan.seed),
             mask_frac=phase.mask_frac,
             rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
             microbatch_tokens=run.plan.runtime.microbatch_tokens,

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seqpair.data.batches import Batch, assemble, sequence_lengths
 from seqpair.data.packing import microbatches
 from seqpair.data.tokenizer import SpecialIds
+from seqpair.distributed.parallel import no_sync
 from seqpair.distributed.world import World
 from seqpair.errors import TrainingError
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import summed_cross_entropy
+from seqpair.objectives.parts import Part
 from seqpair.objectives.targets import ModelInput, TargetBuilder
 from seqpair.recipe.objectives import Objective
 
@@ -47,14 +50,14 @@ class StepInput:
 
     Attributes:
         batch: The step's sequences, over all ranks.
-        objective: The objective of this step.
+        parts: Which of them train which objective.
         mask_frac: Share of content tokens to choose, for objectives that corrupt.
         rope: The phase's RoPE bases.
         microbatch_tokens: Token budget of one microbatch.
     """
 
     batch: Batch
-    objective: Objective
+    parts: tuple[Part, ...]
     mask_frac: float | None
     rope: RopeBases
     microbatch_tokens: int
@@ -88,13 +91,12 @@ def accumulate_gradients(
     Raises:
         TrainingError: The loss is not finite; the message has the batch's address.
     """
-    batch, objective = given.batch, given.objective
-    divisor = max(1, builder.count(objective, batch.phase, batch, given.mask_frac))
-    lengths = sequence_lengths(batch, objective.ends_every_piece)
-    mine = microbatches(lengths, world.world_size, given.microbatch_tokens)[world.rank]
+    batch = given.batch
+    divisor = max(1, sum(builder.count(part, batch, given.mask_frac) for part in given.parts))
+    work = _work_of_rank(given, world)
     total = torch.zeros((), dtype=torch.float64, device=world.device)
     dummy_tokens = real_tokens = 0
-    for number, indices in enumerate(mine):
+    for number, (objective, indices) in enumerate(work):
         if indices.size:
             rows = assemble(batch, indices, specials, objective.ends_every_piece)
             inputs = builder.build(objective, batch.phase, rows, given.mask_frac, world.device)
@@ -102,8 +104,8 @@ def accumulate_gradients(
         else:
             inputs = builder.dummy(objective, world.device)
             dummy_tokens += 1
-        last = number == len(mine) - 1
-        with _no_sync(module, active=not last), _autocast(world.device, active=bf16):
+        last = number == len(work) - 1
+        with contextlib.nullcontext() if last else no_sync(module), _autocast(world.device, active=bf16):
             loss = module(inputs, given.rope)
             (loss * (world.world_size / divisor)).backward()
         total += loss.detach()
@@ -125,14 +127,14 @@ def not_finite(batch: Batch, what: str, value: float) -> TrainingError:
     )
 
 
-@contextlib.contextmanager
-def _no_sync(module: nn.Module, *, active: bool) -> Iterator[None]:
-    """Leave gradients on their rank while more microbatches follow (DDP only)."""
-    if active and isinstance(module, nn.parallel.DistributedDataParallel):
-        with module.no_sync():
-            yield
-    else:
-        yield
+def _work_of_rank(given: StepInput, world: World) -> list[tuple[Objective, NDArray[np.int64]]]:
+    """Return this rank's microbatches, part after part: each has one objective, so one direction."""
+    work: list[tuple[Objective, NDArray[np.int64]]] = []
+    for part in given.parts:
+        lengths = sequence_lengths(given.batch, part.objective.ends_every_piece)[part.indices]
+        mine = microbatches(lengths, world.world_size, given.microbatch_tokens)[world.rank]
+        work += [(part.objective, part.indices[group]) for group in mine]
+    return work
 
 
 def _autocast(device: torch.device, *, active: bool) -> torch.autocast:

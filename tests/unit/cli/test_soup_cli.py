@@ -68,6 +68,7 @@ def test_a_soup_is_exported_like_a_checkpoint(seqpair, tmp_path, objective):
     code, out, err = seqpair("export", run / "soups" / "mix", tmp_path / "export", "--json")
     assert code == 0, err
     assert json.loads(out)["checkpoint"] == "mix"
+    assert "exponential:0.5 average of step8, step10" in (tmp_path / "export" / "README.md").read_text()
     exported = load_file(tmp_path / "export" / "model.safetensors")
     name = next(name for name in exported if "tok_embeddings" in name)
     parts = [load_checkpoint(run / "checkpoints" / f"step{step}", model_only=True).model for step in (8, 10)]
