@@ -116,7 +116,7 @@ def _training_table(manifest: CheckpointManifest, objective: Objective, trained:
     reach = f"{window} tokens back" if objective.direction == "causal" else f"{window} tokens to each side"
     return f"""| | |
 |---|---|
-| checkpoint | `{manifest.name}` (phase `{manifest.phase}`, step {manifest.phase_step} of {phase.steps}{_parts(manifest)}) |
+| checkpoint | `{manifest.name}` ({_place(manifest)}) |
 | content tokens read | {format_count(manifest.content_tokens)} |
 | objective | `{objective.name}`, {objective.direction}{mask}{part} |
 | layers, width, inner width, heads | {shape.layers}, {shape.width}, {shape.inner}, {shape.heads} |
@@ -129,11 +129,13 @@ def _training_table(manifest: CheckpointManifest, objective: Objective, trained:
 | plan digest | `{manifest.plan_digest}` |"""
 
 
-def _parts(manifest: CheckpointManifest) -> str:
-    """Return what an average was made of; nothing for a checkpoint of the training itself."""
+def _place(manifest: CheckpointManifest) -> str:
+    """Return where in the training a checkpoint stands, and for an average what it was made of."""
+    steps = manifest.plan.phase(manifest.phase).steps
+    place = f"phase `{manifest.phase}`, step {manifest.phase_step} of {steps}"
     if manifest.soup is None:
-        return ""
-    return f"; {manifest.soup.weighting} average of {', '.join(part.name for part in manifest.soup.parts)}"
+        return place
+    return f"{place}; {manifest.soup.weighting} average of {', '.join(part.name for part in manifest.soup.parts)}"
 
 
 def article(word: str) -> str:
