@@ -3,8 +3,8 @@
 Owns the manifest's fields and its JSON form. Must not import torch. Entry points: `CheckpointFields`
 (what the caller knows), `CheckpointManifest` (plus what the store adds), `read_manifest`, `checkpoint_folders`.
 
-Format 1 may grow by optional fields, written only where they say something; a reader that does not know
-one refuses the manifest, and older manifests stay readable.
+A format may grow by optional fields, written only where they say something; whatever else changes in a manifest, the
+plan inside it included, counts `FORMAT_VERSION` up. Format 2: a plan says what it starts from (`start`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from seqpair.errors import CheckpointError
 from seqpair.recipe.plan import Plan
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 SOUPS_FOLDER = "soups"
@@ -185,7 +185,7 @@ def read_manifest(checkpoint: Path) -> CheckpointManifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         seen = f"{where}: {first['msg']} ({error.error_count()} faults)"
-        raise damaged(checkpoint, path.name, seen=seen, expected="a manifest of format 1") from error
+        raise damaged(checkpoint, path.name, seen=seen, expected=f"a manifest of format {FORMAT_VERSION}") from error
     return manifest
 
 

@@ -125,7 +125,7 @@ def test_a_missing_checkpoint_and_a_missing_manifest_are_told_apart(save, tmp_pa
     ("change", "message"),
     [
         (lambda value: "{", "seen: no JSON"),
-        (lambda value: json.dumps({**value, "format_version": 7}), "seen: format_version 7\n  allowed: 1"),
+        (lambda value: json.dumps({**value, "format_version": 7}), "seen: format_version 7\n  allowed: 2"),
         (lambda value: json.dumps({**value, "extra": 1}), "seen: extra: Extra inputs"),
         (lambda value: json.dumps({k: v for k, v in value.items() if k != "tag"}), "seen: tag: Field required"),
         (lambda value: json.dumps({**value, "files": {}}), "no entry for model.safetensors"),

@@ -151,7 +151,7 @@ def write_checkpoint(folder: Path, plan: Plan) -> None:
         study=plan.study, member=plan.member, phase="pretrain", tag="step", phase_step=steps, total_steps=steps,
         content_tokens=2_500_000, positions={"pretrain": plan.phases[0].positions}, plan=plan, plan_digest=DIGEST,
         tokenizer_digest=DIGEST, store_digests={"prose": DIGEST, "code": DIGEST},
-        versions={"seqpair": "0.1.0.dev0", "torch": "2.13.0", "python": "3.11.7"}, format_version=1,
+        versions={"seqpair": "0.1.0.dev0", "torch": "2.13.0", "python": "3.11.7"}, format_version=2,
         name=f"step{steps}", files={"model.safetensors": {"sha256": DIGEST, "bytes": 5_000_000}},
         created="2026-01-01T00:00:00Z",
     )  # fmt: skip
