@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from seqpair.errors import EvaluationError
 
 
 def run(
@@ -24,6 +27,8 @@ def run(
     """
     from seqpair.cli.report import print_comparison
     from seqpair.recipe.load import load_recipe
+
+    require_extras()
     from seqpair.suite.study import planned_parts, run_study
 
     loaded = load_recipe(recipe, overrides or ())
@@ -40,3 +45,14 @@ def run(
         return
     print_comparison(Path(loaded.runs) / loaded.name)
     print(f"page: {outcome.page}")
+
+
+def require_extras() -> None:
+    """Say before anything is trained what the later parts of a study need."""
+    missing = [name for name in ("transformers", "jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EvaluationError(
+            "a whole study needs packages that are not installed",
+            seen=f"no {', '.join(missing)}",
+            fix='`pip install "seqpair[all]"`; `seqpair train` alone needs none of them',
+        )

@@ -166,7 +166,7 @@ def read_items(folder: Path, result: TaskResult) -> list[ItemOutcome]:
         raise EvaluationError(
             "a result has lost its items", seen=f"no file {path}", fix="run `seqpair evaluate` for this member again"
         )
-    items = [_read(path, line, ItemOutcome) for line in path.read_text(encoding="utf-8").splitlines()]
+    items = [_read(path, line, ItemOutcome) for line in path.read_text(encoding="utf-8").split("\n") if line]
     if len(items) != result.n:
         raise EvaluationError(f"{path} does not hold the result's items", seen=len(items), allowed=result.n)
     return items

@@ -60,7 +60,7 @@ def planned_parts(recipe: Recipe, members: Sequence[str] = ()) -> list[str]:
     """Return a line for each part of a study that says whether it is done or would be done."""
     study = Path(recipe.runs) / recipe.name
     lines = [f"prepare: {len(recipe.data.sources)} sources into {recipe.data.stores}"]
-    for member in members or recipe.members:
+    for member in training_order(recipe, members):
         newest = latest_valid(study / member)
         lines.append(f"train {member}: {'from scratch' if newest is None else f'newest checkpoint {newest.name}'}")
         for part, proof in (("export", "export/seqpair_export.json"), ("evaluate", "evaluation/samples.json")):

@@ -15,8 +15,9 @@ from seqpair.data.tokenizer import SIDECAR, Tokenizer, load_tokenizer, train_tok
 from seqpair.errors import DataError, SeqpairError
 from seqpair.recipe.data_spec import TokenizerSpec
 
-MODERNBERT = Path("/work/shared/data/tokenizer_modernbert")
-NOVELS = Path("/work/shared/data/text/novels")
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
+MODERNBERT = DATA / "tokenizer_modernbert"
+NOVELS = DATA / "text" / "novels"
 CORPUS = [
     f"the quick brown fox no. {i} jumped over {i * 7} lazy dogs;\n\tdef f(x): return x ** {i}" for i in range(300)
 ]
