@@ -135,4 +135,4 @@ def write_run_of(folder: Path, plan: Plan, tokenizer: Tokenizer) -> Path:
         store_digests={},
         versions={},
     )
-    return save_checkpoint(folder, fields, model=random_state(plan), optimizer={}, rng={}, state={})
+    return save_checkpoint(folder, fields, model=random_state(plan), optimizer={}, state={})

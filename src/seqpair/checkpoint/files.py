@@ -13,13 +13,12 @@ from seqpair.digest import sha256_file
 
 MODEL_NAME = "model.safetensors"
 OPTIMIZER_NAME = "optimizer.safetensors"
-RNG_NAME = "rng.safetensors"
 STATE_NAME = "state.json"
 
 
 def file_names(manifest: CheckpointManifest) -> tuple[str, ...]:
     """Return the files that belong to a checkpoint, the manifest left out; a soup has the model alone."""
-    return (MODEL_NAME, OPTIMIZER_NAME, RNG_NAME, STATE_NAME) if manifest.soup is None else (MODEL_NAME,)
+    return (MODEL_NAME, OPTIMIZER_NAME, STATE_NAME) if manifest.soup is None else (MODEL_NAME,)
 
 
 def file_entry(path: Path) -> FileEntry:

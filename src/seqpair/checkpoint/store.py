@@ -1,8 +1,9 @@
 """Writing and reading one checkpoint: whole and verified, or not at all.
 
-Owns the files of a checkpoint folder: `model.safetensors`, `optimizer.safetensors`, `rng.safetensors`
-(bytes), `state.json` and `manifest.json` with the SHA-256 and size of each. Nothing is pickled. Must not
-know what the tensors mean. Entry points: `save_checkpoint`, `load_checkpoint`, `write_whole`.
+Owns the files of a checkpoint folder: `model.safetensors`, `optimizer.safetensors`, `state.json` and
+`manifest.json` with the SHA-256 and size of each. Nothing is pickled; no generator's state is kept, as
+all randomness is keyed by the step. Must not know what the tensors mean. Entry points: `save_checkpoint`,
+`load_checkpoint`, `write_whole`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from seqpair.atomic import TEMPORARY_PREFIX, replacing_folder, write_json
 from seqpair.checkpoint.files import (
     MODEL_NAME,
     OPTIMIZER_NAME,
-    RNG_NAME,
     STATE_NAME,
     file_entry,
     file_names,
@@ -61,14 +61,12 @@ class LoadedCheckpoint:
         manifest: What it says of itself.
         model: The parameters by name.
         optimizer: The optimiser's tensors by name; empty if only the model was asked for.
-        rng: Generator states by name, uint8; empty if only the model was asked for.
         state: The JSON state; empty if only the model was asked for.
     """
 
     manifest: CheckpointManifest
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
-    rng: dict[str, Tensor]
     state: dict[str, Any]
 
 
@@ -79,7 +77,6 @@ def save_checkpoint(
     model: Mapping[str, Tensor],
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
-    rng: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint that counts only once it was re-opened and found to hold what was handed in.
 
@@ -93,7 +90,6 @@ def save_checkpoint(
         model: Parameters by name, each tied tensor once; any device.
         optimizer: The optimiser's tensors by name.
         state: JSON: counters, the optimiser's JSON state, ...
-        rng: Generator states by name, uint8; none where all randomness is keyed by the step.
 
     Returns:
         The checkpoint's folder.
@@ -103,7 +99,7 @@ def save_checkpoint(
             this name, or a file that does not read back as what was written.
         DiskFullError: The disk cannot hold it, or filled up; earlier checkpoints are untouched.
     """
-    parts = {MODEL_NAME: dict(model), OPTIMIZER_NAME: dict(optimizer), RNG_NAME: dict(rng or {})}
+    parts = {MODEL_NAME: dict(model), OPTIMIZER_NAME: dict(optimizer)}
     for file, tensors in parts.items():
         _require_tensors(file, tensors)
     _require_json(state)
@@ -195,12 +191,12 @@ def load_checkpoint(path: Path, *, verify: bool = True, model_only: bool = False
     verify_files(path, manifest, (MODEL_NAME,) if model_only else file_names(manifest), hashes=verify)
     model = _read_tensors(path, MODEL_NAME)
     if model_only:
-        return LoadedCheckpoint(manifest, model, {}, {}, {})
+        return LoadedCheckpoint(manifest, model, {}, {})
     try:
         state = json.loads((path / STATE_NAME).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise damaged(path, STATE_NAME, seen=error, expected="JSON") from error
-    return LoadedCheckpoint(manifest, model, _read_tensors(path, OPTIMIZER_NAME), _read_tensors(path, RNG_NAME), state)
+    return LoadedCheckpoint(manifest, model, _read_tensors(path, OPTIMIZER_NAME), state)
 
 
 def checkpoint_bytes(*parts: Mapping[str, Tensor]) -> int:
@@ -254,8 +250,6 @@ def _require_tensors(file: str, tensors: Mapping[str, Tensor]) -> None:
                 seen=f"{kind}: {value!r}",
                 allowed="tensors; numbers go into the state",
             )
-        if file == RNG_NAME and value.dtype != torch.uint8:
-            raise CheckpointError(f"{name} in {file} is no generator state", seen=value.dtype, allowed="torch.uint8")
 
 
 def _require_json(state: Mapping[str, Any]) -> None:

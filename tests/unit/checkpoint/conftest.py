@@ -111,7 +111,6 @@ def contents(seed: int = 0) -> dict[str, Any]:
             "m.table": torch.randn(8, 6, generator=generator),
             "half": torch.randn(3, generator=generator).bfloat16(),
         },
-        "rng": {"torch": generator.get_state(), "none": torch.zeros(0, dtype=torch.uint8)},
         "state": {"steps_done": 3, "optimizer": {"lr_frac": 0.1, "list": [1, 2.5, None, "e"]}},
     }
 

@@ -65,7 +65,7 @@ def test_a_newest_without_manifest_is_skipped_reported_and_kept(save, run_folder
 
 def test_when_all_are_damaged_there_is_none(save, run_folder: Path) -> None:
     for step in (3, 6):
-        flip_a_bit(save(step) / "rng.safetensors")
+        flip_a_bit(save(step) / "optimizer.safetensors")
     assert latest_valid(run_folder) is None
 
 

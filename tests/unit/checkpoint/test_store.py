@@ -13,7 +13,7 @@ from seqpair.checkpoint.manifest import read_manifest
 from seqpair.checkpoint.store import load_checkpoint
 from seqpair.errors import CheckpointError, DiskFullError
 
-FILES = ("model.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json")
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -33,7 +33,7 @@ def test_what_is_loaded_is_what_was_saved_bit_by_bit(save, made_contents) -> Non
     path = save(3)
     loaded = load_checkpoint(path)
     given = made_contents(3)
-    for part in ("model", "optimizer", "rng"):
+    for part in ("model", "optimizer"):
         seen = getattr(loaded, part)
         assert seen.keys() == given[part].keys()
         for name, tensor in given[part].items():
@@ -62,16 +62,12 @@ def test_nothing_is_pickled(save) -> None:
             json.loads(data[8 : 8 + header])
 
 
-def test_a_checkpoint_without_generators(save) -> None:
-    assert load_checkpoint(save(3, rng=None)).rng == {}
-
-
 def test_only_the_model_can_be_read(save) -> None:
     path = save(3)
     (path / "optimizer.safetensors").unlink()
     loaded = load_checkpoint(path, model_only=True)
     assert set(loaded.model) == {"table", "turned", "odd"}
-    assert (loaded.optimizer, loaded.rng, loaded.state) == ({}, {}, {})
+    assert (loaded.optimizer, loaded.state) == ({}, {})
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -145,7 +141,6 @@ def test_a_manifest_that_cannot_be_read_says_why(save, change, message: str) -> 
     [
         ({"optimizer": {"step": 3}}, r"step in optimizer.safetensors is no tensor\n  seen: int: 3\n"),
         ({"model": {"table": [1.0]}}, r"table in model.safetensors is no tensor\n  seen: list"),
-        ({"rng": {"torch": torch.zeros(2)}}, r"no generator state\n  seen: torch.float32\n  allowed: torch.uint8"),
         ({"state": {"loss": float("nan")}}, "cannot be written as JSON"),
         ({"state": {"at": Path("x")}}, "cannot be written as JSON"),
         ({"state": {"at": (1, 2)}}, "does not survive JSON"),
@@ -207,7 +202,7 @@ def test_a_save_that_does_not_read_back_does_not_count(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-@pytest.mark.parametrize("fails_at", range(3))
+@pytest.mark.parametrize("fails_at", range(2))
 def test_a_full_disk_in_the_middle_leaves_earlier_checkpoints_and_no_part(
     save, run_folder: Path, monkeypatch, fails_at: int, number: int
 ) -> None:
@@ -317,7 +312,7 @@ def test_the_size_is_never_guessed_too_small(save, made_contents) -> None:
     path = save(3)
     given = made_contents(3)
     written = sum(file.stat().st_size for file in path.iterdir())
-    guessed = store.checkpoint_bytes(given["model"], given["optimizer"], given["rng"])
+    guessed = store.checkpoint_bytes(given["model"], given["optimizer"])
     assert written <= guessed <= written + (1 << 20)
 
 
