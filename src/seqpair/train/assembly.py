@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from seqpair.atomic import write_text
@@ -140,11 +141,12 @@ def pin_plan(plan: Plan, folder: Path) -> None:
     """Write the plan into a new run; refuse to go on with another plan in an old one.
 
     Raises:
-        CheckpointError: The run was started with a plan that learns something else.
+        CheckpointError: The run was started with a plan that learns something else, or its plan cannot
+            be read.
     """
     path = folder / "plan.json"
     if path.exists():
-        earlier = Plan.model_validate_json(path.read_text(encoding="utf-8"))
+        earlier = _read_plan(path)
         if plan_digest(earlier) != plan_digest(plan):
             moved = [f"{d.path}: {d.a!r} -> {d.b!r}" for d in diff_plans(earlier, plan)][:6]
             raise CheckpointError(
@@ -153,6 +155,18 @@ def pin_plan(plan: Plan, folder: Path) -> None:
                 fix="give the recipe another `name`, or remove the run folder to start over",
             )
     write_text(path, plan.model_dump_json(indent=1))
+
+
+def _read_plan(path: Path) -> Plan:
+    try:
+        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, ValidationError) as error:
+        raise CheckpointError(
+            f"the plan of an earlier run, {path}, cannot be read",
+            seen=str(error).splitlines()[0],
+            allowed="a plan written by this version of seqpair",
+            fix="go on with the version that began the run, or give the recipe another `name`",
+        ) from error
 
 
 def seed_dropout(plan: Plan, phase_name: str, step: int, rank: int) -> None:

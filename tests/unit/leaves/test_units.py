@@ -1,0 +1,48 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqpair.errors import SeqpairError
+from seqpair.units import format_bytes, format_count, format_seconds, parse_count
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("300M", 300_000_000),
+        ("8.5B", 8_500_000_000),
+        ("1.7T", 1_700_000_000_000),
+        ("16k", 16_000),
+        ("1_000", 1000),
+        ("1e9", 10**9),
+        (4096, 4096),
+        (2e6, 2_000_000),
+    ],
+)
+def test_human_counts_are_exact(text, value):
+    assert parse_count(text) == value
+
+
+@pytest.mark.parametrize("text", ["many", "-3", "1.5", "3 apples", "", True, "0.5k5"])
+def test_what_is_no_whole_count_is_refused_with_the_value_seen(text):
+    with pytest.raises(SeqpairError, match="a count was expected") as caught:
+        parse_count(text)
+    assert repr(text) in str(caught.value)
+
+
+@given(st.integers(0, 10**15))
+def test_a_plain_number_comes_back(value):
+    assert parse_count(value) == value == parse_count(str(value))
+
+
+def test_short_texts():
+    assert [format_count(n) for n in (0, 812, 16_913_600, 1.7e12, 999_960, 2.5)] == [
+        "0",
+        "812",
+        "16.9M",
+        "1.70T",
+        "1.00M",
+        "2.5",
+    ]
+    assert [format_bytes(n) for n in (812, 1536, 3 << 30)] == ["812 B", "1.5 KiB", "3.0 GiB"]
+    assert [format_seconds(s) for s in (48.2, 200, 7500)] == ["48 s", "3 min 20 s", "2 h 05 min"]

@@ -1,0 +1,70 @@
+"""The held-out loss: always the same numbers, per source, against a computation by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from seqpair.data.planning import plan_member
+from seqpair.data.prepare import open_recipe_data
+from seqpair.nn.init import initialise
+from seqpair.nn.layout import Layout
+from seqpair.nn.model import LanguageModel
+from seqpair.nn.rope import RopeBases
+from seqpair.objectives.targets import TargetBuilder
+from seqpair.recipe.load import load_recipe
+from seqpair.recipe.objectives import OBJECTIVES
+from seqpair.train.held_out import HeldOutProbe
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def parts(prepared_study):
+    recipe = load_recipe(str(prepared_study.recipe))
+    prepared, plan = open_recipe_data(recipe), plan_member(recipe, "decoder")
+    model = LanguageModel(plan.model)
+    initialise(model, plan.model, plan.seed)
+    probe = HeldOutProbe(plan.seed, plan.phases[0], plan.held_out, prepared.held_out, prepared.tokenizer)
+    return prepared, plan, model.train(), probe, TargetBuilder(prepared.tokenizer, plan.seed)
+
+
+@pytest.mark.parametrize("objective", ["clm", "mlm", "mntp"])
+def test_the_same_numbers_for_any_microbatch_and_at_any_time(parts, objective):
+    _, _, model, probe, builder = parts
+    first, second = (probe.measure(model, OBJECTIVES[objective], builder, CPU, size) for size in (2000, 150))
+    assert model.training
+    assert [result.source for result in first] == ["notes", "tales"]
+    for a, b in zip(first, second, strict=True):
+        assert (a.predicted, a.accuracy) == (b.predicted, b.accuracy)
+        assert a.loss == pytest.approx(b.loss, rel=1e-5)
+        assert a.bits_per_byte == pytest.approx(b.bits_per_byte, rel=1e-5)
+
+
+def test_a_mixed_objective_is_measured_by_its_rest(parts):
+    _, _, model, probe, builder = parts
+    mixed, rest = (probe.measure(model, OBJECTIVES[name], builder, CPU, 2000) for name in ("hybrid", "mntp"))
+    assert mixed == rest
+
+
+def test_bits_per_byte_of_a_decoder_by_hand(parts):
+    prepared, plan, model, probe, builder = parts
+    result = probe.measure(model, OBJECTIVES["clm"], builder, CPU, 2000)[0]
+    batch = probe._batches["notes"]
+    rope = RopeBases(plan.phases[0].rope_global_theta, plan.phases[0].rope_local_theta)
+    nats, text_bytes = 0.0, 0
+    model.eval()
+    for row in range(batch.positions.size):
+        content = batch.content[batch.offsets[row] : batch.offsets[row + 1]]
+        text_bytes += len(prepared.tokenizer.decode(content).encode())
+        ids = torch.from_numpy(np.concatenate([[prepared.tokenizer.specials.cls], content]))
+        index = torch.arange(len(content))
+        with torch.no_grad():
+            states = model(ids, Layout.from_lengths([len(ids)]), "causal", rope, index)
+            nats += float(F.cross_entropy(model.logits(states), ids[1:], reduction="sum"))
+    model.train()
+    assert result.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
