@@ -50,7 +50,12 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / "a").write_text("1")
         assert names(tmp_path) == [folder.name]
     assert names(tmp_path / "good") == ["a"]
-    with pytest.raises(RuntimeError, match="killed"), replacing_folder(tmp_path / "bad") as folder:
-        (folder / "a").write_text("1")
-        raise RuntimeError("killed")
+
+    def die_halfway() -> None:
+        with replacing_folder(tmp_path / "bad") as folder:
+            (folder / "a").write_text("1")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        die_halfway()
     assert names(tmp_path) == ["good"]
