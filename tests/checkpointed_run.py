@@ -14,7 +14,6 @@ from seqpair.recipe.data_spec import TokenizerSpec
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import (
     BatchStage,
-    DerivedPlan,
     HeldOutPlan,
     KeepRule,
     MixtureShare,
@@ -25,6 +24,7 @@ from seqpair.recipe.plan import (
     Plan,
     RuntimePlan,
 )
+from seqpair.recipe.resolve import derived_plan
 from seqpair.recipe.schedule import LrCurve
 from seqpair.recipe.sizes import Shape
 
@@ -68,14 +68,6 @@ def plan_for(objective: str, vocab_size: int, *, window_tokens: int = 8, seq_len
         checkpoint_steps=(10,),
         held_out_steps=(10,),
     )
-    derived = DerivedPlan(
-        direction=row.direction,
-        predicts=row.predicts,
-        ends_every_piece=row.ends_every_piece,
-        hub_class=row.hub_class,
-        template=row.template,
-        padding_side=row.padding_side,
-    )
     return Plan(
         study="tiny",
         member="encoder" if row.direction == "bidirectional" else "decoder",
@@ -91,7 +83,7 @@ def plan_for(objective: str, vocab_size: int, *, window_tokens: int = 8, seq_len
         sources=(),
         tokenizer=TokenizerSpec(),
         stores=(),
-        derived=derived,
+        derived=derived_plan(row),
         estimated=False,
         runs="runs",
         store_folder="stores",

@@ -10,8 +10,9 @@ Source: the mixer is the 32-bit "lowbias32" finaliser found by C. Wellons' hash 
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, TypeVar, cast
+
+from seqpair.digest import hash64
 
 Words = TypeVar("Words")
 """An int, a numpy int64 array or a torch int64 tensor whose values lie in [0, 2**32)."""
@@ -38,9 +39,8 @@ def mix32(word: Words) -> Words:
 
 def key_words(*parts: object) -> tuple[int, int]:
     """Return two 32-bit key words for any printable parts (seed, phase name, purpose, ...)."""
-    text = "\x1f".join(str(part) for part in parts)
-    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
-    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+    word = hash64("\x1f".join(str(part) for part in parts))
+    return word & MASK_32, word >> 32
 
 
 def hash_words(key: tuple[int, int], *counters: Words) -> Words:

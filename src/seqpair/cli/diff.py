@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from seqpair.cli.plan import SetOption, resolve_members, wide_console
+from seqpair.cli.plan import SetOption, wide_console
 from seqpair.errors import RecipeError
 from seqpair.recipe.diff import Difference, diff_plans, require_declared
 from seqpair.recipe.load import load_recipe
@@ -34,8 +34,10 @@ def diff(
     Two plan.json files of runs can be compared as well: seqpair diff PLAN_A.json PLAN_B.json
     """
     if second:
+        from seqpair.data.planning import plan_members
+
         names = (first, second)
-        plans = resolve_members(load_recipe(recipe, overrides or ()), [first, second])
+        plans = plan_members(load_recipe(recipe, overrides or ()), [first, second])
         differences = diff_plans(plans[first], plans[second])
     else:
         names = (recipe, first)

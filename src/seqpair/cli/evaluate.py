@@ -23,7 +23,7 @@ def evaluate(
 
     Example: seqpair evaluate demo --member encoder
     """
-    from seqpair.data.planning import plan_member
+    from seqpair.data.planning import plan_members
     from seqpair.data.prepare import open_recipe_data
     from seqpair.evaluate.run import evaluate_export, export_places
     from seqpair.recipe.load import load_recipe
@@ -32,8 +32,7 @@ def evaluate(
     loaded = load_recipe(recipe, overrides or ())
     prepared = open_recipe_data(loaded)
     reports = []
-    for name in [member] if member else list(loaded.members):
-        plan = plan_member(loaded, name)
+    for plan in plan_members(loaded, [member] if member else list(loaded.members)).values():
         for place in export_places(plan, run_folder(plan)):
             if place.as_class is None or place.export.is_dir():
                 report = evaluate_export(place.export, plan, prepared, place.evaluation, task)

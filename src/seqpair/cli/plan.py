@@ -6,7 +6,6 @@ Owns the table. Must not compute: every number comes from the plan or its cost. 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +15,6 @@ from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import MixtureShare, PhasePlan, Plan
-from seqpair.recipe.resolve import resolve_plans
 from seqpair.recipe.schema import Recipe
 from seqpair.units import format_bytes, format_count
 
@@ -40,8 +38,10 @@ def plan(
 
     Example: seqpair plan demo --set budget=5M
     """
+    from seqpair.data.planning import plan_members
+
     loaded = load_recipe(recipe, overrides or ())
-    plans = resolve_members(loaded, [member] if member else list(loaded.members))
+    plans = plan_members(loaded, [member] if member else list(loaded.members))
     if as_json:
         print(json.dumps({name: _as_json(item) for name, item in plans.items()}, indent=1))
         return
@@ -49,16 +49,6 @@ def plan(
         _show(item, plan_cost(item))
     if origins:
         _show_origins(loaded)
-
-
-def resolve_members(recipe: Recipe, members: list[str]) -> dict[str, Plan]:
-    """Resolve members with the counts of the prepared stores, or as estimates where there are none."""
-    from seqpair.data.catalogue import stats_for
-
-    data = recipe.data
-    seq_lens = [phase.seq_len for phase in recipe.phases]
-    stats, vocab_size = stats_for(data.sources, data.tokenizer, Path(data.stores), seq_lens) or (None, None)
-    return resolve_plans(recipe, members, stats, vocab_size)
 
 
 def _as_json(plan: Plan) -> dict[str, object]:

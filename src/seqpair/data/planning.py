@@ -1,19 +1,19 @@
 """From a recipe to the plan that its prepared stores give.
 
 Owns the one seam between recipes, which cannot see stores, and stores, which know nothing of recipes.
-Imports nothing heavy. Entry points: `plan_member`, `require_stores`.
+Imports nothing heavy. Entry points: `plan_member`, `plan_members`, `require_stores`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqpair.data.catalogue import stats_for
 from seqpair.errors import StoreError
 from seqpair.recipe.plan import Plan
-from seqpair.recipe.resolve import resolve_plan
+from seqpair.recipe.resolve import resolve_plans
 from seqpair.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -27,12 +27,15 @@ def plan_member(recipe: Recipe, member: str) -> Plan:
         RecipeError: The member is unknown, or the recipe cannot be resolved.
         StoreError: A manifest is damaged.
     """
+    return plan_members(recipe, [member])[member]
+
+
+def plan_members(recipe: Recipe, members: Sequence[str]) -> dict[str, Plan]:
+    """Resolve a recipe for several members as `plan_member` does; the stores' counts are read once."""
     data = recipe.data
     seq_lens = [phase.seq_len for phase in recipe.phases]
-    found = stats_for(data.sources, data.tokenizer, Path(data.stores), seq_lens)
-    if found is None:
-        return resolve_plan(recipe, member)
-    return resolve_plan(recipe, member, found.stats, found.vocab_size)
+    stats, vocab_size = stats_for(data.sources, data.tokenizer, Path(data.stores), seq_lens) or (None, None)
+    return resolve_plans(recipe, members, stats, vocab_size)
 
 
 def require_stores(plan: Plan, stores: Mapping[str, Store]) -> None:

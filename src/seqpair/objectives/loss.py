@@ -2,7 +2,7 @@
 
 Owns the vocabulary projection in training. Must not know objectives. Gradients are made in the
 forward pass, chunk by chunk, while a chunk's logits are at hand. Entry points: `summed_cross_entropy`,
-`token_losses`, `token_scores`.
+`token_scores`.
 
 The gradient of one row's loss by its logits is softmax(logits) - onehot(target).
 """
@@ -148,10 +148,3 @@ def token_scores(
             losses[rows] = logits.logsumexp(1) - picked
             hits[rows] = logits.argmax(1) == targets[rows]
     return losses, hits
-
-
-def token_losses(
-    head_states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, chunk_rows: int | None = None
-) -> Tensor:
-    """Return each row's loss in nats, (M,) fp32; no gradient, in chunks."""
-    return token_scores(head_states, weight, bias, targets, chunk_rows)[0]

@@ -18,7 +18,7 @@ from seqpair.atomic import write_json
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.data.ledger import Ledger, require_same_sequences
-from seqpair.data.planning import plan_member
+from seqpair.data.planning import plan_members
 from seqpair.data.prepare import Prepared, prepare
 from seqpair.distributed.world import start_world
 from seqpair.evaluate.held_out import held_out_texts
@@ -82,7 +82,7 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
     chosen = training_order(recipe, members)
     outcome = StudyOutcome(finished=False)
     prepared = _timed(outcome, "prepare", lambda: _prepare(recipe))
-    plans = [plan_member(recipe, member) for member in chosen]
+    plans = list(plan_members(recipe, chosen).values())
     for plan in plans[1:]:
         require_declared(diff_plans(plans[0], plan), (plans[0].member, plan.member))
     for plan in plans:

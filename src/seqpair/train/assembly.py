@@ -6,7 +6,6 @@ on the disk). Must not know the loop. Entry points: `assemble_run`, `Run`, `run_
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from seqpair.data.order import PhaseOrder
 from seqpair.data.planning import require_stores
 from seqpair.data.prepare import Prepared
 from seqpair.data.store import Store
+from seqpair.digest import hash64
 from seqpair.distributed.parallel import wrap
 from seqpair.distributed.world import World
 from seqpair.errors import CheckpointError, RecipeError, StoreError
@@ -174,5 +174,4 @@ def seed_dropout(plan: Plan, phase_name: str, step: int, rank: int) -> None:
 
     So a resumed run draws what the uninterrupted one drew, with no generator state in the checkpoint.
     """
-    text = f"{plan.seed}\x1fdropout\x1f{phase_name}\x1f{step}\x1f{rank}"
-    torch.manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1)
+    torch.manual_seed(hash64(f"{plan.seed}\x1fdropout\x1f{phase_name}\x1f{step}\x1f{rank}") >> 1)

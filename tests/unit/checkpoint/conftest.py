@@ -12,9 +12,9 @@ import torch
 from seqpair.checkpoint.manifest import CheckpointFields
 from seqpair.checkpoint.store import save_checkpoint
 from seqpair.recipe.data_spec import TokenizerSpec
+from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import (
     BatchStage,
-    DerivedPlan,
     HeldOutPlan,
     KeepRule,
     ModelPlan,
@@ -24,6 +24,7 @@ from seqpair.recipe.plan import (
     Plan,
     RuntimePlan,
 )
+from seqpair.recipe.resolve import derived_plan
 from seqpair.recipe.schedule import LrCurve
 from seqpair.recipe.sizes import SIZES
 
@@ -68,14 +69,7 @@ def tiny_plan() -> Plan:
         sources=(),
         tokenizer=TokenizerSpec(),
         stores=(),
-        derived=DerivedPlan(
-            direction="causal",
-            predicts="next",
-            ends_every_piece=False,
-            hub_class="ModernBertDecoderForCausalLM",
-            template="[CLS] $A",
-            padding_side="left",
-        ),
+        derived=derived_plan(OBJECTIVES["clm"]),
         estimated=False,
         runs="runs",
         store_folder="stores",

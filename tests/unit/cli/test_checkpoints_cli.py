@@ -12,7 +12,6 @@ from checkpointed_run import plan_for, small_tokenizer, write_run_of
 
 from seqpair.checkpoint.catalog import list_checkpoints
 from seqpair.checkpoint.lock import lock_run
-from seqpair.cli import app as cli
 from seqpair.cli.checkpoints import format_age, parse_rule
 from seqpair.cli.run_folders import find_runs
 from seqpair.data.batches import read_batch
@@ -24,20 +23,6 @@ from seqpair.recipe.load import load_recipe
 
 STEPS = 440
 TOKENS_A_STEP = 100
-
-
-@pytest.fixture
-def seqpair(monkeypatch, capsys):
-    """Run the command line in this process; return its exit code, output and messages."""
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["seqpair", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -10,26 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from seqpair.cli import app as cli
 from seqpair.data.batches import read_batch
 from seqpair.data.order import PhaseOrder
 from seqpair.data.planning import plan_member
 from seqpair.data.prepare import open_recipe_data
 from seqpair.recipe.load import load_recipe
-
-
-@pytest.fixture
-def seqpair(monkeypatch, capsys):
-    """Run the command line in this process; return its exit code, output and messages."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["seqpair", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

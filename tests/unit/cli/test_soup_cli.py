@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,6 @@ from safetensors.torch import load_file
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import CheckpointFields
 from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
-from seqpair.cli import app as cli
-
-
-@pytest.fixture
-def seqpair(monkeypatch, capsys):
-    """Run the command line in this process; return its exit code, output and messages."""
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["seqpair", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
 
 
 def write_checkpoints(run: Path, objective: str) -> None:
