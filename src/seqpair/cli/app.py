@@ -28,6 +28,7 @@ from seqpair.cli.report import report
 from seqpair.cli.run import run
 from seqpair.cli.soup import soup
 from seqpair.cli.train import train
+from seqpair.cli.verify import verify
 from seqpair.errors import SeqpairError
 
 VERBS: tuple[Callable[..., None], ...] = (
@@ -36,6 +37,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     prepare,
     order,
     train,
+    verify,
     checkpoints,
     soup,
     export,
