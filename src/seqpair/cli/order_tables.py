@@ -1,10 +1,12 @@
 """Tables of the verb `order`: a step's sequences, a document's readings.
 
-Owns their form. Must not know how they were found. Entry points: `show_step`, `show_traces`, `print_table`.
+Owns their form. Must not know how they were found. Entry points: `show_step`, `show_traces`, `print_table`,
+`counted`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,14 +64,25 @@ def show_readings(trace: DocumentTrace, phases: list[PhasePlan], most: int) -> N
     print(f"  seen by {len(trace.seen_by)} of {planned} checkpoints (sequences read before each): {names}")
 
 
-def print_table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Print plain columns, numbers to the right; nothing is cut off, so that the lines can be searched."""
+def counted(count: int, what: str) -> str:
+    """Return a number with its word: 1 document, 1,200 documents."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def print_table(header: tuple[str, ...], rows: list[tuple[Any, ...]], right: Collection[int] = ()) -> None:
+    """Print plain columns; nothing is cut off, so that the lines can be searched.
+
+    Args:
+        header: The columns' names.
+        rows: Their cells.
+        right: Columns to be moved to the right, beside those of whole numbers.
+    """
     cells = [header, *(tuple(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    right = [bool(rows) and isinstance(rows[0][column], int) for column in range(len(header))]
+    at_right = {column for column in range(len(header)) if rows and isinstance(rows[0][column], int)} | set(right)
     for row in cells:
         padded = (
-            cell.rjust(width) if at_right else cell.ljust(width)
-            for cell, width, at_right in zip(row, widths, right, strict=True)
+            cell.rjust(width) if column in at_right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         print("  " + "  ".join(padded).rstrip())

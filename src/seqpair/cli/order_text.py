@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from seqpair.cli.order_tables import counted, show_readings
 from seqpair.log import Progress
 from seqpair.units import format_bytes
 
@@ -36,12 +37,20 @@ class Wanted:
 
 @dataclass(frozen=True)
 class FoundDocument:
-    """A document that holds the text; `trace` is None if it is held out, because no step reads it."""
+    """A document that holds the text.
+
+    Attributes:
+        source, split, document: Which one.
+        hit: The first place of the text in it.
+        spans: The tokens of each place, from 0 in the document.
+        trace: The readings of the pieces that hold the text; None if it is held out, because no step reads it.
+    """
 
     source: str
     split: str
     document: str
     hit: TextHit
+    spans: list[range]
     trace: DocumentTrace | None
 
 
@@ -63,8 +72,9 @@ def show_text(wanted: Wanted, plan: Plan, phases: list[PhasePlan], prepared: Pre
     total_bytes = sum(store.manifest.text_bytes for _, store in stores)
     for name, store, hit in _hits(search, stores, total_bytes, wanted.limit):
         split = store.manifest.split
-        trace = tracer.trace(name, hit.row) if split == "train" else None
-        found.append(FoundDocument(name, split, store.document_id(hit.row), hit, trace))
+        spans = search.spans_in(store, hit.row)
+        trace = tracer.trace(name, hit.row, spans) if split == "train" else None
+        found.append(FoundDocument(name, split, store.document_id(hit.row), hit, spans, trace))
     complete = wanted.limit is None or len(found) < wanted.limit
     if as_json:
         searched = {"scanned_bytes": search.scanned_bytes, "total_bytes": total_bytes, "complete": complete}
@@ -73,8 +83,9 @@ def show_text(wanted: Wanted, plan: Plan, phases: list[PhasePlan], prepared: Pre
         print(json.dumps({**asked, **searched, "documents": documents}, indent=1))
         return
     _show(found, phases)
+    documents = counted(len(found), "document") if found else "no document"
     place = f"{format_bytes(search.scanned_bytes)} of {format_bytes(total_bytes)} in {', '.join(sources)} searched"
-    print(f"{_documents(len(found))} {'holds' if len(found) <= 1 else 'hold'} {wanted.text!r}; {place}")
+    print(f"{documents} {'holds' if len(found) <= 1 else 'hold'} {wanted.text!r}; {place}")
     if not complete:
         print(f"stopped at --limit {wanted.limit}: there may be more; --limit N goes further, --all to the end")
 
@@ -107,6 +118,7 @@ def _as_json(item: FoundDocument) -> dict[str, object]:
         "before": hit.before,
         "match": hit.match,
         "after": hit.after,
+        "places": [[span.start, span.stop] for span in item.spans],
         "tokens": trace.tokens if trace else None,
         "pieces": trace.pieces if trace else {},
         "readings": [asdict(reading) for reading in trace.readings] if trace else [],
@@ -115,18 +127,21 @@ def _as_json(item: FoundDocument) -> dict[str, object]:
 
 
 def _show(found: list[FoundDocument], phases: list[PhasePlan]) -> None:
-    from seqpair.cli.order_tables import show_readings
-
     for item in found:
-        tokens = f": {item.trace.tokens:,} tokens" if item.trace else ""
-        print(f"{item.document} in {item.source}{tokens}")
+        print(f"{item.document} in {item.source}: holds it {counted(len(item.spans), 'time')}")
         print("  ... " + " ".join(f"{item.hit.before}[[{item.hit.match}]]{item.hit.after}".split()) + " ...")
         if item.trace is None:
             print("  held out for evaluation: no step reads it, so no checkpoint has seen it")
         else:
+            _show_pieces(item.trace)
             show_readings(item.trace, phases, _SHOWN_READINGS)
         print()
 
 
-def _documents(count: int) -> str:
-    return "no document" if count == 0 else f"{count:,} document{'s' if count > 1 else ''}"
+def _show_pieces(trace: DocumentTrace) -> None:
+    """Say which pieces of the document hold the text; the readings that follow are theirs."""
+    for phase, count in trace.pieces.items():
+        held = sorted({reading.piece + 1 for reading in trace.readings if reading.phase == phase})
+        if held and count > 1:
+            which = f"piece {held[0]}" if len(held) == 1 else "pieces " + ", ".join(map(str, held))
+            print(f"  in {which} of {count} in phase {phase}")

@@ -164,8 +164,15 @@ class Tracer:
         self._chosen = {phase.name for phase in phases}
         self._orders: dict[str, PhaseOrder] = {}
 
-    def trace(self, source: str, row: int) -> DocumentTrace:
-        """Return all readings of the document in a row of a source's training store."""
+    def trace(self, source: str, row: int, spans: Sequence[range] | None = None) -> DocumentTrace:
+        """Return the readings of the document in a row of a source's training store.
+
+        Args:
+            source: The source.
+            row: The document's row.
+            spans: Tokens of the document, from 0 in it: only the pieces that hold one of these count. By default
+                all pieces do.
+        """
         store = self.prepared.train[source]
         pieces: dict[str, int] = {}
         readings: list[Reading] = []
@@ -177,10 +184,11 @@ class Tracer:
                 sequences = store.pieces(phase.seq_len).sequences_of(row)
                 pieces[phase.name] = len(sequences)
                 made = self._order_of(phase)
-                positions, which = made.occurrences(source, np.array(sequences, dtype=np.int64))
+                chosen = np.array(_pieces_of(spans, store, row, len(sequences)), dtype=np.int64)
+                positions, which = made.occurrences(source, sequences.start + chosen)
                 epochs = made.refs(positions).epoch.tolist()
                 steps = [phase.step_of(position) for position in positions.tolist()]
-                found = zip(steps, positions.tolist(), which.tolist(), epochs, strict=True)
+                found = zip(steps, positions.tolist(), chosen[which].tolist(), epochs, strict=True)
                 readings += [Reading(phase.name, *columns) for columns in found]
             for steps_done in phase.checkpoint_steps:
                 count = before + int(np.searchsorted(steps, steps_done))
@@ -199,6 +207,19 @@ class Tracer:
         if phase.name not in self._orders:
             self._orders[phase.name] = PhaseOrder(self.plan.seed, phase, self.prepared.train)
         return self._orders[phase.name]
+
+
+def _pieces_of(spans: Sequence[range] | None, store: Store, row: int, count: int) -> list[int]:
+    """Return which of a document's `count` pieces hold a token of any of the spans; all if there are no spans."""
+    if spans is None:
+        return list(range(count))
+    length = int(store.offsets[row + 1] - store.offsets[row])
+    borders = [piece * length // count for piece in range(count + 1)]
+    return [
+        piece
+        for piece in range(count)
+        if any(span.start < borders[piece + 1] and span.stop > borders[piece] for span in spans)
+    ]
 
 
 def searched_sources(source: str, prepared: Prepared) -> list[str]:

@@ -102,6 +102,17 @@ class TextSearch:
                     yield _hit(data, row, (row_start, first, end, row_stop))
             yield None
 
+    def spans_in(self, store: Store, row: int) -> list[range]:
+        """Return the tokens that hold the text, for each time that it stands in a document, from 0 in the document."""
+        first, stop = int(store.offsets[row]), int(store.offsets[row + 1])
+        data, borders = self._decode(store, first, stop)
+        found, place = [], 0
+        while (span := self._next(data, place)) is not None:
+            place = span[1]
+            begins, ends = (int(np.searchsorted(borders, at, side="right")) - 1 for at in (span[0], span[1] - 1))
+            found.append(range(begins, ends + 1))
+        return found
+
     def _next(self, data: bytes, place: int) -> tuple[int, int] | None:
         if self._plain is not None:
             first = data.find(self._plain, place)

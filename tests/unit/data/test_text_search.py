@@ -69,6 +69,17 @@ def test_a_hit_says_where(trained):
     assert TEXTS[1] == hit.before + hit.match + hit.after
 
 
+def test_every_place_in_a_document_is_given_in_tokens(trained):
+    store = store_of(trained, ["xx", "the river and the river", "no"])
+    search = TextSearch(trained, "river")
+    spans = search.spans_in(store, 1)
+    assert len(spans) == 2
+    for span in spans:
+        held = b"".join(trained.pieces[index] for index in store.document_tokens(1)[span.start : span.stop])
+        assert held.strip() == b"river"
+    assert search.spans_in(store, 2) == []
+
+
 def test_documents_are_not_joined_and_are_named_once(trained):
     store = store_of(trained, ["ab river", "river cd", "river river river", "", "rive", "r"])
     assert rows(TextSearch(trained, "riverriver"), store) == []
