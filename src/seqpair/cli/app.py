@@ -28,6 +28,7 @@ from seqpair.cli.prepare import prepare
 from seqpair.cli.report import report
 from seqpair.cli.run import run
 from seqpair.cli.soup import soup
+from seqpair.cli.tokenizer import tokenizer_app
 from seqpair.cli.train import train
 from seqpair.errors import SeqpairError
 
@@ -57,6 +58,7 @@ app = typer.Typer(
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(data_app, name="data")
+app.add_typer(tokenizer_app, name="tokenizer")
 
 
 def main() -> None:

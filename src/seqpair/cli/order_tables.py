@@ -73,14 +73,14 @@ def print_table(header: tuple[str, ...], rows: list[tuple[Any, ...]], right: Col
     """Print plain columns; nothing is cut off, so that the lines can be searched.
 
     Args:
-        header: The columns' names.
+        header: The columns' names; no line if all are empty.
         rows: Their cells.
         right: Columns to be moved to the right, beside those of whole numbers.
     """
     cells = [header, *(tuple(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     at_right = {column for column in range(len(header)) if rows and isinstance(rows[0][column], int)} | set(right)
-    for row in cells:
+    for row in cells if any(header) else cells[1:]:
         padded = (
             cell.rjust(width) if column in at_right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))

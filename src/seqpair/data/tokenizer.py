@@ -108,7 +108,7 @@ class Tokenizer:
 
         Joined, the pieces of a text's ids are the text as it was encoded, after the tokenizer's normaliser.
         """
-        byte_of = _byte_of_letter()
+        byte_of = byte_of_letter()
         found = [b""] * self.vocab_size
         for token, index in self._model_vocab.items():
             # A token that is also an added one may hold letters outside the byte alphabet; it is set below.
@@ -236,19 +236,28 @@ def load_tokenizer(path: Path, pad_vocab_to: int | None = None) -> Tokenizer:
         DataError: The file is missing or unreadable, a special token is missing, or it is not a
             byte-level BPE tokenizer.
     """
+    file, backend = read_backend(path)
+    sidecar = _read_json(file.with_name(SIDECAR))
+    padding = pad_vocab_to or int(sidecar.get("pad_vocab_to", 64))
+    names = dict(sidecar["names"]) if sidecar else names_beside(file)
+    return Tokenizer(backend, names, pad_vocab_to=padding, origin=str(file))
+
+
+def read_backend(path: Path) -> tuple[Path, tokenizers.Tokenizer]:
+    """Return a tokenizer of any kind as it is, and its file.
+
+    Raises:
+        DataError: The file is missing or unreadable.
+    """
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise DataError("there is no tokenizer", seen=str(file), allowed="a folder with tokenizer.json, or that file")
     text = file.read_text(encoding="utf-8", errors="replace")
     try:
         json.loads(text)
-        backend = tokenizers.Tokenizer.from_str(text)
+        return file, tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises plain Exception for content it cannot use
         raise DataError(f"{file} is not a tokenizer file", seen=error, fix="give a tokenizer.json") from error
-    sidecar = _read_json(file.with_name(SIDECAR))
-    padding = pad_vocab_to or int(sidecar.get("pad_vocab_to", 64))
-    names = dict(sidecar["names"]) if sidecar else _names_beside(file)
-    return Tokenizer(backend, names, pad_vocab_to=padding, origin=str(file))
 
 
 def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec, *, show_progress: bool = False) -> Tokenizer:
@@ -273,7 +282,7 @@ def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec, *, show_progress:
     return Tokenizer(backend, DEFAULT_NAMES, pad_vocab_to=spec.pad_vocab_to, origin="trained tokenizer")
 
 
-def _byte_of_letter() -> dict[str, int]:
+def byte_of_letter() -> dict[str, int]:
     """Return the byte that each letter of the byte-level alphabet stands for.
 
     Printable Latin-1 stands for itself; the other bytes, in ascending order, are the letters from U+0100 on.
@@ -365,7 +374,7 @@ def _special_ids(backend: tokenizers.Tokenizer, names: dict[str, str], origin: s
     return SpecialIds(**ids)
 
 
-def _names_beside(file: Path) -> dict[str, str]:
+def names_beside(file: Path) -> dict[str, str]:
     """Return the special tokens' names from the files beside `tokenizer.json`, else the usual ones."""
     names = dict(DEFAULT_NAMES)
     for beside in ("tokenizer_config.json", "special_tokens_map.json"):

@@ -44,8 +44,8 @@ def rows(search: TextSearch, store: SimpleNamespace, chunk_tokens: int = 1 << 20
 
 
 def test_the_byte_alphabet_is_the_librarys():
-    assert tokenizer_module._byte_of_letter().keys() == set(pre_tokenizers.ByteLevel.alphabet())
-    assert sorted(tokenizer_module._byte_of_letter().values()) == list(range(256))
+    assert tokenizer_module.byte_of_letter().keys() == set(pre_tokenizers.ByteLevel.alphabet())
+    assert sorted(tokenizer_module.byte_of_letter().values()) == list(range(256))
 
 
 def test_the_pieces_of_a_text_are_the_text(trained):
