@@ -37,7 +37,7 @@ PROBES = {
 
 NUMBERS = ("7", "42", "365", "1984", "12345", "1234567", "3.14159", "1,000,000", "2026-11-24", "0x7f")
 SPACE_RUNS = (2, 3, 4, 8, 12, 16, 24, 32)
-_WORDS = ("the", "word", "river", "Return", "number", "information", "2026")
+_WORDS = ("the", "word", "river", "Return", "number", "information", "later")
 _BYTE_SPACE, _WORD_MARK = "\u0120", "\u2581"  # how byte-level and SentencePiece vocabularies spell a space
 
 
