@@ -37,7 +37,7 @@ def order(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
-    """Say which documents a step holds, or which steps and checkpoints saw a document, or write the order down.
+    """Say which documents a step holds, when a document or a text is read and who saw it, or write the order down.
 
     Nothing is looked up in a log: the order is computed, forwards and backwards, from the recipe and its
     prepared stores. Nothing has to be trained. All members that train from scratch share it.

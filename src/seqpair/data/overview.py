@@ -162,23 +162,27 @@ def _phases(
     return found
 
 
-def length_histogram(offsets: NDArray[np.int64]) -> list[LengthBin]:
-    """Return how many documents have 0, 1, 2-3, 4-7, 8-15, ... tokens; empty bins between others stay.
+def length_histogram(offsets: NDArray[np.int64]) -> tuple[list[LengthBin], int]:
+    """Return how many documents have 0, 1, 2-3, 4-7, 8-15, ... tokens, and the longest document's tokens.
+
+    Empty bins between others stay. One pass in bounded memory.
 
     Args:
         offsets: Token offsets of the documents, int64 (documents + 1,).
     """
-    documents, tokens = np.zeros(64, dtype=np.int64), np.zeros(64, dtype=np.float64)
+    documents, tokens = np.zeros(64, dtype=np.int64), np.zeros(64, dtype=np.int64)
+    longest = 0
     for start in range(0, len(offsets) - 1, _ROWS_AT_ONCE):
         lengths = np.diff(offsets[start : start + _ROWS_AT_ONCE + 1])
         bits = np.frexp(lengths.astype(np.float64))[1]  # 0 for 0, 1 for 1, 2 for 2-3, 3 for 4-7
         documents += np.bincount(bits, minlength=64)
-        tokens += np.bincount(bits, weights=lengths, minlength=64)
+        tokens += np.bincount(bits, weights=lengths, minlength=64).astype(np.int64)
+        longest = max(longest, int(lengths.max()))
     used = np.flatnonzero(documents)
     return [
         LengthBin((1 << bits) >> 1, (1 << bits) - 1, int(documents[bits]), int(tokens[bits]))
         for bits in (range(int(used[0]), int(used[-1]) + 1) if used.size else ())
-    ]
+    ], longest
 
 
 def _prepared_sources(recipe: Recipe) -> list[SourceOverview]:
@@ -189,8 +193,7 @@ def _prepared_sources(recipe: Recipe) -> list[SourceOverview]:
     for spec in data.sources:
         folder = stores / index.stores[spec.name]
         train, held_out = read_manifest(folder / "train"), read_manifest(folder / "held_out")
-        offsets = np.memmap(folder / "train" / OFFSETS, dtype="<i8", mode="r")
-        lengths = length_histogram(offsets)
+        lengths, longest = length_histogram(np.memmap(folder / "train" / OFFSETS, dtype="<i8", mode="r"))
         found.append(
             SourceOverview(
                 name=spec.name,
@@ -202,7 +205,7 @@ def _prepared_sources(recipe: Recipe) -> list[SourceOverview]:
                 tokens=train.tokens,
                 text_bytes=train.text_bytes,
                 bytes_per_token=train.text_bytes / train.tokens if train.tokens else None,
-                longest_tokens=_longest(offsets),
+                longest_tokens=longest,
                 lengths=tuple(lengths),
                 held_out_frac=spec.held_out_frac,
                 held_out_documents=held_out.documents,
@@ -212,11 +215,6 @@ def _prepared_sources(recipe: Recipe) -> list[SourceOverview]:
             )
         )
     return found
-
-
-def _longest(offsets: NDArray[np.int64]) -> int:
-    starts = range(0, len(offsets) - 1, _ROWS_AT_ONCE)
-    return max((int(np.diff(offsets[start : start + _ROWS_AT_ONCE + 1]).max()) for start in starts), default=0)
 
 
 def _guessed(spec: SourceSpec, recipe: Recipe) -> SourceOverview:
@@ -234,6 +232,8 @@ def _guessed(spec: SourceSpec, recipe: Recipe) -> SourceOverview:
         return replace(bare, problem=f"{error.what} ({error.seen})")
     disk_bytes = sum(file.size_bytes for file in files)
     bare = replace(bare, files=len(files), disk_bytes=disk_bytes)
+    if spec.part is not None:
+        return replace(bare, problem="it is a part of what is in these files, so their size says little of it")
     if any(file.path.name.endswith(_PACKED) for file in files):
         return replace(bare, problem="its files are packed, so their size says little of the text")
     tokens = round(disk_bytes * (1 - spec.held_out_frac) / GUESSED_BYTES_PER_TOKEN)
