@@ -102,15 +102,18 @@ class TextSearch:
                     yield _hit(data, row, (row_start, first, end, row_stop))
             yield None
 
-    def spans_in(self, store: Store, row: int) -> list[range]:
+    def spans_in(self, store: Store, row: int, chunk_tokens: int = CHUNK_TOKENS) -> list[range]:
         """Return the tokens that hold the text, for each time that it stands in a document, from 0 in the document."""
-        first, stop = int(store.offsets[row]), int(store.offsets[row + 1])
-        data, borders = self._decode(store, first, stop)
-        found, place = [], 0
-        while (span := self._next(data, place)) is not None:
-            place = span[1]
-            begins, ends = (int(np.searchsorted(borders, at, side="right")) - 1 for at in (span[0], span[1] - 1))
-            found.append(range(begins, ends + 1))
+        row_start, row_stop = int(store.offsets[row]), int(store.offsets[row + 1])
+        found: list[range] = []
+        for start in range(row_start, row_stop, chunk_tokens):
+            own = min(start + chunk_tokens, row_stop)
+            data, borders = self._decode(store, start, min(own + self._longest_bytes, row_stop))
+            place = 0
+            while (span := self._next(data, place)) is not None and span[0] < borders[own - start]:
+                place = span[1]
+                first, last = (int(np.searchsorted(borders, at, side="right")) - 1 for at in (span[0], span[1] - 1))
+                found.append(range(start - row_start + first, start - row_start + last + 1))
         return found
 
     def _next(self, data: bytes, place: int) -> tuple[int, int] | None:

@@ -36,18 +36,21 @@ def sampled_documents(source: Source, budget_bytes: int) -> list[Document]:
     nothing but the source; the last one is cut so that the budget is kept. Memory is bounded by the budget. Documents
     that were published tokenized, without their text, are left out.
     """
-    kept: list[tuple[int, str, Document]] = []  # a heap with the largest hash on top
+    # A heap with the largest hash on top; the count decides between equal ids, which are refused later on.
+    kept: list[tuple[int, str, int, Document]] = []
     total, tally = 0, Tally()
     progress = Progress(f"sampling {source.spec.name}", sum(file.size_bytes for file in source.files) / 1e6, "MB")
-    for document in training_documents(source, tally):
+    for count, document in enumerate(training_documents(source, tally)):
         progress.update(tally.bytes_done / 1e6)
         if not document.text:
             continue
-        heapq.heappush(kept, (-hash64(document.id), document.id, document))
+        heapq.heappush(kept, (-hash64(document.id), document.id, count, document))
         total += document.text_bytes
-        while kept and total - kept[0][2].text_bytes >= budget_bytes:
-            total -= heapq.heappop(kept)[2].text_bytes
-    documents = [document for _, _, document in sorted(kept, key=lambda item: item[:2], reverse=True)]
+        while kept and total - kept[0][3].text_bytes >= budget_bytes:
+            total -= heapq.heappop(kept)[3].text_bytes
+    progress.update(tally.bytes_done / 1e6)
+    progress.finish(f"{len(kept):,} documents taken")
+    documents = [document for *_, document in sorted(kept, key=lambda item: item[:3], reverse=True)]
     if documents and total > budget_bytes:
         keep_bytes = documents[-1].text_bytes - (total - budget_bytes)
         text = documents[-1].text.encode("utf-8")[:keep_bytes].decode("utf-8", errors="ignore")

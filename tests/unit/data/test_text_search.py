@@ -78,6 +78,8 @@ def test_every_place_in_a_document_is_given_in_tokens(trained):
         held = b"".join(trained.pieces[index] for index in store.document_tokens(1)[span.start : span.stop])
         assert held.strip() == b"river"
     assert search.spans_in(store, 2) == []
+    for chunk_tokens in range(1, 9):
+        assert search.spans_in(store, 1, chunk_tokens) == spans
 
 
 def test_documents_are_not_joined_and_are_named_once(trained):
