@@ -17,6 +17,7 @@ from collections.abc import Callable
 import typer
 
 from seqpair.cli.checkpoints import checkpoints
+from seqpair.cli.data import data_app
 from seqpair.cli.diff import diff
 from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
@@ -27,6 +28,7 @@ from seqpair.cli.prepare import prepare
 from seqpair.cli.report import report
 from seqpair.cli.run import run
 from seqpair.cli.soup import soup
+from seqpair.cli.tokenizer import tokenizer_app
 from seqpair.cli.train import train
 from seqpair.cli.verify import verify
 from seqpair.errors import SeqpairError
@@ -57,6 +59,8 @@ app = typer.Typer(
 )
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(data_app, name="data")
+app.add_typer(tokenizer_app, name="tokenizer")
 
 
 def main() -> None:

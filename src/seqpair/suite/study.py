@@ -18,8 +18,9 @@ from seqpair.atomic import write_json
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.data.ledger import Ledger, require_same_sequences
-from seqpair.data.planning import plan_members
+from seqpair.data.planning import counts_of, plan_members
 from seqpair.data.prepare import Prepared, prepare
+from seqpair.data.repetition import repetition_warnings
 from seqpair.distributed.world import start_world
 from seqpair.evaluate.held_out import held_out_texts
 from seqpair.evaluate.results import SUMMARY_NAME
@@ -83,6 +84,9 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
     outcome = StudyOutcome(finished=False)
     prepared = _timed(outcome, "prepare", lambda: _prepare(recipe))
     plans = list(plan_members(recipe, chosen).values())
+    counts = counts_of(recipe)
+    for warning in repetition_warnings(plans, counts.stats if counts is not None else None):
+        note(f"warning: {warning}")
     for plan in plans[1:]:
         require_declared(diff_plans(plans[0], plan), (plans[0].member, plan.member))
     for plan in plans:
