@@ -75,12 +75,13 @@ def make_part(task: PartTask, source: Source, tokenizer: Tokenizer, advance: Adv
         tally = Tally(keep=part.refuse)
         bytes_told, tokens_told = 0, 0
         for batch in _batches(_kept(source.read(task.unit, tally), task, part)):
-            for document, ids in zip(batch, _encoded(batch, tokenizer, dtype), strict=True):
-                if len(ids) == 0:
+            ids = _encoded(batch, tokenizer, dtype)
+            for document, own in zip(batch, ids, strict=True):
+                if len(own) == 0:
                     tally.reject(NO_TOKENS, document.file, document.row, document.text.encode("utf-8"))
-                    continue
-                held_out = is_held_out(source.split_key(document), source.spec.held_out_frac)
-                part.add(document, ids, held_out=held_out)
+            kept = [document for document, own in zip(batch, ids, strict=True) if len(own)]
+            held_out = [is_held_out(source.split_key(document), source.spec.held_out_frac) for document in kept]
+            part.add(kept, [own for own in ids if len(own)], held_out)
             advance(tally.bytes_done - bytes_told, part.tokens_written - tokens_told)
             bytes_told, tokens_told = tally.bytes_done, part.tokens_written
         _require_unchanged(task)
@@ -113,12 +114,11 @@ def _kept(read: Iterator[Document], task: PartTask, part: PartWriter) -> Iterato
         )
 
 
-def _encoded(batch: list[Document], tokenizer: Tokenizer, dtype: str) -> Iterator[TokenArray]:
-    """Yield the content ids of each document of a batch, tokenized here unless they came with it."""
+def _encoded(batch: list[Document], tokenizer: Tokenizer, dtype: str) -> list[TokenArray]:
+    """Return the content ids of each document of a batch, tokenized here unless they came with it."""
     texts = [document.text for document in batch if document.ids is None]
-    encoded = iter(tokenizer.encode_narrow(texts, dtype)) if texts else iter(())
-    for document in batch:
-        yield next(encoded) if document.ids is None else document.ids
+    encoded = iter(tokenizer.encode_narrow(texts, dtype))
+    return [next(encoded) if document.ids is None else document.ids for document in batch]
 
 
 def _batches(read: Iterator[Document]) -> Iterator[list[Document]]:
