@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.data_merge import merge
 from seqpair.cli.plan import RecipeArgument, SetOption
 from seqpair.errors import StoreError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from seqpair.data.store import Store
 
 data_app = typer.Typer(
-    help="Look at a recipe's data: sources, mixture, documents.",
+    help="Look at a recipe's data: sources, mixture, documents; put the shards of many jobs together.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -81,6 +82,9 @@ def cat(
         print(" ".join(map(str, ids)))
     else:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+data_app.command()(merge)
 
 
 def _the_one(document: str, source: str, prepared: Prepared) -> tuple[str, Store, int]:
