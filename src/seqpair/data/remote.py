@@ -52,6 +52,11 @@ class RemoteFile:
         """Return the URL."""
         return self.url
 
+    def read_bytes(self) -> bytes:
+        """Return its bytes; as `open` otherwise."""
+        with self.open() as stream:
+            return stream.read()
+
     def open(self, mode: str = "rb") -> BinaryIO:
         """Open it for reading bytes, in blocks, with seeking.
 
@@ -140,8 +145,8 @@ def look_at_url(url: str) -> RemoteFile | None:
         return None if info["type"] == "directory" else _remote(url, info)
 
 
-def find_remote(url: str, endings: tuple[str, ...]) -> list[tuple[str, RemoteFile]]:
-    """Return the files that a URL stands for, each with its path below the URL's fixed part, sorted.
+def find_remote(url: str, endings: tuple[str, ...]) -> list[RemoteFile]:
+    """Return the files that a URL stands for, none if nothing is there.
 
     A pattern (`*`, `**`) stands for the files it matches, a folder for all files below it with one of
     the endings (hidden names skipped), a file for itself whatever its ending.
@@ -153,23 +158,18 @@ def find_remote(url: str, endings: tuple[str, ...]) -> list[tuple[str, RemoteFil
         system, path = _system(url)
         if any(sign in path for sign in _MAGIC):
             found = system.glob(path, detail=True)
-            root = path[: min(path.index(sign) for sign in _MAGIC if sign in path)].rpartition("/")[0]
             kept = {name: info for name, info in found.items() if info["type"] != "directory"}
         else:
             try:
                 info = system.info(path)
             except FileNotFoundError:
                 return []
-            if info["type"] != "directory" and not (url.endswith("/") and system.isdir(path)):
-                return [(posixpath.basename(path), _remote(url, info))]
+            if info["type"] != "directory" and not url.endswith("/"):
+                return [_remote(url, info)]
             root = path.rstrip("/")
             found = system.find(root, detail=True)
             kept = {name: info for name, info in found.items() if name.endswith(endings) and not _hidden(name, root)}
-        listed = [
-            (name.removeprefix(root).lstrip("/"), _remote(system.unstrip_protocol(name), info))
-            for name, info in kept.items()
-        ]
-        return sorted(listed, key=lambda pair: pair[0])
+        return [_remote(system.unstrip_protocol(name), info) for name, info in kept.items()]
 
 
 def _hidden(name: str, root: str) -> bool:
