@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from seqpair.atomic import replacing_folder, write_json
 from seqpair.data.documents import Document, Source, Tally, documents, is_held_out
 from seqpair.data.manifest import DOCUMENTS, SeenFile, Split, StoreManifest
+from seqpair.data.published_ids import DocumentEncoder
 from seqpair.data.store_writer import SplitWriter
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import DataError
@@ -78,8 +79,9 @@ def _fill(source: Source, tokenizer: Tokenizer, tally: Tally, train: SplitWriter
     """Read the source once; every document goes to one of the two writers."""
     total = sum(file.size_bytes for file in source.files)
     progress = Progress(f"prepare {source.spec.name}", total, "B")
+    encoder = DocumentEncoder(tokenizer, source.spec.name)
     for batch in _batches(documents(source, tally)):
-        for document, ids in zip(batch, tokenizer.encode([document.text for document in batch]), strict=True):
+        for document, ids in encoder.encode(batch):
             if len(ids) == 0:
                 tally.reject("no tokens", document.file, document.row)
                 continue
@@ -97,7 +99,7 @@ def _batches(read: Iterator[Document]) -> Iterator[list[Document]]:
     size = 0
     for document in read:
         batch.append(document)
-        size += document.text_bytes
+        size += document.text_bytes if document.ids is None else document.ids.nbytes
         if size >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
             yield batch
             batch, size = [], 0
