@@ -17,7 +17,7 @@ from seqpair.digest import sha256_json
 from seqpair.errors import StoreError
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 MANIFEST = "manifest.json"
 TOKENS, OFFSETS, DOCUMENTS, ID_HASHES, ID_ROWS = (
     "tokens.bin",
@@ -62,6 +62,7 @@ class StoreManifest(_Frozen):
         python_version: The interpreter, for the `python` kind.
         rejected: Rows of the whole source (both splits) that were refused, by reason.
         rejected_examples: The first place of each reason, `file:line`.
+        removed: Documents of the whole source that cleaning took out, by reason.
     """
 
     format_version: int = STORE_FORMAT
@@ -84,6 +85,7 @@ class StoreManifest(_Frozen):
     python_version: str | None
     rejected: dict[str, int]
     rejected_examples: dict[str, str]
+    removed: dict[str, int] = {}
 
 
 class SeenFile(_Frozen):

@@ -7,7 +7,6 @@ Owns how MDS folders are found and how a sample becomes a document. Must not kno
 from __future__ import annotations
 
 import os
-import posixpath
 from collections.abc import Iterator
 from glob import glob, has_magic
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from seqpair.data.documents import Document, SourceFile, Tally, Unit, content_key, default_id
 from seqpair.data.mds import INDEX, Shard, ShardEntry, packing_of, read_index, read_samples
 from seqpair.data.records import document_of, id_of_record
-from seqpair.data.remote import AnyFile, find_remote, is_url, join_url, local_path, look_at_url
+from seqpair.data.remote import AnyFile, find_remote, is_url, join_url, labels_below, local_path, look_at_url
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
 
@@ -36,9 +35,8 @@ class MdsSource:
         shards = [shard for index in _find_indexes(spec, recipe_folder) for shard in _shards_of(spec, index)]
         if not shards:
             raise DataError(f"source {spec.name!r} is empty: its indexes name no shard", seen=", ".join(spec.paths))
-        shared = posixpath.commonpath([posixpath.dirname(str(shard.file)) for shard in shards])
-        labels = [str(shard.file).removeprefix(shared).lstrip("/") for shard in shards]
-        self._shards = dict(sorted(zip(labels, shards, strict=True)))
+        labels = labels_below([str(shard.file) for shard in shards])
+        self._shards = dict(sorted(zip(labels, shards, strict=True), key=lambda pair: pair[0]))
         self.files = [SourceFile.of(shard.file, label) for label, shard in self._shards.items()]
 
     def split_key(self, document: Document) -> str:

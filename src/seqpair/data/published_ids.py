@@ -6,16 +6,18 @@ tokenizer's ids. Must not know formats or stores. Entry point: `DocumentEncoder`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from seqpair.data.documents import Document
+from seqpair.data.parts import TokenArray
 from seqpair.data.tokenizer import IdArray, Tokenizer
 from seqpair.errors import DataError
 
 _TRIED_DOCUMENTS = 16
+_LEAST_DOCUMENTS = 4
 _TRIED_TOKENS = 256
 _LEAST_TOKENS = 16
 _LEAST_EQUAL_FRAC = 0.25
@@ -38,19 +40,34 @@ class DocumentEncoder:
         self._tokenizer, self._source = tokenizer, source
         self._tried = self._equal = 0
 
-    def encode(self, documents: Sequence[Document]) -> list[tuple[Document, IdArray]]:
-        """Return each document with its content ids, int64 (n,); n may be 0.
+    def encode(self, documents: Sequence[Document], dtype: str) -> Iterator[tuple[Document, TokenArray]]:
+        """Yield each document with its content ids, (n,); n may be 0.
 
         Documents that came with ids get the bytes of the text that these stand for.
+
+        Args:
+            documents: Documents with text, or with published ids.
+            dtype: `uint16` or `uint32`, for ids that are made here; published ones stay int64.
 
         Raises:
             DataError: Published ids are outside the vocabulary, or another tokenizer made them.
         """
-        encoded = iter(self._tokenizer.encode([document.text for document in documents if document.ids is None]))
-        return [
-            (document, next(encoded)) if document.ids is None else self._published(document, document.ids)
-            for document in documents
-        ]
+        texts = [document.text for document in documents if document.ids is None]
+        encoded = iter(self._tokenizer.encode_narrow(texts, dtype)) if texts else iter(())
+        for document in documents:
+            yield (document, next(encoded)) if document.ids is None else self._published(document, document.ids)
+
+    def finish(self) -> None:
+        """Say what the documents tried so far show, at the end of a unit that has few.
+
+        Raises:
+            DataError: Another tokenizer made the published ids.
+        """
+        if self._tried >= _LEAST_DOCUMENTS and self._equal < _LEAST_EQUAL_FRAC * self._tried:
+            raise self._other_tokenizer(
+                f"{self._equal} of the first {self._tried} documents come back when their text is tokenized again",
+                "ids that this study's tokenizer gives",
+            )
 
     def _published(self, document: Document, given: IdArray) -> tuple[Document, IdArray]:
         tokenizer, specials = self._tokenizer, self._tokenizer.specials
@@ -62,10 +79,10 @@ class DocumentEncoder:
         first = 1 if len(given) and given[0] == specials.cls else 0
         last = len(given) - 1 if len(given) > first and given[-1] == specials.sep else len(given)
         ids = given[first:last]
-        self._try(document, ids)
+        self._try(ids)
         return replace(document, text_bytes=int(tokenizer.token_bytes[ids].sum())), ids
 
-    def _try(self, document: Document, ids: IdArray) -> None:
+    def _try(self, ids: IdArray) -> None:
         """Encode the first documents' text again, and count how many come back."""
         if self._tried == _TRIED_DOCUMENTS or len(ids) < _LEAST_TOKENS:
             return
@@ -76,12 +93,8 @@ class DocumentEncoder:
         windows = np.lib.stride_tricks.sliding_window_view(again, len(middle)) if len(again) >= len(middle) else again
         self._tried += 1
         self._equal += bool(len(again) >= len(middle) and (windows == middle).all(axis=1).any())
-        if self._tried == _TRIED_DOCUMENTS and self._equal < _LEAST_EQUAL_FRAC * self._tried:
-            raise self._other_tokenizer(
-                f"of the first {self._tried} documents {self._equal} come back when their text is tokenized again "
-                f"(last tried: {document.place})",
-                "ids that this study's tokenizer gives",
-            )
+        if self._tried == _TRIED_DOCUMENTS:
+            self.finish()
 
     def _other_tokenizer(self, seen: str, allowed: str) -> DataError:
         return DataError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,6 +19,8 @@ from seqpair.errors import DataError
 
 _MAGIC = ("*", "?", "[")
 _BLOCK_BYTES = 1 << 22
+PINNED = "revision:"
+"""How the identity of a whole that cannot change begins."""
 _IDENTITY_KEYS = ("sha256", "lfs", "md5Hash", "content_md5", "blob_id", "ETag", "etag")
 """What file systems call a value that changes with the content, the strongest first."""
 
@@ -47,6 +49,14 @@ class RemoteFile:
     def suffix(self) -> str:
         """Return the ending of its name, such as `.gz`."""
         return posixpath.splitext(self.name)[1]
+
+    def now(self) -> RemoteFile | None:
+        """Look at it again; None if it is gone. What is pinned to a revision is as it was.
+
+        Raises:
+            DataError: The server cannot be reached.
+        """
+        return self if (self.identity or "").startswith(PINNED) else look_at_url(self.url)
 
     def __str__(self) -> str:
         """Return the URL."""
@@ -128,6 +138,15 @@ def local_path(url: str) -> Path | None:
 def join_url(folder: str, name: str) -> str:
     """Return the URL of a file below a folder's URL."""
     return f"{folder.rstrip('/')}/{name}"
+
+
+def labels_below(places: Sequence[str]) -> list[str]:
+    """Return paths or URLs without the folders that they all share: stable when the whole is moved."""
+    parts = [place.split("/") for place in places]
+    shared = 0
+    while len({tuple(part[: shared + 1]) for part in parts}) == 1 and all(len(part) > shared + 1 for part in parts):
+        shared += 1
+    return ["/".join(part[shared:]) for part in parts]
 
 
 def look_at_url(url: str) -> RemoteFile | None:

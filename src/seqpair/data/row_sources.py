@@ -90,6 +90,8 @@ class RowSource:
                 allowed="columns in double quotes where they hold the delimiter, a quote (doubled) or a line end",
                 fix="write the file again, or correct `delimiter` in the recipe",
             ) from error
+        finally:
+            text.detach()  # the stream is closed by whoever opened it
 
     def _require_columns(self, file: SourceFile, header: list[str]) -> None:
         wanted = (*self.spec.content_fields, *((self.spec.id_field,) if self.spec.id_field else ()))

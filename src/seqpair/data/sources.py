@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seqpair.data.documents import Document, Source, Tally, documents, is_held_out
+from seqpair.data.hub_source import HubSource
 from seqpair.data.mds_source import MdsSource
 from seqpair.data.python_source import PythonSource
 from seqpair.data.row_sources import RowSource
@@ -31,6 +32,8 @@ def open_source(spec: SourceSpec, recipe_folder: Path | None = None) -> Source:
         return PythonSource(spec)
     if spec.kind == "mds":
         return MdsSource(spec, recipe_folder)
+    if spec.kind == "hub":
+        return HubSource(spec, recipe_folder)
     if spec.kind in ("csv", "webdataset"):
         return RowSource(spec, recipe_folder)
     return FileSource(spec, recipe_folder)

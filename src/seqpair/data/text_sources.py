@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import posixpath
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
@@ -30,7 +29,7 @@ from seqpair.data.documents import (
     file_groups,
 )
 from seqpair.data.records import EMPTY_TEXT, INVALID_UTF8, TOO_LONG, decode, document_of, parse_line, utf8_bytes
-from seqpair.data.remote import RemoteFile, find_remote, is_url, local_path
+from seqpair.data.remote import RemoteFile, find_remote, is_url, labels_below, local_path
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
 
@@ -104,11 +103,8 @@ def _find_elsewhere(spec: SourceSpec, urls: Sequence[str]) -> list[SourceFile]:
                 fix="correct `paths` or `kind` in the recipe",
             )
         found.update((file.url, file) for file in files)
-    shared = posixpath.commonpath([posixpath.dirname(url) for url in found])
-    return sorted(
-        (SourceFile.of(file, url.removeprefix(shared).lstrip("/")) for url, file in found.items()),
-        key=lambda file: file.label,
-    )
+    labelled = zip(labels_below(list(found)), found.values(), strict=True)
+    return sorted((SourceFile.of(file, label) for label, file in labelled), key=lambda file: file.label)
 
 
 def _expand(spec: SourceSpec, given: str, recipe_folder: Path | None) -> list[Path]:

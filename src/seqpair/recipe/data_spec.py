@@ -29,8 +29,8 @@ OPTIONS_BY_KIND: dict[str, tuple[str, ...]] = {
 }
 """What each kind uses, beside `name`, `kind` and `held_out_frac`; any other option set is an error."""
 _LATER_OPTIONS = ("ids_field", "ids_dtype", "delimiter", "dataset", "config", "split", "revision", "stream")
-_WHERE = ("paths", "dataset", "stream")
-"""Options that say where the text is or how it comes, not which documents there are."""
+_WHERE = ("paths", "dataset")
+"""Options that say where the text is: what is there counts by its own digest."""
 
 
 class SourceSpec(BaseModel):
