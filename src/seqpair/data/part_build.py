@@ -78,12 +78,13 @@ def make_part(task: PartTask, source: Source, tokenizer: Tokenizer, advance: Adv
         bytes_told, tokens_told = 0, 0
         encoder = DocumentEncoder(tokenizer, source.spec.name)
         for batch in _batches(_kept(source.read(task.unit, tally), task, part)):
-            for document, ids in encoder.encode(batch, dtype):
+            read = list(encoder.encode(batch, dtype))
+            for document, ids in read:
                 if len(ids) == 0:
                     tally.reject(NO_TOKENS, document.file, document.row, document.text.encode("utf-8"))
-                    continue
-                held_out = is_held_out(source.split_key(document), source.spec.held_out_frac)
-                part.add(document, ids, held_out=held_out)
+            kept = [document for document, ids in read if len(ids)]
+            held_out = [is_held_out(source.split_key(document), source.spec.held_out_frac) for document in kept]
+            part.add(kept, [ids for _, ids in read if len(ids)], held_out)
             advance(tally.bytes_done - bytes_told, part.tokens_written - tokens_told)
             bytes_told, tokens_told = tally.bytes_done, part.tokens_written
         encoder.finish()

@@ -11,8 +11,7 @@ appears whole or not at all.
 from __future__ import annotations
 
 import hashlib
-from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +32,6 @@ from seqpair.errors import StoreError
 PART = "part.json"
 ROWS = "documents.arrow"
 SPLITS: tuple[Split, Split] = ("train", "held_out")
-_ROWS_AT_ONCE = 8192
 _LOOKED_UP_TOKENS = 1 << 20
 _CHUNK_BYTES = 1 << 20
 _SCHEMA = pa.schema(
@@ -84,9 +82,6 @@ class PartWriter:
             name: dict.fromkeys(SPLITS, 0) for name in ("documents", "tokens", "text_bytes", "special_tokens")
         }
         self._removed: dict[str, int] = {}
-        self._documents: list[Document] = []
-        self._lengths = array("q")
-        self._held: list[bool] = []
         self._digests = {split: hashlib.sha256() for split in SPLITS}
         with ExitStack() as stack:
             self._tokens: dict[Split, IO[bytes]] = {
@@ -114,40 +109,42 @@ class PartWriter:
         """Count one document that cleaning took out."""
         self._removed[reason] = self._removed.get(reason, 0) + 1
 
-    def add(self, document: Document, ids: TokenArray, *, held_out: bool) -> None:
-        """Append one document; `ids` is its content, (n,), n >= 1. Its text is not kept."""
-        split = SPLITS[held_out]
-        data = ids.astype(self._dtype, copy=False).tobytes()
+    def add(self, batch: Sequence[Document], ids: Sequence[TokenArray], held_out: Sequence[bool]) -> None:
+        """Append documents; their texts are not kept.
+
+        Args:
+            batch: The documents.
+            ids: The content of each, (n,), n >= 1.
+            held_out: Which of them are held out.
+        """
+        for split in SPLITS:
+            own = [index for index, held in enumerate(held_out) if held == (split == "held_out")]
+            if own:
+                self._add_tokens(split, [ids[index] for index in own])
+                self._counts["documents"][split] += len(own)
+                self._counts["text_bytes"][split] += sum(batch[index].text_bytes for index in own)
+        columns = [
+            pa.array([document.id for document in batch], pa.string()),
+            pa.array([document.file for document in batch], pa.string()),
+            pa.array([document.row for document in batch], pa.int64()),
+            pa.array([len(one) for one in ids], pa.int64()),
+            pa.array(held_out, pa.bool_()),
+        ]
+        self._rows.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+
+    def _add_tokens(self, split: Split, ids: Sequence[TokenArray]) -> None:
+        joined = np.concatenate(ids) if len(ids) > 1 else ids[0]
+        data = joined.astype(self._dtype, copy=False).tobytes()
         self._tokens[split].write(data)
         self._digests[split].update(data)
-        for name, count in (("documents", 1), ("tokens", len(ids)), ("text_bytes", document.text_bytes)):
-            self._counts[name][split] += count
-        for start in range(0, len(ids), _LOOKED_UP_TOKENS):
-            looked_up = self._special[ids[start : start + _LOOKED_UP_TOKENS]]
+        for start in range(0, len(joined), _LOOKED_UP_TOKENS):
+            looked_up = self._special[joined[start : start + _LOOKED_UP_TOKENS]]
             self._counts["special_tokens"][split] += int(np.count_nonzero(looked_up))
-        self.tokens_written += len(ids)
-        self._documents.append(Document(document.id, "", document.text_bytes, document.file, document.row))
-        self._lengths.append(len(ids))
-        self._held.append(held_out)
-        if len(self._documents) == _ROWS_AT_ONCE:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._documents:
-            read = self._documents
-            columns = [
-                pa.array([document.id for document in read], pa.string()),
-                pa.array([document.file for document in read], pa.string()),
-                pa.array([document.row for document in read], pa.int64()),
-                pa.array(self._lengths, pa.int64()),
-                pa.array(self._held, pa.bool_()),
-            ]
-            self._rows.write_batch(pa.record_batch(columns, schema=_SCHEMA))
-            self._documents, self._lengths, self._held = [], array("q"), []
+        self._counts["tokens"][split] += len(joined)
+        self.tokens_written += len(joined)
 
     def finish(self, tally: Tally) -> PartRecord:
         """Close the files and write `part.json`."""
-        self._flush()
         self._open.close()
         files = {
             _tokens_name(split): FileEntry(

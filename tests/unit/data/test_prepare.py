@@ -211,7 +211,7 @@ def test_a_full_disk_leaves_no_part_of_a_store(
     corpus: list[SourceSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     stores = tmp_path / "stores"
-    for owner, method, room in ((parts.PartWriter, "add", 50), (store_writer.SplitWriter, "add_documents", 1)):
+    for owner, method, room in ((parts.PartWriter, "add", 0), (store_writer.SplitWriter, "add_documents", 1)):
         left = [room]
         real = getattr(owner, method)
 
