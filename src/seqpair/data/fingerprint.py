@@ -12,6 +12,7 @@ from pathlib import Path
 
 from seqpair.data.documents import Source, SourceFile, Unit
 from seqpair.data.manifest import STORE_FORMAT, SeenFile
+from seqpair.data.remote import RemoteFile
 from seqpair.digest import sha256_file, sha256_json
 from seqpair.recipe.data_spec import TokenizerSpec
 
@@ -20,17 +21,30 @@ _PREPARATION = 1
 
 
 def look_at(files: Sequence[SourceFile], before: Sequence[SeenFile]) -> tuple[SeenFile, ...]:
-    """Return the files with their hashes; one whose size and time are as before is not hashed again."""
+    """Return the files with their hashes; one whose size and time are as before is not hashed again.
+
+    A file elsewhere has no time: it is taken by the server's checksum or entity tag, else hashed each time.
+    """
     known = {(seen.path, seen.bytes, seen.mtime_ns): seen.sha256 for seen in before}
     looked: list[SeenFile] = []
     for file in files:
-        digest = known.get((str(file.path), file.size_bytes, file.mtime_ns)) or sha256_file(file.path)
+        if isinstance(file.path, RemoteFile):
+            digest = _remote_digest(file.path)
+        else:
+            digest = known.get((str(file.path), file.size_bytes, file.mtime_ns)) or sha256_file(file.path)
         looked.append(
             SeenFile(
                 path=str(file.path), label=file.label, bytes=file.size_bytes, mtime_ns=file.mtime_ns, sha256=digest
             )
         )
     return tuple(looked)
+
+
+def _remote_digest(file: RemoteFile) -> str:
+    """Return what stands for a file elsewhere: the server's own checksum or tag, else the hash of its bytes."""
+    if file.identity is None:
+        return sha256_file(file)
+    return sha256_json({"identity": file.identity, "bytes": file.size_bytes})
 
 
 def file_of(path: Path) -> SourceFile:
@@ -40,7 +54,9 @@ def file_of(path: Path) -> SourceFile:
 
 def _content(source: Source, files: Sequence[SeenFile]) -> dict[str, object]:
     spec = source.spec
+    newer = {} if spec.kind in ("text", "jsonl", "parquet", "python") else {"options": spec.reading_options}
     return {
+        **newer,
         "preparation": _PREPARATION,
         "kind": spec.kind,
         "part": spec.part,
@@ -68,7 +84,7 @@ def store_address(
 
 def unit_files(source: Source, unit: Unit) -> list[SourceFile]:
     """Return the files that decide what a unit holds; all of them for a kind that does not say more."""
-    if source.spec.kind in ("jsonl", "parquet"):
+    if source.spec.kind in ("jsonl", "parquet", "mds", "csv", "webdataset"):
         return [unit.file]
     if source.spec.kind in ("text", "python"):
         return source.files[unit.start : unit.stop]

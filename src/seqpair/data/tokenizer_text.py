@@ -12,15 +12,28 @@ from dataclasses import replace
 from seqpair.data.documents import Document, Source, Tally
 from seqpair.data.sources import training_documents
 from seqpair.digest import hash64
+from seqpair.errors import DataError
 from seqpair.log import Progress
 
 
 def training_texts(sources: Sequence[Source], budget_bytes: int) -> Iterator[str]:
     """Yield training text of about `budget_bytes` UTF-8 bytes in all, never held-out text.
 
-    The sources share the budget evenly; what a small one leaves goes to the larger ones.
+    The sources share the budget evenly; what a small one leaves goes to the larger ones. Sources of token ids
+    have no text.
+
+    Raises:
+        DataError: No source has text.
     """
-    by_size = sorted(sources, key=lambda source: (sum(file.size_bytes for file in source.files), source.spec.name))
+    readable = [source for source in sources if source.spec.ids_field is None]
+    if not readable:
+        raise DataError(
+            "a tokenizer cannot be trained on token ids",
+            seen="sources with `ids_field` only",
+            allowed="a source with text, or the tokenizer that the ids were published with",
+            fix="set `data.tokenizer.path`",
+        )
+    by_size = sorted(readable, key=lambda source: (sum(file.size_bytes for file in source.files), source.spec.name))
     left = budget_bytes
     for index, source in enumerate(by_size):
         share = left // (len(by_size) - index)

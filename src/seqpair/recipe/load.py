@@ -31,7 +31,7 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
     """Load a recipe from a file or a preset's name, with `--set` assignments on top.
 
     Relative paths of sources and of the tokenizer are taken from the folder of the file that states
-    them (those of `--set` from the current folder) and come out absolute.
+    them (those of `--set` from the current folder) and come out absolute; URLs stay as they are.
 
     Raises:
         RecipeError: A file that is missing or not YAML, a cycle of `extends`, an unknown key, a wrong
@@ -152,7 +152,7 @@ def _absolute_starts(tree: Any, folder: Path) -> Any:
 
 
 def _joined(leaf: Any, folder: Path) -> Any:
-    if isinstance(leaf, Leaf) and isinstance(leaf.value, str):
+    if isinstance(leaf, Leaf) and isinstance(leaf.value, str) and "://" not in leaf.value:
         return Leaf(str(folder / Path(leaf.value).expanduser()), leaf.origin)
     return leaf
 
