@@ -71,8 +71,7 @@ def render_page(study: Study) -> str:
         sources=source_facts(study),
         facts={member.name: member_facts(member) for member in study.members},
         figures={member.name: _figures(member) for member in study.members},
-        marks={member.name: Markup(attention_mark(_direction(member))) for member in study.members},
-        directions={member.name: _direction(member) for member in study.members},
+        marks={member.name: Markup(attention_mark(member.direction)) for member in study.members},
         interval_mark=lambda interval, span: Markup(interval_mark(interval, span)),
         versions=_versions(study),
         commands=_commands(study),
@@ -87,10 +86,6 @@ def _figures(member: MemberRun) -> list[Markup]:
     if member.held_out:
         figures.append(held_out_figure(member.held_out, member.name))
     return [Markup(figure) for figure in figures]
-
-
-def _direction(member: MemberRun) -> str:
-    return member.plan.derived.direction if member.plan is not None else "unknown"
 
 
 def _versions(study: Study) -> dict[str, str]:
@@ -108,7 +103,7 @@ def _versions(study: Study) -> dict[str, str]:
 def _commands(study: Study) -> list[str]:
     """Return the commands that make this study again, and look into it."""
     name = study.name
-    first, *others = [member.name for member in study.members]
+    first, *others = [member.name for member in study.members if member.second_of is None]
     commands = [f"seqpair run {name}" if name in preset_names() else "seqpair run RECIPE"]
     recipe = commands[0].removeprefix("seqpair run ")
     commands += [f"seqpair diff {recipe} {first} {other}" for other in others]
