@@ -27,6 +27,7 @@ from seqpair.cli.prepare import prepare
 from seqpair.cli.report import report
 from seqpair.cli.run import run
 from seqpair.cli.soup import soup
+from seqpair.cli.sweep import sweep
 from seqpair.cli.train import train
 from seqpair.errors import SeqpairError
 
@@ -43,6 +44,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     evaluate,
     report,
     run,
+    sweep,
 )
 
 app = typer.Typer(

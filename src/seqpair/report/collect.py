@@ -1,7 +1,7 @@
 """Reads what a study left on disk into plain values.
 
 Owns finding the files of a study folder and naming what is not there. Must not know how anything is
-shown. Entry point: `collect_study`.
+shown. Entry points: `collect_study`, `collect_member`.
 
 A file that is absent or cannot be read does not stop the report: it is named in `missing`, which the
 page shows. A folder that is no study at all is an error.
@@ -162,7 +162,7 @@ def collect_study(folder: Path) -> Study:
         EvaluationError: The folder does not exist or no member has run in it.
     """
     names = _member_names(folder)
-    members = [view for name in names for view in _views(collect_member(folder / name))]
+    members = [view for name in names for view in member_views(collect_member(folder / name))]
     study = Study(name=folder.resolve().name, folder=folder, members=members)
     study.order = _order(study)
     study.stores = _stores(study)
@@ -204,7 +204,7 @@ def collect_member(folder: Path) -> MemberRun:
     return member
 
 
-def _views(member: MemberRun) -> list[MemberRun]:
+def member_views(member: MemberRun) -> list[MemberRun]:
     """Return a member and, where it has one, its second export with its own results."""
     second = None if member.plan is None else member.plan.derived.also_exports
     if second is None:
