@@ -233,6 +233,6 @@ def _require_variable(key: str) -> None:
             "a sweep does not vary the data: all its points read the same stores",
             seen=key,
             allowed="what a phase reads of them varies with phases.<name>.mixture",
-            fix="losses of other tokenizers or held-out texts cannot be compared: write a recipe for each, with a name of "
-            "its own, and look at their evaluations with `seqpair report`",
+            fix="losses of other tokenizers or held-out texts cannot be compared: write a recipe for each, with a "
+            "name of its own, and look at their evaluations with `seqpair report`",
         )

@@ -97,7 +97,7 @@ def _curve(runs: SweepRuns, member: str) -> MemberCurve:
     axes = tuple(axis for axis in runs.record.axes if member in axis.touches and not axis.is_seed)
     unit = BITS if direction == "causal" else NATS
     settings = _settings(runs, member, axes, unit)
-    valued = [setting for setting in settings if setting.value is not None and math.isfinite(setting.value)]
+    valued = [setting for setting in settings if setting.value is not None]
     best = min(valued, key=lambda setting: setting.value or 0.0, default=None)
     own = next((setting for setting in settings if setting.own), None)
     remarks = [f"{setting.label}: {setting.failed}" for setting in settings if setting.failed]
@@ -136,10 +136,13 @@ def _setting(
         failed = f"{len(folders) - len(endings)} of {len(folders)} runs are not finished"
     if not failed and not runs.sources:
         failed = "not comparable: no source is in the mixture of every point"
+    by_seed = {seed: end.bits_per_byte if unit == BITS else end.loss for seed, end in endings.items()}
+    if not failed and not all(map(math.isfinite, by_seed.values())):
+        failed = "its held-out loss is not finite"
     return Setting(
         values={axis.name: value for axis, value in zip(axes, values, strict=True)},
         numbers={axis.name: axis.numbers[axis.values.index(value)] for axis, value in zip(axes, values, strict=True)},
-        by_seed={seed: end.bits_per_byte if unit == BITS else end.loss for seed, end in endings.items()},
+        by_seed=by_seed,
         endings=endings,
         runs=folders,
         own=any(point.own for point in points),

@@ -82,8 +82,8 @@ def _curve_as_json(curve: MemberCurve) -> dict[str, Any]:
             "values": setting.values,
             "value": setting.value,
             "standard_deviation": setting.spread,
-            "by_seed": _finite(setting.by_seed),
-            "endings": {seed: _finite(asdict(end)) for seed, end in setting.endings.items()},
+            "by_seed": setting.by_seed,
+            "endings": {seed: asdict(end) for seed, end in setting.endings.items()},
             "runs": setting.runs,
             "best": setting is curve.best,
             "own": setting.own,
@@ -95,11 +95,15 @@ def _curve_as_json(curve: MemberCurve) -> dict[str, Any]:
         "member": curve.member,
         "direction": curve.direction,
         "unit": curve.unit,
-        "settings": settings,
+        "settings": _finite(settings),
         "remarks": list(curve.remarks),
     }
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with null for what is not a number: the means where no source is common to all runs."""
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
+def _finite(value: Any) -> Any:
+    """Return JSON values with null for what is not finite, such as the means where no source is in all runs."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
