@@ -28,6 +28,7 @@ from seqpair.cli.prepare import prepare
 from seqpair.cli.report import report
 from seqpair.cli.run import run
 from seqpair.cli.soup import soup
+from seqpair.cli.sweep import sweep
 from seqpair.cli.tokenizer import tokenizer_app
 from seqpair.cli.train import train
 from seqpair.cli.verify import verify
@@ -47,6 +48,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     evaluate,
     report,
     run,
+    sweep,
 )
 
 app = typer.Typer(

@@ -68,7 +68,7 @@ def train_member(
 
     Raises:
         RunLockedError: Another process is using the run folder.
-        TrainingError: A loss or gradient norm was not finite.
+        NotFiniteError: A loss or gradient norm was not finite.
         SeqpairError: Whatever assembly, checkpoints and disk complain about.
     """
     folder = run_folder(plan)

@@ -21,7 +21,7 @@ from seqpair.data.packing import microbatches
 from seqpair.data.tokenizer import SpecialIds
 from seqpair.distributed.parallel import no_sync
 from seqpair.distributed.world import World
-from seqpair.errors import TrainingError
+from seqpair.errors import NotFiniteError
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import summed_cross_entropy
@@ -115,10 +115,10 @@ def accumulate_gradients(
     return StepLoss(loss=summed / divisor, predicted=divisor, waste_frac=dummies / (dummies + real))
 
 
-def not_finite(batch: Batch, what: str, value: float) -> TrainingError:
+def not_finite(batch: Batch, what: str, value: float) -> NotFiniteError:
     """Return the error for a number that is not finite, with the batch's address."""
     rows = ", ".join(str(row) for row in batch.rows[:8])
-    return TrainingError(
+    return NotFiniteError(
         f"the {what} is not finite in phase {batch.phase!r}, step {batch.step}",
         seen=f"{value} at positions {int(batch.positions[0])}..{int(batch.positions[-1])} (first store rows: {rows})",
         allowed="finite numbers",
