@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.data.order import PhaseOrder
 from seqpair.data.pieces import Pieces
+from seqpair.data.ragged import borders_of, chunks, span_numbers
+from seqpair.errors import StoreError
 
 if TYPE_CHECKING:
     from seqpair.data.tokenizer import SpecialIds
 
 Numbers = NDArray[np.int64]
+Tokens = NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Batch:
         rows: (S,) int64 document rows in the source's store.
         pieces: (S,) int32 which piece of its document each sequence is.
         is_last_piece: (S,) bool whether it is its document's last.
-        content: (T,) int64 token ids.
+        content: (T,) uint32 token ids.
         offsets: (S + 1,) int64: sequence i is `content[offsets[i]:offsets[i + 1]]`.
         digest: SHA-256 over positions, borders and content, in position order.
     """
@@ -63,7 +66,7 @@ class Batch:
     rows: Numbers
     pieces: NDArray[np.int32]
     is_last_piece: NDArray[np.bool_]
-    content: Numbers
+    content: Tokens
     offsets: Numbers
     digest: str
 
@@ -102,19 +105,16 @@ def read_batch(order: PhaseOrder, step: int) -> Batch:
 
     Raises:
         IndexError: The phase has no such step.
+        StoreError: A store's offsets reach past its tokens.
     """
     span = order.phase.positions_of(step)
     at = read_addresses(order, np.arange(span.start, span.stop, dtype=np.int64))
     lengths = at.pieces.stop - at.pieces.start
-    offsets = _borders(lengths)
-    content = np.empty(int(offsets[-1]), dtype=np.int64)
+    offsets = borders_of(lengths)
+    content = np.empty(int(offsets[-1]), dtype=np.uint32)
     for index, store in enumerate(order.stores):
         mine = np.flatnonzero(at.source == index)
-        taken = store.tokens[_spans(at.pieces.start[mine], lengths[mine])]
-        if mine.size == at.source.size:
-            content[:] = taken
-        else:
-            content[_spans(offsets[mine], lengths[mine])] = taken
+        _gather(store.tokens, at.pieces.start[mine], lengths[mine], content, offsets[mine])
     return Batch(
         phase=order.phase.name,
         step=step,
@@ -153,14 +153,13 @@ def assemble(batch: Batch, indices: Numbers, specials: SpecialIds, ends_every_pi
     """
     indices = np.asarray(indices, dtype=np.int64)
     begin = batch.offsets[indices]
-    content_lengths = batch.offsets[indices + 1] - begin
     ended = _ends(batch, ends_every_piece)[indices]
-    lengths = content_lengths + 1 + ended
-    borders = _borders(lengths)
-    ids = np.empty(int(borders[-1]), dtype=np.int64)
+    lengths = batch.offsets[indices + 1] - begin + 1 + ended
+    borders = borders_of(lengths)
+    # One token before the content and, where a row is ended, one after it are taken along and written over.
+    ids = batch.content.take(span_numbers(begin - 1, lengths), mode="clip").astype(np.int64)
     ids[borders[:-1]] = specials.cls
     ids[borders[1:][ended] - 1] = specials.sep
-    ids[_spans(borders[:-1] + 1, content_lengths)] = batch.content[_spans(begin, content_lengths)]
     return PackedRows(ids=ids, lengths=lengths, positions=batch.positions[indices], indices=indices)
 
 
@@ -168,22 +167,24 @@ def _ends(batch: Batch, ends_every_piece: bool) -> NDArray[np.bool_]:
     return batch.is_last_piece | ends_every_piece
 
 
-def _borders(lengths: Numbers) -> Numbers:
-    """Return the (S + 1,) borders of sequences laid end to end."""
-    borders = np.zeros(lengths.size + 1, dtype=np.int64)
-    np.cumsum(lengths, out=borders[1:])
-    return borders
+def _gather(tokens: NDArray[Any], starts: Numbers, lengths: Numbers, content: Tokens, places: Numbers) -> None:
+    """Copy spans of a store's tokens to their places in the content, in pieces that stay in the cache."""
+    tokens = np.asarray(tokens)  # a plain view: each index into a memory map makes another one
+    if starts.size and (starts.min() < 0 or (starts + lengths).max() > tokens.size):
+        seen = f"tokens {starts.min()} to {(starts + lengths).max()}"
+        raise StoreError("a store's offsets reach past its tokens", seen=seen, allowed=f"0 to {tokens.size}")
+    borders = borders_of(lengths)
+    end_to_end = bool(np.array_equal(places[1:], places[:-1] + lengths[:-1]))
+    for some in chunks(borders):
+        taken = tokens.take(span_numbers(starts[some], lengths[some]), mode="clip")
+        if end_to_end:
+            first = int(places[some.start])
+            content[first : first + taken.size] = taken
+        else:
+            content[span_numbers(places[some], lengths[some])] = taken
 
 
-def _spans(starts: Numbers, lengths: Numbers) -> Numbers:
-    """Return the numbers of all spans [start, start + length), one span after another."""
-    borders = _borders(lengths)
-    spans = np.repeat(starts - borders[:-1], lengths)
-    spans += np.arange(spans.size, dtype=np.int64)
-    return spans
-
-
-def _digest(positions: Numbers, offsets: Numbers, content: Numbers) -> str:
+def _digest(positions: Numbers, offsets: Numbers, content: Tokens) -> str:
     """Return the SHA-256 of a batch: two int64 arrays and the tokens as uint32, little-endian."""
     state = hashlib.sha256()
     for array, kind in ((positions, "<i8"), (offsets, "<i8"), (content, "<u4")):

@@ -35,7 +35,8 @@ def test_a_batch_is_its_documents_tokens(order):
             expected = document[piece * document.size // k : (piece + 1) * document.size // k]
             assert np.array_equal(batch.content[batch.offsets[i] : batch.offsets[i + 1]], expected)
             assert batch.is_last_piece[i] == (piece == k - 1)
-        assert batch.content.dtype == batch.offsets.dtype == batch.rows.dtype == np.int64
+        assert batch.offsets.dtype == batch.rows.dtype == np.int64
+        assert batch.content.dtype == np.uint32
         assert batch.source.dtype == batch.pieces.dtype == np.int32
 
 
