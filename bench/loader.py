@@ -100,7 +100,7 @@ def load_step(
         lengths = sequence_lengths(batch, part.objective.ends_every_piece)[part.indices]
         for group in microbatches(lengths, world_size, MICROBATCH_TOKENS)[0]:
             rows = assemble(batch, part.indices[group], specials, part.objective.ends_every_piece)
-            given: ModelInput = builder.build(part.objective, batch.phase, rows, chosen, "cpu")
+            given: ModelInput = builder.build(part.objective, rows, chosen, "cpu")
             targets += given.target_ids.shape[0]
     return batch, divisor, targets
 
@@ -181,10 +181,11 @@ def write(rows: list[str], given: argparse.Namespace) -> None:
     about = (
         f"{datetime.date.today()}, commit {commit.stdout.strip()}, {cpu} ({platform.machine()}), one thread, numpy "
         f"{np.__version__}, torch {torch.__version__}, load average {os.getloadavg()[0]:.1f}. Batches of {SEQUENCES:,} "
-        f"sequences, microbatches of {MICROBATCH_TOKENS:,}\ntokens, mask rate {MASK_FRAC}, {given.steps} steps; medians "
-        f"(range) of {given.rounds} rounds in which loader and gather alternate step by step. Million content tokens a\n"
-        "second: by CPU time of the one thread, by the wall clock (the machine is shared), and for a plain numpy gather "
-        "of the same tokens (CPU time).\nThe ratio is ours by the gather's. mlm is the encoder, clm the decoder."
+        f"sequences, microbatches of {MICROBATCH_TOKENS:,}\ntokens, mask rate {MASK_FRAC}, {given.steps} steps; "
+        f"medians (range) of {given.rounds} rounds in which loader and gather alternate step by step. Million content\n"
+        "tokens a second: by CPU time of the one thread, by the wall clock (the machine is shared), and for a plain "
+        "numpy gather of the same tokens\n(CPU time). The ratio is ours by the gather's. mlm is the encoder, clm the "
+        "decoder."
     )
     given.out.write_text(
         f"""# The loader on one core

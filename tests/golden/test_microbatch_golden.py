@@ -59,7 +59,7 @@ def test_inputs_and_targets_of_a_fixed_key_do_not_change(order, name, frac, expe
             lengths = sequence_lengths(batch, part.objective.ends_every_piece)[part.indices]
             for group in (group for rank in microbatches(lengths, 2, 1024) for group in rank if group.size):
                 rows = assemble(batch, part.indices[group], SPECIALS, part.objective.ends_every_piece)
-                given = builder.build(part.objective, batch.phase, rows, chosen, "cpu")
+                given = builder.build(part.objective, rows, chosen, "cpu")
                 layout = given.layout
                 seen += [group, given.ids, given.output_index, given.target_ids]
                 seen += [layout.starts, layout.positions, layout.sequence_ids, np.array(layout.lengths)]

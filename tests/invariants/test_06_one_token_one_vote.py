@@ -90,7 +90,7 @@ def test_the_divisor_is_every_predicted_token_of_the_batch(prepared_study, membe
     logits, targets = [], []
     for index in range(batch.positions.size):
         rows = assemble(batch, np.array([index]), prepared.tokenizer.specials, objective.ends_every_piece)
-        given = builder.build(objective, phase.name, rows, chosen, torch.device("cpu"))
+        given = builder.build(objective, rows, chosen, torch.device("cpu"))
         states = model(
             given.ids,
             given.layout,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import heapq
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +96,11 @@ def microbatches(lengths: Numbers, world_size: int, budget_tokens: int) -> list[
 
 def _longest_first(lengths: Numbers) -> Numbers:
     """Return all indices, the longest first, equal ones in their own order."""
-    order: Numbers = np.argsort(-np.asarray(lengths), kind="stable")
+    lengths = np.asarray(lengths, dtype=np.int64)
+    keys: NDArray[Any] = lengths.max(initial=0) - lengths
+    if keys.max(initial=0) < 1 << 16:
+        keys = keys.astype(np.uint16)  # a stable sort of these counts digits and compares nothing
+    order: Numbers = np.argsort(keys, kind="stable")
     return order
 
 

@@ -1,7 +1,7 @@
 """Arithmetic of sequences that lie end to end: borders, indices, pieces of work of bounded size.
 
 Owns what turns lengths into flat indices without a Python loop. Must not know tokens or orders. Entry points:
-`borders_of`, `span_numbers`, `index_in_sequence`, `chunks`.
+`borders_of`, `span_numbers`, `chunks`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
 
-CHUNK_TOKENS = 1 << 15
+CHUNK_TOKENS = 1 << 16
 """Tokens that are worked on together: their indices and words stay in a core's cache."""
 
 
@@ -30,11 +30,6 @@ def span_numbers(starts: Numbers, lengths: Numbers) -> Numbers:
     spans = np.repeat(starts - borders[:-1], lengths)
     spans += np.arange(spans.size, dtype=np.int64)
     return spans
-
-
-def index_in_sequence(lengths: Numbers) -> Numbers:
-    """Return each token's index in its own sequence, for sequences laid end to end, int64."""
-    return span_numbers(np.zeros(lengths.size, dtype=np.int64), lengths)
 
 
 def chunks(borders: Numbers, most_tokens: int = CHUNK_TOKENS) -> Iterator[slice]:

@@ -46,12 +46,13 @@ class TokenCounters(NamedTuple):
     index: WordArray
 
     @classmethod
-    def of(
-        cls, positions: npt.NDArray[np.int64], sequence: npt.NDArray[np.int64], index: npt.NDArray[np.uint32]
-    ) -> TokenCounters:
-        """Return the addresses in numpy, for positions (S,), the tokens' sequences (T,) and indices (T,)."""
+    def of(cls, positions: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> TokenCounters:
+        """Return the addresses of all tokens, in numpy, for sequences at some positions, end to end."""
         low, high = (positions & MASK_32).astype(np.uint32), (positions >> 32).astype(np.uint32)
-        return cls(low, high, sequence, index)
+        ends = np.cumsum(lengths)
+        index = np.arange(ends[-1] if ends.size else 0, dtype=np.uint32)
+        index -= np.repeat((ends - lengths).astype(np.uint32), lengths)
+        return cls(low, high, np.repeat(np.arange(lengths.size), lengths), index)
 
     def draw(self, seed: int, phase: str, purpose: str) -> WordArray:
         """Return one random 32-bit word a token, (T,)."""

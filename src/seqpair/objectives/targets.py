@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from seqpair.data.batches import Batch, PackedRows
-from seqpair.data.ragged import borders_of, chunks, index_in_sequence, span_numbers
+from seqpair.data.ragged import borders_of, chunks, span_numbers
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.nn.layout import Layout
 from seqpair.objectives.corruption import TokenCounters, chosen_tokens, corrupted_ids
@@ -56,10 +56,12 @@ class ChosenTokens:
 
     Attributes:
         index: (M,) uint32, each one's index in its sequence's content, sequence after sequence.
+        shown: (M,) uint32, what the model is given in its place.
         borders: (S + 1,) int64: those of the batch's sequence i are `index[borders[i]:borders[i + 1]]`.
     """
 
     index: npt.NDArray[np.uint32]
+    shown: npt.NDArray[np.uint32]
     borders: IntArray
 
 
@@ -93,7 +95,7 @@ class TargetBuilder:
         self._is_regular[tokenizer.special_ids] = False
 
     def choose(self, part: Part, batch: Batch, mask_frac: float | None) -> Chosen:
-        """Return what a step's part predicts, over all ranks; the parts' counts sum to the loss's divisor.
+        """Return what a step's part predicts and sees instead, over all ranks; the counts sum to the loss's divisor.
 
         Args:
             part: The objective and its sequences.
@@ -107,30 +109,27 @@ class TargetBuilder:
             ends = batch.is_last_piece[part.indices] | objective.ends_every_piece
             return Chosen(int(lengths.sum() + ends.sum()), None)  # [CLS] is no target; [SEP] is one where it stands
         assert mask_frac is not None, "an objective that corrupts has a mask rate in its plan"
-        found, counts = [], np.zeros(batch.positions.size, dtype=np.int64)
+        found: list[tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]] = []
+        counts = np.zeros(batch.positions.size, dtype=np.int64)
         for some in chunks(borders_of(lengths)):
             indices = part.indices[some]
-            counters = TokenCounters.of(
-                batch.positions[indices],
-                np.repeat(np.arange(indices.size), lengths[some]),
-                index_in_sequence(lengths[some]).astype(np.uint32),
-            )
-            chosen = counters.take(np.flatnonzero(chosen_tokens(counters, self._seed, batch.phase, mask_frac)))
-            is_regular = self._is_regular[batch.content[begin[some][chosen.sequence] + chosen.index]]
-            chosen = chosen if is_regular.all() else chosen.take(is_regular)
-            counts[indices] = np.bincount(chosen.sequence, minlength=indices.size)
-            found.append(chosen.index)
-        index = np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
-        return Chosen(index.size, ChosenTokens(index, borders_of(counts)))
+            tokens = TokenCounters.of(batch.positions[indices], lengths[some])
+            tokens = tokens.take(np.flatnonzero(chosen_tokens(tokens, self._seed, batch.phase, mask_frac)))
+            ids = batch.content.take(begin[some][tokens.sequence] + tokens.index)
+            is_regular = self._is_regular.take(ids)
+            if not is_regular.all():
+                tokens, ids = tokens.take(is_regular), ids[is_regular]
+            shown = corrupted_ids(ids, tokens, self._seed, batch.phase, self._specials.mask, self._regular_ids)
+            counts[indices] = np.bincount(tokens.sequence, minlength=indices.size)
+            found.append((tokens.index, shown))
+        index, shown = (np.concatenate(column) for column in zip(*found, strict=True))
+        return Chosen(index.size, ChosenTokens(index, shown, borders_of(counts)))
 
-    def build(
-        self, objective: Objective, phase: str, rows: PackedRows, chosen: Chosen, device: torch.device | str
-    ) -> ModelInput:
+    def build(self, objective: Objective, rows: PackedRows, chosen: Chosen, device: torch.device | str) -> ModelInput:
         """Return the model's input for packed rows.
 
         Args:
             objective: The step's objective.
-            phase: The phase's name: part of the corruption's key.
             rows: Packed ids with specials, and each sequence's length and training position.
             chosen: What the rows' part predicts, by `choose`.
             device: Where the tensors go.
@@ -143,20 +142,13 @@ class TargetBuilder:
             return self._place(ids, rows, objective, outputs, ids[1:][has_next[:-1]], device)
         first = chosen.tokens.borders[rows.indices]
         counts = chosen.tokens.borders[rows.indices + 1] - first
-        sequence = np.repeat(np.arange(counts.size), counts)
-        index = chosen.tokens.index.take(span_numbers(first, counts))
-        where = (np.cumsum(rows.lengths) - rows.lengths + 1)[sequence]  # [CLS] comes before the content
-        where += index
-        targets = ids[where]
+        mine = span_numbers(first, counts)
+        begin = np.cumsum(rows.lengths) - rows.lengths + 1  # [CLS] comes before the content
+        where = np.repeat(begin, counts)
+        where += chosen.tokens.index.take(mine)
+        targets = ids.take(where)
         seen = ids.copy()
-        seen[where] = corrupted_ids(
-            targets,
-            TokenCounters.of(rows.positions, sequence, index),
-            self._seed,
-            phase,
-            self._specials.mask,
-            self._regular_ids,
-        )
+        seen[where] = chosen.tokens.shown.take(mine)
         outputs = where if objective.predicts == "masked" else where - 1
         return self._place(seen, rows, objective, outputs, targets, device)
 

@@ -121,7 +121,7 @@ class HeldOutProbe:
         chosen = builder.choose(Part(objective, np.arange(batch.positions.size)), batch, mask_frac)
         for indices in pack(sequence_lengths(batch, objective.ends_every_piece), microbatch_tokens):
             rows = assemble(batch, indices, self._tokenizer.specials, objective.ends_every_piece)
-            given = builder.build(objective, HELD_OUT_KEY, rows, chosen, device)
+            given = builder.build(objective, rows, chosen, device)
             states = model(given.ids, given.layout, given.direction, rope, given.output_index)
             losses, right = token_scores(states, model.output_weight, model.output_bias, given.target_ids)
             bytes_of = self._token_bytes[given.target_ids.cpu()]

@@ -101,7 +101,7 @@ def accumulate_gradients(
     for number, (objective, indices, predicted) in enumerate(work):
         if indices.size:
             rows = assemble(batch, indices, specials, objective.ends_every_piece)
-            inputs = builder.build(objective, batch.phase, rows, predicted, world.device)
+            inputs = builder.build(objective, rows, predicted, world.device)
             real_tokens += int(rows.lengths.sum())
         else:
             inputs = builder.dummy(objective, world.device)

@@ -12,7 +12,7 @@ MASK = 4
 
 def counters(sequences: int = 200, content: int = 300, first_position: int = 0) -> TokenCounters:
     positions = np.arange(first_position, first_position + sequences)
-    return TokenCounters.of(positions, np.repeat(np.arange(sequences), content), np.tile(np.arange(content), sequences))
+    return TokenCounters.of(positions, np.full(sequences, content))
 
 
 def as_torch(value: TokenCounters) -> TokenCounters:

@@ -56,10 +56,10 @@ def pack_rows(batch: Batch, indices: np.ndarray, ends_every_piece: bool) -> Pack
     )
 
 
-def build(name: str, batch: Batch, rows: PackedRows, frac: float | None, phase: str = "pretrain") -> ModelInput:
+def build(name: str, batch: Batch, rows: PackedRows, frac: float | None) -> ModelInput:
     """Choose over the whole batch and build some of its rows."""
     objective = OBJECTIVES[name]
-    return BUILDER.build(objective, phase, rows, BUILDER.choose(whole(objective, batch), batch, frac), "cpu")
+    return BUILDER.build(objective, rows, BUILDER.choose(whole(objective, batch), batch, frac), "cpu")
 
 
 sequences = st.lists(
@@ -75,10 +75,7 @@ def test_the_count_is_the_sum_over_microbatches_however_they_are_cut(given_seque
     chosen = BUILDER.choose(whole(objective, batch), batch, frac)
     order = np.random.default_rng(0).permutation(len(given_sequences))
     groups = [order[i : i + cut] for i in range(0, len(order), cut)]
-    built = [
-        BUILDER.build(objective, "pretrain", pack_rows(batch, g, objective.ends_every_piece), chosen, "cpu")
-        for g in groups
-    ]
+    built = [BUILDER.build(objective, pack_rows(batch, g, objective.ends_every_piece), chosen, "cpu") for g in groups]
     assert sum(len(b.target_ids) for b in built) == chosen.count
     for b in built:
         assert len(b.output_index) == len(b.target_ids)
