@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqpair.data.batches import Batch, PackedRows
+from seqpair.data.batches import Batch, PackedRows, sequence_lengths
+from seqpair.data.packing import microbatches
 from seqpair.data.tokenizer import SpecialIds
 from seqpair.objectives.parts import Part
 from seqpair.objectives.targets import ModelInput, TargetBuilder
@@ -134,6 +135,35 @@ def test_the_corruption_of_a_sequence_does_not_depend_on_its_microbatch():
     whole = build("mlm", batch, pack_rows(batch, np.arange(6), True), 0.3)
     alone = build("mlm", batch, pack_rows(batch, np.array([4]), True), 0.3)
     assert torch.equal(whole.ids[4 * 57 : 5 * 57], alone.ids)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    given_sequences=sequences,
+    name=st.sampled_from(UNMIXED),
+    world_size=st.integers(1, 4),
+    budget=st.integers(8, 120),
+    first=st.sampled_from([0, (1 << 32) - 3, 1 << 40]),
+)
+def test_inputs_and_targets_do_not_depend_on_ranks_and_microbatches(given_sequences, name, world_size, budget, first):
+    objective = OBJECTIVES[name]
+    batch = make_batch([c for c, _ in given_sequences], [end for _, end in given_sequences], first)
+    chosen = BUILDER.choose(whole(objective, batch), batch, 0.4)
+
+    def by_position(groups: list[np.ndarray]) -> dict[int, tuple[list[int], list[int], list[int]]]:
+        found = {}
+        for group in groups:
+            built = BUILDER.build(objective, pack_rows(batch, group, objective.ends_every_piece), chosen, "cpu")
+            for number, index in enumerate(group):
+                start, stop = built.layout.starts[number : number + 2]
+                mine = (built.output_index >= start) & (built.output_index < stop)
+                places = (built.output_index[mine] - start).tolist()
+                found[int(index)] = (built.ids[start:stop].tolist(), places, built.target_ids[mine].tolist())
+        return found
+
+    lengths = sequence_lengths(batch, objective.ends_every_piece)
+    cut = [group for groups in microbatches(lengths, world_size, budget) for group in groups if group.size]
+    assert by_position(cut) == by_position([np.arange(len(given_sequences))])
 
 
 def test_a_dummy_predicts_nothing():
