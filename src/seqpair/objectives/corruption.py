@@ -57,7 +57,7 @@ class TokenCounters(NamedTuple):
     def draw(self, seed: int, phase: str, purpose: str) -> WordArray:
         """Return one random 32-bit word a token, (T,)."""
         key = key_words(seed, phase, purpose)
-        return end_hash(key, begin_hash(key, self.low, self.high)[self.sequence], self.index)
+        return end_hash(key, begin_hash(key, self.low, self.high).take(self.sequence), self.index)
 
     def take(self, where: IdArray) -> TokenCounters:
         """Return the addresses of the tokens at an index or a mask."""
@@ -79,7 +79,7 @@ def corrupted_ids(
     """Return what the model sees of chosen tokens: 80 % the mask, 10 % a random token, 10 % themselves.
 
     Args:
-        ids: (M,) int64, the chosen tokens' ids.
+        ids: (M,) the chosen tokens' ids: int64, in numpy also uint32.
         counters: Their addresses.
         seed: The study's seed.
         phase: The phase's name.
@@ -87,11 +87,10 @@ def corrupted_ids(
         regular_ids: (R,) int64, the ids a random token is drawn from, uniformly.
 
     Returns:
-        (M,) int64, of the carrier of `ids`.
+        (M,), of the carrier and dtype of `ids`.
     """
     kind = counters.draw(seed, phase, "corruption")
-    seen = ids + 0
-    seen[kind < _TO_MASK] = mask_id
+    seen = ids + (kind < _TO_MASK) * (mask_id - ids)  # may wrap around and come back; no branch on random bits
     random = ((kind >= _TO_MASK) & (kind < _TO_RANDOM)).nonzero()
     random = random[0] if isinstance(random, tuple) else random[:, 0]
     word = counters.take(random).draw(seed, phase, "replacement")
