@@ -3,7 +3,8 @@
 The store has synthetic lengths and real offsets, ids, id hashes and documents.parquet; its token file is a hole of
 the right size. It is written once into --folder (about 5 GB on disk, minutes) and used again. Each measurement runs in
 a fresh process; memory is the growth of its anonymous memory (what is not a memory-mapped file), watched
-every millisecond, from the moment all modules are imported.
+every millisecond, from the moment all modules are imported. Times are by the wall clock and by CPU, for the machine
+is shared.
 
     python bench/big_store.py --folder FOLDER --out bench/results/big_store.md
 """
@@ -38,6 +39,7 @@ from seqpair.data.manifest import (
     FileEntry,
     StoreManifest,
 )
+from seqpair.data.order import PhaseOrder
 from seqpair.data.prepare import Prepared
 from seqpair.data.store import Store
 from seqpair.data.store_writer import ROWS_PER_GROUP
@@ -51,6 +53,7 @@ SCHEMA = pa.schema(
     [("id", pa.string()), ("file", pa.string()), ("offset", pa.int64()), ("length", pa.int64()), ("row", pa.int64())]
 )
 SEQ_LEN = 1024
+_LAZY = (PhaseOrder,)  # what the question imports when it is asked
 
 
 def id_of(row: int) -> str:
@@ -115,8 +118,8 @@ def anonymous_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
-def watched(run: Callable[[], object]) -> tuple[float, float, object]:
-    """Return seconds, the peak growth of anonymous memory in MB, and what `run` gave."""
+def watched(run: Callable[[], object]) -> dict[str, float]:
+    """Return seconds by the wall clock and of this thread's CPU, and the peak growth of anonymous memory in MB."""
     peak = before = anonymous_bytes()
     done = threading.Event()
 
@@ -127,12 +130,12 @@ def watched(run: Callable[[], object]) -> tuple[float, float, object]:
 
     thread = threading.Thread(target=watch)
     thread.start()
-    began = time.perf_counter()
-    result = run()
-    seconds = time.perf_counter() - began
+    wall, cpu = time.perf_counter(), time.thread_time()
+    run()
+    seconds = {"wall": time.perf_counter() - wall, "cpu": time.thread_time() - cpu}
     done.set()
     thread.join()
-    return seconds, (max(peak, anonymous_bytes()) - before) / 1e6, result
+    return {**seconds, "MB": (max(peak, anonymous_bytes()) - before) / 1e6}
 
 
 def make_plan(store: Store) -> Plan:
@@ -152,34 +155,28 @@ def make_plan(store: Store) -> Plan:
 def child(task: str, folder: Path, row: int) -> dict[str, float]:
     """Measure one thing in this process."""
     if task == "open":
-        seconds, megabytes, _ = watched(lambda: Store.open(folder))
-        return {"seconds": seconds, "MB": megabytes}
+        return watched(lambda: Store.open(folder))
     if task == "index":
-        for path in folder.glob(f"pieces-{SEQ_LEN + 1}*"):
-            path.unlink()
+        (folder / f"pieces-{SEQ_LEN + 1}.i64").unlink(missing_ok=True)
         store = Store.open(folder)
-        seconds, megabytes, _ = watched(lambda: store.pieces(SEQ_LEN + 1))
-        return {"seconds": seconds, "MB": megabytes}
+        return watched(lambda: store.pieces(SEQ_LEN + 1))
     if task == "count":
         store = Store.open(folder)
-        seconds, megabytes, _ = watched(lambda: store.stats([1000]))
-        return {"seconds": seconds, "MB": megabytes}
+        return watched(lambda: store.stats([1000]))
     if task == "plan":
-        seconds, megabytes, _ = watched(lambda: make_plan(Store.open(folder)))
-        return {"seconds": seconds, "MB": megabytes}
+        return watched(lambda: make_plan(Store.open(folder)))
     plan = make_plan(Store.open(folder))
 
-    def ask() -> int:
+    def ask() -> None:
         store = Store.open(folder)  # afresh: opening it is a part of the answer
         prepared = Prepared(tokenizer=None, train={"big": store}, held_out={})  # type: ignore[arg-type]
         (trace,) = trace_document(plan, list(plan.phases), id_of(row), "", prepared)
         assert trace.document == id_of(row)
-        return len(trace.readings)
+        assert trace.readings
 
-    seconds, megabytes, readings = watched(ask)
-    assert readings
-    again, _, _ = watched(ask)
-    return {"seconds": seconds, "again": again, "MB": megabytes}
+    first = watched(ask)
+    again = watched(ask)
+    return {**first, "again_wall": again["wall"], "again_cpu": again["cpu"]}
 
 
 def fresh(task: str, given: argparse.Namespace, row: int = 0) -> dict[str, float]:
@@ -199,22 +196,21 @@ def measure(given: argparse.Namespace) -> list[str]:
     child("document", given.folder, 0)  # makes the index for 1,024
     rows = np.random.default_rng(1).integers(0, documents, given.rounds).tolist()
     asked = [fresh("document", given, row) for row in rows]
-    lines = [
-        "| what | time | memory beyond the maps, MB |",
-        "|---|---|---|",
-        f"| one document: open the store, find the id, all its readings (ms) "
-        f"| {spread([a['seconds'] for a in asked], 1e3)} | {spread([a['MB'] for a in asked])} |",
-        f"| the same again in the same process (ms) | {spread([a['again'] for a in asked], 1e3)} | |",
-    ]
+    lines = ["| what | wall | CPU | memory beyond the maps, MB |", "|---|---|---|---|"]
+
+    def row_of(label: str, keys: tuple[str, str], got: list[dict[str, float]], scale: float) -> None:
+        times = [spread([one[key] for one in got], scale) for key in keys]
+        lines.append(f"| {label} | {' | '.join(times)} | {spread([one['MB'] for one in got])} |")
+
+    row_of("one document: open the store, find the id, all its readings (ms)", ("wall", "cpu"), asked, 1e3)
+    row_of("the same again in the same process (ms)", ("again_wall", "again_cpu"), asked, 1e3)
     for task, label, scale in (
         ("open", "open the store (ms)", 1e3),
-        ("plan", "plan from the manifest (ms)", 1e3),
+        ("plan", "load the recipe and plan from the manifest (ms)", 1e3),
         ("index", "index for a new sequence length (s)", 1.0),
         ("count", "count the sequences of a length that the manifest has not (s)", 1.0),
     ):
-        got = [fresh(task, given) for _ in range(3)]
-        figures = spread([a["seconds"] for a in got], scale), spread([a["MB"] for a in got])
-        lines.append(f"| {label} | {' | '.join(figures)} |")
+        row_of(label, ("wall", "cpu"), [fresh(task, given) for _ in range(3)], scale)
     return lines
 
 

@@ -6,6 +6,7 @@ Owns the answers and their tables. Must not know how an order is made. Imports n
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -241,7 +242,7 @@ def _trace(
             found = zip(steps, positions.tolist(), which.tolist(), epochs, strict=True)
             readings += [Reading(phase.name, *columns) for columns in found]
         for steps_done in phase.checkpoint_steps:
-            count = before + int(np.searchsorted(steps, steps_done))
+            count = before + bisect_left(steps, steps_done)
             if count:
                 seen_by.append(SeenBy(f"{phase.tag}{steps_done}", phase.name, count))
     return DocumentTrace(
