@@ -7,6 +7,7 @@ Owns the answers as values. Must not know how an order is made, nor print. Entry
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -191,7 +192,7 @@ class Tracer:
                 found = zip(steps, positions.tolist(), chosen[which].tolist(), epochs, strict=True)
                 readings += [Reading(phase.name, *columns) for columns in found]
             for steps_done in phase.checkpoint_steps:
-                count = before + int(np.searchsorted(steps, steps_done))
+                count = before + bisect_left(steps, steps_done)
                 if count:
                     seen_by.append(SeenBy(f"{phase.tag}{steps_done}", phase.name, count))
         return DocumentTrace(
