@@ -7,11 +7,20 @@ layer takes these values as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from seqpair.errors import DataError
+from seqpair.recipe.cleaning_spec import CleaningSpec, effective_cleaning
 from seqpair.recipe.counts import Count
 
 
@@ -30,6 +39,8 @@ class SourceSpec(BaseModel):
         part: For `python`: `prose` (docstrings) or `code` (the modules without their docstrings).
         held_out_frac: The share of documents held out for evaluation, chosen by a hash of the
             document (for `python`: of the module, the same modules for both parts).
+        cleaning: Rules of this source alone, laid over `data.cleaning`; in a loaded recipe all rules that
+            apply to it, None if there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +52,15 @@ class SourceSpec(BaseModel):
     id_field: str | None = None
     part: Literal["prose", "code"] | None = None
     held_out_frac: float = Field(default=0.01, ge=0.0, lt=1.0)
+    cleaning: CleaningSpec | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_cleaning(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `cleaning` out where there is none: such a source has the digest it had before there were rules."""
+        values: dict[str, Any] = handler(self)
+        if values.get("cleaning", self) is None:
+            del values["cleaning"]
+        return values
 
 
 def require_paths(sources: Sequence[SourceSpec]) -> None:
@@ -83,6 +103,7 @@ class DataSpec(BaseModel):
     """The recipe's data section.
 
     Attributes:
+        cleaning: Which documents of all sources are left out; see `CleaningSpec`. By default none.
         sources: The sources, each with a name of its own.
         tokenizer: The one tokenizer of the study.
         stores: The folder under which stores are kept, addressed by content; relative to the
@@ -93,7 +114,17 @@ class DataSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    cleaning: CleaningSpec | None = None
     sources: tuple[SourceSpec, ...] = ()
     tokenizer: TokenizerSpec = TokenizerSpec()
     stores: str = "stores"
     expected_mean_tokens: float = Field(default=615.0, gt=0, le=1022)
+
+    @field_validator("sources")
+    @classmethod
+    def _with_their_cleaning(cls, sources: tuple[SourceSpec, ...], info: ValidationInfo) -> tuple[SourceSpec, ...]:
+        """Give every source all rules that apply to it, so that a source's spec says the whole of its store."""
+        shared = info.data.get("cleaning")
+        return tuple(
+            source.model_copy(update={"cleaning": effective_cleaning(shared, source.cleaning)}) for source in sources
+        )
