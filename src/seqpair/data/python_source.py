@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from seqpair.data.documents import Document, SourceFile, Tally, is_held_out
+from seqpair.data.documents import Document, SourceFile, Tally, Unit, file_groups, is_held_out
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
 
@@ -31,6 +31,7 @@ SKIPPED_FOLDERS = frozenset(
 GENERATED_MARK = b"gencodec.py"
 LEAST_BYTES = 3_000_000
 UNREADABLE = "does not parse"
+_UNIT_BYTES = 1 << 22
 
 _Owner = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -157,14 +158,18 @@ class PythonSource:
         """Return the module's name: the same modules are held out of both parts."""
         return _split_key(document.id)
 
-    def documents(self, tally: Tally) -> Iterator[Document]:
+    def units(self) -> list[Unit]:
+        """Return groups of modules."""
+        return file_groups(self.files, _UNIT_BYTES)
+
+    def read(self, unit: Unit, tally: Tally) -> Iterator[Document]:
         """Yield one document a module; modules without docstrings have no prose."""
-        for file in self.files:
+        for file in self.files[unit.start : unit.stop]:
             tally.rows += 1
             tally.bytes_done += file.size_bytes
             module = read_module(file)
             if module is None:
-                tally.reject(UNREADABLE, file.label, 0)
+                tally.reject(UNREADABLE, file.label, 0, file.path.read_bytes())
                 continue
             text = module.prose if self.spec.part == "prose" else module.code
             if text.strip():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from seqpair.data.documents import Document, Source, Tally, is_held_out
+from seqpair.data.documents import Document, Source, Tally, documents, is_held_out
 from seqpair.data.python_source import PythonSource
 from seqpair.data.text_sources import FileSource
 from seqpair.recipe.data_spec import SourceSpec
@@ -32,6 +32,6 @@ def open_source(spec: SourceSpec, recipe_folder: Path | None = None) -> Source:
 
 def training_documents(source: Source) -> Iterator[Document]:
     """Yield a source's documents that are not held out, without keeping count of what was refused."""
-    for document in source.documents(Tally()):
+    for document in documents(source, Tally()):
         if not is_held_out(source.split_key(document), source.spec.held_out_frac):
             yield document

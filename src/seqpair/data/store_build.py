@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from seqpair.atomic import replacing_folder, write_json
-from seqpair.data.documents import Document, Source, Tally, is_held_out
+from seqpair.data.documents import Document, Source, Tally, documents, is_held_out
 from seqpair.data.manifest import DOCUMENTS, SeenFile, Split, StoreManifest
 from seqpair.data.store_writer import SplitWriter
 from seqpair.data.tokenizer import Tokenizer
@@ -78,7 +78,7 @@ def _fill(source: Source, tokenizer: Tokenizer, tally: Tally, train: SplitWriter
     """Read the source once; every document goes to one of the two writers."""
     total = sum(file.size_bytes for file in source.files)
     progress = Progress(f"prepare {source.spec.name}", total, "B")
-    for batch in _batches(source.documents(tally)):
+    for batch in _batches(documents(source, tally)):
         for document, ids in zip(batch, tokenizer.encode([document.text for document in batch]), strict=True):
             if len(ids) == 0:
                 tally.reject("no tokens", document.file, document.row)
@@ -91,11 +91,11 @@ def _fill(source: Source, tokenizer: Tokenizer, tally: Tally, train: SplitWriter
     progress.finish(f"{format_count(train.tokens + held_out.tokens)} tokens")
 
 
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+def _batches(read: Iterator[Document]) -> Iterator[list[Document]]:
     """Yield documents in batches bounded by their bytes and their number."""
     batch: list[Document] = []
     size = 0
-    for document in documents:
+    for document in read:
         batch.append(document)
         size += document.text_bytes
         if size >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:

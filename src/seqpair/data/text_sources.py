@@ -1,13 +1,14 @@
 """Sources made of files: plain text, JSON Lines and Parquet.
 
-Owns how their documents are found and read, one at a time. Must not know tokenizers or stores. A row
-that cannot be used is counted by its reason and skipped; a file that cannot be read is an error. Entry
-points: `find_files`, `FileSource`.
+Owns how their files are found, cut into units and read, one document at a time. Must not know tokenizers
+or stores. A row that cannot be used is counted by its reason and skipped; a file that cannot be read is an
+error. Entry points: `find_files`, `FileSource`.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from glob import glob, has_magic
@@ -18,7 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqpair.data.compressed import COMPRESSION_SUFFIXES, open_stream
-from seqpair.data.documents import Document, SourceFile, Tally
+from seqpair.data.documents import (
+    MOST_DOCUMENT_BYTES,
+    Document,
+    SourceFile,
+    Tally,
+    Unit,
+    file_groups,
+)
+from seqpair.data.records import EMPTY_TEXT, INVALID_UTF8, TOO_LONG, decode, document_of, parse_line, utf8_bytes
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
 
@@ -26,13 +35,11 @@ _PLAIN_SUFFIXES = {"text": (".txt", ".text", ".md"), "jsonl": (".jsonl", ".ndjso
 _PARQUET_ROWS = 256
 _BOM = b"\xef\xbb\xbf"
 
-INVALID_UTF8 = "invalid UTF-8"
-NULL_TEXT = "null text"
-EMPTY_TEXT = "empty text"
-NOT_A_STRING = "text is not a string"
-BROKEN_JSON = "broken JSON"
-MISSING_FIELD = "missing field"
-MISSING_ID = "missing id"
+LEAST_UNIT_BYTES = 1 << 22
+"""Small enough that the last units keep all workers busy, and that a killed run loses a few seconds."""
+MOST_UNIT_BYTES = 1 << 26
+_UNITS_A_FILE = 512
+_SKIPPED_BYTES = 1 << 20
 
 
 def suffixes_of(kind: str) -> tuple[str, ...]:
@@ -112,162 +119,160 @@ class FileSource:
         """Return the document's text: equal documents fall on the same side of the split."""
         return document.text
 
-    def documents(self, tally: Tally) -> Iterator[Document]:
-        """Yield the documents, file by file, row by row.
+    def units(self) -> list[Unit]:
+        """Return the units: groups of text files, ranges of lines, runs of row groups; a packed file is one.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        if self.spec.kind == "text":
+            return file_groups(self.files, LEAST_UNIT_BYTES)
+        cut = self._line_units if self.spec.kind == "jsonl" else self._row_group_units
+        return [unit for file in self.files for unit in cut(file)]
+
+    def read(self, unit: Unit, tally: Tally) -> Iterator[Document]:
+        """Yield a unit's documents, row by row.
 
         Raises:
             DataError: A file cannot be read, or a Parquet file lacks a column.
         """
-        readers = {"text": self._read_text, "jsonl": self._read_jsonl, "parquet": self._read_parquet}
-        done = 0
-        for file in self.files:
-            yield from readers[self.spec.kind](file, tally, done)
-            done += file.size_bytes
-            tally.bytes_done = done
-
-    def _read_text(self, file: SourceFile, tally: Tally, done: int) -> Iterator[Document]:
-        with open_stream(file.path) as (stream, _):
-            data = stream.read()
-        tally.rows += 1
-        text = _decode(data.removeprefix(_BOM))
-        if text is None:
-            tally.reject(INVALID_UTF8, file.label, 0)
-        elif not text.strip():
-            tally.reject(EMPTY_TEXT, file.label, 0)
+        if self.spec.kind == "jsonl":
+            yield from self._read_lines(unit, tally)
+        elif self.spec.kind == "parquet":
+            yield from self._read_row_groups(unit, tally)
         else:
-            yield Document(file.label, text, len(text.encode()), file.label, 0)
+            for file in self.files[unit.start : unit.stop]:
+                yield from _read_text(file, tally)
+                tally.bytes_done += file.size_bytes
 
-    def _read_jsonl(self, file: SourceFile, tally: Tally, done: int) -> Iterator[Document]:
-        fields = (*self.spec.text_field, *([self.spec.id_field] if self.spec.id_field else []))
+    def _line_units(self, file: SourceFile) -> list[Unit]:
+        """Cut a file of lines after the first line end past each multiple of the unit's size."""
+        size = file.size_bytes
+        starts = [0]
+        if file.path.suffix not in COMPRESSION_SUFFIXES:
+            with open_stream(file.path) as (stream, _):
+                step = _unit_bytes(size)
+                while starts[-1] + step < size:
+                    stream.seek(starts[-1] + step)
+                    _skip_line(stream)
+                    starts.append(stream.tell())
+        starts = [start for start in starts if start < size or start == 0]
+        return [Unit(file, start, stop, stop - start) for start, stop in zip(starts, [*starts[1:], size], strict=True)]
+
+    def _read_lines(self, unit: Unit, tally: Tally) -> Iterator[Document]:
+        file, relative = unit.file, unit.start > 0
+        packed = file.path.suffix in COMPRESSION_SUFFIXES
         with open_stream(file.path) as (stream, raw):
-            for row, line in enumerate(_lines(stream)):
+            if not packed:
+                stream.seek(unit.start)
+            position = unit.start
+            for row, (full, whole) in enumerate(_lines(stream, None if packed else unit.stop)):
+                tally.unit_rows += 1
+                tally.bytes_done += raw.tell() - position
+                position = raw.tell()
+                line = full if row or relative else full.removeprefix(_BOM)
                 if not line.strip():
                     continue
                 tally.rows += 1
-                record = _parse(line)
+                record = parse_line(line) if whole else TOO_LONG
                 if isinstance(record, str):
-                    tally.reject(record, file.label, row)
-                    continue
-                missing = next((name for name in fields if name not in record), None)
-                if missing is not None:
-                    tally.reject(f"{MISSING_FIELD} {missing!r}", file.label, row)
-                    continue
-                tally.bytes_done = done + raw.tell()
-                yield from self._document(record, file, row, tally)
-
-    def _read_parquet(self, file: SourceFile, tally: Tally, done: int) -> Iterator[Document]:
-        columns = list(dict.fromkeys((*self.spec.text_field, *([self.spec.id_field] if self.spec.id_field else []))))
-        try:
-            with pq.ParquetFile(file.path) as table:
-                absent = [name for name in columns if name not in table.schema_arrow.names]
-                if absent:
-                    raise DataError(
-                        f"source {self.spec.name!r}: {file.path} has no column {absent[0]!r}",
-                        seen=absent[0],
-                        allowed=", ".join(table.schema_arrow.names),
-                        fix="correct `text_field` or `id_field` in the recipe",
+                    tally.reject(record, file.label, row, line)
+                else:
+                    yield from document_of(
+                        record, self.spec, file.label, row, tally, raw=line, row_is_relative=relative
                     )
-                row, rows = 0, max(1, table.metadata.num_rows)
-                for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
-                    values = {name: _column(batch.column(name)) for name in columns}
-                    for index in range(batch.num_rows):
-                        tally.rows += 1
-                        record = {name: values[name][index] for name in columns}
-                        yield from self._document(record, file, row + index, tally)
-                    row += batch.num_rows
-                    tally.bytes_done = done + file.size_bytes * row // rows
-        except pa.ArrowException as error:
+
+    def _row_group_units(self, file: SourceFile) -> list[Unit]:
+        """Cut a Parquet file into runs of row groups of about a unit's size."""
+        with self._parquet(file) as table:
+            sizes = [table.metadata.row_group(index).total_byte_size for index in range(table.num_row_groups)]
+        step, total = _unit_bytes(sum(sizes)), max(1, sum(sizes))
+        units: list[Unit] = []
+        start, before, size = 0, 0, 0
+        for index, group_bytes in enumerate(sizes):
+            size += group_bytes
+            if size >= step or index == len(sizes) - 1:
+                ends = [file.size_bytes * at // total for at in (before, before + size)]
+                units.append(Unit(file, start, index + 1, ends[1] - ends[0]))
+                start, before, size = index + 1, before + size, 0
+        return units or [Unit(file, 0, 0, file.size_bytes)]
+
+    def _read_row_groups(self, unit: Unit, tally: Tally) -> Iterator[Document]:
+        file = unit.file
+        columns = list(dict.fromkeys((*self.spec.text_field, *([self.spec.id_field] if self.spec.id_field else []))))
+        with self._parquet(file) as table:
+            absent = [name for name in columns if name not in table.schema_arrow.names]
+            if absent:
+                raise DataError(
+                    f"source {self.spec.name!r}: {file.path} has no column {absent[0]!r}",
+                    seen=absent[0],
+                    allowed=", ".join(table.schema_arrow.names),
+                    fix="correct `text_field` or `id_field` in the recipe",
+                )
+            groups = range(unit.start, unit.stop)
+            counts = [table.metadata.row_group(index).num_rows for index in range(unit.stop)]
+            row, rows, done, before = sum(counts[: unit.start]), max(1, sum(counts[unit.start :])), 0, tally.bytes_done
+            for batch in table.iter_batches(batch_size=_PARQUET_ROWS, row_groups=groups, columns=columns):
+                values = {name: column_values(batch.column(name)) for name in columns}
+                for index in range(batch.num_rows):
+                    tally.rows += 1
+                    record = {name: values[name][index] for name in columns}
+                    yield from document_of(record, self.spec, file.label, row + index, tally)
+                row, done = row + batch.num_rows, done + batch.num_rows
+                tally.bytes_done = before + unit.size_bytes * done // rows
+
+    @contextlib.contextmanager
+    def _parquet(self, file: SourceFile) -> Iterator[pq.ParquetFile]:
+        """Open a Parquet file; whatever is wrong with its bytes is one error, also while it is read."""
+        try:
+            with pq.ParquetFile(file.path, page_checksum_verification=True) as table:
+                yield table
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             raise DataError(
                 f"source {self.spec.name!r}: {file.path} is not a readable Parquet file",
                 seen=str(error).splitlines()[0],
                 fix="write the file again, or correct `kind` in the recipe",
             ) from error
 
-    def _document(self, record: dict[str, object], file: SourceFile, row: int, tally: Tally) -> Iterator[Document]:
-        """Yield the row's document, or count why there is none."""
-        texts: list[str] = []
-        for name in self.spec.text_field:
-            text = _text_of(record[name])
-            if text is None or isinstance(text, _Refusal):
-                tally.reject(NULL_TEXT if text is None else text.reason, file.label, row)
-                return
-            texts.append(text)
-        joined = "\n\n".join(text for text in texts if text.strip())
-        encoded = _encode(joined)
-        if not joined.strip():
-            tally.reject(EMPTY_TEXT, file.label, row)
-        elif encoded is None:
-            tally.reject(INVALID_UTF8, file.label, row)
-        else:
-            document_id = f"{file.label}:{row}"
-            if self.spec.id_field is not None:
-                given = _id_of(record[self.spec.id_field])
-                if given is None:
-                    tally.reject(MISSING_ID, file.label, row)
-                    return
-                document_id = given
-            yield Document(document_id, joined, len(encoded), file.label, row)
+
+def _unit_bytes(file_bytes: int) -> int:
+    """Return about how large the units of a file are."""
+    return min(max(file_bytes // _UNITS_A_FILE, LEAST_UNIT_BYTES), MOST_UNIT_BYTES)
 
 
-class _Refusal:
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
+def _read_text(file: SourceFile, tally: Tally) -> Iterator[Document]:
+    with open_stream(file.path) as (stream, _):
+        data = stream.read(MOST_DOCUMENT_BYTES + 1).removeprefix(_BOM)
+    tally.rows += 1
+    text = decode(data) if len(data) <= MOST_DOCUMENT_BYTES else None
+    if len(data) > MOST_DOCUMENT_BYTES:
+        tally.reject(TOO_LONG, file.label, 0, data)
+    elif text is None:
+        tally.reject(INVALID_UTF8, file.label, 0, data)
+    elif not text or text.isspace():
+        tally.reject(EMPTY_TEXT, file.label, 0, data)
+    else:
+        yield Document(file.label, text, utf8_bytes(text), file.label, 0)
 
 
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a stream; a byte-order mark before the first is dropped."""
-    for row, line in enumerate(stream):
-        yield line.removeprefix(_BOM) if row == 0 else line
+def _lines(stream: IO[bytes], stop: int | None) -> Iterator[tuple[bytes, bool]]:
+    """Yield the lines that begin before `stop`, and whether each is whole: one without end is cut and skipped."""
+    while (stop is None or stream.tell() < stop) and (line := stream.readline(MOST_DOCUMENT_BYTES)):
+        whole = len(line) < MOST_DOCUMENT_BYTES or line.endswith(b"\n")
+        yield line, whole
+        if not whole:
+            _skip_line(stream)
 
 
-def _parse(line: bytes) -> dict[str, object] | str:
-    """Return a line's JSON object, or the reason why it has none."""
-    text = _decode(line)
-    if text is None:
-        return INVALID_UTF8
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        return BROKEN_JSON
-    return record if isinstance(record, dict) else BROKEN_JSON
+def _skip_line(stream: IO[bytes]) -> None:
+    """Read to just after the next line end, in bounded memory."""
+    while (piece := stream.readline(_SKIPPED_BYTES)) and not piece.endswith(b"\n"):
+        pass
 
 
-def _decode(data: bytes) -> str | None:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-
-
-def _encode(text: str) -> bytes | None:
-    """Return the text's UTF-8 bytes, or None: JSON can smuggle in half of a surrogate pair."""
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        return None
-
-
-def _text_of(value: object) -> str | None | _Refusal:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        text = _decode(value)
-        return _Refusal(INVALID_UTF8) if text is None else text
-    return _Refusal(NOT_A_STRING)
-
-
-def _id_of(value: object) -> str | None:
-    """Return an id as text: a non-empty string or a whole number; else None."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, bytes):
-        value = _decode(value)
-    if isinstance(value, int):
-        return str(value)
-    return value if isinstance(value, str) and value and _encode(value) is not None else None
-
-
-def _column(array: pa.Array) -> list[object]:
+def column_values(array: pa.Array) -> list[object]:
     """Return a column as Python values, strings as bytes: one bad string must not spoil its batch."""
     kind = array.type
     if pa.types.is_dictionary(kind):

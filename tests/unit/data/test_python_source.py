@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from seqpair.data import python_source
-from seqpair.data.documents import Tally, is_held_out
+from seqpair.data.documents import Tally, documents, is_held_out
 from seqpair.data.python_source import (
     PythonSource,
     check_held_out_functions,
@@ -114,18 +114,18 @@ def test_the_same_modules_are_held_out_of_both_parts(library: Path) -> None:
     for part in ("prose", "code"):
         source = PythonSource(spec(part), library)
         tally = Tally()
-        documents = list(source.documents(tally))
+        read = list(documents(source, tally))
         assert dict(tally.rejected) == {"does not parse": 1}
         assert source.python_version is not None
-        sides.append({d.id: is_held_out(source.split_key(d), 0.3) for d in documents if d.id != "silent"})
+        sides.append({d.id: is_held_out(source.split_key(d), 0.3) for d in read if d.id != "silent"})
     assert sides[0] == sides[1]
     assert len(sides[0]) == 60
     assert 5 < sum(sides[0].values()) < 35
 
 
 def test_prose_and_code_are_what_they_say(library: Path) -> None:
-    prose = next(PythonSource(spec("prose"), library).documents(Tally()))
-    code = next(PythonSource(spec("code"), library).documents(Tally()))
+    prose = next(documents(PythonSource(spec("prose"), library), Tally()))
+    code = next(documents(PythonSource(spec("code"), library), Tally()))
     assert (prose.id, prose.file) == ("m00", "m00.py")
     assert prose.text == "Module m00.\n\nReturn twice the value of m00.\n\nMore."
     assert code.text == (

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from seqpair.data.documents import Document, Tally, is_held_out
+from seqpair.data.documents import Document, Tally, documents, is_held_out
 from seqpair.data.sources import open_source, training_documents
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
@@ -17,7 +17,7 @@ TEXTS = ["one document", "zwei Bäume\nim Wind", "third 文章 with 🙂", " lea
 
 def read(spec: SourceSpec) -> tuple[list[Document], Tally]:
     tally = Tally()
-    return list(open_source(spec).documents(tally)), tally
+    return list(documents(open_source(spec), tally)), tally
 
 
 def packed(data: bytes, suffix: str) -> bytes:
@@ -205,3 +205,69 @@ def test_equal_documents_fall_on_the_same_side(tmp_path: Path) -> None:
     training = [document.text for document in training_documents(open_source(spec))]
     assert 0 < len(set(training)) < 40
     assert all(training.count(text) == 10 for text in set(training))
+
+
+def test_lines_are_read_alike_in_any_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [json.dumps({"text": f"row {index} " + "x" * (index * 7 % 90)}) for index in range(300)]
+    lines[10], lines[100], lines[200], lines[201] = "", '{"text": null}', "{", ""
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "b.jsonl").write_text("\n".join(lines[:3]) + "\n")
+    (tmp_path / "c.jsonl").write_text("")
+    spec = SourceSpec(name="s", kind="jsonl", paths=(str(tmp_path),))
+    whole, whole_tally = read(spec)
+    assert len(open_source(spec).units()) == 3
+    for unit_bytes in (1, 100, 1000, 5000):
+        monkeypatch.setattr("seqpair.data.text_sources.LEAST_UNIT_BYTES", unit_bytes)
+        units = open_source(spec).units()
+        assert len(units) > 4
+        assert sum(unit.size_bytes for unit in units) == sum(file.size_bytes for file in open_source(spec).files)
+        cut, tally = read(spec)
+        assert cut == whole
+        assert (tally.rejected, tally.examples, tally.rows) == (
+            whole_tally.rejected,
+            whole_tally.examples,
+            whole_tally.rows,
+        )
+    assert whole_tally.examples == {"null text": "a.jsonl:101", "broken JSON": "a.jsonl:201"}
+    assert whole[-1].id == "b.jsonl:2"
+
+
+def test_row_groups_and_small_files_are_read_alike_in_any_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table({"text": [f"row {i} " * 9 for i in range(500)]}), tmp_path / "a.parquet", row_group_size=30)
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "b.parquet")
+    for index in range(20):
+        (tmp_path / f"{index:02d}.txt").write_text(f"tale {index} " * (index + 1))
+    for kind, least in (("parquet", 17), ("text", 7)):
+        spec = SourceSpec(name="s", kind=kind, paths=(str(tmp_path),))
+        monkeypatch.setattr("seqpair.data.text_sources.LEAST_UNIT_BYTES", 1 << 30)
+        whole, _ = read(spec)
+        for unit_bytes in (1, 300, 1000):
+            monkeypatch.setattr("seqpair.data.text_sources.LEAST_UNIT_BYTES", unit_bytes)
+            monkeypatch.setattr("seqpair.data.text_sources.MOST_UNIT_BYTES", unit_bytes)
+            source = open_source(spec)
+            assert unit_bytes > 300 or len(source.units()) >= least
+            assert sum(unit.size_bytes for unit in source.units()) == sum(file.size_bytes for file in source.files)
+            cut, tally = read(spec)
+            assert cut == whole
+            assert tally.bytes_done == sum(file.size_bytes for file in source.files)
+
+
+def test_a_line_or_file_beyond_the_limit_is_refused_in_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("text_sources", "records"):
+        monkeypatch.setattr(f"seqpair.data.{module}.MOST_DOCUMENT_BYTES", 1000)
+    monkeypatch.setattr("seqpair.data.text_sources.LEAST_UNIT_BYTES", 100)
+    lines = [b'{"text": "one"}', b"\0" * 5000, b'{"text": "two"}', b"z" * 999, b'{"text": "three"}', b"y" * 1000]
+    for suffix in ("", ".gz"):
+        (tmp_path / f"a.jsonl{suffix}").write_bytes(packed(b"\n".join(lines), suffix))
+        documents, tally = read(SourceSpec(name="s", kind="jsonl", paths=(str(tmp_path / f"a.jsonl{suffix}"),)))
+        assert [(document.text, document.row) for document in documents] == [("one", 0), ("two", 2), ("three", 4)]
+        assert dict(tally.rejected) == {"longer than 1.0 GiB": 2, "broken JSON": 1}
+    (tmp_path / "a.txt").write_bytes(b"x" * 1001)
+    (tmp_path / "b.txt").write_bytes(b"x" * 1000)
+    documents, tally = read(SourceSpec(name="s", kind="text", paths=(str(tmp_path),)))
+    assert [document.file for document in documents] == ["b.txt"]
+    assert tally.examples == {"longer than 1.0 GiB": "a.txt:1"}
