@@ -37,7 +37,8 @@ def file_of(path: Path) -> SourceFile:
     return SourceFile.of(path, path.name)
 
 
-def _content(source: Source, files: Sequence[SeenFile]) -> dict[str, object]:
+def source_content(source: Source, files: Sequence[SeenFile]) -> dict[str, object]:
+    """Return what fixes a source's documents: its files' digests and the options of reading."""
     spec = source.spec
     return {
         "preparation": _PREPARATION,
@@ -51,9 +52,25 @@ def _content(source: Source, files: Sequence[SeenFile]) -> dict[str, object]:
     }
 
 
-def store_address(source: Source, files: Sequence[SeenFile], tokenizer_digest: str) -> str:
-    """Return the address of a source's stores: its bytes, its options and the tokenizer."""
-    return sha256_json({"format": STORE_FORMAT, "source": _content(source, files), "tokenizer": tokenizer_digest})
+def store_address(
+    source: Source, files: Sequence[SeenFile], tokenizer_digest: str, cleaning_address: str | None = None
+) -> str:
+    """Return the address of a source's stores: its bytes, its options, the tokenizer, and how it is cleaned.
+
+    Args:
+        source: The source.
+        files: Its files with their hashes.
+        tokenizer_digest: The tokenizer.
+        cleaning_address: Of `cleaning_addresses`; None where nothing is removed.
+    """
+    content: dict[str, object] = {
+        "format": STORE_FORMAT,
+        "source": source_content(source, files),
+        "tokenizer": tokenizer_digest,
+    }
+    if cleaning_address is not None:
+        content["cleaning"] = cleaning_address
+    return sha256_json(content)
 
 
 def trained_address(
@@ -61,7 +78,7 @@ def trained_address(
 ) -> str:
     """Return the address of a trained tokenizer: all sources and the training options."""
     contents = sorted(
-        ([source.spec.name, _content(source, files[source.spec.name])] for source in sources),
+        ([source.spec.name, source_content(source, files[source.spec.name])] for source in sources),
         key=lambda pair: str(pair[0]),
     )
     return sha256_json({"sources": contents, "tokenizer": tokenizer.model_dump(mode="json")})

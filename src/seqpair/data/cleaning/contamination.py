@@ -12,7 +12,7 @@ training documents contain are not excused; a document is removed whole or stays
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,6 @@ from seqpair.atomic import write_json
 from seqpair.data.cleaning.eval_sets import EvalItem
 from seqpair.data.cleaning.words import Words, inside_texts, ngram_hashes, words_of
 
-_BATCH_CHARACTERS = 1 << 20
 _HASHES, _STARTS, _OWNERS, _FILTER, _ITEMS, _SUMMARY = (
     "hashes.npy",
     "starts.npy",
@@ -220,9 +219,3 @@ class EvalIndex:
         ]
         return sorted(hits, key=lambda hit: (-hit.shared_ngrams, hit.eval_set, hit.file, hit.row))
 
-
-def items_of(sets: Iterable[tuple[str, Iterator[EvalItem]]]) -> Iterator[tuple[str, EvalItem]]:
-    """Yield the items of several sets with their sets' names."""
-    for name, items in sets:
-        for item in items:
-            yield name, item
