@@ -142,7 +142,7 @@ def _with_source_paths(source: Any, folder: Path) -> Any:
 
 def _with_eval_paths(cleaning: Any, folder: Path) -> Any:
     """Return a cleaning section with the paths of its evaluation sets made absolute."""
-    rules = cleaning.get("decontaminate") if isinstance(cleaning, dict) else None
+    rules: Any = cleaning.get("decontaminate") if isinstance(cleaning, dict) else None
     against = rules.get("against") if isinstance(rules, dict) else None
     if isinstance(against, list):
         joined: Any = [_with_paths(entry, "paths", folder) for entry in against]

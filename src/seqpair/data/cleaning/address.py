@@ -73,9 +73,7 @@ def cleaning_plans(opened: Sequence[Source], files: Mapping[str, Sequence[SeenFi
     return plans
 
 
-def _survey_address(
-    source: Source, files: Sequence[SeenFile], rules: CleaningSpec, eval_address: str | None
-) -> str:
+def _survey_address(source: Source, files: Sequence[SeenFile], rules: CleaningSpec, eval_address: str | None) -> str:
     near = rules.duplicates.near if rules.duplicates else None
     content = source_content(source, files)
     del content["held_out_frac"]  # a survey does not know of splits
@@ -118,5 +116,3 @@ def _eval_address(rules: DecontaminateSpec, known: dict[str, str]) -> str:
             }
         )
     return known[asked]
-
-

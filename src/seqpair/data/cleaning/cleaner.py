@@ -135,7 +135,10 @@ class Cleaner:
             shutil.rmtree(stale)
         note(f"indexing {len(rules.against)} evaluation sets: {', '.join(entry.name for entry in rules.against)}")
         items = (
-            (entry.name, item) for entry in rules.against for file in eval_files(entry) for item in read_items(entry, file)
+            (entry.name, item)
+            for entry in rules.against
+            for file in eval_files(entry)
+            for item in read_items(entry, file)
         )
         with replacing_folder(folder) as partial:
             build_index(items, rules.ngram_words, rules.min_words, partial)
@@ -148,7 +151,10 @@ def say_what_is_removed(name: str, cleaned: Cleaned) -> None:
     total = len(removals.codes)
     parts = [f"{count:,} {reason}" for reason, count in removals.counts().items()]
     if parts:
-        note(f"source {name!r}: cleaning removes {sum(removals.counts().values()):,} of {total:,} documents: " + "; ".join(parts))
+        note(
+            f"source {name!r}: cleaning removes {sum(removals.counts().values()):,} of {total:,} documents: "
+            + "; ".join(parts)
+        )
     if removals.frac > SUSPICIOUS_FRAC:
         note(
             f"WARNING: cleaning removes {100 * removals.frac:.0f} % of source {name!r}. Is that meant? "

@@ -34,6 +34,7 @@ _HASHES, _STARTS, _OWNERS, _FILTER, _ITEMS, _SUMMARY = (
     "items.parquet",
     "summary.json",
 )
+_BATCH_CHARACTERS = 1 << 20
 _FILTER_BITS_PER_HASH = 16
 
 
@@ -96,67 +97,117 @@ def build_index(items: Iterable[tuple[str, EvalItem]], ngram_words: int, min_wor
         min_words: A text of at least so many but fewer than n words is one n-gram of its own length.
         folder: Where the files go.
     """
-    summaries: dict[str, SetSummary] = {}
-    table: dict[str, list[object]] = {"eval_set": [], "file": [], "row": [], "ngrams": []}
-    hashes: list[NDArray[np.uint64]] = []
-    owners: list[NDArray[np.int32]] = []
-    lengths: set[int] = set()
+    builder = _IndexBuilder(ngram_words, min_words)
     for name, item in items:
-        summary = summaries.setdefault(name, SetSummary(name))
-        words = words_of(item.texts)
+        builder.add(name, item)
+    builder.write(folder)
+
+
+class _IndexBuilder:
+    """Gathers items in batches, so that small ones cost no call of their own."""
+
+    def __init__(self, ngram_words: int, min_words: int) -> None:
+        self._ngram_words, self._min_words = ngram_words, min_words
+        self._summaries: dict[str, SetSummary] = {}
+        self._items: dict[str, list[object]] = {"eval_set": [], "file": [], "row": []}
+        self._batch: list[tuple[str, EvalItem]] = []
+        self._characters = 0
+        self._hashes: list[NDArray[np.uint64]] = []
+        self._owners: list[NDArray[np.int32]] = []
+        self._counts: list[NDArray[np.int64]] = []
+        self._lengths: set[int] = set()
+
+    def add(self, name: str, item: EvalItem) -> None:
+        self._batch.append((name, item))
+        self._characters += sum(map(len, item.texts))
+        if self._characters >= _BATCH_CHARACTERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Hash the batch's n-grams, each once for an item; short texts are one n-gram."""
+        low, high = self._min_words, self._ngram_words
+        words = words_of([text for _, item in self._batch for text in item.texts])
         counts = np.diff(words.offsets)
-        found = _item_hashes(words, counts, ngram_words, min_words)
-        lengths.update(int(n) for n in counts if min_words <= n < ngram_words)
-        lengths.update({ngram_words} if (counts >= ngram_words).any() else ())
-        summary.items += 1
-        summary.texts += len(counts)
-        summary.whole_texts += int(((counts >= min_words) & (counts < ngram_words)).sum())
-        summary.too_short_texts += int((counts < min_words).sum())
-        summary.ngrams += len(found)
-        if len(found) == 0:
-            continue
-        hashes.append(found)
-        owners.append(np.full(len(found), len(table["row"]), dtype=np.int32))
-        for key, value in (("eval_set", name), ("file", item.file), ("row", item.row), ("ngrams", len(found))):
-            table[key].append(value)
-    all_hashes = np.concatenate(hashes) if hashes else np.zeros(0, dtype=np.uint64)
-    all_owners = np.concatenate(owners) if owners else np.zeros(0, dtype=np.int32)
-    order = np.lexsort((all_owners, all_hashes))
-    unique, starts = np.unique(all_hashes[order], return_index=True)
-    for file, array in (
-        (_HASHES, unique),
-        (_STARTS, np.append(starts, len(all_hashes)).astype(np.int64)),
-        (_OWNERS, all_owners[order]),
-        (_FILTER, _filter_of(unique)),
-    ):
-        np.save(folder / file, array)
-    pq.write_table(pa.table(table), folder / _ITEMS)
-    shown = [asdict(summary) for summary in summaries.values()]
-    write_json(folder / _SUMMARY, {"ngram_words": ngram_words, "lengths": sorted(lengths), "sets": shown})
+        text_owners = np.repeat(np.arange(len(self._batch)), [len(item.texts) for _, item in self._batch])
+        self._summarise(counts)
+        chosen, bounds = inside_texts(words.offsets, high)
+        by_length = dict(zip(range(low, high + 1), ngram_hashes(words.hashes, range(low, high + 1)), strict=True))
+        hashes, owners = [by_length[high][chosen]], [np.repeat(text_owners, np.diff(bounds))]
+        self._lengths.update([high] if len(chosen) else [])
+        for n in range(low, high):
+            whole = np.flatnonzero(counts == n)
+            hashes.append(by_length[n][words.offsets[whole]])
+            owners.append(text_owners[whole])
+            self._lengths.update([n] if len(whole) else [])
+        joined, joined_owners = np.concatenate(hashes), np.concatenate(owners)
+        order = np.lexsort((joined, joined_owners))
+        joined, joined_owners = joined[order], joined_owners[order]
+        first = np.ones(len(joined), dtype=bool)
+        first[1:] = (joined[1:] != joined[:-1]) | (joined_owners[1:] != joined_owners[:-1])
+        found = np.bincount(joined_owners[first], minlength=len(self._batch))
+        self._hashes.append(joined[first])
+        self._owners.append((joined_owners[first] + len(self._items["row"])).astype(np.int32))
+        self._counts.append(found)
+        for (name, item), count in zip(self._batch, found.tolist(), strict=True):
+            self._summaries[name].ngrams += count
+            for key, value in (("eval_set", name), ("file", item.file), ("row", item.row)):
+                self._items[key].append(value)
+        self._batch, self._characters = [], 0
 
+    def _summarise(self, counts: NDArray[np.int64]) -> None:
+        start = 0
+        for name, item in self._batch:
+            summary = self._summaries.setdefault(name, SetSummary(name))
+            own = counts[start : start + len(item.texts)]
+            start += len(own)
+            summary.items += 1
+            summary.texts += len(own)
+            summary.whole_texts += int(((own >= self._min_words) & (own < self._ngram_words)).sum())
+            summary.too_short_texts += int((own < self._min_words).sum())
 
-def _item_hashes(words: Words, counts: NDArray[np.int64], ngram_words: int, min_words: int) -> NDArray[np.uint64]:
-    """Return the distinct n-grams of an item's texts, short texts whole."""
-    found: list[NDArray[np.uint64]] = []
-    if (counts >= ngram_words).any():
-        chosen, _ = inside_texts(words.offsets, ngram_words)
-        found.append(ngram_hashes(words.hashes, [ngram_words])[0][chosen])
-    for text in np.flatnonzero((counts >= min_words) & (counts < ngram_words)):
-        whole = words.hashes[words.offsets[text] : words.offsets[text + 1]]
-        found.append(ngram_hashes(whole, [len(whole)])[0])
-    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.uint64)
+    def write(self, folder: Path) -> None:
+        if self._batch:
+            self._flush()
+        hashes = np.concatenate([np.zeros(0, dtype=np.uint64), *self._hashes])
+        owners = np.concatenate([np.zeros(0, dtype=np.int32), *self._owners])
+        order = np.lexsort((owners, hashes))
+        hashes, owners = hashes[order], owners[order]
+        starts = np.flatnonzero(
+            np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]
+        )  # np.unique hashes: slow here
+        unique = hashes[starts]
+        for file, array in (
+            (_HASHES, unique),
+            (_STARTS, np.append(starts, len(hashes)).astype(np.int64)),
+            (_OWNERS, owners),
+            (_FILTER, _filter_of(unique)),
+        ):
+            np.save(folder / file, array)
+        counts = np.concatenate([np.zeros(0, dtype=np.int64), *self._counts])
+        table = {**self._items, "ngrams": counts.tolist()}
+        pq.write_table(pa.table(table), folder / _ITEMS)
+        sets = [asdict(summary) for summary in self._summaries.values()]
+        write_json(
+            folder / _SUMMARY, {"ngram_words": self._ngram_words, "lengths": sorted(self._lengths), "sets": sets}
+        )
 
 
 def _filter_bits(hashes: int) -> int:
-    return int(np.clip(np.ceil(np.log2(max(1, hashes) * _FILTER_BITS_PER_HASH)), 10, 33))
+    return int(np.clip(np.ceil(np.log2(max(1, hashes) * _FILTER_BITS_PER_HASH)), 10, 32))
+
+
+def _heads(hashes: NDArray[np.uint64], bits: int, probe: int) -> NDArray[np.uint64]:
+    """Return some bits of each hash: the first for probe 0, the next for probe 1."""
+    return (hashes << np.uint64(probe * bits % 64)) >> np.uint64(64 - bits)
 
 
 def _filter_of(hashes: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """Return a bit for every possible beginning of a hash: set if the index has one that begins so."""
+    """Return a Bloom filter of two probes: nearly all words of a text are not in the index, and it says so fast."""
     bits = _filter_bits(len(hashes))
-    heads = np.unique(hashes >> np.uint64(64 - bits))
     table = np.zeros(1 << (bits - 3), dtype=np.uint8)
-    np.bitwise_or.at(table, heads >> np.uint64(3), np.uint8(1) << (heads & np.uint64(7)).astype(np.uint8))
+    for probe in (0, 1):
+        heads = _heads(hashes, bits, probe)
+        np.bitwise_or.at(table, heads >> np.uint64(3), np.uint8(1) << (heads & np.uint64(7)).astype(np.uint8))
     return table
 
 
@@ -172,7 +223,7 @@ class EvalIndex:
         summary = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
         self.lengths: list[int] = summary["lengths"]
         self.sets = [SetSummary(**entry) for entry in summary["sets"]]
-        self._shift = np.uint64(64 - _filter_bits(len(self._hashes)))
+        self._bits = _filter_bits(len(self._hashes))
 
     def search(self, words: Words) -> dict[int, list[Hit]]:
         """Return the hits of each text that has any, most shared n-grams first."""
@@ -180,7 +231,8 @@ class EvalIndex:
         if len(self._hashes) == 0:
             return {}
         for n, hashes in zip(self.lengths, ngram_hashes(words.hashes, self.lengths), strict=True):
-            places = np.flatnonzero(self._may_have(hashes))
+            places = np.flatnonzero(self._may_have(hashes, 0))
+            places = places[self._may_have(hashes[places], 1)]
             entries = np.minimum(np.searchsorted(self._hashes, hashes[places]), len(self._hashes) - 1)
             true = self._hashes[entries] == hashes[places]
             places, entries = places[true], entries[true]
@@ -190,10 +242,10 @@ class EvalIndex:
                 found.setdefault(int(text), []).append(_Found(int(place), n, int(entry)))
         return {text: self._hits(words, sorted(places)) for text, places in sorted(found.items())}
 
-    def _may_have(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        heads = hashes >> self._shift
-        bits = self._filter[heads >> np.uint64(3)] >> (heads & np.uint64(7)).astype(np.uint8)
-        return (bits & np.uint8(1)).astype(bool)
+    def _may_have(self, hashes: NDArray[np.uint64], probe: int) -> NDArray[np.bool_]:
+        heads = _heads(hashes, self._bits, probe)
+        bits: NDArray[np.uint8] = self._filter[heads >> np.uint64(3)] >> (heads & np.uint64(7)).astype(np.uint8)
+        return (bits & np.uint8(1)).astype(np.bool_)
 
     def _hits(self, words: Words, found: list[_Found]) -> list[Hit]:
         """Gather what was found in one document by item."""
@@ -218,4 +270,3 @@ class EvalIndex:
             for owner, shared in entries.items()
         ]
         return sorted(hits, key=lambda hit: (-hit.shared_ngrams, hit.eval_set, hit.file, hit.row))
-

@@ -68,9 +68,7 @@ class SignatureParts:
             rows[target] = part[:, places].T
         return rows
 
-    def _by_part(
-        self, chosen: NDArray[np.int64]
-    ) -> list[tuple[NDArray[np.uint32], NDArray[np.int64], slice]]:
+    def _by_part(self, chosen: NDArray[np.int64]) -> list[tuple[NDArray[np.uint32], NDArray[np.int64], slice]]:
         bounds = np.searchsorted(chosen, self._starts)
         return [
             (part, chosen[low:high] - start, slice(int(low), int(high)))

@@ -132,7 +132,8 @@ def _without_duplicates(group: Sequence[SourceSurvey], ruled: Sequence[Outcome])
 def _codes(column: Any) -> tuple[NDArray[np.uint16], list[str]]:
     """Return a column of reasons as numbers, and the reasons; 0 is no reason."""
     names = sorted(str(name) for name in column.unique().to_pylist() if name is not None)
-    number = {None: 0, **{name: place for place, name in enumerate(names, 1)}}
+    number: dict[str | None, int] = {name: place for place, name in enumerate(names, 1)}
+    number[None] = 0
     codes = np.fromiter((number[value] for value in column.to_pylist()), dtype=np.uint16, count=len(column))
     return codes, ["", *names]
 

@@ -153,8 +153,7 @@ def _in_processes(todo: Sequence[tuple[SurveyJob, int, int]], workers: int) -> I
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
         futures: dict[Future[None], int] = {
-            pool.submit(survey_unit, job, number): size
-            for job, number, size in sorted(todo, key=lambda item: -item[2])
+            pool.submit(survey_unit, job, number): size for job, number, size in sorted(todo, key=lambda item: -item[2])
         }
         try:
             for future in as_completed(futures):

@@ -117,9 +117,7 @@ def _codes(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", errors="replace"), dtype="<u4")
 
 
-def _hash_words(
-    codes: NDArray[np.uint32], starts: NDArray[np.int64], ends: NDArray[np.int64]
-) -> NDArray[np.uint64]:
+def _hash_words(codes: NDArray[np.uint32], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Hash each word: a polynomial over its mixed characters modulo 2**64, all words of a block at once."""
     hashes = np.empty(len(starts), dtype=np.uint64)
     first = 0
@@ -128,7 +126,7 @@ def _hash_words(
         last = max(first + 1, int(np.searchsorted(ends, begin + _BLOCK_CHARACTERS, side="right")))
         length = int(ends[last - 1]) - begin
         powers, inverses = _powers(max(length, _BLOCK_CHARACTERS))
-        values = mix64(codes[begin : begin + length].astype(np.uint64) + np.uint64(1))
+        values = _value_table()[codes[begin : begin + length]]
         values *= powers[:length]
         sums = np.zeros(length + 1, dtype=np.uint64)
         np.cumsum(values, out=sums[1:])
@@ -136,6 +134,12 @@ def _hash_words(
         hashes[first:last] = (sums[high] - sums[low]) * inverses[low]
         first = last
     return mix64(hashes)
+
+
+@functools.cache
+def _value_table() -> NDArray[np.uint64]:
+    """Return a random-looking value for every code point, uint64 (0x110000,)."""
+    return mix64(np.arange(1, _CODE_POINTS + 1, dtype=np.uint64))
 
 
 @functools.lru_cache(maxsize=2)
@@ -155,14 +159,15 @@ def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
     Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
     """
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    mixed = values ^ (values >> np.uint64(30))
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
-def ngram_hashes(
-    hashes: NDArray[np.uint64], lengths: Sequence[int]
-) -> list[NDArray[np.uint64]]:
+def ngram_hashes(hashes: NDArray[np.uint64], lengths: Sequence[int]) -> list[NDArray[np.uint64]]:
     """Return the hashes of all word n-grams of several lengths, as if the words were one text.
 
     Args:
