@@ -123,6 +123,8 @@ def _mark_similar(
 ) -> None:
     """Walk through the documents that share a band with another; compare each with those that stay."""
     members, groups = _groups(rows, signatures, spec)
+    if len(members) == 0:
+        return
     documents, starts = np.unique(members, return_index=True)
     ends = np.append(starts[1:], len(members))
     slots = signatures.of(documents)
