@@ -34,7 +34,7 @@ class Progress:
     def __init__(self, label: str, total: float, unit: str, *, done: float = 0.0, quiet_seconds: float = 15.0) -> None:
         """Start the clock."""
         self.label, self.total, self.unit, self.done = label, total, unit, done
-        self._first_done = done
+        self.first_done = done
         self._started = time.monotonic()
         self._terminal = sys.stderr.isatty()
         self._interval = 0.2 if self._terminal else quiet_seconds
@@ -44,7 +44,7 @@ class Progress:
     def rate(self) -> float:
         """Return units per second since this process began."""
         elapsed = time.monotonic() - self._started
-        return (self.done - self._first_done) / elapsed if elapsed > 0 else 0.0
+        return (self.done - self.first_done) / elapsed if elapsed > 0 else 0.0
 
     def update(self, done: float, extra: str = "") -> None:
         """Set how many units are done and show the line if it is due."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import typer
 
 from seqpair.cli.checkpoints import checkpoints
+from seqpair.cli.data import data_app
 from seqpair.cli.diff import diff
 from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(data_app, name="data")
 
 
 def main() -> None:

@@ -1,11 +1,13 @@
 """The verb `prepare`: from a recipe's sources to stores, once.
 
-Owns the table. Must not know how a store is made.
+Owns the table. Must not know how a store is made. Entry points: `prepare`, `show_prepared`,
+`show_steps`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,37 +16,69 @@ import typer
 from seqpair.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from seqpair.data.prepare import PreparationStep, Prepared
+    from seqpair.data.prepare import PreparationStep, Prepared, ShardOutcome
 
 
 def prepare(
     recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that tokenize; by default one for each core.")
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Make only the parts of job I of N; `seqpair data merge` completes.")
+    ] = "",
     verify: Annotated[bool, typer.Option(help="Also hash the files of stores that are already there.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would be made, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Tokenize a recipe's sources into stores; what is there already is kept.
 
-    A tokenizer is trained first if the recipe names none. Progress goes to standard error.
+    A tokenizer is trained first if the recipe names none. Progress goes to standard error. A command that was
+    interrupted, even killed, is repeated: finished parts are used, and the stores are the same to the byte.
 
     Example: seqpair prepare demo --set data.stores=/tmp/stores
     """
-    from seqpair.data.prepare import plan_preparation
+    from seqpair.data.prepare import plan_preparation, prepare_shard
     from seqpair.data.prepare import prepare as make
+    from seqpair.data.store_build import Shard
     from seqpair.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
     data, stores = loaded.data, Path(loaded.data.stores)
     if dry_run:
         steps = plan_preparation(data.sources, data.tokenizer, stores, recipe_folder=loaded.folder)
-        _show_steps(steps, as_json=as_json)
+        show_steps(steps, as_json=as_json)
         return
-    prepared = make(data.sources, data.tokenizer, stores, recipe_folder=loaded.folder, verify=verify)
+    count = workers or len(os.sched_getaffinity(0))
+    if shard:
+        job = Shard.parse(shard)
+        outcomes = prepare_shard(data.sources, data.tokenizer, stores, job, recipe_folder=loaded.folder, workers=count)
+        _show_shard(outcomes, shard, as_json=as_json)
+        return
+    prepared = make(data.sources, data.tokenizer, stores, recipe_folder=loaded.folder, verify=verify, workers=count)
+    show_prepared(prepared, as_json=as_json)
+
+
+def show_prepared(prepared: Prepared, *, as_json: bool) -> None:
+    """Print the stores of a recipe, as a table or as JSON."""
     if as_json:
         print(json.dumps(_as_json(prepared), indent=1))
     else:
         _show(prepared)
+
+
+def _show_shard(outcomes: list[ShardOutcome], shard: str, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([vars(outcome) for outcome in outcomes], indent=1))
+        return
+    for outcome in outcomes:
+        if outcome.folder:
+            state = f"shard {shard} has made {outcome.parts} of {outcome.all_parts} parts in {outcome.folder}"
+        else:
+            state = "its store is there already"
+        print(f"source {outcome.source}: {state}")
+    print("when every shard is done: seqpair data merge")
 
 
 def _as_json(prepared: Prepared) -> dict[str, object]:
@@ -76,12 +110,16 @@ def _show(prepared: Prepared) -> None:
         title_justify="left",
         box=None,
     )
-    for heading in ("source", "documents", "held out", "tokens", "held out", "bytes/token", "refused", "folder"):
-        table.add_column(heading, justify="left" if heading in ("source", "refused", "folder") else "right")
+    words = ("refused", "removed")
+    for heading in ("source", "documents", "held out", "tokens", "held out", "bytes/token", *words, "folder"):
+        table.add_column(heading, justify="left" if heading in ("source", *words, "folder") else "right")
     for name, store in prepared.train.items():
         train = store.manifest
         held_out = prepared.held_out[name].manifest if name in prepared.held_out else None
-        refused = ", ".join(f"{count:,} {reason}" for reason, count in train.rejected.items())
+        refused, removed = (
+            ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
+            for counts in (train.rejected, train.removed)
+        )
         table.add_row(
             name,
             f"{train.documents:,}",
@@ -89,13 +127,15 @@ def _show(prepared: Prepared) -> None:
             format_count(train.tokens),
             format_count(held_out.tokens) if held_out else "0",
             f"{train.text_bytes / train.tokens:.3f}",
-            refused or "none",
+            refused,
+            removed,
             str(store.folder.parent),
         )
     wide_console().print(table)
 
 
-def _show_steps(steps: list[PreparationStep], *, as_json: bool) -> None:
+def show_steps(steps: list[PreparationStep], *, as_json: bool) -> None:
+    """Print what would be made."""
     if as_json:
         print(json.dumps([vars(step) for step in steps], indent=1))
         return

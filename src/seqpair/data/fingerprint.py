@@ -1,7 +1,8 @@
 """What a source's bytes are: hashes of its files, and the addresses that follow from them.
 
 Owns the addresses of stores and of trained tokenizers, and hashing no file twice. Must not know how
-stores are written. Entry points: `look_at`, `store_address`, `trained_address`.
+stores are written. Entry points: `look_at`, `store_address`, `part_address`,
+`trained_address`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from seqpair.data.documents import Source, SourceFile
+from seqpair.data.documents import Source, SourceFile, Unit
 from seqpair.data.manifest import STORE_FORMAT, SeenFile
 from seqpair.digest import sha256_file, sha256_json
 from seqpair.recipe.data_spec import TokenizerSpec
@@ -53,24 +54,48 @@ def source_content(source: Source, files: Sequence[SeenFile]) -> dict[str, objec
 
 
 def store_address(
-    source: Source, files: Sequence[SeenFile], tokenizer_digest: str, cleaning_address: str | None = None
+    source: Source, files: Sequence[SeenFile], tokenizer_digest: str, cleaning_digest: str | None = None
 ) -> str:
-    """Return the address of a source's stores: its bytes, its options, the tokenizer, and how it is cleaned.
+    """Return the address of a source's stores: its bytes, its options, the tokenizer and how it is cleaned."""
+    return sha256_json(
+        {
+            "format": STORE_FORMAT,
+            "source": source_content(source, files),
+            "tokenizer": tokenizer_digest,
+            "cleaning": cleaning_digest,
+        }
+    )
 
-    Args:
-        source: The source.
-        files: Its files with their hashes.
-        tokenizer_digest: The tokenizer.
-        cleaning_address: Of `cleaning_addresses`; None where nothing is removed.
+
+def unit_files(source: Source, unit: Unit) -> list[SourceFile]:
+    """Return the files that decide what a unit holds; all of them for a kind that does not say more."""
+    if source.spec.kind in ("jsonl", "parquet"):
+        return [unit.file]
+    if source.spec.kind in ("text", "python"):
+        return source.files[unit.start : unit.stop]
+    return source.files
+
+
+def part_address(
+    source: Source,
+    unit: Unit,
+    files: Sequence[SeenFile],
+    tokenizer_digest: str,
+    cleaning_digest: str | None = None,
+    removals_digest: str | None = None,
+) -> str:
+    """Return the address of one unit's part: as the store's, of the unit's own files.
+
+    Where a source changes in one file, the other files' finished parts stay good.
     """
-    content: dict[str, object] = {
-        "format": STORE_FORMAT,
-        "source": source_content(source, files),
-        "tokenizer": tokenizer_digest,
-    }
-    if cleaning_address is not None:
-        content["cleaning"] = cleaning_address
-    return sha256_json(content)
+    own = {file.label for file in unit_files(source, unit)}
+    seen = [file for file in files if file.label in own]
+    start = unit.start if source.spec.kind not in ("text", "python") else 0
+    stop = unit.stop if source.spec.kind not in ("text", "python") else len(seen)
+    address = store_address(source, seen, tokenizer_digest, cleaning_digest)
+    return sha256_json(
+        {"store": address, "file": unit.file.label, "start": start, "stop": stop, "removals": removals_digest}
+    )
 
 
 def trained_address(

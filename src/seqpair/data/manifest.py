@@ -17,7 +17,7 @@ from seqpair.digest import sha256_json
 from seqpair.errors import StoreError
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 MANIFEST = "manifest.json"
 TOKENS, OFFSETS, DOCUMENTS, ID_HASHES, ID_ROWS = (
     "tokens.bin",
@@ -62,6 +62,7 @@ class StoreManifest(_Frozen):
         python_version: The interpreter, for the `python` kind.
         rejected: Rows of the whole source (both splits) that were refused, by reason.
         rejected_examples: The first place of each reason, `file:line`.
+        removed: Documents of the whole source that cleaning took out, by reason.
     """
 
     format_version: int = STORE_FORMAT
@@ -84,6 +85,7 @@ class StoreManifest(_Frozen):
     python_version: str | None
     rejected: dict[str, int]
     rejected_examples: dict[str, str]
+    removed: dict[str, int] = {}
 
 
 class SeenFile(_Frozen):
@@ -117,8 +119,12 @@ class PreparedIndex(_Frozen):
 
 
 def spec_digest(sources: Sequence[SourceSpec], tokenizer: TokenizerSpec) -> str:
-    """Return the digest of a recipe's data section, paths included."""
-    ordered = sorted(sources, key=lambda spec: spec.name)
+    """Return the digest of a recipe's data section, paths included.
+
+    The sources' order counts where duplicates are removed: the first of equal documents stays.
+    """
+    compared = any(spec.cleaning is not None and spec.cleaning.duplicates is not None for spec in sources)
+    ordered = list(sources) if compared else sorted(sources, key=lambda spec: spec.name)
     return sha256_json(
         {"sources": [spec.model_dump(mode="json") for spec in ordered], "tokenizer": tokenizer.model_dump(mode="json")}
     )

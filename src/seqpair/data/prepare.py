@@ -1,41 +1,37 @@
 """From sources to stores: makes what is missing, skips what is there.
 
-Owns the folder of stores: `tokenizers/`, `<source>-<address>/{train,held_out}/`, `prepared/` with one
-index for each recipe's data section, and the lock that lets one process at a time write. Must not know
-orders or batches. Entry points: `prepare`, `open_prepared`, `open_recipe_data`, `plan_preparation`.
+Owns the folder of stores: `tokenizers/`, `<source>-<address>/{train,held_out}/`, and `prepared/` with one index
+for each recipe's data section. Must not know orders or batches, nor how parts are made. Entry points: `prepare`,
+`prepare_shard`, `merge_shards`, `open_prepared`, `open_recipe_data`, `plan_preparation`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-from seqpair.atomic import TEMPORARY_PREFIX, replacing_folder, write_json
+from seqpair.atomic import write_json
+from seqpair.data.cleaning.address import cleaning_plans
+from seqpair.data.cleaning.cleaner import recipe_cleaning
 from seqpair.data.documents import Source
-from seqpair.data.fingerprint import file_of, look_at, store_address, trained_address
-from seqpair.data.manifest import (
-    PreparedIndex,
-    SeenFile,
-    Split,
-    index_path,
-    read_index,
-)
+from seqpair.data.fingerprint import store_address
+from seqpair.data.manifest import PreparedIndex, SeenFile, Split, index_path, read_index, spec_digest
+from seqpair.data.removal import SourceCleaning
+from seqpair.data.shards import collect_parts
 from seqpair.data.sources import open_source
 from seqpair.data.store import Store
-from seqpair.data.store_build import build_stores
-from seqpair.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from seqpair.data.tokenizer_text import training_texts
+from seqpair.data.store_build import ADDRESS_LETTERS, BUILDING, WHOLE, Shard, StoreBuild
+from seqpair.data.store_lock import adopt_stale_builds, writing_alone, writing_together
+from seqpair.data.study_tokenizer import look_at_files, say_what_changed, study_tokenizer, trained_folder
+from seqpair.data.tokenizer import Tokenizer, load_tokenizer
+from seqpair.data.workers import Workers
 from seqpair.errors import DataError, StoreError
 from seqpair.log import note
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec, require_paths
 from seqpair.recipe.schema import Recipe
-from seqpair.units import format_bytes
-
-_ADDRESS_LETTERS = 12
 
 
 @dataclass
@@ -64,6 +60,37 @@ class PreparationStep:
     ready: bool
 
 
+@dataclass(frozen=True)
+class ShardOutcome:
+    """What one shard has made of one source.
+
+    Attributes:
+        source: The source's name.
+        parts: The shard's parts that are finished now.
+        all_parts: The parts of the whole source.
+        folder: Where they are; empty if the source's store was there already.
+    """
+
+    source: str
+    parts: int
+    all_parts: int
+    folder: str
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What `prepare`, its shards and their merge agree on."""
+
+    tokenizer: Tokenizer
+    tokenizer_folder: Path
+    files: dict[str, tuple[SeenFile, ...]]
+    builds: list[StoreBuild]
+
+    @property
+    def missing(self) -> list[StoreBuild]:
+        return [build for build in self.builds if not build.folder.is_dir()]
+
+
 def prepare(
     sources: Sequence[SourceSpec],
     tokenizer: TokenizerSpec,
@@ -71,8 +98,12 @@ def prepare(
     *,
     recipe_folder: Path | None = None,
     verify: bool = False,
+    workers: int = 1,
+    cleaning: Mapping[str, SourceCleaning] | None = None,
 ) -> Prepared:
     """Tokenize a recipe's sources into stores, and write down where they are.
+
+    The stores' bytes depend on neither the workers nor on how often the work was interrupted and repeated.
 
     Args:
         sources: The recipe's sources.
@@ -80,37 +111,189 @@ def prepare(
         store_folder: The folder of stores; made if it is missing.
         recipe_folder: What relative paths of sources are relative to; by default the current folder.
         verify: Hash the files of stores that are already there.
+        workers: Processes that tokenize; with 1, this one. A script that gives more needs the usual
+            `if __name__ == "__main__":`, because each process imports it again.
+        cleaning: How sources are cleaned, by name, in place of the rules in their specs.
 
     Raises:
         DataError: A source has no paths, is missing, empty or unreadable, or the tokenizer cannot be used.
         StoreError: A store that is there was changed.
-        DiskFullError: The disk is full; no part of a store remains.
+        DiskFullError: The disk is full; no part of a store remains, finished parts do.
     """
     require_paths(sources)
-    with _writing_alone(store_folder):
+    with writing_alone(store_folder):
         before = read_index(sources, tokenizer, store_folder)
-        opened = _open_sources(sources, recipe_folder)
-        files = _fingerprints(opened, tokenizer, before)
-        _say_what_changed(opened, files, before)
-        made, tokenizer_folder = _tokenizer(opened, files, tokenizer, store_folder)
-        folders: dict[str, str] = {}
-        for source in opened:
-            address = store_address(source, files[source.spec.name], made.digest)
-            folder = store_folder / f"{source.spec.name}-{address[:_ADDRESS_LETTERS]}"
-            if not folder.is_dir():
-                build_stores(source, files[source.spec.name], made, folder, address)
-            folders[source.spec.name] = folder.name
-        index = PreparedIndex(
-            tokenizer=tokenizer_folder.relative_to(store_folder).as_posix(),
-            tokenizer_digest=made.digest,
-            vocab_size=made.vocab_size,
-            stores=folders,
-            files=files,
+        plan = _agree(sources, tokenizer, store_folder, recipe_folder, cleaning, before, workers)
+        adopt_stale_builds(plan.builds)
+        _make(plan, WHOLE, workers, recipe_folder, merge=True)
+        return _completed(plan, sources, tokenizer, store_folder, before, verify=verify)
+
+
+def prepare_shard(
+    sources: Sequence[SourceSpec],
+    tokenizer: TokenizerSpec,
+    store_folder: Path,
+    shard: Shard,
+    *,
+    recipe_folder: Path | None = None,
+    workers: int = 1,
+    cleaning: Mapping[str, SourceCleaning] | None = None,
+) -> list[ShardOutcome]:
+    """Make one shard's parts of every source; `merge_shards` completes the stores.
+
+    Shards may run at the same time, on one folder of stores or each on its own.
+
+    Args:
+        sources: The recipe's sources, the same for all shards.
+        tokenizer: The tokenizer to load or to train.
+        store_folder: The folder of stores.
+        shard: Which of how many.
+        recipe_folder: As for `prepare`.
+        workers: As for `prepare`.
+        cleaning: As for `prepare`.
+
+    Raises:
+        DataError, DiskFullError: As `prepare`.
+    """
+    require_paths(sources)
+    with writing_together(store_folder, shard.folder):
+        before = read_index(sources, tokenizer, store_folder)
+        plan = _agree(sources, tokenizer, store_folder, recipe_folder, cleaning, before, workers)
+        _make(plan, shard, workers, recipe_folder, merge=False)
+        outcomes = []
+        for build in plan.builds:
+            if build.folder.is_dir():
+                outcomes.append(ShardOutcome(build.source.spec.name, 0, len(build.units), ""))
+                continue
+            finished = build.finished_parts()
+            own = [name for i, name in enumerate(build.part_names) if build.shard_of(i, shard.count) == shard.index]
+            made = sum(name in finished for name in own)
+            outcomes.append(ShardOutcome(build.source.spec.name, made, len(build.units), str(build.workplace)))
+        return outcomes
+
+
+def merge_shards(
+    sources: Sequence[SourceSpec],
+    tokenizer: TokenizerSpec,
+    store_folder: Path,
+    shard_folders: Sequence[Path] = (),
+    *,
+    recipe_folder: Path | None = None,
+    cleaning: Mapping[str, SourceCleaning] | None = None,
+) -> Prepared:
+    """Complete the stores from the parts that shards have made; nothing is tokenized.
+
+    Args:
+        sources: The recipe's sources.
+        tokenizer: The tokenizer to load or to train.
+        store_folder: The folder of stores to complete; shards that ran on it count.
+        shard_folders: Further folders of stores, of shards that ran elsewhere; left as they are.
+        recipe_folder: As for `prepare`.
+        cleaning: As for `prepare`.
+
+    Raises:
+        StoreError: A shard is missing, is there twice, or belongs to other data; all are named.
+        DataError, DiskFullError: As `prepare`.
+    """
+    require_paths(sources)
+    with writing_alone(store_folder):
+        before = read_index(sources, tokenizer, store_folder)
+        plan = _agree(sources, tokenizer, store_folder, recipe_folder, cleaning, before, workers=1)
+        missing = plan.missing
+        for build, parts in zip(missing, collect_parts(missing, store_folder, shard_folders), strict=True):
+            note(f"merging {len(build.units)} parts of source {build.source.spec.name!r}")
+            build.merge(parts)
+        return _completed(plan, sources, tokenizer, store_folder, before, verify=False)
+
+
+def _agree(
+    sources: Sequence[SourceSpec],
+    spec: TokenizerSpec,
+    store_folder: Path,
+    recipe_folder: Path | None,
+    cleaning: Mapping[str, SourceCleaning] | None,
+    before: PreparedIndex | None,
+    workers: int,
+) -> _Plan:
+    """Look at the sources, get the tokenizer, and say which stores that makes."""
+    opened = _open_sources(sources, recipe_folder)
+    recipe_digest = spec_digest(sources, spec)
+    files = look_at_files(opened, spec, before, store_folder / BUILDING / f"files-{recipe_digest[:16]}.json")
+    say_what_changed(opened, files, before)
+    tokenizer, folder = study_tokenizer(opened, files, spec, store_folder)
+    cleanings = {
+        **recipe_cleaning(opened, files, store_folder, tokenizer, folder, recipe_folder, workers),
+        **(cleaning or {}),
+    }
+    builds = [
+        StoreBuild(
+            source,
+            files[source.spec.name],
+            tokenizer,
+            cleanings.get(source.spec.name),
+            store_folder,
+            recipe_digest,
         )
-        prepared = _opened(index, made, store_folder, verify=verify)
-        if index != before:
-            write_json(index_path(sources, tokenizer, store_folder), index.model_dump(mode="json"))
-        return prepared
+        for source in opened
+    ]
+    if not all(build.folder.is_dir() for build in builds):
+        for earlier, build in pairwise(builds):
+            build.first_unit = earlier.first_unit + len(earlier.units)
+    return _Plan(tokenizer, folder, files, builds)
+
+
+def _make(plan: _Plan, shard: Shard, workers: int, recipe_folder: Path | None, *, merge: bool) -> None:
+    """Make a shard's missing parts, and with `merge` each store as soon as its last part is there."""
+    if workers < 1:
+        raise DataError("preparation needs a worker", seen=f"workers {workers}", allowed="1 or more")
+    tasks = {build.name: build.tasks(shard, recipe_folder) for build in plan.missing}
+    left = {build.name: {task.folder for task in tasks[build.name]} for build in plan.missing}
+    builds = {build.source.spec.name: build for build in plan.missing}
+    done_bytes = 0
+    for build in builds.values():
+        own = [i for i in range(len(build.units)) if build.shard_of(i, shard.count) == shard.index]
+        waiting = sum(task.unit.size_bytes for task in tasks[build.name])
+        done_bytes += sum(build.units[i].size_bytes for i in own) - waiting
+        if len(own) > len(tasks[build.name]):
+            kept = len(own) - len(tasks[build.name])
+            note(f"source {build.source.spec.name!r}: {kept} of {len(own)} parts are there from an earlier run")
+        if merge and not tasks[build.name]:
+            build.merge(build.finished_parts())
+    pool = Workers(workers, plan.tokenizer, plan.tokenizer_folder)
+    for task in pool.make([task for build in builds.values() for task in tasks[build.name]], done_bytes):
+        build = builds[task.spec.name]
+        left[build.name].discard(task.folder)
+        if merge and not left[build.name]:
+            build.merge(build.finished_parts())
+
+
+def _completed(
+    plan: _Plan,
+    sources: Sequence[SourceSpec],
+    tokenizer: TokenizerSpec,
+    store_folder: Path,
+    before: PreparedIndex | None,
+    *,
+    verify: bool,
+) -> Prepared:
+    """Write down where everything is, and open it."""
+    index = PreparedIndex(
+        tokenizer=plan.tokenizer_folder.relative_to(store_folder).as_posix(),
+        tokenizer_digest=plan.tokenizer.digest,
+        vocab_size=plan.tokenizer.vocab_size,
+        stores={build.source.spec.name: build.name for build in plan.builds},
+        files=plan.files,
+    )
+    prepared = _opened(index, plan.tokenizer, store_folder, verify=verify)
+    if index != before:
+        write_json(index_path(sources, tokenizer, store_folder), index.model_dump(mode="json"))
+    building = store_folder / BUILDING
+    (building / f"files-{spec_digest(sources, tokenizer)[:16]}.json").unlink(missing_ok=True)
+    for lock in building.glob(".lock-*"):
+        lock.unlink()
+    with contextlib.suppress(OSError):  # somebody else's unfinished work stays
+        building.rmdir()
+    return prepared
 
 
 def open_prepared(
@@ -163,39 +346,25 @@ def plan_preparation(
     require_paths(sources)
     before = read_index(sources, tokenizer, store_folder)
     opened = _open_sources(sources, recipe_folder)
-    files = _fingerprints(opened, tokenizer, before)
+    files = look_at_files(opened, tokenizer, before)
     if tokenizer.path is not None:
         digest: str | None = load_tokenizer(Path(tokenizer.path), tokenizer.pad_vocab_to).digest
-        folder = store_folder / "tokenizers" / f"loaded-{str(digest)[:_ADDRESS_LETTERS]}"
+        folder = store_folder / "tokenizers" / f"loaded-{str(digest)[:ADDRESS_LETTERS]}"
     else:
-        folder = _trained_folder(opened, files, tokenizer, store_folder)
+        folder = trained_folder(opened, files, tokenizer, store_folder)
         digest = load_tokenizer(folder, tokenizer.pad_vocab_to).digest if folder.is_dir() else None
     steps = [PreparationStep("", len(files.get("", ())), 0, str(folder), folder.is_dir())]
+    plans = cleaning_plans(opened, files)
     for source in opened:
         seen = files[source.spec.name]
         target = ""
         if digest is not None:
-            address = store_address(source, seen, digest)
-            target = str(store_folder / f"{source.spec.name}-{address[:_ADDRESS_LETTERS]}")
+            cleaning = plans.get(source.spec.name)
+            address = store_address(source, seen, digest, cleaning.address if cleaning else None)
+            target = str(store_folder / f"{source.spec.name}-{address[:ADDRESS_LETTERS]}")
         ready = target != "" and Path(target).is_dir()
         steps.append(PreparationStep(source.spec.name, len(seen), sum(file.bytes for file in seen), target, ready))
     return steps
-
-
-@contextlib.contextmanager
-def _writing_alone(store_folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, and clear away what a killed process left half-made."""
-    store_folder.mkdir(parents=True, exist_ok=True)
-    with (store_folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            note(f"another process is preparing stores in {store_folder}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        for parent in (store_folder, store_folder / "tokenizers"):
-            for stale in parent.glob(f"{TEMPORARY_PREFIX}*"):
-                shutil.rmtree(stale)
-        yield
 
 
 def _open_sources(sources: Sequence[SourceSpec], recipe_folder: Path | None) -> list[Source]:
@@ -208,69 +377,6 @@ def _open_sources(sources: Sequence[SourceSpec], recipe_folder: Path | None) -> 
             fix="name every source in `data.sources` once",
         )
     return [open_source(spec, recipe_folder) for spec in sources]
-
-
-def _fingerprints(
-    opened: Sequence[Source], tokenizer: TokenizerSpec, before: PreparedIndex | None
-) -> dict[str, tuple[SeenFile, ...]]:
-    earlier = before.files if before else {}
-    files = {source.spec.name: look_at(source.files, earlier.get(source.spec.name, ())) for source in opened}
-    if tokenizer.path is not None:
-        given = Path(tokenizer.path)
-        file = given / "tokenizer.json" if given.is_dir() else given
-        if file.is_file():
-            files[""] = look_at([file_of(file)], earlier.get("", ()))
-    return files
-
-
-def _say_what_changed(
-    opened: Sequence[Source], files: dict[str, tuple[SeenFile, ...]], before: PreparedIndex | None
-) -> None:
-    """Tell which sources are not what they were when this recipe was last prepared."""
-    for source in opened if before else ():
-        assert before is not None
-        name = source.spec.name
-        now = {(file.label, file.sha256) for file in files[name]}
-        then = {(file.label, file.sha256) for file in before.files.get(name, ())}
-        if now != then:
-            changed = sorted({label for label, _ in now ^ then})
-            note(
-                f"source {name!r} has changed since it was prepared ({len(changed)} files, first {changed[0]}); "
-                f"its store gets a new address, {before.stores.get(name)} stays"
-            )
-
-
-def _tokenizer(
-    opened: Sequence[Source],
-    files: dict[str, tuple[SeenFile, ...]],
-    spec: TokenizerSpec,
-    store_folder: Path,
-) -> tuple[Tokenizer, Path]:
-    """Load or train the tokenizer and keep it among the stores."""
-    if spec.path is not None:
-        loaded = load_tokenizer(Path(spec.path), spec.pad_vocab_to)
-        folder = store_folder / "tokenizers" / f"loaded-{loaded.digest[:_ADDRESS_LETTERS]}"
-        if not folder.is_dir():
-            with replacing_folder(folder) as partial:
-                loaded.save(partial)
-        return loaded, folder
-    folder = _trained_folder(opened, files, spec, store_folder)
-    if not folder.is_dir():
-        note(
-            f"training a tokenizer of {spec.train_vocab_size} entries "
-            f"on up to {format_bytes(spec.train_bytes)} of {', '.join(source.spec.name for source in opened)}"
-        )
-        trained = train_tokenizer(training_texts(opened, spec.train_bytes), spec)
-        with replacing_folder(folder) as partial:
-            trained.save(partial)
-    return load_tokenizer(folder, spec.pad_vocab_to), folder
-
-
-def _trained_folder(
-    opened: Sequence[Source], files: dict[str, tuple[SeenFile, ...]], spec: TokenizerSpec, store_folder: Path
-) -> Path:
-    address = trained_address(opened, files, spec)
-    return store_folder / "tokenizers" / f"trained-{address[:_ADDRESS_LETTERS]}"
 
 
 def _opened(index: PreparedIndex, tokenizer: Tokenizer, store_folder: Path, *, verify: bool) -> Prepared:

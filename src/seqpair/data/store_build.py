@@ -1,168 +1,203 @@
-"""Building one source's stores: reading, tokenizing and writing both splits in one pass.
+"""The preparation of one source while it is under way: its units, which parts are there, which are missing.
 
-Owns batching of documents, progress, and the faults only a whole source can have: nothing in it, or
-one id twice. Must not know recipes or indexes. Entry point: `build_stores`.
+Owns `.building/<source>-<address>/<i>-of-<n>/<part>/` below the folder of stores. Parts are found by what they
+were made from, so those of an interrupted run, or of a source that has changed elsewhere, are used again. Must
+not know recipes, locks or processes. Entry points: `StoreBuild`, `Shard`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from seqpair.atomic import replacing_folder, write_json
-from seqpair.data.documents import Document, Source, Tally, documents, is_held_out
-from seqpair.data.manifest import DOCUMENTS, SeenFile, Split, StoreManifest
-from seqpair.data.store_writer import SplitWriter
+from seqpair.atomic import TEMPORARY_PREFIX, write_json
+from seqpair.data.documents import Source, Unit
+from seqpair.data.fingerprint import part_address, store_address, unit_files
+from seqpair.data.manifest import SeenFile
+from seqpair.data.part_build import PartTask
+from seqpair.data.parts import PART
+from seqpair.data.removal import SourceCleaning, UnitRemovals
+from seqpair.data.store_merge import merge_parts
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import DataError
-from seqpair.log import Progress, note
-from seqpair.units import format_count
+from seqpair.log import note
 
-_BATCH_BYTES = 1 << 21
-_BATCH_DOCUMENTS = 4096
-ORIGIN = "origin.json"
-
-
-def build_stores(
-    source: Source, files: Sequence[SeenFile], tokenizer: Tokenizer, folder: Path, address: str
-) -> dict[Split, StoreManifest]:
-    """Tokenize a source into `folder`/{train,held_out}; the folder appears only when all is well.
-
-    Args:
-        source: The source.
-        files: Its files with their hashes, kept in `origin.json`.
-        tokenizer: What encodes the text.
-        folder: The stores' folder; must not exist.
-        address: What the folder's name was made from.
-
-    Raises:
-        DataError: The source has no usable document, none for training, or one id twice.
-        DiskFullError: The disk is full; nothing remains.
-    """
-    tally = Tally()
-    with replacing_folder(folder) as partial:
-        splits: tuple[Split, Split] = ("train", "held_out")
-        writers = {split: SplitWriter(partial / split, tokenizer.vocab_size, tokenizer.special_ids) for split in splits}
-        with writers["train"] as train, writers["held_out"] as held_out:
-            _fill(source, tokenizer, tally, train, held_out)
-            for writer in writers.values():
-                writer.close()
-        _require_documents(source, tally, writers)
-        _require_own_ids(source, writers)
-        manifests = {
-            split: writer.finish(
-                source=source.spec.name,
-                split=split,
-                kind=source.spec.kind,
-                part=source.spec.part,
-                address=address,
-                tokenizer_digest=tokenizer.digest,
-                held_out_frac=source.spec.held_out_frac,
-                python_version=source.python_version,
-                rejected=dict(sorted(tally.rejected.items())),
-                rejected_examples=dict(sorted(tally.examples.items())),
-            )
-            for split, writer in writers.items()
-        }
-        write_json(partial / ORIGIN, [[file.label, file.sha256, file.bytes] for file in files])
-    _report(source, tally, manifests)
-    return manifests
+BUILDING = ".building"
+ABOUT = "about.json"
+ADDRESS_LETTERS = 12
+_PART_LETTERS = 32
 
 
-def _fill(source: Source, tokenizer: Tokenizer, tally: Tally, train: SplitWriter, held_out: SplitWriter) -> None:
-    """Read the source once; every document goes to one of the two writers."""
-    total = sum(file.size_bytes for file in source.files)
-    progress = Progress(f"prepare {source.spec.name}", total, "B")
-    for batch in _batches(documents(source, tally)):
-        for document, ids in zip(batch, tokenizer.encode([document.text for document in batch]), strict=True):
-            if len(ids) == 0:
-                tally.reject("no tokens", document.file, document.row)
-                continue
-            held = is_held_out(source.split_key(document), source.spec.held_out_frac)
-            (held_out if held else train).add(document, ids)
-        tokens = train.tokens + held_out.tokens
-        per_byte = tokens / max(1, tally.bytes_done)
-        progress.update(tally.bytes_done, f"{format_count(progress.rate() * per_byte)} tokens/s")
-    progress.finish(f"{format_count(train.tokens + held_out.tokens)} tokens")
+@dataclass(frozen=True)
+class Shard:
+    """One of several jobs that prepare the same recipe: number `index` (from 1) of `count`."""
 
+    index: int
+    count: int
 
-def _batches(read: Iterator[Document]) -> Iterator[list[Document]]:
-    """Yield documents in batches bounded by their bytes and their number."""
-    batch: list[Document] = []
-    size = 0
-    for document in read:
-        batch.append(document)
-        size += document.text_bytes
-        if size >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    @property
+    def folder(self) -> str:
+        """Return the name of the folder that its parts go to."""
+        return f"{self.index}-of-{self.count}"
 
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `i/n`.
 
-def _require_documents(source: Source, tally: Tally, writers: dict[Split, SplitWriter]) -> None:
-    if writers["train"].documents > 0:
-        return
-    name, held_out = source.spec.name, writers["held_out"].documents
-    if held_out:
-        raise DataError(
-            f"source {name!r} has no document left for training",
-            seen=f"{held_out} documents, all held out by held_out_frac {source.spec.held_out_frac}",
-            fix="lower `held_out_frac`, or give the source more documents",
-        )
-    if tally.rejected:
-        raise DataError(
-            f"source {name!r} has no usable document: every row was refused",
-            seen=tally.summary(),
-            allowed="rows with text in valid UTF-8",
-            fix="correct `kind`, `text_field` or `id_field` in the recipe, or the files",
-        )
-    raise DataError(
-        f"source {name!r} is empty: it has no document",
-        seen=f"{len(source.files)} files, first {source.files[0].path}",
-        fix="correct `paths` in the recipe, or leave the source out",
-    )
-
-
-def _require_own_ids(source: Source, writers: dict[Split, SplitWriter]) -> None:
-    """Refuse a source in which two documents, in either split, have one id."""
-    hashes = np.concatenate([np.array(writer.id_hashes, dtype=np.uint64) for writer in writers.values()])
-    hashes.sort()
-    suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    if len(suspects) == 0:
-        return
-    seen: dict[str, str] = {}
-    for file, row, document_id in chain.from_iterable(_rows_with(writer, suspects) for writer in writers.values()):
-        place = f"{file}:{row + 1}"
-        if document_id in seen:
+        Raises:
+            DataError: It is something else.
+        """
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
             raise DataError(
-                f"source {source.spec.name!r} has two documents of one id",
-                seen=f"{document_id!r} at {seen[document_id]} and at {place}",
-                fix="choose another `id_field`, or leave it out: ids are then made from file and row",
+                "a shard is `i/n`", seen=text, allowed="1/n to n/n, such as 2/8", fix="number the jobs from 1"
             )
-        seen[document_id] = place
+        return cls(int(index), int(count))
 
 
-def _rows_with(writer: SplitWriter, suspects: np.ndarray) -> Iterator[tuple[str, int, str]]:
-    """Yield file, row and id of the documents whose id's hash is among the suspects."""
-    rows = np.flatnonzero(np.isin(np.array(writer.id_hashes, dtype=np.uint64), suspects))
-    table = pq.read_table(writer.folder / DOCUMENTS, columns=["file", "row", "id"])
-    chosen = pc.take(table, rows).to_pydict()
-    yield from zip(chosen["file"], chosen["row"], chosen["id"], strict=True)
+WHOLE = Shard(1, 1)
 
 
-def _report(source: Source, tally: Tally, manifests: dict[Split, StoreManifest]) -> None:
-    """Say what was refused, and what the splits lack."""
-    name = source.spec.name
-    if tally.rejected:
-        note(f"source {name!r}: {sum(tally.rejected.values())} of {tally.rows} rows refused: {tally.summary()}")
-    if source.spec.held_out_frac > 0 and manifests["held_out"].documents == 0:
+@dataclass
+class StoreBuild:
+    """One source on its way to a store.
+
+    Attributes:
+        source: The source.
+        files: Its files with their hashes.
+        tokenizer: What encodes the text.
+        cleaning: How it is cleaned, if it is.
+        stores: The folder of stores.
+        recipe_digest: The digest of the recipe's data section that asks for it.
+        first_unit: How many units the recipe's earlier sources have, so that shards share small sources out.
+    """
+
+    source: Source
+    files: tuple[SeenFile, ...]
+    tokenizer: Tokenizer
+    cleaning: SourceCleaning | None
+    stores: Path
+    recipe_digest: str
+    first_unit: int = 0
+
+    @cached_property
+    def address(self) -> str:
+        """Return what the store is asked to be."""
+        cleaning_digest = self.cleaning.digest if self.cleaning else None
+        return store_address(self.source, self.files, self.tokenizer.digest, cleaning_digest)
+
+    @property
+    def name(self) -> str:
+        """Return the name of the store's folder."""
+        return f"{self.source.spec.name}-{self.address[:ADDRESS_LETTERS]}"
+
+    @property
+    def folder(self) -> Path:
+        """Return the store's folder."""
+        return self.stores / self.name
+
+    @property
+    def workplace(self) -> Path:
+        """Return the folder of its parts."""
+        return self.stores / BUILDING / self.name
+
+    @cached_property
+    def units(self) -> list[Unit]:
+        """Return the source's units, looked up once."""
+        return self.source.units()
+
+    @cached_property
+    def removals(self) -> list[UnitRemovals] | None:
+        """Return what a survey of the source takes out of each unit; None without such a survey."""
+        if self.cleaning is None or self.cleaning.find_removals is None:
+            return None
+        return self.cleaning.find_removals(self.source).of_units(len(self.units))
+
+    @cached_property
+    def part_names(self) -> list[str]:
+        """Return the name of each unit's part: a digest of all that decides its bytes."""
+        cleaning_digest = self.cleaning.digest if self.cleaning else None
+        removed = [removals.digest for removals in self.removals] if self.removals else [None] * len(self.units)
+        return [
+            part_address(self.source, unit, self.files, self.tokenizer.digest, cleaning_digest, digest)[:_PART_LETTERS]
+            for unit, digest in zip(self.units, removed, strict=True)
+        ]
+
+    def finished_parts(self, workplaces: Sequence[Path] | None = None) -> dict[str, list[Path]]:
+        """Return the folders of finished parts by name, of this build's own workplace unless others are given."""
+        wanted = set(self.part_names)
+        found: dict[str, list[Path]] = {}
+        for workplace in workplaces or [self.workplace]:
+            for path in sorted(workplace.glob(f"*-of-*/*/{PART}")):
+                if path.parent.name in wanted:
+                    found.setdefault(path.parent.name, []).append(path.parent)
+        return found
+
+    def shard_of(self, unit: int, count: int) -> int:
+        """Return which of `count` shards makes a unit, from 1."""
+        return (self.first_unit + unit) % count + 1
+
+    def tasks(self, shard: Shard, recipe_folder: Path | None) -> list[PartTask]:
+        """Return what a shard still has to make, and make its folder ready."""
+        self._begin(shard)
+        finished = self.finished_parts()
+        tasks: dict[str, PartTask] = {}
+        for index, (unit, name) in enumerate(zip(self.units, self.part_names, strict=True)):
+            if self.shard_of(index, shard.count) == shard.index and name not in finished:
+                tasks[name] = PartTask(
+                    spec=self.source.spec,
+                    recipe_folder=recipe_folder,
+                    unit=unit,
+                    folder=self.workplace / shard.folder / name,
+                    files=tuple(unit_files(self.source, unit)),
+                    keep=self.cleaning.keep if self.cleaning else None,
+                    removals=self.removals[index] if self.removals else None,
+                )
+        return list(tasks.values())
+
+    def merge(self, parts: dict[str, list[Path]]) -> None:
+        """Write the store from its parts, all of which are there, and clear the workplace.
+
+        Raises:
+            DataError: The source cannot become a store; its parts are cleared then too.
+            StoreError: A part is damaged.
+        """
+        chosen = [(unit, parts[name][0]) for unit, name in zip(self.units, self.part_names, strict=True)]
+        try:
+            merge_parts(self.source, chosen, self.files, self.tokenizer, self.folder, self.address, self.cleaning)
+        except DataError:
+            shutil.rmtree(self.workplace, ignore_errors=True)
+            raise
+        shutil.rmtree(self.workplace, ignore_errors=True)
+
+    def _begin(self, shard: Shard) -> None:
+        """Make the shard's folder, clear what a killed process left half-made there, and say what this is."""
+        own = self.workplace / shard.folder
+        own.mkdir(parents=True, exist_ok=True)
+        for stale in own.glob(f"{TEMPORARY_PREFIX}*"):
+            shutil.rmtree(stale)
+        if not (self.workplace / ABOUT).is_file():
+            about = {"source": self.source.spec.name, "address": self.address, "recipe": self.recipe_digest}
+            write_json(self.workplace / ABOUT, about)
+
+    def adopt(self, stale: Path) -> None:
+        """Take over what is still good of an unfinished build of the same source that has changed, and clear it.
+
+        Args:
+            stale: Its workplace; nobody else may be using it.
+        """
+        taken = 0
+        (self.workplace / WHOLE.folder).mkdir(parents=True, exist_ok=True)
+        for name, folders in self.finished_parts([stale]).items():
+            target = self.workplace / WHOLE.folder / name
+            if not target.exists():
+                folders[0].rename(target)
+                taken += 1
+        shutil.rmtree(stale)
         note(
-            f"source {name!r}: none of its {manifests['train'].documents} documents fell into the held-out share of "
-            f"{source.spec.held_out_frac}; it has no held-out loss (raise `held_out_frac` to get one)"
+            f"source {self.source.spec.name!r} changed while its preparation was unfinished: {taken} of its finished "
+            f"parts are used, the others are cleared"
         )

@@ -1,14 +1,14 @@
-"""Writing one split of a source as a store, document by document, in bounded memory.
+"""Writing one split of a source as a store, rows and tokens in turn, in bounded memory.
 
-Owns the files' layout and the index of ids (16 bytes a document are held in memory for it). Must not
-know where documents come from. The folder it writes into is temporary; the caller makes it real only
-when both splits are complete. Entry point: `SplitWriter`.
+Owns the files' layout. Must not know where documents come from. The folder it writes into is temporary; the
+caller makes it real only when both splits are complete. The bytes depend on the documents alone, not on how
+many were handed over at a time. Entry point: `SplitWriter`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from array import array
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqpair.atomic import write_text
-from seqpair.data.catalogue import count_sequences
-from seqpair.data.documents import Document
+from seqpair.data.id_index import IdIndexWriter
 from seqpair.data.manifest import (
     COUNTED_LENGTHS,
     DOCUMENTS,
@@ -60,28 +59,31 @@ class SplitWriter:
     Args:
         folder: The split's folder.
         vocab_size: The padded vocabulary; fixes the token type.
-        special_ids: Ids that count as special where a text spells them out.
     """
 
-    def __init__(self, folder: Path, vocab_size: int, special_ids: npt.NDArray[np.int64]) -> None:
+    def __init__(self, folder: Path, vocab_size: int) -> None:
         """Make the folder and open the files."""
         folder.mkdir(parents=True)
         self.folder = folder
         self.vocab_size = vocab_size
         self.dtype = token_dtype(vocab_size)
-        self._special = np.zeros(vocab_size, dtype=bool)
-        self._special[special_ids] = True
-        self.documents = self.tokens = self.text_bytes = self.special_tokens = 0
-        self.id_hashes = array("Q")
+        self.documents = self.tokens = 0
+        self._token_bytes = np.dtype(self.dtype).itemsize
+        self._written_bytes = 0
+        self._digests = {name: hashlib.sha256() for name in (TOKENS, OFFSETS)}
         self._ids_digest = hashlib.sha256()
-        self._rows: list[tuple[str, str, int, int, int]] = []
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._sequences = dict.fromkeys(COUNTED_LENGTHS, 0)
+        self._index = IdIndexWriter(folder)
         with ExitStack() as stack:
             self._tokens = stack.enter_context((folder / TOKENS).open("wb"))
             self._offsets = stack.enter_context((folder / OFFSETS).open("wb"))
             table = stack.enter_context((folder / DOCUMENTS).open("wb"))
             self._table = stack.enter_context(pq.ParquetWriter(table, _SCHEMA, compression="zstd"))
+            stack.enter_context(self._index)
             self._open = stack.pop_all()
-        self._offsets.write(np.zeros(1, dtype="<i8").tobytes())
+        self._write(OFFSETS, np.zeros(1, dtype="<i8").tobytes())
 
     def __enter__(self) -> SplitWriter:
         """Return the writer; its files are closed when the block ends."""
@@ -93,38 +95,55 @@ class SplitWriter:
         """Close the files."""
         self._open.__exit__(kind, error, trace)
 
-    def add(self, document: Document, ids: npt.NDArray[np.int64]) -> None:
-        """Append one document; `ids` is its content, int64 (n,), n >= 1."""
-        self._tokens.write(ids.astype("<u2" if self.dtype == "uint16" else "<u4").tobytes())
-        self._rows.append((document.id, document.file, self.tokens, len(ids), document.row))
-        self.documents += 1
-        self.tokens += len(ids)
-        self.text_bytes += document.text_bytes
-        self.special_tokens += int(self._special[ids].sum())
-        encoded = document.id.encode("utf-8")
-        self.id_hashes.append(hash64(document.id))
-        self._ids_digest.update(len(encoded).to_bytes(8, "little") + encoded)
-        if len(self._rows) == ROWS_PER_GROUP:
-            self._flush()
+    def add_tokens(self, data: bytes) -> None:
+        """Append content tokens, little-endian in `dtype`; any number of bytes, cut anywhere."""
+        self._write(TOKENS, data)
+        self._written_bytes += len(data)
 
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        ids, files, offsets, lengths, rows = zip(*self._rows, strict=True)
-        self._table.write_table(pa.table([ids, files, offsets, lengths, rows], schema=_SCHEMA))
-        self._offsets.write((np.array(offsets, dtype="<i8") + np.array(lengths, dtype="<i8")).tobytes())
-        self._rows.clear()
+    def add_documents(
+        self, ids: Sequence[str], files: pa.Array, rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+    ) -> None:
+        """Append the rows of documents; their tokens are appended on their own, before or after, in this order.
+
+        Args:
+            ids: Their ids, unique in the source.
+            files: The labels of their files, a string array.
+            rows: Their 0-based rows there, (n,).
+            lengths: Their content tokens, (n,), each at least 1.
+        """
+        ends = self.tokens + np.cumsum(lengths)
+        self._pending.append(pa.table([ids, files, ends - lengths, lengths, rows], schema=_SCHEMA))
+        self._pending_rows += len(ids)
+        self._write(OFFSETS, ends.astype("<i8").tobytes())
+        encoded = [document_id.encode("utf-8") for document_id in ids]
+        self._ids_digest.update(b"".join(part for one in encoded for part in (len(one).to_bytes(8, "little"), one)))
+        self._index.add(np.fromiter(map(hash64, ids), dtype=np.uint64, count=len(ids)))
+        self.documents += len(ids)
+        self.tokens += int(lengths.sum())
+        for length in COUNTED_LENGTHS:
+            self._sequences[length] += int((-(-lengths // (length - 2))).sum())
+        if self._pending_rows >= ROWS_PER_GROUP:
+            self._flush(self._pending_rows - self._pending_rows % ROWS_PER_GROUP)
+
+    def _write(self, name: str, data: bytes) -> None:
+        (self._tokens if name == TOKENS else self._offsets).write(data)
+        self._digests[name].update(data)
+
+    def _flush(self, rows: int) -> None:
+        """Write the first pending rows, in groups whose borders do not depend on how the rows came."""
+        joined = pa.concat_tables(self._pending)
+        for start in range(0, rows, ROWS_PER_GROUP):
+            # one chunk a column: the writer's pages follow the chunks
+            self._table.write_table(joined.slice(start, min(ROWS_PER_GROUP, rows - start)).combine_chunks())
+        self._pending, self._pending_rows = [joined.slice(rows)], joined.num_rows - rows
 
     def close(self) -> None:
         """Write what is still in memory, the index of ids too, and close the files."""
-        self._flush()
+        if self._pending_rows:
+            self._flush(self._pending_rows)
+        assert self._written_bytes == self.tokens * self._token_bytes
+        self._index.finish()
         self._open.close()
-        hashes = np.frombuffer(self.id_hashes, dtype=np.uint64) if self.id_hashes else np.empty(0, dtype=np.uint64)
-        order = np.argsort(hashes, kind="stable")
-        with (self.folder / ID_HASHES).open("wb") as handle:
-            handle.write(hashes[order].astype("<u8").tobytes())
-        with (self.folder / ID_ROWS).open("wb") as handle:
-            handle.write(order.astype("<i8").tobytes())
 
     def finish(self, **about: Any) -> StoreManifest:
         """Write the manifest over the closed files and return it.
@@ -132,18 +151,18 @@ class SplitWriter:
         Args:
             **about: The fields of `StoreManifest` that the writer does not know.
         """
-        names = (TOKENS, OFFSETS, DOCUMENTS, ID_HASHES, ID_ROWS)
-        paths = {name: self.folder / name for name in names}
-        files = {name: FileEntry(sha256=sha256_file(path), bytes=path.stat().st_size) for name, path in paths.items()}
-        offsets = np.fromfile(self.folder / OFFSETS, dtype="<i8")
+        hashes = {name: digest.hexdigest() for name, digest in self._digests.items()}
+        for name in (DOCUMENTS, ID_HASHES, ID_ROWS):
+            hashes[name] = sha256_file(self.folder / name)
+        files = {
+            name: FileEntry(sha256=digest, bytes=(self.folder / name).stat().st_size) for name, digest in hashes.items()
+        }
         manifest = StoreManifest(
             vocab_size=self.vocab_size,
             dtype="uint16" if self.dtype == "uint16" else "uint32",
             documents=self.documents,
             tokens=self.tokens,
-            text_bytes=self.text_bytes,
-            special_tokens=self.special_tokens,
-            sequences={length: count_sequences(offsets, length) for length in COUNTED_LENGTHS},
+            sequences=dict(self._sequences),
             files=files,
             digest=sha256_json(
                 {

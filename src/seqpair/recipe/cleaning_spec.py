@@ -86,6 +86,10 @@ class QualitySpec(_Section):
     max_top_ngram_frac: dict[Annotated[int, Field(ge=1, le=32)], _Frac] = {}
     max_repeated_ngram_frac: dict[Annotated[int, Field(ge=1, le=32)], _Frac] = {}
 
+    def __hash__(self) -> int:
+        """Hash by content: a mapping has no hash of its own, and sources are looked up by their specs."""
+        return hash(self.model_dump_json())
+
 
 class NearDuplicatesSpec(_Section):
     """When two texts count as nearly the same: the overlap of their sets of word n-grams, estimated by MinHash.

@@ -5,6 +5,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from seqpair.cli.data_merge import merge
 from seqpair.cli.prepare import prepare
 from seqpair.errors import DataError
 
@@ -56,3 +57,18 @@ def test_prepare_prints_a_row_a_source_then_skips_what_is_there(recipe: Path, tm
 def test_prepare_names_a_missing_file(recipe: Path) -> None:
     with pytest.raises(DataError, match="there is no file or folder"):
         run(str(recipe), "--set", "data.sources.0.paths=[gone.txt]")
+
+
+def test_shards_are_merged_from_the_command_line(recipe: Path, tmp_path: Path) -> None:
+    made = json.loads(run(str(recipe), "--shard", "1/1", "--json"))
+    assert [(outcome["source"], outcome["parts"], outcome["all_parts"]) for outcome in made] == [("notes", 1, 1)]
+    assert not list((tmp_path / "stores").glob("notes-*"))
+    app = typer.Typer()
+    app.command()(merge)
+    elsewhere = ["--set", f"data.stores={tmp_path / 'other'}", "--from", str(tmp_path / "stores")]
+    planned = CliRunner().invoke(app, [str(recipe), *elsewhere, "--dry-run"], catch_exceptions=False)
+    assert not list((tmp_path / "other").glob("notes-*"))
+    assert "would be made in" in planned.stdout
+    merged = CliRunner().invoke(app, [str(recipe), *elsewhere, "--json"], catch_exceptions=False)
+    assert json.loads(merged.stdout)["sources"]["notes"]["train"]["rejected"] == {"invalid UTF-8": 1}
+    assert list((tmp_path / "other").glob("notes-*"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from seqpair.data import store_writer
+from seqpair.data import parts, store_writer
 from seqpair.data.documents import is_held_out
 from seqpair.data.manifest import index_path
 from seqpair.data.prepare import open_prepared, plan_preparation, prepare
@@ -91,8 +91,8 @@ def test_a_second_preparation_makes_nothing_again(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("made again")
 
-    for name in ("build_stores", "train_tokenizer"):
-        monkeypatch.setattr(f"seqpair.data.prepare.{name}", never)
+    for name in ("workers.make_part", "store_build.merge_parts", "study_tokenizer.train_tokenizer"):
+        monkeypatch.setattr(f"seqpair.data.{name}", never)
     monkeypatch.setattr("seqpair.data.fingerprint.sha256_file", never)
     again = prepare(corpus, TOKENIZER, stores, verify=True)
     assert again.tokenizer.digest == first.tokenizer.digest
@@ -211,19 +211,24 @@ def test_a_full_disk_leaves_no_part_of_a_store(
     corpus: list[SourceSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     stores = tmp_path / "stores"
-    real = store_writer.SplitWriter.add
+    for owner, method, room in ((parts.PartWriter, "add", 50), (store_writer.SplitWriter, "add_documents", 1)):
+        left = [room]
+        real = getattr(owner, method)
 
-    def full(self: store_writer.SplitWriter, *arguments: Any) -> None:
-        if self.documents >= 10:
-            raise OSError(code, os.strerror(code))
-        real(self, *arguments)
+        def full(*arguments: Any, real: Any = real, left: list[int] = left, **options: Any) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(code, os.strerror(code))
+            real(*arguments, **options)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(store_writer.SplitWriter, "add", full)
-        with pytest.raises(DiskFullError, match="the disk is full while writing .*notes-"):
-            prepare(corpus, TOKENIZER, stores)
-    assert sorted(path.name for path in stores.iterdir()) == [".lock", "tokenizers"]
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, method, full)
+            with pytest.raises(DiskFullError, match="the disk is full while writing .*notes-"):
+                prepare(corpus, TOKENIZER, stores)
+        assert sorted(path.name for path in stores.iterdir()) == [".building", ".lock", "tokenizers"]
+        assert not list(stores.rglob(".partial-*"))
     assert prepare(corpus, TOKENIZER, stores).train["notes"].manifest.documents > 10
+    assert sorted(path.name for path in stores.iterdir() if path.name.startswith(".")) == [".lock"]
 
 
 def test_an_interrupted_preparation_leaves_nothing_and_its_rest_is_cleared(

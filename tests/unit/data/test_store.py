@@ -3,12 +3,12 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from seqpair.data import store as store_module
 from seqpair.data import store_writer
-from seqpair.data.documents import Document
 from seqpair.data.manifest import MANIFEST
 from seqpair.data.store import Store
 from seqpair.data.store_writer import SplitWriter, token_dtype
@@ -25,17 +25,24 @@ ABOUT = {
     "python_version": None,
     "rejected": {"null text": 3},
     "rejected_examples": {"null text": "x:1"},
+    "removed": {"a duplicate": 2},
 }
 
 
-def write(folder: Path, lengths: list[int], vocab_size: int = 300, ids: list[str] | None = None) -> Path:
+def write(
+    folder: Path, lengths: list[int], vocab_size: int = 300, ids: list[str] | None = None, at_once: int = 1000
+) -> Path:
     rng = np.random.default_rng(len(lengths))
-    with SplitWriter(folder, vocab_size, np.arange(3)) as writer:
-        for row, length in enumerate(lengths):
-            name = ids[row] if ids else f"doc-{row}"
-            writer.add(Document(name, "x" * length, length, "f.txt", row), rng.integers(3, vocab_size, length))
+    names = ids or [f"doc-{row}" for row in range(len(lengths))]
+    with SplitWriter(folder, vocab_size) as writer:
+        for start in range(0, len(lengths), at_once):
+            some = np.array(lengths[start : start + at_once], dtype=np.int64)
+            for length in some:
+                writer.add_tokens(rng.integers(3, vocab_size, length).astype(writer.dtype).tobytes())
+            rows = np.arange(start, start + len(some))
+            writer.add_documents(names[start : start + at_once], pa.array(["f.txt"] * len(some)), rows, some)
         writer.close()
-    writer.finish(**ABOUT)
+    writer.finish(**ABOUT, text_bytes=sum(lengths), special_tokens=0)
     return folder
 
 
@@ -110,11 +117,16 @@ def test_stats_count_sequences_for_any_length(tmp_path: Path) -> None:
     assert store.pieces(64) is store.pieces(64)
 
 
-def test_special_tokens_that_a_text_spells_out_are_counted(tmp_path: Path) -> None:
-    with SplitWriter(tmp_path / "s", 300, np.arange(3)) as writer:
-        writer.add(Document("a", "x", 1, "f", 0), np.array([0, 9, 2, 2]))
-        writer.close()
-    assert writer.finish(**ABOUT).special_tokens == 3
+@pytest.mark.parametrize("at_once", [1, 3, 7, 8, 20])
+def test_the_bytes_do_not_depend_on_how_many_documents_come_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(store_writer, "ROWS_PER_GROUP", 7)
+    lengths = [1 + row * 5 % 23 for row in range(45)]
+    one, other = write(tmp_path / "a", lengths), write(tmp_path / "b", lengths, at_once=at_once)
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == {
+        path.name: path.read_bytes() for path in other.iterdir()
+    }
 
 
 def test_the_digest_is_over_content_and_ids_and_nothing_else(tmp_path: Path) -> None:
@@ -147,7 +159,7 @@ def test_a_missing_damaged_or_newer_manifest_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "s", [3])
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({**manifest, "format_version": 99}))
-    with pytest.raises(StoreError, match=r"another format\n  seen: 99\n  allowed: 1"):
+    with pytest.raises(StoreError, match=r"another format\n  seen: 99\n  allowed: 2"):
         Store.open(folder)
     (folder / MANIFEST).write_text(json.dumps({**manifest, "tokens": "many"}))
     with pytest.raises(StoreError, match="manifest of the store .* is not readable"):

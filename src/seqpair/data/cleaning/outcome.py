@@ -1,7 +1,7 @@
 """From surveys to what is removed: the reasons of every document, and the report on them.
 
 Owns the joining of single-document rules with duplicates, and the report's form. Must not know how surveys are
-made or what a store is. Entry points: `Removals`, `resolve`, `report_of`.
+made or what a store is. Entry points: `Decisions`, `resolve`, `report_of`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from seqpair.data.cleaning.duplicates import EXACT, NEAR, SignatureParts, find_duplicates
 from seqpair.data.cleaning.signatures import DIGEST_WORDS, bands_of
 from seqpair.data.cleaning.survey import SourceSurvey
+from seqpair.data.removal import Removals
 
 EXACT_REASON, NEAR_REASON = "duplicate: equal text", "duplicate: similar text"
 SUSPICIOUS_FRAC = 0.5
@@ -24,7 +25,7 @@ _EXAMPLES = 5
 
 
 @dataclass(frozen=True)
-class Removals:
+class Decisions:
     """Which documents of a source are removed.
 
     Attributes:
@@ -37,10 +38,10 @@ class Removals:
     codes: NDArray[np.uint16]
     unit_starts: NDArray[np.int64]
 
-    def of_unit(self, unit: int) -> list[str | None]:
-        """Return for each document of a unit, in order, why it is removed; None if it stays."""
-        part = self.codes[int(self.unit_starts[unit]) : int(self.unit_starts[unit + 1])]
-        return [self.reasons[code] if code else None for code in part.tolist()]
+    def removals(self) -> Removals:
+        """Return them in the form that preparation takes."""
+        ordinals = np.flatnonzero(self.codes)
+        return Removals(np.diff(self.unit_starts), ordinals, self.reasons, self.codes[ordinals])
 
     def counts(self) -> dict[str, int]:
         """Return how many documents each reason removes, by reason, the most frequent first."""
@@ -60,14 +61,14 @@ class Outcome:
 
     Attributes:
         survey: Its survey.
-        removals: What is removed.
+        decisions: What is removed.
         partners: int64 (documents,): for duplicates the document that stays, numbered through `compared`; else -1.
         similarity: float32 (documents,): the estimate for near duplicates.
         compared: The surveys that partners are numbered through; the last is its own.
     """
 
     survey: SourceSurvey
-    removals: Removals
+    decisions: Decisions
     partners: NDArray[np.int64]
     similarity: NDArray[np.float32]
     compared: tuple[SourceSurvey, ...]
@@ -94,8 +95,8 @@ def _by_rules(survey: SourceSurvey) -> Outcome:
     """Return what the rules on single documents remove."""
     codes, names = _codes(survey.column("reason"))
     nobody = np.full(survey.documents, -1, dtype=np.int64)
-    removals = Removals(tuple(names), codes, survey.unit_starts)
-    return Outcome(survey, removals, nobody, np.zeros(survey.documents, dtype=np.float32), (survey,))
+    decisions = Decisions(tuple(names), codes, survey.unit_starts)
+    return Outcome(survey, decisions, nobody, np.zeros(survey.documents, dtype=np.float32), (survey,))
 
 
 def _without_duplicates(group: Sequence[SourceSurvey], ruled: Sequence[Outcome]) -> dict[Path, Outcome]:
@@ -105,7 +106,7 @@ def _without_duplicates(group: Sequence[SourceSurvey], ruled: Sequence[Outcome])
     near = spec.near is not None
     found = find_duplicates(
         np.concatenate([survey.digests() for survey in group]).reshape(-1, DIGEST_WORDS),
-        np.concatenate([outcome.removals.codes == 0 for outcome in ruled]),
+        np.concatenate([outcome.decisions.codes == 0 for outcome in ruled]),
         np.concatenate([np.asarray(survey.column("comparable").to_numpy(), dtype=bool) for survey in group]),
         SignatureParts([part for survey in group for part in survey.signature_parts()] if near else []),
         spec,
@@ -115,13 +116,13 @@ def _without_duplicates(group: Sequence[SourceSurvey], ruled: Sequence[Outcome])
     for place, (survey, outcome) in enumerate(zip(group, ruled, strict=True)):
         mine = slice(start, start + survey.documents)
         start += survey.documents
-        kind, codes, names = found.kind[mine], outcome.removals.codes.copy(), list(outcome.removals.reasons)
+        kind, codes, names = found.kind[mine], outcome.decisions.codes.copy(), list(outcome.decisions.reasons)
         for which, name in ((EXACT, EXACT_REASON), (NEAR, NEAR_REASON)):
             names.append(name)
             codes[kind == which] = len(names) - 1
         outcomes[survey.job.folder] = Outcome(
             survey,
-            Removals(tuple(names), codes, survey.unit_starts),
+            Decisions(tuple(names), codes, survey.unit_starts),
             found.partner[mine],
             found.similarity[mine],
             tuple(group[: place + 1]),
@@ -145,11 +146,11 @@ def report_of(outcome: Outcome, eval_sets: Sequence[dict[str, Any]]) -> dict[str
         outcome: What was decided.
         eval_sets: What became of each evaluation set in the index, as `SetSummary`.
     """
-    survey, removals = outcome.survey, outcome.removals
+    survey, decisions = outcome.survey, outcome.decisions
     sizes = np.asarray(survey.column("text_bytes").to_numpy(), dtype=np.int64)
     removed: dict[str, Any] = {}
-    for code, reason in enumerate(removals.reasons):
-        rows = np.flatnonzero(removals.codes == code)
+    for code, reason in enumerate(decisions.reasons):
+        rows = np.flatnonzero(decisions.codes == code)
         if code and len(rows):
             removed[reason] = {
                 "documents": len(rows),
@@ -162,10 +163,10 @@ def report_of(outcome: Outcome, eval_sets: Sequence[dict[str, Any]]) -> dict[str
         "rules": _rules(survey),
         "documents": survey.documents,
         "bytes": int(sizes.sum()),
-        "removed_documents": int(np.count_nonzero(removals.codes)),
-        "removed_bytes": int(sizes[removals.codes != 0].sum()),
-        "removed_frac": round(removals.frac, 6),
-        "suspicious": removals.frac > SUSPICIOUS_FRAC,
+        "removed_documents": int(np.count_nonzero(decisions.codes)),
+        "removed_bytes": int(sizes[decisions.codes != 0].sum()),
+        "removed_frac": round(decisions.frac, 6),
+        "suspicious": decisions.frac > SUSPICIOUS_FRAC,
         "removed": dict(sorted(removed.items(), key=lambda item: -item[1]["documents"])),
     }
     if spec is not None:

@@ -1,6 +1,13 @@
 import pytest
 
-from seqpair.data.cleaning.quality import Fault, Measured, length_fault, quality_fault, repeated_ngram_frac, top_ngram_frac
+from seqpair.data.cleaning.quality import (
+    Fault,
+    Measured,
+    length_fault,
+    quality_fault,
+    repeated_ngram_frac,
+    top_ngram_frac,
+)
 from seqpair.data.cleaning.words import words_of
 from seqpair.recipe.cleaning_spec import LengthSpec, QualitySpec
 
@@ -63,7 +70,11 @@ def test_no_rule_finds_no_fault_and_good_text_breaks_none() -> None:
         ("max_mean_line_characters", 20, "a line of more than twenty characters\nand another of that kind\n\n\n"),
         ("max_repeated_line_frac", 0.3, "same\nsame\nsame\nother"),
         ("max_repeated_paragraph_frac", 0.3, "same\n\nsame\n\nother"),
-        ("max_repeated_line_character_frac", 0.2, "a long line that is here twice\nx\ny\nz\na long line that is here twice"),
+        (
+            "max_repeated_line_character_frac",
+            0.2,
+            "a long line that is here twice\nx\ny\nz\na long line that is here twice",
+        ),
         ("max_repeated_paragraph_character_frac", 0.2, "a long part that is\nhere\n\nx\n\na long part that is\nhere"),
         ("max_top_ngram_frac", {2: 0.2}, "buy now the good buy now the bad buy now"),
         ("max_repeated_ngram_frac", {5: 0.15}, "one two three four five six. One two three four five six."),

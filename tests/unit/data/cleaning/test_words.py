@@ -74,6 +74,7 @@ def test_no_ngram_reaches_over_the_end_of_its_text(sizes: list[int], n: int) -> 
     offsets = np.cumsum([0, *sizes]).astype(np.int64)
     chosen, bounds = inside_texts(offsets, n)
     expected = [
-        list(range(start, stop - n + 1)) for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+        list(range(start, stop - n + 1))
+        for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
     ]
     assert [chosen[low:high].tolist() for low, high in zip(bounds[:-1], bounds[1:], strict=True)] == expected
