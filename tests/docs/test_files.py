@@ -60,6 +60,7 @@ def test_the_locks_cover_what_the_package_asks_for():
     asked = {
         "demo.txt": [
             *project["project"]["dependencies"],
+            *extras["clean"],
             *extras["datasets"],
             *extras["hub"],
             *extras["report"],

@@ -52,7 +52,8 @@ def file_of(path: Path) -> SourceFile:
     return SourceFile.of(path, path.name)
 
 
-def _content(source: Source, files: Sequence[SeenFile]) -> dict[str, object]:
+def source_content(source: Source, files: Sequence[SeenFile]) -> dict[str, object]:
+    """Return what fixes a source's documents: its files' digests and the options of reading."""
     spec = source.spec
     newer = {} if spec.kind in ("text", "jsonl", "parquet", "python") else {"options": spec.reading_options}
     return {
@@ -75,7 +76,7 @@ def store_address(
     return sha256_json(
         {
             "format": STORE_FORMAT,
-            "source": _content(source, files),
+            "source": source_content(source, files),
             "tokenizer": tokenizer_digest,
             "cleaning": cleaning_digest,
         }
@@ -118,7 +119,7 @@ def trained_address(
 ) -> str:
     """Return the address of a trained tokenizer: all sources and the training options."""
     contents = sorted(
-        ([source.spec.name, _content(source, files[source.spec.name])] for source in sources),
+        ([source.spec.name, source_content(source, files[source.spec.name])] for source in sources),
         key=lambda pair: str(pair[0]),
     )
     return sha256_json({"sources": contents, "tokenizer": tokenizer.model_dump(mode="json")})

@@ -242,7 +242,8 @@ def verify_export(
                 f"max |difference| of logits {value:.3g} ({name})"
                 for name, value in {**worst, "left-padded, without position ids": shifted}.items()
             ),
-            allowed=f"at most {tolerance:g} ({SHIFTED_TOLERANCE:g} without position ids) over {sum(lengths)} tokens of {len(lengths)} texts",
+            allowed=f"at most {tolerance:g} ({SHIFTED_TOLERANCE:g} without position ids) over {sum(lengths)} tokens "
+            f"of {len(lengths)} texts",
             fix="report this with the plan and the version of transformers",
         )
     return Verification(

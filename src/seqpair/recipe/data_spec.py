@@ -9,9 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from seqpair.errors import DataError
+from seqpair.recipe.cleaning_spec import CleaningSpec, effective_cleaning
 from seqpair.recipe.counts import Count
 
 Kind = Literal["text", "jsonl", "parquet", "python", "mds", "csv", "webdataset", "hub"]
@@ -28,7 +38,7 @@ OPTIONS_BY_KIND: dict[str, tuple[str, ...]] = {
     "hub": (*_ROW_OPTIONS, "ids_field", "dataset", "config", "split", "revision", "stream"),
 }
 """What each kind uses, beside `name`, `kind` and `held_out_frac`; any other option set is an error."""
-_LATER_OPTIONS = ("ids_field", "ids_dtype", "delimiter", "dataset", "config", "split", "revision", "stream")
+_LATER_OPTIONS = ("ids_field", "ids_dtype", "delimiter", "dataset", "config", "split", "revision", "stream", "cleaning")
 _WHERE = ("paths", "dataset")
 """Options that say where the text is: what is there counts by its own digest."""
 
@@ -61,6 +71,8 @@ class SourceSpec(BaseModel):
         part: For `python`: `prose` (docstrings) or `code` (the modules without their docstrings).
         held_out_frac: The share of documents held out for evaluation, chosen by a hash of the
             document (for `python`: of the module, the same modules for both parts).
+        cleaning: Rules of this source alone, laid over `data.cleaning`; in a loaded recipe all rules that
+            apply to it, None if there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +92,7 @@ class SourceSpec(BaseModel):
     stream: bool = False
     part: Literal["prose", "code"] | None = None
     held_out_frac: float = Field(default=0.01, ge=0.0, lt=1.0)
+    cleaning: CleaningSpec | None = None
 
     @model_validator(mode="after")
     def _only_what_the_kind_uses(self) -> SourceSpec:
@@ -188,6 +201,7 @@ class DataSpec(BaseModel):
     """The recipe's data section.
 
     Attributes:
+        cleaning: Which documents of all sources are left out; see `CleaningSpec`. By default none.
         sources: The sources, each with a name of its own.
         tokenizer: The one tokenizer of the study.
         stores: The folder under which stores are kept, addressed by content; relative to the
@@ -198,7 +212,17 @@ class DataSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    cleaning: CleaningSpec | None = None
     sources: tuple[SourceSpec, ...] = ()
     tokenizer: TokenizerSpec = TokenizerSpec()
     stores: str = "stores"
     expected_mean_tokens: float = Field(default=615.0, gt=0, le=1022)
+
+    @field_validator("sources")
+    @classmethod
+    def _with_their_cleaning(cls, sources: tuple[SourceSpec, ...], info: ValidationInfo) -> tuple[SourceSpec, ...]:
+        """Give every source all rules that apply to it, so that a source's spec says the whole of its store."""
+        shared = info.data.get("cleaning")
+        return tuple(
+            source.model_copy(update={"cleaning": effective_cleaning(shared, source.cleaning)}) for source in sources
+        )
