@@ -8,6 +8,7 @@ for each recipe's data section. Must not know orders or batches, nor how parts a
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -259,7 +260,7 @@ def _make(plan: _Plan, shard: Shard, workers: int, recipe_folder: Path | None, *
             note(f"source {build.source.spec.name!r}: {kept} of {len(own)} parts are there from an earlier run")
         if merge and not tasks[build.name]:
             build.merge(build.finished_parts())
-    pool = Workers(workers, plan.tokenizer, plan.tokenizer_folder)
+    pool = Workers(workers, plan.tokenizer)
     for task in pool.make([task for build in builds.values() for task in tasks[build.name]], done_bytes):
         build = builds[task.spec.name]
         left[build.name].discard(task.folder)
@@ -287,6 +288,8 @@ def _completed(
     prepared = _opened(index, plan.tokenizer, store_folder, verify=verify)
     if index != before:
         write_json(index_path(sources, tokenizer, store_folder), index.model_dump(mode="json"))
+    for build in plan.builds:  # also parts that were being cleared when an earlier run was killed
+        shutil.rmtree(build.workplace, ignore_errors=True)
     building = store_folder / BUILDING
     (building / f"files-{spec_digest(sources, tokenizer)[:16]}.json").unlink(missing_ok=True)
     for lock in building.glob(".lock-*"):

@@ -171,7 +171,7 @@ class StoreBuild:
         except DataError:
             shutil.rmtree(self.workplace, ignore_errors=True)
             raise
-        shutil.rmtree(self.workplace, ignore_errors=True)
+        shutil.rmtree(self.workplace, ignore_errors=True)  # whoever repeats a run that dies here clears the rest
 
     def _begin(self, shard: Shard) -> None:
         """Make the shard's folder, clear what a killed process left half-made there, and say what this is."""

@@ -26,7 +26,7 @@ from typing import Any
 from seqpair.data.documents import Source
 from seqpair.data.part_build import PartTask, make_part
 from seqpair.data.sources import open_source
-from seqpair.data.tokenizer import Tokenizer, load_tokenizer
+from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import DataError
 from seqpair.log import Progress
 from seqpair.recipe.data_spec import SourceSpec
@@ -63,13 +63,11 @@ class Workers:
 
     Attributes:
         count: How many processes; 1 makes everything in this one.
-        tokenizer: What encodes the text.
-        tokenizer_folder: Where each process loads it from.
+        tokenizer: What encodes the text; each process gets a copy, which is quicker than to load and check it.
     """
 
     count: int
     tokenizer: Tokenizer
-    tokenizer_folder: Path
 
     def make(self, tasks: Sequence[PartTask], bytes_before: int) -> Iterator[PartTask]:
         """Make the parts, and yield each task when its part is there.
@@ -114,7 +112,7 @@ class Workers:
             min(self.count, len(tasks)),
             mp_context=context,
             initializer=_begin,
-            initargs=(self.tokenizer_folder, self.tokenizer.pad_vocab_to, counters),
+            initargs=(self.tokenizer, counters),
         )
         try:
             for task in _finished_tasks(pool, tasks, self.count * _QUEUED_A_WORKER):
@@ -160,14 +158,14 @@ _process: dict[str, Any] = {}
 """What a worker process keeps from task to task; set once by `_begin`."""
 
 
-def _begin(tokenizer_folder: Path, pad_vocab_to: int, counters: _Counters) -> None:
+def _begin(tokenizer: Tokenizer, counters: _Counters) -> None:
     """Set a worker process up: one thread for tokenizing, no reaction to Ctrl-C, an end when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    _process.update(tokenizer=load_tokenizer(tokenizer_folder, pad_vocab_to), counters=counters)
+    _process.update(tokenizer=tokenizer, counters=counters)
 
 
 def _end_with(sentinel: int) -> None:
