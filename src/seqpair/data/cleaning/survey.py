@@ -121,7 +121,7 @@ def survey(jobs: Sequence[SurveyJob], workers: int) -> None:
         DataError: As the sources' readers, or the MinHash library is missing.
         DiskFullError: The disk is full; whole units stay.
     """
-    todo: list[tuple[SurveyJob, int, int]] = []
+    todo: list[tuple[SurveyJob, int, Unit]] = []
     total = done = 0
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -132,14 +132,14 @@ def survey(jobs: Sequence[SurveyJob], workers: int) -> None:
             if job.unit_folder(number).is_dir():
                 done += unit.size_bytes
             else:
-                todo.append((job, number, unit.size_bytes))
+                todo.append((job, number, unit))
     if not todo:
         return
     progress = Progress("survey " + ", ".join(job.spec.name for job in jobs), total, "B", done=done)
     if workers == 1 or len(todo) == 1:
-        for job, number, size in todo:
-            survey_unit(job, number)
-            done += size
+        for job, number, unit in todo:
+            survey_unit(job, number, unit)
+            done += unit.size_bytes
             progress.update(done)
     else:
         for size in _in_processes(todo, min(workers, len(todo))):
@@ -148,12 +148,13 @@ def survey(jobs: Sequence[SurveyJob], workers: int) -> None:
     progress.finish()
 
 
-def _in_processes(todo: Sequence[tuple[SurveyJob, int, int]], workers: int) -> Iterator[int]:
+def _in_processes(todo: Sequence[tuple[SurveyJob, int, Unit]], workers: int) -> Iterator[int]:
     """Yield the size of each unit as it is done; the largest begin first, so that none is waited for long."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
         futures: dict[Future[None], int] = {
-            pool.submit(survey_unit, job, number): size for job, number, size in sorted(todo, key=lambda item: -item[2])
+            pool.submit(survey_unit, job, number, unit): unit.size_bytes
+            for job, number, unit in sorted(todo, key=lambda item: -item[2].size_bytes)
         }
         try:
             for future in as_completed(futures):
@@ -169,14 +170,14 @@ def _one_thread() -> None:
     os.environ["RAYON_NUM_THREADS"] = "1"
 
 
-def survey_unit(job: SurveyJob, number: int) -> None:
-    """Read one unit and write its files."""
-    source, units, index = _opened(job)
+def survey_unit(job: SurveyJob, number: int, unit: Unit) -> None:
+    """Read one unit, the source's `number`-th, and write its files."""
+    source, _, index = _opened(job)
     tally = Tally()
     columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
     signatures: list[NDArray[np.uint32]] = []
     hits: list[str] = []
-    for batch in _batches(source.read(units[number], tally)):
+    for batch in _batches(source.read(unit, tally)):
         texts = [_text(document, job) for document in batch]
         sizes = [len(text.encode("utf-8")) for text in texts]
         words = words_of(texts if needs_words(job.rules) else [""] * len(texts))
@@ -209,7 +210,7 @@ def survey_unit(job: SurveyJob, number: int) -> None:
             stacked = np.concatenate(signatures) if signatures else np.zeros((0, job.near.permutations), np.uint32)
             np.save(folder / _SIGNATURES, np.ascontiguousarray(stacked.T))  # (permutations, documents)
         write_text(folder / _HITS, "".join(hits))
-        write_json(folder / _UNIT, {"file": units[number].file.label, "rows": tally.unit_rows})
+        write_json(folder / _UNIT, {"file": unit.file.label, "rows": tally.unit_rows})
 
 
 def _text(document: Document, job: SurveyJob) -> str:
