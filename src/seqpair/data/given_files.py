@@ -38,9 +38,9 @@ def sources_of_paths(paths: Sequence[Path], text_field: Sequence[str] = ("text",
             each for each in (bare, *(f"{bare}-{number}" for number in range(2, len(paths) + 2))) if each not in names
         )
         names.add(name)
-        spec = SourceSpec(
-            name=name, kind=_kind(path), paths=(str(path.absolute()),), text_field=tuple(text_field), held_out_frac=0.0
-        )
+        kind = _kind(path)
+        options = {} if kind == "text" else {"text_field": tuple(text_field)}
+        spec = SourceSpec(name=name, kind=kind, paths=(str(path.absolute()),), held_out_frac=0.0, **options)
         found.append(open_source(spec))
     return found
 

@@ -190,6 +190,20 @@ def batches(texts: Sequence[str], row_tokens: int, vocab_size: int) -> list[list
     return [distinct[first : first + rows] for first in range(0, len(distinct), rows)]
 
 
+def _require_within(worst: dict[str, float], shifted: float, tolerance: float, lengths: Sequence[int]) -> None:
+    if not (max(worst.values()) <= tolerance and shifted <= max(tolerance, SHIFTED_TOLERANCE)):
+        raise ExportError(
+            "the exported model does not compute what the trained model computes; nothing was written",
+            seen=", ".join(
+                f"max |difference| of logits {value:.3g} ({name})"
+                for name, value in {**worst, "left-padded, without position ids": shifted}.items()
+            ),
+            allowed=f"at most {tolerance:g} ({SHIFTED_TOLERANCE:g} without position ids) over {sum(lengths)} tokens "
+            f"of {len(lengths)} texts",
+            fix="report this with the plan and the version of transformers",
+        )
+
+
 @torch.no_grad()
 def verify_export(
     folder: Path,
@@ -235,17 +249,7 @@ def verify_export(
                 shifted = max(shifted, *_differences(model, ids, mask, expected, positions=None))
             worst[attention] = max(worst[attention], *differences)
         lengths.extend(len(row) for row in rows)
-    if not (max(worst.values()) <= tolerance and shifted <= max(tolerance, SHIFTED_TOLERANCE)):
-        raise ExportError(
-            "the exported model does not compute what the trained model computes; nothing was written",
-            seen=", ".join(
-                f"max |difference| of logits {value:.3g} ({name})"
-                for name, value in {**worst, "left-padded, without position ids": shifted}.items()
-            ),
-            allowed=f"at most {tolerance:g} ({SHIFTED_TOLERANCE:g} without position ids) over {sum(lengths)} tokens "
-            f"of {len(lengths)} texts",
-            fix="report this with the plan and the version of transformers",
-        )
+    _require_within(worst, shifted, tolerance, lengths)
     return Verification(
         max_abs_difference=max(worst.values()),
         tolerance=tolerance,
