@@ -7,7 +7,9 @@ Owns the work of one worker on one unit. Must not know processes, shards or stor
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +24,9 @@ from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
 
-_BATCH_BYTES = 1 << 19
+_BATCH_BYTES = 1 << 20
 _BATCH_DOCUMENTS = 4096
+_TOKENIZED_AT_ONCE = 2
 NO_TOKENS = "no tokens"
 
 Advance = Callable[[int, int], None]
@@ -74,8 +77,9 @@ def make_part(task: PartTask, source: Source, tokenizer: Tokenizer, advance: Adv
     with replacing_folder(task.folder) as partial, PartWriter(partial, dtype, special) as part:
         tally = Tally(keep=part.refuse)
         bytes_told, tokens_told = 0, 0
-        for batch in _batches(_kept(source.read(task.unit, tally), task, part)):
-            ids = _encoded(batch, tokenizer, dtype)
+        for batch, ids in _encoded_batches(
+            _batches(_kept(source.read(task.unit, tally), task, part)), tokenizer, dtype
+        ):
             for document, own in zip(batch, ids, strict=True):
                 if len(own) == 0:
                     tally.reject(NO_TOKENS, document.file, document.row, document.text.encode("utf-8"))
@@ -112,6 +116,26 @@ def _kept(read: Iterator[Document], task: PartTask, part: PartWriter) -> Iterato
             allowed=f"{removals.documents} documents",
             fix="leave the files alone while they are read, and repeat the command",
         )
+
+
+def _encoded_batches(
+    batches: Iterator[list[Document]], tokenizer: Tokenizer, dtype: str
+) -> Iterator[tuple[list[Document], list[TokenArray]]]:
+    """Yield each batch with its content ids, while the next ones are read and tokenized.
+
+    The tokenizer's own threads would stand still while a batch is parsed, converted or written: with two batches
+    in its hands they do not.
+    """
+    waiting: deque[tuple[list[Document], Future[list[TokenArray]]]] = deque()
+    with ThreadPoolExecutor(_TOKENIZED_AT_ONCE, thread_name_prefix="tokenize") as pool:
+        for batch in batches:
+            waiting.append((batch, pool.submit(_encoded, batch, tokenizer, dtype)))
+            if len(waiting) > _TOKENIZED_AT_ONCE:
+                first, encoded = waiting.popleft()
+                yield first, encoded.result()
+        while waiting:
+            first, encoded = waiting.popleft()
+            yield first, encoded.result()
 
 
 def _encoded(batch: list[Document], tokenizer: Tokenizer, dtype: str) -> list[TokenArray]:
