@@ -3,11 +3,11 @@
     python bench/prepare.py speed --rounds 5          # prepare, encode_batch, encode_batch_fast in turn
     python bench/prepare.py memory --megabytes 500    # peak of all processes while one JSONL file is prepared
 
-`speed` reads the shared text, some of it (`--megabytes`), as four sources. The tokenizer alone gets the texts
-ready in memory, in batches of 2 MiB and all at once; the fastest of these counts. Its ids are not even
-taken out. `prepare` reads JSON, tokenizes with one process a core, and writes finished stores, start of the
-processes included; hashing the sources is inside too. Rounds alternate, so that a busy machine hits all alike; seconds
-of processor time, of all processes, are given beside the clock's, because other work moves them less.
+`speed` reads a share (`--share`) of every body of the shared text, as six sources. The tokenizer alone gets the texts
+ready in memory, in batches of 2 MiB and all at once; the fastest of these counts, and its ids are not even taken out.
+`prepare` loads the tokenizer, hashes and reads the files, tokenizes, and writes finished stores. Rounds alternate, so
+that a busy machine hits all alike; seconds of processor time, of all processes, are given beside the clock's, because
+other work moves them less.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from seqpair.data.documents import Tally, documents
 from seqpair.data.prepare import prepare
 from seqpair.data.sources import open_source
 from seqpair.data.tokenizer import Tokenizer, load_tokenizer
+from seqpair.data.workers import default_workers
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 
 SHARED = Path(os.environ.get("SEQPAIR_SHARED", "/work/shared")) / "data"
@@ -36,26 +37,24 @@ TOKENIZER = SHARED / "tokenizer_modernbert"
 BATCH_CHARS = (1 << 21, 1 << 40)
 
 
-def sample(folder: Path, megabytes: float) -> list[SourceSpec]:
-    """Copy about so much of the shared text, spread over its bodies, and return it as sources."""
+def sample(folder: Path, share: float) -> list[SourceSpec]:
+    """Copy a share of each body of the shared text, and return them as six sources."""
     text = SHARED / "text"
-    share = megabytes * 1e6 / 4
     specs = []
-    for name, paths, fields in (
-        ("openstax", sorted((text / "openstax").glob("*.jsonl")), ("text",)),
-        ("medquad", [text / "medquad.jsonl"], ("question", "answer")),
-        ("peps", [text / "peps.jsonl"], ("text",)),
-        ("kjv", [text / "kjv.jsonl"], ("text",)),
+    for name, pattern, fields in (
+        ("openstax", "openstax/*.jsonl", ("text",)),
+        ("medquad", "medquad.jsonl", ("question", "answer")),
+        ("peps", "peps.jsonl", ("text",)),
+        ("factbook", "factbook.jsonl", ("text",)),
+        ("kjv", "kjv.jsonl", ("text",)),
     ):
-        taken, out = 0, folder / f"{name}.jsonl"
-        with out.open("wb") as handle:
-            for path in paths:
-                for line in path.open("rb"):
-                    if taken < share:
-                        handle.write(line)
-                        taken += len(line)
+        lines = [line for path in sorted(text.glob(pattern)) for line in path.open("rb")]
+        out = folder / f"{name}.jsonl"
+        out.write_bytes(b"".join(lines[: max(1, int(len(lines) * share))]))
         specs.append(SourceSpec(name=name, kind="jsonl", paths=(str(out),), text_field=fields))
-    return specs
+    novels = sorted((text / "novels").glob("*.txt"))
+    chosen = tuple(str(path) for path in novels[: max(1, int(len(novels) * share))])
+    return [*specs, SourceSpec(name="novels", kind="text", paths=chosen)]
 
 
 def texts_of(specs: Sequence[SourceSpec]) -> list[str]:
@@ -83,20 +82,20 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - started, sum(os.times()[:4]) - before
 
 
-def speed(rounds: int, megabytes: float) -> dict[str, object]:
+def speed(rounds: int, share: float) -> dict[str, object]:
     """Measure `prepare` beside the tokenizer alone, in alternating rounds."""
     cores = len(os.sched_getaffinity(0))
     tokenizer = load_tokenizer(TOKENIZER)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        specs = sample(folder, megabytes)
+        specs = sample(folder, share)
         texts = texts_of(specs)
         size = sum(len(text.encode("utf-8")) for text in texts)
         seconds: dict[str, list[tuple[float, float]]] = {}
         spec = TokenizerSpec(path=str(TOKENIZER))
         for index in range(rounds):
             stores = folder / f"stores{index}"
-            taken = timed(lambda stores=stores: prepare(specs, spec, stores, workers=cores))
+            taken = timed(lambda stores=stores: prepare(specs, spec, stores, workers=default_workers()))
             seconds.setdefault("prepare", []).append(taken)
             shutil.rmtree(stores)
             for method in ("encode_batch", "encode_batch_fast"):
@@ -133,7 +132,7 @@ def memory(megabytes: float, workers: int) -> dict[str, object]:
     """Measure the peak of the proportional set sizes of all processes while one file is prepared."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as temporary:
         folder = Path(temporary)
-        specs = sample(folder, 40)
+        specs = sample(folder, 0.4)
         out = folder / "large.jsonl"
         with out.open("wb") as handle:
             while handle.tell() < megabytes * 1e6:
@@ -197,13 +196,14 @@ def main() -> None:
     parser.add_argument("what", choices=["speed", "memory", "one"])
     parser.add_argument("recipe", nargs="?")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--megabytes", type=float, default=24)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--share", type=float, default=0.25)
+    parser.add_argument("--megabytes", type=float, default=500)
+    parser.add_argument("--workers", type=int, default=default_workers())
     given = parser.parse_args()
     if given.what == "one":
         one(json.loads(given.recipe))
         return
-    outcome = speed(given.rounds, given.megabytes) if given.what == "speed" else memory(given.megabytes, given.workers)
+    outcome = speed(given.rounds, given.share) if given.what == "speed" else memory(given.megabytes, given.workers)
     print(json.dumps(outcome, indent=1))
 
 

@@ -7,7 +7,6 @@ Owns the table. Must not know how a store is made. Entry points: `prepare`, `sho
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +22,8 @@ def prepare(
     recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that tokenize; by default one for each core.")
+        int | None,
+        typer.Option(min=1, help="Processes that share the cores; by default one for four cores."),
     ] = None,
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Make only the parts of job I of N; `seqpair data merge` completes.")
@@ -42,6 +42,7 @@ def prepare(
     from seqpair.data.prepare import plan_preparation, prepare_shard
     from seqpair.data.prepare import prepare as make
     from seqpair.data.store_build import Shard
+    from seqpair.data.workers import default_workers
     from seqpair.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
@@ -50,7 +51,7 @@ def prepare(
         steps = plan_preparation(data.sources, data.tokenizer, stores, recipe_folder=loaded.folder)
         show_steps(steps, as_json=as_json)
         return
-    count = workers or len(os.sched_getaffinity(0))
+    count = workers or default_workers()
     if shard:
         job = Shard.parse(shard)
         outcomes = prepare_shard(data.sources, data.tokenizer, stores, job, recipe_folder=loaded.folder, workers=count)

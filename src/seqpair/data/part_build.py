@@ -7,7 +7,9 @@ Owns the work of one worker on one unit. Must not know processes, shards or stor
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from seqpair.atomic import replacing_folder
 from seqpair.data.documents import Document, Source, SourceFile, Tally, Unit, is_held_out
-from seqpair.data.parts import PART, PartWriter
+from seqpair.data.parts import PART, PartWriter, TokenArray
 from seqpair.data.published_ids import DocumentEncoder
 from seqpair.data.remote import AnyFile, RemoteFile
 from seqpair.data.removal import KeepCheck, UnitRemovals
@@ -24,8 +26,9 @@ from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
 
-_BATCH_BYTES = 1 << 19
+_BATCH_BYTES = 1 << 20
 _BATCH_DOCUMENTS = 4096
+_TOKENIZED_AT_ONCE = 2
 NO_TOKENS = "no tokens"
 
 Advance = Callable[[int, int], None]
@@ -77,8 +80,9 @@ def make_part(task: PartTask, source: Source, tokenizer: Tokenizer, advance: Adv
         tally = Tally(keep=part.refuse)
         bytes_told, tokens_told = 0, 0
         encoder = DocumentEncoder(tokenizer, source.spec.name)
-        for batch in _batches(_kept(source.read(task.unit, tally), task, part)):
-            read = list(encoder.encode(batch, dtype))
+        batches = _batches(_kept(source.read(task.unit, tally), task, part))
+        for batch, encoded in _encoded_batches(batches, encoder, dtype):
+            read = list(encoder.joined(batch, encoded))
             for document, ids in read:
                 if len(ids) == 0:
                     tally.reject(NO_TOKENS, document.file, document.row, document.text.encode("utf-8"))
@@ -116,6 +120,26 @@ def _kept(read: Iterator[Document], task: PartTask, part: PartWriter) -> Iterato
             allowed=f"{removals.documents} documents",
             fix="leave the files alone while they are read, and repeat the command",
         )
+
+
+def _encoded_batches(
+    batches: Iterator[list[Document]], encoder: DocumentEncoder, dtype: str
+) -> Iterator[tuple[list[Document], list[TokenArray]]]:
+    """Yield each batch with the ids of its texts, while the next ones are read and tokenized.
+
+    The tokenizer's own threads would stand still while a batch is parsed, converted or written: with two batches
+    in its hands they do not.
+    """
+    waiting: deque[tuple[list[Document], Future[list[TokenArray]]]] = deque()
+    with ThreadPoolExecutor(_TOKENIZED_AT_ONCE, thread_name_prefix="tokenize") as pool:
+        for batch in batches:
+            waiting.append((batch, pool.submit(encoder.texts_encoded, batch, dtype)))
+            if len(waiting) > _TOKENIZED_AT_ONCE:
+                first, encoded = waiting.popleft()
+                yield first, encoded.result()
+        while waiting:
+            first, encoded = waiting.popleft()
+            yield first, encoded.result()
 
 
 def _batches(read: Iterator[Document]) -> Iterator[list[Document]]:

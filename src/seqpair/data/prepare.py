@@ -112,8 +112,8 @@ def prepare(
         store_folder: The folder of stores; made if it is missing.
         recipe_folder: What relative paths of sources are relative to; by default the current folder.
         verify: Hash the files of stores that are already there.
-        workers: Processes that tokenize; with 1, this one. A script that gives more needs the usual
-            `if __name__ == "__main__":`, because each process imports it again.
+        workers: Processes that tokenize and share the cores; with 1, this one uses them all. A script that gives
+            more needs the usual `if __name__ == "__main__":`, because each process imports it again.
         cleaning: How sources are cleaned, by name, in place of the rules in their specs.
 
     Raises:

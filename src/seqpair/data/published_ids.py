@@ -40,22 +40,33 @@ class DocumentEncoder:
         self._tokenizer, self._source = tokenizer, source
         self._tried = self._equal = 0
 
-    def encode(self, documents: Sequence[Document], dtype: str) -> Iterator[tuple[Document, TokenArray]]:
-        """Yield each document with its content ids, (n,); n may be 0.
+    def texts_encoded(self, documents: Sequence[Document], dtype: str) -> list[TokenArray]:
+        """Return the content ids of the documents that have text; needs no state, so threads may call it.
+
+        Args:
+            documents: Documents with text, or with published ids.
+            dtype: `uint16` or `uint32`.
+        """
+        texts = [document.text for document in documents if document.ids is None]
+        return self._tokenizer.encode_narrow(texts, dtype) if texts else []
+
+    def joined(
+        self, documents: Sequence[Document], encoded: Sequence[TokenArray]
+    ) -> Iterator[tuple[Document, TokenArray]]:
+        """Yield each document with its content ids, (n,); n may be 0. Batches have to come in reading order.
 
         Documents that came with ids get the bytes of the text that these stand for.
 
         Args:
-            documents: Documents with text, or with published ids.
-            dtype: `uint16` or `uint32`, for ids that are made here; published ones stay int64.
+            documents: A batch.
+            encoded: What `texts_encoded` gave for it.
 
         Raises:
             DataError: Published ids are outside the vocabulary, or another tokenizer made them.
         """
-        texts = [document.text for document in documents if document.ids is None]
-        encoded = iter(self._tokenizer.encode_narrow(texts, dtype)) if texts else iter(())
+        made = iter(encoded)
         for document in documents:
-            yield (document, next(encoded)) if document.ids is None else self._published(document, document.ids)
+            yield (document, next(made)) if document.ids is None else self._published(document, document.ids)
 
     def finish(self) -> None:
         """Say what the documents tried so far show, at the end of a unit that has few.

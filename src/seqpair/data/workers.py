@@ -1,10 +1,11 @@
 """Worker processes that make parts, and one line of progress over all of them.
 
 Owns the processes: how they start, how they stop when something fails, is interrupted or the main process
-dies. Must not know shards or stores. Entry point: `Workers`.
+dies. Must not know shards or stores. Entry points: `Workers`, `default_workers`.
 
-Processes, not threads, because reading, parsing and converting then run on all cores too. With one worker
-nothing is started: the parts are made here, one after another, and `tokenizers` uses its own threads.
+The tokenizer's own threads share its tables, so a few cores are used best by one process; what Python does around
+it keeps one core busy for about ten that tokenize, so many cores want several processes, each with some threads.
+With one worker nothing is started: the parts are made here, one after another.
 """
 
 from __future__ import annotations
@@ -32,9 +33,15 @@ from seqpair.log import Progress
 from seqpair.recipe.data_spec import SourceSpec
 from seqpair.units import format_count
 
+_CORES_A_WORKER = 4
 _WORTH_PROCESSES_BYTES = 1 << 22
 _QUEUED_A_WORKER = 3
 _POLL_SECONDS = 0.5
+
+
+def default_workers() -> int:
+    """Return how many processes the cores of this machine, as far as they are ours, are best used by."""
+    return max(1, len(os.sched_getaffinity(0)) // _CORES_A_WORKER)
 
 
 class _StoppedError(Exception):
@@ -108,11 +115,10 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         counters = _Counters(context.Value("q", 0), context.Value("q", 0), context.Event())
         before = progress.done
+        count = min(self.count, len(tasks))
+        threads = max(1, len(os.sched_getaffinity(0)) // count)
         pool = ProcessPoolExecutor(
-            min(self.count, len(tasks)),
-            mp_context=context,
-            initializer=_begin,
-            initargs=(self.tokenizer, counters),
+            count, mp_context=context, initializer=_begin, initargs=(self.tokenizer, threads, counters)
         )
         try:
             for task in _finished_tasks(pool, tasks, self.count * _QUEUED_A_WORKER):
@@ -158,10 +164,11 @@ _process: dict[str, Any] = {}
 """What a worker process keeps from task to task; set once by `_begin`."""
 
 
-def _begin(tokenizer: Tokenizer, counters: _Counters) -> None:
-    """Set a worker process up: one thread for tokenizing, no reaction to Ctrl-C, an end when its parent ends."""
+def _begin(tokenizer: Tokenizer, threads: int, counters: _Counters) -> None:
+    """Set a worker process up: its share of threads, no reaction to Ctrl-C, an end when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
