@@ -118,7 +118,7 @@ def _show(prepared: Prepared) -> None:
         train = store.manifest
         held_out = prepared.held_out[name].manifest if name in prepared.held_out else None
         refused, removed = (
-            ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
+            "\n".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
             for counts in (train.rejected, train.removed)
         )
         table.add_row(
