@@ -115,4 +115,6 @@ def test_cutting_a_chunk_to_the_cache_changes_nothing(monkeypatch):
     cut = torch.autograd.grad(loss_module.summed_cross_entropy(states, weight, bias, targets), (states, weight, bias))
     for mine, theirs in zip(cut, whole, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
-    assert all(torch.equal(a, b) for a, b in zip(loss_module.token_scores(states, weight, bias, targets), scores))
+    assert all(
+        torch.equal(a, b) for a, b in zip(loss_module.token_scores(states, weight, bias, targets), scores, strict=True)
+    )
