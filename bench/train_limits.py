@@ -96,7 +96,7 @@ def main() -> None:
     lines = [
         "# A training step against its matrix products",
         "",
-        f"{contenders.describe_machine(args.clock)}; median (range) of {args.rounds} rounds. The last column is the rate",
+        f"{contenders.describe_machine(args.clock)}; median (range) of {args.rounds} rounds. The last column: the rate",
         "at 8,000 by the one that the FLOP count predicts from 1,024: 1 is as predicted, above 1 is faster.",
         "",
         "| size | member | row | tokens/s | share of the products' time | rate by prediction |",
