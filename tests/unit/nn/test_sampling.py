@@ -3,7 +3,7 @@ import torch
 
 from seqpair.errors import SeqpairError
 from seqpair.nn import sampling as module
-from seqpair.nn.sampling import Sampling, choose_tokens
+from seqpair.nn.sampling import Sampling, choose_tokens, likeliest
 
 DRAWS = 20_000
 LOGITS = torch.tensor([2.0, 0.0, 1.0, -1.0, 1.5])
@@ -18,6 +18,12 @@ def shares(sampling, logits=LOGITS):
 
 def test_greedy_takes_the_likeliest():
     assert choose_tokens(torch.stack([LOGITS, -LOGITS]), Sampling(), torch.arange(2), 0).tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("entries", [64, 320, 327])
+def test_the_likeliest_is_what_argmax_finds_the_first_of_equal_ones(entries):
+    values = torch.randint(0, 9, (40, entries), generator=torch.Generator().manual_seed(0)).float()
+    assert torch.equal(likeliest(values), values.argmax(-1))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
