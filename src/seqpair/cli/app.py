@@ -21,6 +21,7 @@ from seqpair.cli.diff import diff
 from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
 from seqpair.cli.fill import fill
+from seqpair.cli.generate import generate
 from seqpair.cli.order import order
 from seqpair.cli.plan import plan
 from seqpair.cli.prepare import prepare
@@ -40,6 +41,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     soup,
     export,
     fill,
+    generate,
     evaluate,
     report,
     run,
