@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import typer
 
+from seqpair.cli.bench import bench
 from seqpair.cli.checkpoints import checkpoints
 from seqpair.cli.diff import diff
 from seqpair.cli.evaluate import evaluate
@@ -45,6 +46,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     evaluate,
     report,
     run,
+    bench,
 )
 
 app = typer.Typer(
