@@ -19,6 +19,7 @@ import typer
 from seqpair.cli.bench import bench
 from seqpair.cli.checkpoints import checkpoints
 from seqpair.cli.diff import diff
+from seqpair.cli.doctor import doctor
 from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
 from seqpair.cli.fill import fill
@@ -47,6 +48,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     report,
     run,
     bench,
+    doctor,
 )
 
 app = typer.Typer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,9 +52,8 @@ def bench(
         raise typer.BadParameter("only `transformers` can be measured against", param_hint="--against")
     with tempfile.TemporaryDirectory(prefix="seqpair-bench-") as folder:
         if recipe is None:
-            plan, prepared = _made_up(
-                Path(folder), size, member, seq_len, batch_tokens, vocab_size, list(overrides or ())
-            )
+            shape = (seq_len, batch_tokens, vocab_size)
+            plan, prepared = _made_up(Path(folder), size, member, shape, list(overrides or ()))
         else:
             plan, prepared = _prepared(recipe, member, Path(folder), list(overrides or ()))
         with start_world(plan.runtime.device) as world:
@@ -69,10 +68,8 @@ def bench(
         if not world.is_main:
             return
         if as_json:
-            about = {"size": plan.size, "member": plan.member, "seq_len": plan.phases[0].seq_len}
-            about |= {"vocab_size": plan.model.vocab_size, "precision": plan.runtime.precision}
-            about |= {"hardware": vars(hardware)}
-            about |= {"ranks": world.world_size, "against": None if compared is None else compared.as_json()}
+            about = _about(plan) | {"hardware": vars(hardware), "ranks": world.world_size}
+            about["against"] = None if compared is None else compared.as_json()
             print(json.dumps(about | found.as_json()))
             return
         where = hardware.name if hardware.device == "cuda" else f"{hardware.name}, {hardware.threads} threads"
@@ -82,8 +79,21 @@ def bench(
             print(f"  against       {compared.words()}")
 
 
+def _about(plan: Plan) -> dict[str, Any]:
+    phase = plan.phases[0]
+    return {
+        "size": plan.size,
+        "member": plan.member,
+        "direction": phase.objective_of(0).direction,
+        "seq_len": phase.seq_len,
+        "vocab_size": plan.model.vocab_size,
+        "precision": plan.runtime.precision,
+        "microbatch_tokens": plan.runtime.microbatch_tokens,
+    }
+
+
 def _made_up(
-    folder: Path, size: str, member: str, seq_len: int, batch_tokens: int, vocab_size: int | None, overrides: list[str]
+    folder: Path, size: str, member: str, shape: tuple[int, int, int | None], overrides: list[str]
 ) -> tuple[Plan, Prepared]:
     from seqpair.recipe.sizes import SIZES
     from seqpair.train.synthetic import synthetic_study
@@ -92,6 +102,7 @@ def _made_up(
         raise typer.BadParameter(f"there is no size {size}; there are {', '.join(SIZES)}", param_hint="--size")
     if member not in ("encoder", "decoder"):
         raise typer.BadParameter("without a recipe: `encoder` or `decoder`", param_hint="--member")
+    seq_len, batch_tokens, vocab_size = shape
     entries = vocab_size or (4096 if size in ("test", "1m", "4m") else 50_368)
     if entries < 512:
         raise typer.BadParameter("at least 512", param_hint="--vocab-size")
