@@ -20,6 +20,7 @@ from seqpair.cli.bench import bench
 from seqpair.cli.checkpoints import checkpoints
 from seqpair.cli.diff import diff
 from seqpair.cli.doctor import doctor
+from seqpair.cli.embed import embed
 from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
 from seqpair.cli.fill import fill
@@ -44,6 +45,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     export,
     fill,
     generate,
+    embed,
     evaluate,
     report,
     run,
