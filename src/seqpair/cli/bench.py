@@ -28,6 +28,9 @@ def bench(
     vocab_size: Annotated[
         int | None, typer.Option(help="Rows of the token table, where no recipe is given; 50,368, below 17m 4,096.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="`fp32` or `bf16`, where no recipe is given; `auto` is bf16 on CUDA, else fp32.")
+    ] = "auto",
     seconds: Annotated[float, typer.Option(min=0, help="How long to measure; at least three steps.")] = 20.0,
     tokens: Annotated[int | None, typer.Option(min=1, help="Measure this many tokens instead.")] = None,
     against: Annotated[
@@ -43,40 +46,44 @@ def bench(
 
     Example: seqpair bench --size 17m --member decoder --seq-len 1024 --seconds 20
     """
-    from seqpair.distributed.hardware import look_around
-    from seqpair.distributed.world import start_world
-    from seqpair.train.assembly import assemble_run
-    from seqpair.train.measure import measure_training
-
     if against not in (None, "transformers"):
         raise typer.BadParameter("only `transformers` can be measured against", param_hint="--against")
     with tempfile.TemporaryDirectory(prefix="seqpair-bench-") as folder:
         if recipe is None:
             shape = (seq_len, batch_tokens, vocab_size)
-            plan, prepared = _made_up(Path(folder), size, member, shape, list(overrides or ()))
+            plan, prepared = _made_up(Path(folder), size, member, shape, precision, list(overrides or ()))
         else:
             plan, prepared = _prepared(recipe, member, Path(folder), list(overrides or ()))
-        with start_world(plan.runtime.device) as world:
-            run = assemble_run(plan, prepared, world)
-            found = measure_training(run, seconds, tokens)
-            compared = None
-            if against is not None:
-                from seqpair.hub.against import compare_training
+        _measure(plan, prepared, seconds, tokens, compares=against is not None, as_json=as_json)
 
-                compared = compare_training(run, rounds=5)
-            hardware = look_around(world.device)
-        if not world.is_main:
-            return
-        if as_json:
-            about = _about(plan) | {"hardware": vars(hardware), "ranks": world.world_size}
-            about["against"] = None if compared is None else compared.as_json()
-            print(json.dumps(about | found.as_json()))
-            return
-        where = hardware.name if hardware.device == "cuda" else f"{hardware.name}, {hardware.threads} threads"
-        print(f"{plan.size} {plan.member} on {world.world_size} x {where}, {plan.runtime.precision}")
-        _show(plan, found)
-        if compared is not None:
-            print(f"  against       {compared.words()}")
+
+def _measure(
+    plan: Plan, prepared: Prepared, seconds: float, tokens: int | None, *, compares: bool, as_json: bool
+) -> None:
+    """Measure a plan on this process's rank; the main one prints."""
+    from seqpair.distributed.hardware import look_around
+    from seqpair.distributed.world import start_world
+    from seqpair.hub.against import compare_training
+    from seqpair.train.assembly import assemble_run
+    from seqpair.train.measure import measure_training
+
+    with start_world(plan.runtime.device) as world:
+        run = assemble_run(plan, prepared, world)
+        found = measure_training(run, seconds, tokens)
+        compared = compare_training(run, rounds=5) if compares else None
+        hardware = look_around(world.device)
+    if not world.is_main:
+        return
+    if as_json:
+        about = _about(plan) | {"hardware": vars(hardware), "ranks": world.world_size}
+        about["against"] = None if compared is None else compared.as_json()
+        print(json.dumps(about | found.as_json()))
+        return
+    where = hardware.name if hardware.device == "cuda" else f"{hardware.name}, {hardware.threads} threads"
+    print(f"{plan.size} {plan.member} on {world.world_size} x {where}, {plan.runtime.precision}")
+    _show(plan, found)
+    if compared is not None:
+        print(f"  against       {compared.words()}")
 
 
 def _about(plan: Plan) -> dict[str, Any]:
@@ -93,8 +100,9 @@ def _about(plan: Plan) -> dict[str, Any]:
 
 
 def _made_up(
-    folder: Path, size: str, member: str, shape: tuple[int, int, int | None], overrides: list[str]
+    folder: Path, size: str, member: str, shape: tuple[int, int, int | None], precision: str, overrides: list[str]
 ) -> tuple[Plan, Prepared]:
+    from seqpair.distributed.world import choose_device
     from seqpair.recipe.sizes import SIZES
     from seqpair.train.synthetic import synthetic_study
 
@@ -103,11 +111,20 @@ def _made_up(
     if member not in ("encoder", "decoder"):
         raise typer.BadParameter("without a recipe: `encoder` or `decoder`", param_hint="--member")
     seq_len, batch_tokens, vocab_size = shape
+    if precision == "auto":
+        precision = "bf16" if choose_device("auto").type == "cuda" else "fp32"
     entries = vocab_size or (4096 if size in ("test", "1m", "4m") else 50_368)
     if entries < 512:
         raise typer.BadParameter("at least 512", param_hint="--vocab-size")
     return synthetic_study(
-        folder, size, member, vocab_size=entries, seq_len=seq_len, batch_tokens=batch_tokens, overrides=overrides
+        folder,
+        size,
+        member,
+        vocab_size=entries,
+        seq_len=seq_len,
+        batch_tokens=batch_tokens,
+        precision=precision,
+        overrides=overrides,
     )
 
 

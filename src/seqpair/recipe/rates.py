@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from seqpair.recipe.objectives import Direction
+from seqpair.recipe.sizes import SIZES
 
 RATES_FILE = Path(__file__).with_name("rates.json")
 
@@ -103,30 +104,43 @@ def known_peak(name: str) -> float | None:
     return found[0] if found else None
 
 
-def expected_rate(device: str, size: str, direction: Direction, seq_len: int) -> ExpectedRate | None:
-    """Return what one device of a kind is expected to do, or None where nothing is known (a CPU never measured).
+def expected_rate(device: str, size: str, direction: Direction, seq_len: int, precision: str) -> ExpectedRate:
+    """Return what one device of a kind is expected to do.
 
-    A measured rate of this size and direction counts, at the nearest sequence length; its FLOPs a second are
-    taken over, so that other lengths cost what their FLOPs say. Else a GPU's peak times an assumed share.
+    A measured rate of this size, direction and precision counts, at the nearest sequence length; its FLOPs a second are
+    taken over, so that other lengths cost what their FLOPs say. Else, for a GPU, its peak times an assumed share;
+    for a CPU, what the nearest size that was measured does.
     """
-    rows = [row for row in measured_rates() if (row.device, row.size, row.direction) == (device, size, direction)]
+    here = [row for row in measured_rates() if (row.device, row.direction) == (device, direction)]
+    rows = [row for row in here if (row.size, row.precision) == (size, precision)]
     if rows:
         best = min(rows, key=lambda row: (abs(row.seq_len - seq_len), row.date))
         moved = "" if best.seq_len == seq_len else f", by FLOPs from sequences of {best.seq_len:,}"
-        return ExpectedRate(
-            best.flops_per_second,
-            True,
-            f"measured: {best.tokens_per_second:,.0f} tokens/s on {best.hardware}, {best.precision}, {best.date}, "
-            f"commit {best.commit}{moved}",
-        )
+        return ExpectedRate(best.flops_per_second, True, f"measured: {_words(best)}{moved}")
     peak = DEVICES[device].peak_flops
     if peak is None:
-        return None
+        order = list(SIZES)
+        place = order.index(size) if size in order else order.index("17m")
+        nearest = min(
+            here,
+            key=lambda row: (
+                abs(order.index(row.size) - place),
+                row.precision != precision,
+                abs(row.seq_len - seq_len),
+            ),
+        )
+        return ExpectedRate(
+            nearest.flops_per_second, False, f"not measured: the FLOPs a second of {nearest.size}, {_words(nearest)}"
+        )
     share = ASSUMED_MFU.get(size, ASSUMED_MFU["17m"])
     published = PUBLISHED_H100.get(size)
-    beside = f"; the original reached {published:,.0f} tokens/s on one H100" if published and device == "h100" else ""
+    beside = f"; the original reached {published:,.0f} tokens/s on one H100 at 1,024" if published else ""
     return ExpectedRate(
         peak * share,
         False,
-        f"not measured: an assumed {share:.0%} of the maker's {peak / 1e12:.0f} TFLOP/s (dense bf16){beside}",
+        f"not measured: in bf16 an assumed {share:.0%} of the maker's {peak / 1e12:.0f} TFLOP/s{beside}",
     )
+
+
+def _words(row: MeasuredRate) -> str:
+    return f"{row.tokens_per_second:,.0f} tokens/s on {row.hardware}, {row.precision}, {row.date}, commit {row.commit}"

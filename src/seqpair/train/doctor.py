@@ -143,7 +143,7 @@ def advice(
     elif bf16_gain >= _PAYS:
         found.append(
             f"bf16 products run {bf16_gain:.1f} times as fast as fp32's on this CPU: compare `seqpair bench` with "
-            "`seqpair bench --set runtime.precision=bf16`"
+            "`seqpair bench --precision bf16`"
         )
     else:
         found.append(f"keep runtime.precision: fp32; bf16 products run at {bf16_gain:.2f} of its rate on this device")

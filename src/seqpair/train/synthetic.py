@@ -49,11 +49,20 @@ phases:
     lr: {{curve: constant}}
 checkpoints: {{every_tokens: {budget_tokens}}}
 held_out: {{every_tokens: {budget_tokens}, sequences: 1, mask_frac: 0.3}}
+runtime: {{precision: {precision}}}
 """
 
 
 def synthetic_study(
-    folder: Path, size: str, member: str, *, vocab_size: int, seq_len: int, batch_tokens: int, overrides: list[str]
+    folder: Path,
+    size: str,
+    member: str,
+    *,
+    vocab_size: int,
+    seq_len: int,
+    batch_tokens: int,
+    precision: str,
+    overrides: list[str],
 ) -> tuple[Plan, Prepared]:
     """Make the data and the plan.
 
@@ -64,6 +73,7 @@ def synthetic_study(
         vocab_size: Rows of the token table.
         seq_len: Tokens of the longest sequence, specials included.
         batch_tokens: Content tokens of a step, about.
+        precision: `fp32` or `bf16`.
         overrides: As the command line's `--set`.
     """
     tokenizer = train_tokenizer(["made up"], TokenizerSpec(train_vocab_size=_ENTRIES, pad_vocab_to=vocab_size))
@@ -76,6 +86,7 @@ def synthetic_study(
         vocab_size=vocab_size,
         seq_len=seq_len,
         batch_tokens=batch_tokens,
+        precision=precision,
         budget_tokens=100_000 * batch_tokens,
     )
     path = folder / "bench.yaml"

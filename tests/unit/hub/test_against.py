@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 def make_run(folder, member):
     overrides = ["model.attn_out_dropout=0", "runtime.microbatch_tokens=256"]
     plan, prepared = synthetic_study(
-        folder, "test", member, vocab_size=512, seq_len=64, batch_tokens=600, overrides=overrides
+        folder, "test", member, vocab_size=512, seq_len=64, batch_tokens=600, precision="fp32", overrides=overrides
     )
     return assemble_run(plan, prepared, World(0, 1, 0, torch.device("cpu"), None))
 

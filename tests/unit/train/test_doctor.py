@@ -31,7 +31,7 @@ def test_on_a_cpu_the_blocked_kernel_is_chosen_and_the_cuda_one_says_what_it_nee
 
 def test_bf16_is_advised_only_where_it_was_measured_to_be_faster():
     assert "keep runtime.precision: fp32" in advised(gain=0.2)
-    assert "--set runtime.precision=bf16" in advised(gain=3.0)
+    assert "--precision bf16" in advised(gain=3.0)
     assert "runtime.precision: bf16" in advised(machine(device="cuda"), gain=8.0)
 
 

@@ -14,7 +14,14 @@ from seqpair.train.synthetic import synthetic_study
 
 def make_run(folder, member="encoder", overrides=()):
     plan, prepared = synthetic_study(
-        folder, "test", member, vocab_size=512, seq_len=64, batch_tokens=600, overrides=list(overrides)
+        folder,
+        "test",
+        member,
+        vocab_size=512,
+        seq_len=64,
+        batch_tokens=600,
+        precision="fp32",
+        overrides=list(overrides),
     )
     return assemble_run(plan, prepared, World(0, 1, 0, torch.device("cpu"), None))
 
