@@ -41,8 +41,7 @@ class _Weights(NamedTuple):
     wqkv: Tensor
     attention_out: Tensor
     mlp_norm: Tensor
-    activated: Tensor
-    gate: Tensor
+    mlp_in: Tensor
     mlp_out: Tensor
 
 
@@ -101,14 +100,12 @@ class CachedDecoder:
         shape = self.plan.shape
         fused = layer.attention.wqkv.weight.detach().view(3, shape.heads, 2, shape.head_dim // 2, shape.width)
         turned = fused[:2].transpose(2, 3).reshape(-1, shape.width)  # pair j: features 2j and 2j + 1
-        wi = layer.mlp.wi.weight.detach()
         return _Weights(
             attention_norm=getattr(layer.attention_norm, "weight", None),
             wqkv=torch.cat([turned, fused[2].reshape(-1, shape.width)]).t().contiguous(),
             attention_out=layer.attention.wo.weight.detach().t().contiguous(),
             mlp_norm=layer.mlp_norm.weight.detach(),
-            activated=wi[: shape.inner].t().contiguous(),
-            gate=wi[shape.inner :].t().contiguous(),
+            mlp_in=layer.mlp.wi.weight.detach().t().contiguous(),
             mlp_out=layer.mlp.wo.weight.detach().t().contiguous(),
         )
 
@@ -146,7 +143,8 @@ class CachedDecoder:
 
     def _add_mlp(self, layer: _Weights, states: Tensor) -> Tensor:
         normed = self._norm(states, layer.mlp_norm)
-        inner = F.gelu(torch.mm(normed, layer.activated)).mul_(torch.mm(normed, layer.gate))
+        activated, gate = torch.mm(normed, layer.mlp_in).chunk(2, dim=-1)
+        inner = F.gelu(activated).mul_(gate)
         return torch.addmm(states, inner, layer.mlp_out)
 
     def _head(self, states: Tensor) -> Tensor:

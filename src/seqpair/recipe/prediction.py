@@ -84,7 +84,8 @@ def predict(plan: Plan, device: str, count: int = 1) -> Prediction:
         raise RecipeError("this count makes no prediction", seen=f"{count} x {device}", allowed="1 or more; 1 for cpu")
     phases = []
     for phase, cost in zip(plan.phases, plan_cost(plan).phases, strict=True):
-        rate = expected_rate(device, plan.size, plan.derived.direction, phase.seq_len, plan.runtime.precision)
+        direction = phase.objective_of(phase.steps - 1).direction
+        rate = expected_rate(device, plan.size, direction, phase.seq_len, plan.runtime.precision)
         seconds = cost.flops / (rate.flops_per_second * count)
         phases.append(
             PhaseTime(

@@ -28,8 +28,9 @@ from seqpair.recipe.resolve import resolve_plan
 _SOURCE = "synthetic"
 _ENTRIES = 300
 _RECIPE = """\
-extends: {size}
+extends: 4m
 name: bench
+size: {size}
 runs: {folder}/runs
 data:
   stores: {folder}/stores
@@ -68,7 +69,7 @@ def synthetic_study(
 
     Args:
         folder: An empty folder for store, tokenizer and run.
-        size: The preset's name.
+        size: The size's name.
         member: `encoder` or `decoder`.
         vocab_size: Rows of the token table.
         seq_len: Tokens of the longest sequence, specials included.

@@ -7,7 +7,8 @@ import torch
 
 from seqpair.distributed.world import World
 from seqpair.recipe.cost import flops_per_token
-from seqpair.train.assembly import assemble_run
+from seqpair.recipe.sizes import SIZES
+from seqpair.train.assembly import assemble_run, require_ready
 from seqpair.train.measure import Split, _Hooks, _Steps, limit_words, measure_training
 from seqpair.train.synthetic import synthetic_study
 
@@ -24,6 +25,18 @@ def make_run(folder, member="encoder", overrides=()):
         overrides=list(overrides),
     )
     return assemble_run(plan, prepared, World(0, 1, 0, torch.device("cpu"), None))
+
+
+@pytest.mark.parametrize("member", ["encoder", "decoder"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_gives_a_plan_of_its_own_shape(tmp_path, size, member):
+    plan, prepared = synthetic_study(
+        tmp_path, size, member, vocab_size=1024, seq_len=128, batch_tokens=256, precision="bf16", overrides=[]
+    )
+    assert plan.model.shape == SIZES[size]
+    assert plan.model.attn_out_dropout == 0.1
+    assert (plan.model.vocab_size, plan.phases[0].seq_len, plan.runtime.precision) == (1024, 128, "bf16")
+    require_ready(plan, prepared)
 
 
 @pytest.mark.parametrize("member", ["encoder", "decoder"])
