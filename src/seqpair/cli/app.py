@@ -16,12 +16,16 @@ from collections.abc import Callable
 
 import typer
 
+from seqpair.cli.bench import bench
 from seqpair.cli.checkpoints import checkpoints
 from seqpair.cli.data import data_app
 from seqpair.cli.diff import diff
+from seqpair.cli.doctor import doctor
+from seqpair.cli.embed import embed
 from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
 from seqpair.cli.fill import fill
+from seqpair.cli.generate import generate
 from seqpair.cli.order import order
 from seqpair.cli.plan import plan
 from seqpair.cli.prepare import prepare
@@ -45,10 +49,14 @@ VERBS: tuple[Callable[..., None], ...] = (
     soup,
     export,
     fill,
+    generate,
+    embed,
     evaluate,
     report,
     run,
     sweep,
+    bench,
+    doctor,
 )
 
 app = typer.Typer(

@@ -16,8 +16,9 @@ from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan, Plan
+from seqpair.recipe.prediction import Prediction, predict
 from seqpair.recipe.schema import Recipe
-from seqpair.units import format_bytes, format_count
+from seqpair.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,13 +36,16 @@ def plan(
     recipe: RecipeArgument,
     member: Annotated[str, typer.Option(help="Only this member.")] = "",
     overrides: SetOption = None,
+    device: Annotated[str, typer.Option(help="Also predict hours and memory on this: h100, a100, cpu, ...")] = "",
+    count: Annotated[int, typer.Option(help="How many devices.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print whole plans and costs as JSON.")] = False,
     origins: Annotated[bool, typer.Option("--origins", help="Also say where every value came from.")] = False,
 ) -> None:
     """Print the resolved plan: steps, tokens, batches, rates, parameters, FLOPs, memory, disk.
 
     Where the stores are prepared it counts them, and warns of sources that are read too often; otherwise it
-    marks what is estimated.
+    marks what is estimated. With --device it says how long training would take there, and where that comes from:
+    rates that were measured, or an assumed share of the device's peak, marked `not measured`.
 
     Example: seqpair plan demo --set budget=5M
     """
@@ -54,24 +58,57 @@ def plan(
     stats = counts.stats if counts is not None else None
     for warning in repetition_warnings(list(plans.values()), stats):
         note(f"warning: {warning}")
+    predictions = {name: predict(item, device, count) if device else None for name, item in plans.items()}
     if as_json:
-        print(json.dumps({name: _as_json(item) for name, item in plans.items()}, indent=1))
+        print(json.dumps({name: _as_json(item, predictions[name]) for name, item in plans.items()}, indent=1))
         return
-    for item in plans.values():
-        _show(item, plan_cost(item), stats)
+    for name, item in plans.items():
+        _show(item, plan_cost(item), stats, predictions[name])
     if origins:
         _show_origins(loaded)
 
 
-def _as_json(plan: Plan) -> dict[str, object]:
-    return {
+def _as_json(plan: Plan, prediction: Prediction | None) -> dict[str, object]:
+    found: dict[str, object] = {
         "plan": plan.model_dump(mode="json"),
         "plan_digest": plan_digest(plan),
         "cost": plan_cost(plan).model_dump(mode="json"),
     }
+    if prediction is not None:
+        found["prediction"] = prediction.model_dump(mode="json")
+    return found
 
 
-def _show(plan: Plan, cost: Cost, stats: Mapping[str, StoreStats] | None) -> None:
+def _prediction_rows(prediction: Prediction) -> list[tuple[str, str]]:
+    """Return (label, text) for each line of a prediction."""
+    where = f"{prediction.count} x {prediction.device}"
+    rows = [
+        (
+            f"on {where}",
+            f"{format_seconds(3600 * prediction.hours)} ({prediction.device_hours:,.1f} device hours)"
+            f"{'' if prediction.measured else ' (not measured)'} = {prediction.formula}",
+        )
+    ]
+    rows += [
+        (
+            f"  {phase.name}",
+            f"{format_seconds(3600 * phase.hours)} at {format_count(phase.tokens_per_second)} tokens/s; {phase.source}",
+        )
+        for phase in prediction.phases
+    ]
+    if prediction.device_memory_bytes is not None:
+        room = "fits" if prediction.fits else "does not fit: lower runtime.microbatch_tokens, or shard"
+        rows.append(
+            (
+                "  memory",
+                f"about {format_bytes(prediction.memory_bytes)} of "
+                f"{format_bytes(prediction.device_memory_bytes)}: {room}",
+            )
+        )
+    return rows
+
+
+def _show(plan: Plan, cost: Cost, stats: Mapping[str, StoreStats] | None, prediction: Prediction | None) -> None:
     from rich.table import Table
 
     mark = " (estimated)" if plan.estimated else ""
@@ -106,6 +143,8 @@ def _show(plan: Plan, cost: Cost, stats: Mapping[str, StoreStats] | None) -> Non
         f"{format_bytes(cost.disk_bytes)}: {cost.checkpoints_kept} kept and one being written, "
         f"{format_bytes(cost.checkpoint_bytes)} each = {cost.formulas['checkpoint_disk']}{mark}",
     )
+    for label, text in _prediction_rows(prediction) if prediction is not None else ():
+        table.add_row(label, text + mark)
     table.add_row("run", f"{plan.runs}/{plan.study}/{plan.member}")
     table.add_row("plan digest", plan_digest(plan)[:16] + mark)
     console = wide_console()
