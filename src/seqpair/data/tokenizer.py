@@ -23,14 +23,13 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
 from seqpair.atomic import write_json, write_text
+from seqpair.data.tokenizer_names import DEFAULT_NAMES, ROLES, names_beside, read_json
 from seqpair.digest import sha256_json
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import TokenizerSpec
 
 IdArray = npt.NDArray[np.int64]
 
-ROLES = ("unk", "cls", "sep", "pad", "mask")
-DEFAULT_NAMES = {role: f"[{role.upper()}]" for role in ROLES}
 SIDECAR = "seqpair_tokenizer.json"
 _GROUP_CHARS = 1 << 21
 _SEGMENT_CHARS = 1 << 17
@@ -244,7 +243,7 @@ def load_tokenizer(path: Path, pad_vocab_to: int | None = None) -> Tokenizer:
             byte-level BPE tokenizer.
     """
     file, backend = read_backend(path)
-    sidecar = _read_json(file.with_name(SIDECAR))
+    sidecar = read_json(file.with_name(SIDECAR))
     padding = pad_vocab_to or int(sidecar.get("pad_vocab_to", 64))
     names = dict(sidecar["names"]) if sidecar else names_beside(file)
     return Tokenizer(backend, names, pad_vocab_to=padding, origin=str(file))
@@ -379,26 +378,3 @@ def _special_ids(backend: tokenizers.Tokenizer, names: dict[str, str], origin: s
     if len(set(ids.values())) != len(ids):
         raise DataError(f"{origin} uses one token for two roles", seen=ids, allowed="five different tokens")
     return SpecialIds(**ids)
-
-
-def names_beside(file: Path) -> dict[str, str]:
-    """Return the special tokens' names from the files beside `tokenizer.json`, else the usual ones."""
-    names = dict(DEFAULT_NAMES)
-    for beside in ("tokenizer_config.json", "special_tokens_map.json"):
-        settings = _read_json(file.with_name(beside))
-        for role in ROLES:
-            value = settings.get(f"{role}_token")
-            text = value.get("content") if isinstance(value, dict) else value
-            if isinstance(text, str):
-                names[role] = text
-    return names
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON", seen=error) from error
-    return value if isinstance(value, dict) else {}

@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from seqpair.data.tokenizer import ROLES, Tokenizer, byte_of_letter, load_tokenizer, names_beside, read_backend
+from seqpair.data.tokenizer import Tokenizer, byte_of_letter, load_tokenizer, read_backend
+from seqpair.data.tokenizer_names import ROLES, names_beside
 from seqpair.errors import DataError
 
 PROBES = {
