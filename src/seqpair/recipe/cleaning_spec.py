@@ -225,6 +225,8 @@ def effective_cleaning(shared: CleaningSpec | None, own: CleaningSpec | None) ->
             missing; or the merged limits contradict each other.
     """
     shared, own = shared or CleaningSpec(), own or CleaningSpec()
+    if shared.skip:
+        raise ValueError("'skip' stands in a source, and names what of data.cleaning does not apply to it")
     if own.duplicates is not None and own.duplicates != shared.duplicates:
         raise ValueError("'duplicates' is stated in data.cleaning, for all sources; a source can only skip it")
 

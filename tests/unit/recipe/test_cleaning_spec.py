@@ -53,6 +53,7 @@ def test_a_source_lays_its_keys_over_the_shared_ones_and_skips_sections() -> Non
         ({"decontaminate": {"against": AGAINST * 2}}, None, "'quiz' stands twice"),
         ({"decontaminate": {"min_words": 14, "against": AGAINST}}, None, "min_words 14 is above ngram_words 13"),
         ({"decontaminate": {}}, None, "names no evaluation set"),
+        ({"skip": ["length"]}, None, "'skip' stands in a source"),
         ({}, {"duplicates": {}}, "a source can only skip it"),
         ({}, {"length": {"min_words": 1}, "skip": ["length"]}, "both stated and skipped"),
         ({"quality": {"max_digits": 0.1}}, None, "Extra inputs are not permitted"),
@@ -80,5 +81,5 @@ def test_paths_of_evaluation_sets_are_relative_to_the_recipe(tmp_path: Path) -> 
     assert rules.decontaminate.against[0].paths == (str(tmp_path / "../eval/*.jsonl"),)
     assert rules.quality is not None
     assert rules.quality.max_top_ngram_frac == {2: 0.2}
-    with pytest.raises(RecipeError, match="unknown key 'data.cleaning.lenght'"):
-        load_recipe(str(recipe), ["data.cleaning.lenght.min_words=3"])
+    with pytest.raises(RecipeError, match="unknown key 'data.cleaning.lengths'"):
+        load_recipe(str(recipe), ["data.cleaning.lengths.min_words=3"])

@@ -3,8 +3,8 @@
 Owns the choice of hash functions and of the MinHash library. Must not know how duplicates are found. Entry
 points: `text_digest`, `near_signatures`, `bands_of`.
 
-The library is rensa (extra `clean`): measured against datasketch 2.0 in bench/cleaning.py it makes a signature
-about fifty times as fast with an error no larger, needs nothing but Python, and has wheels for Linux (glibc and
+The library is rensa (extra `clean`). Measured against datasketch 2.0 in bench/cleaning.py it makes a signature
+fourteen times as fast, with an error no larger; it needs nothing but Python, and has wheels for Linux (glibc and
 musl), macOS and Windows. Words are hashed here, not there, so that signatures do not depend on its tokenizer.
 """
 
