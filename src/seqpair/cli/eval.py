@@ -72,14 +72,20 @@ def _print_plans(name: str, folder: Path, plans: list[TaskPlan]) -> None:
 
 
 def _print_report(report: SuiteReport) -> None:
+    from seqpair.evaluate.generative.tasks import average_of
+
     for result in report.results:
         error = "" if result.standard_error is None else f" +- {result.standard_error:.4f}"
         chance = "" if result.chance is None else f", chance {result.chance:.4f}"
         again = ", from before" if result.task in report.cached else ""
         print(f"{report.model} {result.task}: {result.metric} {result.value:.4f}{error}, n {result.n}{chance}{again}")
         for name, value in result.figures.items():
-            if name.startswith("mean_of_") or (name == "truncated_rows" and value):
-                print(f"    {name} {value:.4f}")
+            if name == "truncated_rows" and value:
+                print(f"    {value:.0f} contexts were cut on the left")
+    average = average_of(report.results)
+    if average:
+        value, error, chance = average["value"], average["standard_error"], average["chance"]
+        print(f"{report.model} {average['label']}: {value:.4f} +- {error:.4f}, chance {chance:.4f}")
     for skipped, reason in report.skipped.items():
         print(f"{report.model} {skipped}: skipped, {reason}")
     print(f"{report.model}: results in {report.folder}")

@@ -147,10 +147,11 @@ def _checked(model: LoadedModel, requests: Sequence[Request], added_tokens: int)
     return checked
 
 
-class _Wanted:
+class RowReads:
     """Rows, each held once, and which token of which request is read where in them."""
 
     def __init__(self) -> None:
+        """Begin without rows."""
         self.rows: list[Ids] = []
         self._index: dict[bytes, int] = {}
         self._reads: list[list[tuple[int, int, int]]] = []
@@ -198,7 +199,7 @@ class EncoderScorer:
         model, end = self.model, self.options.end_ids(self.model)
         shift = 1 if model.predicts == "masked_next" else 0
         tail = [model.mask_id] * self.options.masks + end
-        wanted = _Wanted()
+        wanted = RowReads()
         checked = _checked(model, requests, 1 + len(tail) + self.options.score_end)
         for index, (context, continuation) in enumerate(checked):
             targets = [*continuation, *(end if self.options.score_end else [])]
@@ -221,7 +222,7 @@ class DecoderScorer:
         Raises:
             EvaluationError: A continuation is empty or longer than the model can read.
         """
-        wanted = _Wanted()
+        wanted = RowReads()
         checked = _checked(self.model, requests, 1)
         for index, (context, continuation) in enumerate(checked):
             begin = self.model.begin(len(context))

@@ -16,6 +16,7 @@ from typing import Any
 
 from seqpair.digest import sha256_file, sha256_json
 from seqpair.errors import EvaluationError
+from seqpair.evaluate.generative.tasks import average_of
 from seqpair.evaluate.loaded import BATCH_TOKENS, LoadedModel, open_model
 from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.results import (
@@ -77,6 +78,7 @@ class SuiteReport:
             "folder": str(self.folder),
             "results": [result.model_dump(mode="json") for result in self.results],
             "cached": self.cached,
+            "average": average_of(self.results),
             "skipped": self.skipped,
             "seconds": round(self.seconds, 1),
         }

@@ -6,6 +6,7 @@ task. Entry points: `SuiteTask`, `TaskContext`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,16 +80,16 @@ class TaskContext:
             number = iter(range(len(outcomes)))
             kept.keep(lambda _: next(number) < done)
             del outcomes[done:]
-        for start in range(done, len(rows), chunk_rows):
-            self.watch(start, len(rows))
-            chunk = rows[start : start + chunk_rows]
-            found = compute(chunk)
-            if len(found) != len(chunk):
-                raise EvaluationError("a task must give one outcome a row", seen=len(found), allowed=len(chunk))
-            for item in found:
-                kept.append(item.model_dump(mode="json"))
-            outcomes.extend(found)
-        kept.close()
+        with contextlib.closing(kept):
+            for start in range(done, len(rows), chunk_rows):
+                self.watch(start, len(rows))
+                chunk = rows[start : start + chunk_rows]
+                found = compute(chunk)
+                if len(found) != len(chunk):
+                    raise EvaluationError("a task must give one outcome a row", seen=len(found), allowed=len(chunk))
+                for item in found:
+                    kept.append(item.model_dump(mode="json"))
+                outcomes.extend(found)
         self.watch(len(rows), len(rows))
         return outcomes
 
