@@ -40,21 +40,21 @@ def evaluate_suites(
     from seqpair.evaluate.model_place import find_model
     from seqpair.evaluate.scorers import ScoringOptions
     from seqpair.evaluate.suites.registry import choose_tasks
-    from seqpair.evaluate.suites.runner import plan_tasks, results_folder, run_tasks
+    from seqpair.evaluate.suites.runner import plan_tasks, require_own_folders, results_folder, run_tasks
     from seqpair.evaluate.suites.task import TaskContext
 
     tasks = choose_tasks(suite or ["all"], task or [])
     scoring = ScoringOptions(masks=masks, end=end, score_end=score_end)  # type: ignore[arg-type]
     context = TaskContext(data, limit=limit, seeds=tuple(range(seeds)), scoring=scoring)
     places = [find_model(name) for name in models]
+    folders = [results_folder(place, context, out) for place in places]
+    require_own_folders(folders)
     if dry_run:
-        for place in places:
-            folder = results_folder(place, context, out)
+        for place, folder in zip(places, folders, strict=True):
             _print_plans(place.name, folder, plan_tasks(place, tasks, context, folder))
         return
     reports = []
-    for place in places:
-        folder = results_folder(place, context, out)
+    for place, folder in zip(places, folders, strict=True):
         reports.append(run_tasks(place, tasks, context, folder, device=device, batch_tokens=batch_tokens))
         if not as_json:
             _print_report(reports[-1])

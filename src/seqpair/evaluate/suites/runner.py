@@ -108,6 +108,21 @@ def results_folder(place: ModelPlace, context: TaskContext, out: Path | None = N
     return folder / "_".join(parts) if parts else folder
 
 
+def require_own_folders(folders: Sequence[Path]) -> None:
+    """Check that no two models would write into one folder.
+
+    Raises:
+        EvaluationError: Two would.
+    """
+    twice = sorted({str(folder) for folder in folders if list(folders).count(folder) > 1})
+    if twice:
+        raise EvaluationError(
+            "two models would write their results into one folder",
+            seen=", ".join(twice),
+            fix="evaluate them one at a time, each with an --out of its own",
+        )
+
+
 class _Digests:
     """Digests of input files and folders, each computed once."""
 
