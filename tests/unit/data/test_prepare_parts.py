@@ -98,8 +98,8 @@ def test_an_interrupted_run_goes_on_where_it_was(
             stops.discard(len(made))
             (task.folder.parent / ".partial-12345678-x").mkdir(parents=True)
             raise KeyboardInterrupt
-        made.append(task.folder.name)
         make_part(task, *arguments)
+        made.append(task.folder.name)
 
     stops = set(rng.sample(range(1, 20), 4))
     monkeypatch.setattr(workers, "make_part", interrupted)
