@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from tiny import TinyStudy, write_tiny_study
+
+from seqpair.cli import app as cli
 
 
 @pytest.fixture
@@ -24,3 +27,17 @@ def prepared_study(tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
     recipe = load_recipe(str(study.recipe))
     prepare(recipe.data.sources, recipe.data.tokenizer, Path(recipe.data.stores))
     return study
+
+
+@pytest.fixture
+def seqpair(monkeypatch, capsys):
+    """Run the command line in this process; return its exit code, output and messages."""
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["seqpair", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        shown = capsys.readouterr()
+        return int(ended.value.code or 0), shown.out, shown.err
+
+    return run

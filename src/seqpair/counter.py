@@ -1,9 +1,9 @@
 """Counter-based randomness: a random word is a pure function of a key and counters.
 
-Owns the mixing function. The words are 32 bits wide and travel in 64-bit integers, so the same code
-gives the same bits for Python integers, numpy int64 arrays and torch int64 tensors (torch has no
-unsigned 64-bit arithmetic). Must not import numpy or torch: it uses only operators. Entry points:
-`key_words`, `hash_words`, `as_fraction_threshold`.
+Owns the mixing function. The words are 32 bits wide and travel in 64-bit integers, in numpy also in their own
+32, so the same code gives the same bits for Python integers, numpy uint32 and int64 arrays and torch int64
+tensors (torch has no unsigned 64-bit arithmetic). Must not import numpy or torch: it uses only operators. Entry points:
+`key_words`, `hash_words` (in two parts: `begin_hash`, `end_hash`), `as_fraction_threshold`.
 
 Source: the mixer is the 32-bit "lowbias32" finaliser found by C. Wellons' hash prospector (public domain).
 """
@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from seqpair.digest import hash64
 
 Words = TypeVar("Words")
-"""An int, a numpy int64 array or a torch int64 tensor whose values lie in [0, 2**32)."""
+"""An int, a numpy uint32 or int64 array or a torch int64 tensor whose values lie in [0, 2**32)."""
 
 MASK_32 = 0xFFFFFFFF
 _FIRST_MULTIPLIER = 0x7FEB352D
@@ -26,15 +26,21 @@ _WEYL_STEP = 0x9E3779B9
 def mix32(word: Words) -> Words:
     """Mix one 32-bit word; a bijection on [0, 2**32).
 
-    A product may exceed 63 bits; numpy and torch wrap around, and the low 32 bits that are kept are
-    the same in all three carriers.
+    A product may exceed the carrier's bits; numpy and torch wrap around, and the low 32 bits that are
+    kept are the same in all carriers. The first operation makes the array that the others work in.
     """
     mixed: Any = word
+    is_wide = getattr(word, "itemsize", 8) > 4  # a 32-bit carrier drops the high bits by itself
     mixed = mixed ^ (mixed >> 16)
-    mixed = (mixed * _FIRST_MULTIPLIER) & MASK_32
-    mixed = mixed ^ (mixed >> 15)
-    mixed = (mixed * _SECOND_MULTIPLIER) & MASK_32
-    return cast(Words, mixed ^ (mixed >> 16))
+    mixed *= _FIRST_MULTIPLIER
+    if is_wide:
+        mixed &= MASK_32
+    mixed ^= mixed >> 15
+    mixed *= _SECOND_MULTIPLIER
+    if is_wide:
+        mixed &= MASK_32
+    mixed ^= mixed >> 16
+    return cast(Words, mixed)
 
 
 def key_words(*parts: object) -> tuple[int, int]:
@@ -49,11 +55,24 @@ def hash_words(key: tuple[int, int], *counters: Words) -> Words:
     Args:
         key: From `key_words`.
         *counters: One or more counters in [0, 2**32); give a larger one as two words. All are
-            integers, or all arrays/tensors (mixed with integers) of one carrier, int64.
+            integers, or all arrays/tensors (mixed with integers) of one carrier.
     """
+    return end_hash(key, begin_hash(key, *counters))
+
+
+def begin_hash(key: tuple[int, int], *counters: Words) -> Words:
+    """Return the state of `hash_words` after some counters: what is common to all words that share them."""
     first: Any = counters[0]
-    word: Any = mix32(first ^ key[0])
+    state: Any = mix32(first ^ key[0])
     for counter in counters[1:]:
+        state = mix32(((state + _WEYL_STEP) & MASK_32) ^ counter)
+    return cast(Words, state)
+
+
+def end_hash(key: tuple[int, int], state: Words, *counters: Words) -> Words:
+    """Return the words of `hash_words` from a state and the counters that are left."""
+    word: Any = state
+    for counter in counters:
         word = mix32(((word + _WEYL_STEP) & MASK_32) ^ counter)
     return cast(Words, mix32(word ^ key[1]))
 

@@ -9,9 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
 
 
-def sha256_file(path: Path, chunk_bytes: int = 1 << 20) -> str:
+class Openable(Protocol):
+    """What can be opened for reading bytes, as a `Path` can."""
+
+    def open(self, mode: Literal["rb"]) -> BinaryIO:
+        """Open it."""
+
+
+def sha256_file(path: Path | Openable, chunk_bytes: int = 1 << 20) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
     state = hashlib.sha256()
     with path.open("rb") as handle:

@@ -66,6 +66,10 @@ class TrainingError(SeqpairError):
     exit_code = 3
 
 
+class NotFiniteError(TrainingError):
+    """A loss or a gradient norm that is not a finite number."""
+
+
 class ExportError(SeqpairError):
     """An export that would not compute what the trained model computes; nothing was written."""
 

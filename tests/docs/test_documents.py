@@ -54,8 +54,16 @@ def fault_of(verb, arguments, *, whole):
     """Return why the command line would refuse a command, or an empty text."""
     if verb not in COMMANDS.commands:
         return f"there is no verb {verb}"
+    command, arguments = COMMANDS.commands[verb], list(arguments)
+    while below := getattr(command, "commands", None):
+        if not arguments:
+            return f"{verb} needs one of {', '.join(below)}" if whole else ""
+        verb = arguments.pop(0)
+        if verb not in below:
+            return f"there is no verb {verb} below it"
+        command = below[verb]
     try:
-        COMMANDS.commands[verb].make_context(verb, list(arguments))
+        command.make_context(verb, arguments)
     except USAGE_ERROR as error:
         incomplete = "Missing" in type(error).__name__ or "requires an argument" in error.format_message()
         return "" if incomplete and not whole else error.format_message()
@@ -75,10 +83,12 @@ def test_every_command_shown_is_a_command(path):
 def test_a_wrong_command_would_be_noticed(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
-        "```\nseqpair plan demo --nope\nseqpair fly demo  # no\nseqpair train demo\n```\n`seqpair plan --what`\n"
+        "```\nseqpair plan demo --nope\nseqpair fly demo  # no\nseqpair train demo\n"
+        "seqpair data show\nseqpair data peek demo\n"
+        "```\n`seqpair plan --what`\n"
     )
     faults = [fault_of(verb, arguments, whole=whole) for _, whole, (verb, *arguments) in seqpair_commands(page)]
-    assert len(faults) == 4
+    assert len(faults) == 6
     assert all(faults), faults
 
 

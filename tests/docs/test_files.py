@@ -58,7 +58,14 @@ def test_the_locks_cover_what_the_package_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
     asked = {
-        "demo.txt": [*project["project"]["dependencies"], *extras["hub"], *extras["report"], "setuptools"],
+        "demo.txt": [
+            *project["project"]["dependencies"],
+            *extras["clean"],
+            *extras["datasets"],
+            *extras["hub"],
+            *extras["report"],
+            "setuptools",
+        ],
         "test.txt": project["dependency-groups"]["dev"],
     }
     for name, requirements in asked.items():

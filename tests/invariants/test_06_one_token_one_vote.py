@@ -15,7 +15,7 @@ from seqpair.data.prepare import open_recipe_data
 from seqpair.nn.init import initialise
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
-from seqpair.objectives.parts import parts_of_step
+from seqpair.objectives.parts import Part, parts_of_step
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.load import load_recipe
 from seqpair.train.step import ObjectiveLoss, StepInput, StepLoss, accumulate_gradients
@@ -86,10 +86,11 @@ def test_the_divisor_is_every_predicted_token_of_the_batch(prepared_study, membe
     model = LanguageModel(plan.model)
     initialise(model, plan.model, plan.seed)
     builder = TargetBuilder(prepared.tokenizer, plan.seed)
+    chosen = builder.choose(Part(objective, np.arange(batch.positions.size)), batch, phase.mask_frac)
     logits, targets = [], []
     for index in range(batch.positions.size):
         rows = assemble(batch, np.array([index]), prepared.tokenizer.specials, objective.ends_every_piece)
-        given = builder.build(objective, phase.name, rows, phase.mask_frac, torch.device("cpu"))
+        given = builder.build(objective, rows, chosen, torch.device("cpu"))
         states = model(
             given.ids,
             given.layout,

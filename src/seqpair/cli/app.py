@@ -16,19 +16,26 @@ from collections.abc import Callable
 
 import typer
 
+from seqpair.cli.bench import bench
 from seqpair.cli.checkpoints import checkpoints
 from seqpair.cli.data import data_app
 from seqpair.cli.diff import diff
+from seqpair.cli.doctor import doctor
+from seqpair.cli.embed import embed
 from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
 from seqpair.cli.fill import fill
+from seqpair.cli.generate import generate
 from seqpair.cli.order import order
 from seqpair.cli.plan import plan
 from seqpair.cli.prepare import prepare
 from seqpair.cli.report import report
 from seqpair.cli.run import run
 from seqpair.cli.soup import soup
+from seqpair.cli.sweep import sweep
+from seqpair.cli.tokenizer import tokenizer_app
 from seqpair.cli.train import train
+from seqpair.cli.verify import verify
 from seqpair.errors import SeqpairError
 
 VERBS: tuple[Callable[..., None], ...] = (
@@ -37,13 +44,19 @@ VERBS: tuple[Callable[..., None], ...] = (
     prepare,
     order,
     train,
+    verify,
     checkpoints,
     soup,
     export,
     fill,
+    generate,
+    embed,
     evaluate,
     report,
     run,
+    sweep,
+    bench,
+    doctor,
 )
 
 app = typer.Typer(
@@ -57,6 +70,7 @@ app = typer.Typer(
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(data_app, name="data")
+app.add_typer(tokenizer_app, name="tokenizer")
 
 
 def main() -> None:

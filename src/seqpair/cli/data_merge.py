@@ -15,9 +15,7 @@ def merge(
     recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file, the same as for the shards.")],
     shard_folders: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--from", metavar="FOLDER", help="A folder of stores that a shard wrote elsewhere; repeatable.", exists=True
-        ),
+        typer.Option("--from", metavar="FOLDER", help="A folder of stores that a shard wrote elsewhere; repeatable."),
     ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Say what would be made, and stop.")] = False,

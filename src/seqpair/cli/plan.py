@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.log import note
 from seqpair.recipe.cost import Cost, plan_cost
 from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.objectives import OBJECTIVES
-from seqpair.recipe.plan import MixtureShare, PhasePlan, Plan
+from seqpair.recipe.plan import PhasePlan, Plan
+from seqpair.recipe.prediction import Prediction, predict
 from seqpair.recipe.schema import Recipe
-from seqpair.units import format_bytes, format_count
+from seqpair.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
+
+    from seqpair.data.repetition import SourceReading
+    from seqpair.recipe.stats import StoreStats
 
 RecipeArgument = Annotated[str, typer.Argument(help="A preset's name or a recipe file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")]
@@ -29,37 +36,79 @@ def plan(
     recipe: RecipeArgument,
     member: Annotated[str, typer.Option(help="Only this member.")] = "",
     overrides: SetOption = None,
+    device: Annotated[str, typer.Option(help="Also predict hours and memory on this: h100, a100, cpu, ...")] = "",
+    count: Annotated[int, typer.Option(help="How many devices.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print whole plans and costs as JSON.")] = False,
     origins: Annotated[bool, typer.Option("--origins", help="Also say where every value came from.")] = False,
 ) -> None:
     """Print the resolved plan: steps, tokens, batches, rates, parameters, FLOPs, memory, disk.
 
-    Where the stores are prepared it counts them; otherwise it marks what is estimated.
+    Where the stores are prepared it counts them, and warns of sources that are read too often; otherwise it
+    marks what is estimated. With --device it says how long training would take there, and where that comes from:
+    rates that were measured, or an assumed share of the device's peak, marked `not measured`.
 
     Example: seqpair plan demo --set budget=5M
     """
-    from seqpair.data.planning import plan_members
+    from seqpair.data.planning import counts_of, plan_members
+    from seqpair.data.repetition import repetition_warnings
 
     loaded = load_recipe(recipe, overrides or ())
     plans = plan_members(loaded, [member] if member else list(loaded.members))
+    counts = counts_of(loaded)
+    stats = counts.stats if counts is not None else None
+    for warning in repetition_warnings(list(plans.values()), stats):
+        note(f"warning: {warning}")
+    predictions = {name: predict(item, device, count) if device else None for name, item in plans.items()}
     if as_json:
-        print(json.dumps({name: _as_json(item) for name, item in plans.items()}, indent=1))
+        print(json.dumps({name: _as_json(item, predictions[name]) for name, item in plans.items()}, indent=1))
         return
-    for item in plans.values():
-        _show(item, plan_cost(item))
+    for name, item in plans.items():
+        _show(item, plan_cost(item), stats, predictions[name])
     if origins:
         _show_origins(loaded)
 
 
-def _as_json(plan: Plan) -> dict[str, object]:
-    return {
+def _as_json(plan: Plan, prediction: Prediction | None) -> dict[str, object]:
+    found: dict[str, object] = {
         "plan": plan.model_dump(mode="json"),
         "plan_digest": plan_digest(plan),
         "cost": plan_cost(plan).model_dump(mode="json"),
     }
+    if prediction is not None:
+        found["prediction"] = prediction.model_dump(mode="json")
+    return found
 
 
-def _show(plan: Plan, cost: Cost) -> None:
+def _prediction_rows(prediction: Prediction) -> list[tuple[str, str]]:
+    """Return (label, text) for each line of a prediction."""
+    where = f"{prediction.count} x {prediction.device}"
+    rows = [
+        (
+            f"on {where}",
+            f"{format_seconds(3600 * prediction.hours)} ({prediction.device_hours:,.1f} device hours)"
+            f"{'' if prediction.measured else ' (not measured)'} = {prediction.formula}",
+        )
+    ]
+    rows += [
+        (
+            f"  {phase.name}",
+            f"{format_seconds(3600 * phase.hours)} at {format_count(phase.tokens_per_second)} tokens/s; {phase.source}",
+        )
+        for phase in prediction.phases
+    ]
+    if prediction.device_memory_bytes is not None:
+        room = "fits" if prediction.fits else "does not fit: lower runtime.microbatch_tokens, or shard"
+        rows.append(
+            (
+                "  memory",
+                f"about {format_bytes(prediction.memory_bytes)} of "
+                f"{format_bytes(prediction.device_memory_bytes)}: {room}",
+            )
+        )
+    return rows
+
+
+def _show(plan: Plan, cost: Cost, stats: Mapping[str, StoreStats] | None, prediction: Prediction | None) -> None:
     from rich.table import Table
 
     mark = " (estimated)" if plan.estimated else ""
@@ -81,7 +130,7 @@ def _show(plan: Plan, cost: Cost) -> None:
         f"vocabulary {plan.model.vocab_size:,}{mark}",
     )
     for phase, phase_cost in zip(plan.phases, cost.phases, strict=True):
-        for label, text, depends in _phase_rows(plan, phase):
+        for label, text, depends in _phase_rows(plan, phase, stats):
             table.add_row(label, text + (mark if depends else ""))
         table.add_row(
             "  FLOPs",
@@ -94,6 +143,8 @@ def _show(plan: Plan, cost: Cost) -> None:
         f"{format_bytes(cost.disk_bytes)}: {cost.checkpoints_kept} kept and one being written, "
         f"{format_bytes(cost.checkpoint_bytes)} each = {cost.formulas['checkpoint_disk']}{mark}",
     )
+    for label, text in _prediction_rows(prediction) if prediction is not None else ():
+        table.add_row(label, text + mark)
     table.add_row("run", f"{plan.runs}/{plan.study}/{plan.member}")
     table.add_row("plan digest", plan_digest(plan)[:16] + mark)
     console = wide_console()
@@ -109,8 +160,10 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, markup=False, width=140)
 
 
-def _phase_rows(plan: Plan, phase: PhasePlan) -> list[tuple[str, str, bool]]:
+def _phase_rows(plan: Plan, phase: PhasePlan, stats: Mapping[str, StoreStats] | None) -> list[tuple[str, str, bool]]:
     """Return (label, text, whether it rests on the estimate) for each line of a phase."""
+    from seqpair.data.repetition import phase_readings
+
     first, last = phase.batch_stages[0], phase.batch_stages[-1]
     batch = f"{last.sequences:,} sequences, about {format_count(last.sequences * phase.mean_tokens)} tokens"
     if len(phase.batch_stages) > 1:
@@ -120,8 +173,7 @@ def _phase_rows(plan: Plan, phase: PhasePlan) -> list[tuple[str, str, bool]]:
     plateau = f", {peak * phase.lr.start_frac:.3g} after the warm-up" if phase.lr.warmup_tokens else ""
     rates = f"{first_rate} at the first step{plateau}, {last_rate} at the last ({phase.lr.curve})"
     tokens = phase.positions * phase.mean_tokens
-    stored = {store.source: store.tokens for store in plan.stores}
-    mixture = ", ".join(_part_text(part, tokens, stored.get(part.source, 0)) for part in phase.mixture)
+    mixture = ", ".join(_part_text(reading) for reading in phase_readings(phase, stats))
     return [
         (f"phase {phase.name}", f"sequences of {phase.seq_len:,} tokens from {mixture}", False),
         ("  tokens", f"{format_count(phase.budget_tokens)} asked for, {format_count(tokens)} in whole steps", True),
@@ -150,12 +202,13 @@ def _objectives_text(phase: PhasePlan) -> str:
     return ", ".join(texts)
 
 
-def _part_text(part: MixtureShare, phase_tokens: float, stored_tokens: int) -> str:
-    """Return a source's part; with a store, also how often its share reads the source."""
-    if part.share is None:
-        return f"{part.source} {part.epochs:g} epochs"
-    often = f" ({part.share * phase_tokens / stored_tokens:.2g} epochs)" if stored_tokens else ""
-    return f"{part.source} {100 * part.share:.1f} %{often}"
+def _part_text(reading: SourceReading) -> str:
+    """Return a source's part; with a store, also how often the phase's budget reads the source."""
+    if reading.asked_share is None:
+        often = f", {reading.epochs:.2g} within the budget" if reading.epochs is not None else ""
+        return f"{reading.source} {reading.asked_epochs:g} epochs{often}"
+    often = f" ({reading.epochs:.2g} epochs)" if reading.epochs is not None else ""
+    return f"{reading.source} {100 * reading.asked_share:.1f} %{often}"
 
 
 def _show_origins(recipe: Recipe) -> None:

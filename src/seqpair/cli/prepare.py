@@ -111,12 +111,16 @@ def _show(prepared: Prepared) -> None:
         title_justify="left",
         box=None,
     )
-    for heading in ("source", "documents", "held out", "tokens", "held out", "bytes/token", "refused", "folder"):
-        table.add_column(heading, justify="left" if heading in ("source", "refused", "folder") else "right")
+    words = ("refused", "removed")
+    for heading in ("source", "documents", "held out", "tokens", "held out", "bytes/token", *words, "folder"):
+        table.add_column(heading, justify="left" if heading in ("source", *words, "folder") else "right")
     for name, store in prepared.train.items():
         train = store.manifest
         held_out = prepared.held_out[name].manifest if name in prepared.held_out else None
-        refused = ", ".join(f"{count:,} {reason}" for reason, count in train.rejected.items())
+        refused, removed = (
+            "\n".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
+            for counts in (train.rejected, train.removed)
+        )
         table.add_row(
             name,
             f"{train.documents:,}",
@@ -124,7 +128,8 @@ def _show(prepared: Prepared) -> None:
             format_count(train.tokens),
             format_count(held_out.tokens) if held_out else "0",
             f"{train.text_bytes / train.tokens:.3f}",
-            refused or "none",
+            refused,
+            removed,
             str(store.folder.parent),
         )
     wide_console().print(table)

@@ -11,11 +11,11 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 import zstandard
 
+from seqpair.data.remote import AnyFile
 from seqpair.errors import DataError
 
 COMPRESSION_SUFFIXES = (".gz", ".zst")
@@ -58,8 +58,8 @@ class _ZstdReader(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def open_stream(path: Path) -> Iterator[tuple[IO[bytes], BinaryIO]]:
-    """Open a file for reading, decompressed by its suffix.
+def open_stream(path: AnyFile) -> Iterator[tuple[IO[bytes], BinaryIO]]:
+    """Open a file, here or elsewhere, for reading, decompressed by its suffix.
 
     Yields:
         The stream of plain bytes, and the raw file, whose `tell()` says how far reading has come.

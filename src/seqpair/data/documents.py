@@ -7,16 +7,17 @@ formats, tokenizers or stores. Entry points: `Document`, `SourceFile`, `Unit`, `
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.counter import as_fraction_threshold
+from seqpair.data.remote import AnyFile, RemoteFile
 from seqpair.digest import hash64
 from seqpair.recipe.data_spec import SourceSpec
 
@@ -30,7 +31,8 @@ class Document:
 
     Attributes:
         id: Its id, unique in the source; empty while it is to be made from a row that is still relative.
-        text: Its text; never empty, always encodable as UTF-8.
+        text: Its text; never empty, always encodable as UTF-8. Empty where `ids` are given: they are decoded
+            by whoever needs the text.
         text_bytes: The UTF-8 bytes of the text.
         file: The label of the file it came from (see `SourceFile`).
         row: The 0-based line or row in that file; 0 where one file is one document.
@@ -69,21 +71,23 @@ class SourceFile:
     """One file of a source.
 
     Attributes:
-        path: Where it is.
+        path: Where it is, here or elsewhere.
         label: Its path below the folder that all files of the source share: stable when the whole
             source is moved, and unique in the source.
         size_bytes: Its size as stored (compressed, if it is).
-        mtime_ns: Its time of change.
+        mtime_ns: Its time of change; 0 for one elsewhere.
     """
 
-    path: Path
+    path: AnyFile
     label: str
     size_bytes: int
     mtime_ns: int
 
     @classmethod
-    def of(cls, path: Path, label: str) -> SourceFile:
-        """Look at a file on disk."""
+    def of(cls, path: AnyFile, label: str) -> SourceFile:
+        """Look at a file; one elsewhere was looked at when it was found, and has no time."""
+        if isinstance(path, RemoteFile):
+            return cls(path, label, path.size_bytes, 0)
         status = path.stat()
         return cls(path, label, status.st_size, status.st_mtime_ns)
 
@@ -214,6 +218,16 @@ def file_groups(files: Sequence[SourceFile], unit_bytes: int) -> list[Unit]:
 def default_id(file: str, row: int) -> str:
     """Return the id of a row that has none of its own."""
     return f"{file}:{row}"
+
+
+def content_key(document: Document) -> str:
+    """Return what a document's split is drawn from: its text, or its token ids where it has only those.
+
+    Equal texts fall on the same side of the split, and so do equal ids; a text and its ids need not.
+    """
+    if document.ids is None:
+        return document.text
+    return "ids:" + hashlib.sha256(document.ids.astype("<i8").tobytes()).hexdigest()
 
 
 def is_held_out(split_key: str, held_out_frac: float) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from seqpair.data.documents import Source, SourceFile, Unit
 from seqpair.data.manifest import STORE_FORMAT, SeenFile
+from seqpair.data.remote import RemoteFile
 from seqpair.digest import sha256_file, sha256_json
 from seqpair.recipe.data_spec import TokenizerSpec
 
@@ -20,11 +21,17 @@ _PREPARATION = 1
 
 
 def look_at(files: Sequence[SourceFile], before: Sequence[SeenFile]) -> tuple[SeenFile, ...]:
-    """Return the files with their hashes; one whose size and time are as before is not hashed again."""
+    """Return the files with their hashes; one whose size and time are as before is not hashed again.
+
+    A file elsewhere has no time: it is taken by the server's checksum or entity tag, else hashed each time.
+    """
     known = {(seen.path, seen.bytes, seen.mtime_ns): seen.sha256 for seen in before}
     looked: list[SeenFile] = []
     for file in files:
-        digest = known.get((str(file.path), file.size_bytes, file.mtime_ns)) or sha256_file(file.path)
+        if isinstance(file.path, RemoteFile):
+            digest = _remote_digest(file.path)
+        else:
+            digest = known.get((str(file.path), file.size_bytes, file.mtime_ns)) or sha256_file(file.path)
         looked.append(
             SeenFile(
                 path=str(file.path), label=file.label, bytes=file.size_bytes, mtime_ns=file.mtime_ns, sha256=digest
@@ -33,14 +40,24 @@ def look_at(files: Sequence[SourceFile], before: Sequence[SeenFile]) -> tuple[Se
     return tuple(looked)
 
 
+def _remote_digest(file: RemoteFile) -> str:
+    """Return what stands for a file elsewhere: the server's own checksum or tag, else the hash of its bytes."""
+    if file.identity is None:
+        return sha256_file(file)
+    return sha256_json({"identity": file.identity, "bytes": file.size_bytes})
+
+
 def file_of(path: Path) -> SourceFile:
     """Return a single file, labelled by its name."""
     return SourceFile.of(path, path.name)
 
 
-def _content(source: Source, files: Sequence[SeenFile]) -> dict[str, object]:
+def source_content(source: Source, files: Sequence[SeenFile]) -> dict[str, object]:
+    """Return what fixes a source's documents: its files' digests and the options of reading."""
     spec = source.spec
+    newer = {} if spec.kind in ("text", "jsonl", "parquet", "python") else {"options": spec.reading_options}
     return {
+        **newer,
         "preparation": _PREPARATION,
         "kind": spec.kind,
         "part": spec.part,
@@ -59,7 +76,7 @@ def store_address(
     return sha256_json(
         {
             "format": STORE_FORMAT,
-            "source": _content(source, files),
+            "source": source_content(source, files),
             "tokenizer": tokenizer_digest,
             "cleaning": cleaning_digest,
         }
@@ -68,7 +85,7 @@ def store_address(
 
 def unit_files(source: Source, unit: Unit) -> list[SourceFile]:
     """Return the files that decide what a unit holds; all of them for a kind that does not say more."""
-    if source.spec.kind in ("jsonl", "parquet"):
+    if source.spec.kind in ("jsonl", "parquet", "mds", "csv", "webdataset"):
         return [unit.file]
     if source.spec.kind in ("text", "python"):
         return source.files[unit.start : unit.stop]
@@ -102,7 +119,7 @@ def trained_address(
 ) -> str:
     """Return the address of a trained tokenizer: all sources and the training options."""
     contents = sorted(
-        ([source.spec.name, _content(source, files[source.spec.name])] for source in sources),
+        ([source.spec.name, source_content(source, files[source.spec.name])] for source in sources),
         key=lambda pair: str(pair[0]),
     )
     return sha256_json({"sources": contents, "tokenizer": tokenizer.model_dump(mode="json")})

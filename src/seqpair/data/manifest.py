@@ -119,8 +119,12 @@ class PreparedIndex(_Frozen):
 
 
 def spec_digest(sources: Sequence[SourceSpec], tokenizer: TokenizerSpec) -> str:
-    """Return the digest of a recipe's data section, paths included."""
-    ordered = sorted(sources, key=lambda spec: spec.name)
+    """Return the digest of a recipe's data section, paths included.
+
+    The sources' order counts where duplicates are removed: the first of equal documents stays.
+    """
+    compared = any(spec.cleaning is not None and spec.cleaning.duplicates is not None for spec in sources)
+    ordered = list(sources) if compared else sorted(sources, key=lambda spec: spec.name)
     return sha256_json(
         {"sources": [spec.model_dump(mode="json") for spec in ordered], "tokenizer": tokenizer.model_dump(mode="json")}
     )

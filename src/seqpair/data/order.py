@@ -201,6 +201,9 @@ def _permutation(size: int, *key_parts: object) -> KeyedPermutation:
 
 def _groups(labels: Numbers) -> Iterator[tuple[int, Numbers]]:
     """Yield every label with the indices that carry it; mostly there are one or two."""
+    if labels.size and labels.min() == labels.max():
+        yield int(labels[0]), np.arange(labels.size, dtype=np.int64)
+        return
     ascending = np.argsort(labels, kind="stable")
     borders = np.flatnonzero(np.diff(labels[ascending])) + 1
     for members in np.split(ascending, borders) if labels.size else ():

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import bisect
 import heapq
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +34,7 @@ def share(lengths: Numbers, world_size: int) -> list[Numbers]:
         raise ValueError(f"a batch is shared by at least one rank, not {world_size}")
     loads = [(0, rank) for rank in range(world_size)]
     rank_of = np.zeros(len(lengths), dtype=np.int64)
-    for index in _longest_first(lengths) if world_size > 1 else ():
+    for index in _longest_first(lengths).tolist() if world_size > 1 else ():
         load, rank = loads[0]
         heapq.heapreplace(loads, (load + int(lengths[index]), rank))
         rank_of[index] = rank
@@ -54,20 +56,25 @@ def pack(lengths: Numbers, budget_tokens: int) -> list[Numbers]:
     """
     if budget_tokens < 1:
         raise ValueError(f"a microbatch holds at least one token, not {budget_tokens}")
-    groups: list[list[int]] = []
+    lengths = np.asarray(lengths, dtype=np.int64)
+    groups: list[list[Numbers]] = []
     rooms: list[tuple[int, int]] = []  # (tokens left, microbatch), ascending
-    for index in _longest_first(lengths):
-        length = int(lengths[index])
-        place = bisect.bisect_left(rooms, (length, -1))
-        if place < len(rooms):
-            room, group = rooms.pop(place)
-            groups[group].append(index)
-        else:
-            room, group = budget_tokens, len(groups)
-            groups.append([index])
-        if room > length:
-            bisect.insort(rooms, (room - length, group))
-    return [np.array(sorted(group), dtype=np.int64) for group in groups]
+    for length, indices in _runs(lengths, _longest_first(lengths)):
+        placed = 0
+        while placed < indices.size:
+            place = bisect.bisect_left(rooms, (length, -1))
+            if place < len(rooms):
+                room, group = rooms.pop(place)
+            else:
+                room, group = budget_tokens, len(groups)
+                groups.append([])
+            # The fullest microbatch that has room stays the fullest one that has it, so it takes all that fit.
+            taken = min(max(1, room // length), indices.size - placed)
+            groups[group].append(indices[placed : placed + taken])
+            placed += taken
+            if room > taken * length:
+                bisect.insort(rooms, (room - taken * length, group))
+    return [np.sort(np.concatenate(group)) for group in groups]
 
 
 def microbatches(lengths: Numbers, world_size: int, budget_tokens: int) -> list[list[Numbers]]:
@@ -87,7 +94,20 @@ def microbatches(lengths: Numbers, world_size: int, budget_tokens: int) -> list[
     return [groups + [np.empty(0, dtype=np.int64)] * (most - len(groups)) for groups in by_rank]
 
 
-def _longest_first(lengths: Numbers) -> list[int]:
+def _longest_first(lengths: Numbers) -> Numbers:
     """Return all indices, the longest first, equal ones in their own order."""
-    order: list[int] = np.argsort(-np.asarray(lengths), kind="stable").tolist()
+    lengths = np.asarray(lengths, dtype=np.int64)
+    keys: NDArray[Any] = lengths.max(initial=0) - lengths
+    if keys.max(initial=0) < 1 << 16:
+        keys = keys.astype(np.uint16)  # a stable sort of these counts digits and compares nothing
+    order: Numbers = np.argsort(keys, kind="stable")
     return order
+
+
+def _runs(lengths: Numbers, order: Numbers) -> Iterator[tuple[int, Numbers]]:
+    """Yield each length with the indices of that length, in the given order."""
+    ordered = lengths[order]
+    borders = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), order.size]
+    for first, stop in zip(borders, borders[1:], strict=False):
+        if first < stop:
+            yield int(ordered[first]), order[first:stop]

@@ -18,6 +18,8 @@ import numpy as np
 from seqpair.atomic import replacing_folder
 from seqpair.data.documents import Document, Source, SourceFile, Tally, Unit, is_held_out
 from seqpair.data.parts import PART, PartWriter, TokenArray
+from seqpair.data.published_ids import DocumentEncoder
+from seqpair.data.remote import AnyFile, RemoteFile
 from seqpair.data.removal import KeepCheck, UnitRemovals
 from seqpair.data.store_writer import token_dtype
 from seqpair.data.tokenizer import Tokenizer
@@ -77,17 +79,19 @@ def make_part(task: PartTask, source: Source, tokenizer: Tokenizer, advance: Adv
     with replacing_folder(task.folder) as partial, PartWriter(partial, dtype, special) as part:
         tally = Tally(keep=part.refuse)
         bytes_told, tokens_told = 0, 0
-        for batch, ids in _encoded_batches(
-            _batches(_kept(source.read(task.unit, tally), task, part)), tokenizer, dtype
-        ):
-            for document, own in zip(batch, ids, strict=True):
-                if len(own) == 0:
+        encoder = DocumentEncoder(tokenizer, source.spec.name)
+        batches = _batches(_kept(source.read(task.unit, tally), task, part))
+        for batch, encoded in _encoded_batches(batches, encoder, dtype):
+            read = list(encoder.joined(batch, encoded))
+            for document, ids in read:
+                if len(ids) == 0:
                     tally.reject(NO_TOKENS, document.file, document.row, document.text.encode("utf-8"))
-            kept = [document for document, own in zip(batch, ids, strict=True) if len(own)]
+            kept = [document for document, ids in read if len(ids)]
             held_out = [is_held_out(source.split_key(document), source.spec.held_out_frac) for document in kept]
-            part.add(kept, [own for own in ids if len(own)], held_out)
+            part.add(kept, [ids for _, ids in read if len(ids)], held_out)
             advance(tally.bytes_done - bytes_told, part.tokens_written - tokens_told)
             bytes_told, tokens_told = tally.bytes_done, part.tokens_written
+        encoder.finish()
         _require_unchanged(task)
         part.finish(tally)
         advance(task.unit.size_bytes - bytes_told, 0)
@@ -119,9 +123,9 @@ def _kept(read: Iterator[Document], task: PartTask, part: PartWriter) -> Iterato
 
 
 def _encoded_batches(
-    batches: Iterator[list[Document]], tokenizer: Tokenizer, dtype: str
+    batches: Iterator[list[Document]], encoder: DocumentEncoder, dtype: str
 ) -> Iterator[tuple[list[Document], list[TokenArray]]]:
-    """Yield each batch with its content ids, while the next ones are read and tokenized.
+    """Yield each batch with the ids of its texts, while the next ones are read and tokenized.
 
     The tokenizer's own threads would stand still while a batch is parsed, converted or written: with two batches
     in its hands they do not.
@@ -129,7 +133,7 @@ def _encoded_batches(
     waiting: deque[tuple[list[Document], Future[list[TokenArray]]]] = deque()
     with ThreadPoolExecutor(_TOKENIZED_AT_ONCE, thread_name_prefix="tokenize") as pool:
         for batch in batches:
-            waiting.append((batch, pool.submit(_encoded, batch, tokenizer, dtype)))
+            waiting.append((batch, pool.submit(encoder.texts_encoded, batch, dtype)))
             if len(waiting) > _TOKENIZED_AT_ONCE:
                 first, encoded = waiting.popleft()
                 yield first, encoded.result()
@@ -138,20 +142,13 @@ def _encoded_batches(
             yield first, encoded.result()
 
 
-def _encoded(batch: list[Document], tokenizer: Tokenizer, dtype: str) -> list[TokenArray]:
-    """Return the content ids of each document of a batch, tokenized here unless they came with it."""
-    texts = [document.text for document in batch if document.ids is None]
-    encoded = iter(tokenizer.encode_narrow(texts, dtype))
-    return [next(encoded) if document.ids is None else document.ids for document in batch]
-
-
 def _batches(read: Iterator[Document]) -> Iterator[list[Document]]:
     """Yield documents in batches bounded by their bytes and their number."""
     batch: list[Document] = []
     size = 0
     for document in read:
         batch.append(document)
-        size += document.text_bytes
+        size += document.text_bytes if document.ids is None else document.ids.nbytes
         if size >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
             yield batch
             batch, size = [], 0
@@ -162,7 +159,11 @@ def _batches(read: Iterator[Document]) -> Iterator[list[Document]]:
 def _require_unchanged(task: PartTask) -> None:
     """Refuse a unit whose files are not those that were hashed: the store's address would be wrong."""
     for file in task.files:
-        if file.path.is_file() and (now := SourceFile.of(file.path, file.label)) != file:
+        if isinstance(file.path, RemoteFile):
+            path: AnyFile | None = file.path.now()
+        else:
+            path = file.path if file.path.is_file() else None
+        if path is not None and (now := SourceFile.of(path, file.label)) != file:
             raise DataError(
                 f"source {task.spec.name!r}: {file.path} changed while it was prepared",
                 seen=f"{now.size_bytes} bytes, changed at {now.mtime_ns}",

@@ -102,18 +102,17 @@ class PieceIndex:
         sequences = np.asarray(sequences, dtype=np.int64)
         if sequences.size and (sequences.min() < 0 or sequences.max() >= self.count):
             raise IndexError(f"sequences [{sequences.min()}, {sequences.max()}] are not all in [0, {self.count})")
-        rows = np.searchsorted(self._cumulative, sequences, side="right") - 1
+        ascending = np.argsort(sequences)  # so that the search goes through the index once, from one end to the other
+        rows = np.empty_like(sequences)
+        rows[ascending] = np.searchsorted(self._cumulative, sequences[ascending], side="right") - 1
         first = self._cumulative[rows]
         piece, pieces_of_row = sequences - first, self._cumulative[rows + 1] - first
-        begin = self._offsets[rows]
-        tokens = self._offsets[rows + 1] - begin
-        return Pieces(
-            rows=rows,
-            piece=piece,
-            pieces_of_row=pieces_of_row,
-            start=begin + piece * tokens // pieces_of_row,
-            stop=begin + (piece + 1) * tokens // pieces_of_row,
-        )
+        start, stop = self._offsets[rows], self._offsets[rows + 1]
+        cut = np.flatnonzero(pieces_of_row > 1)
+        begin, tokens, number, count = start[cut], stop[cut] - start[cut], piece[cut], pieces_of_row[cut]
+        start[cut] = begin + number * tokens // count
+        stop[cut] = begin + (number + 1) * tokens // count
+        return Pieces(rows=rows, piece=piece, pieces_of_row=pieces_of_row, start=start, stop=stop)
 
     def sequences_of(self, row: int) -> range:
         """Return the sequences of a document, in piece order; empty if it has no tokens.

@@ -1,7 +1,8 @@
 """From a recipe to the plan that its prepared stores give.
 
 Owns the one seam between recipes, which cannot see stores, and stores, which know nothing of recipes.
-Imports nothing heavy. Entry points: `plan_member`, `plan_members`, `require_stores`.
+Imports nothing heavy. Entry points: `plan_member`, `plan_members`, `counts_of`,
+`require_stores`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqpair.data.catalogue import stats_for
+from seqpair.data.catalogue import PreparedStats, stats_for
 from seqpair.errors import StoreError
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.resolve import resolve_plans
@@ -32,10 +33,19 @@ def plan_member(recipe: Recipe, member: str) -> Plan:
 
 def plan_members(recipe: Recipe, members: Sequence[str]) -> dict[str, Plan]:
     """Resolve a recipe for several members as `plan_member` does; the stores' counts are read once."""
+    stats, vocab_size = counts_of(recipe) or (None, None)
+    return resolve_plans(recipe, members, stats, vocab_size)
+
+
+def counts_of(recipe: Recipe) -> PreparedStats | None:
+    """Return the counts of a recipe's training stores at its phases' lengths; None if they are not prepared.
+
+    Raises:
+        StoreError: An index or a manifest is damaged.
+    """
     data = recipe.data
     seq_lens = [phase.seq_len for phase in recipe.phases]
-    stats, vocab_size = stats_for(data.sources, data.tokenizer, Path(data.stores), seq_lens) or (None, None)
-    return resolve_plans(recipe, members, stats, vocab_size)
+    return stats_for(data.sources, data.tokenizer, Path(data.stores), seq_lens)
 
 
 def require_stores(plan: Plan, stores: Mapping[str, Store]) -> None:

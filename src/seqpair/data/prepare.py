@@ -15,6 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from seqpair.atomic import write_json
+from seqpair.data.cleaning.address import cleaning_plans
+from seqpair.data.cleaning.cleaner import recipe_cleaning
 from seqpair.data.documents import Source
 from seqpair.data.fingerprint import store_address
 from seqpair.data.manifest import PreparedIndex, SeenFile, Split, index_path, read_index, spec_digest
@@ -112,7 +114,7 @@ def prepare(
         verify: Hash the files of stores that are already there.
         workers: Processes that tokenize and share the cores; with 1, this one uses them all. A script that gives
             more needs the usual `if __name__ == "__main__":`, because each process imports it again.
-        cleaning: How sources are cleaned, by name; one that is not named is stored as it is.
+        cleaning: How sources are cleaned, by name, in place of the rules in their specs.
 
     Raises:
         DataError: A source has no paths, is missing, empty or unreadable, or the tokenizer cannot be used.
@@ -122,7 +124,7 @@ def prepare(
     require_paths(sources)
     with writing_alone(store_folder):
         before = read_index(sources, tokenizer, store_folder)
-        plan = _agree(sources, tokenizer, store_folder, recipe_folder, cleaning, before)
+        plan = _agree(sources, tokenizer, store_folder, recipe_folder, cleaning, before, workers)
         adopt_stale_builds(plan.builds)
         _make(plan, WHOLE, workers, recipe_folder, merge=True)
         return _completed(plan, sources, tokenizer, store_folder, before, verify=verify)
@@ -157,7 +159,7 @@ def prepare_shard(
     require_paths(sources)
     with writing_together(store_folder, shard.folder):
         before = read_index(sources, tokenizer, store_folder)
-        plan = _agree(sources, tokenizer, store_folder, recipe_folder, cleaning, before)
+        plan = _agree(sources, tokenizer, store_folder, recipe_folder, cleaning, before, workers)
         _make(plan, shard, workers, recipe_folder, merge=False)
         outcomes = []
         for build in plan.builds:
@@ -197,7 +199,7 @@ def merge_shards(
     require_paths(sources)
     with writing_alone(store_folder):
         before = read_index(sources, tokenizer, store_folder)
-        plan = _agree(sources, tokenizer, store_folder, recipe_folder, cleaning, before)
+        plan = _agree(sources, tokenizer, store_folder, recipe_folder, cleaning, before, workers=1)
         missing = plan.missing
         for build, parts in zip(missing, collect_parts(missing, store_folder, shard_folders), strict=True):
             note(f"merging {len(build.units)} parts of source {build.source.spec.name!r}")
@@ -212,6 +214,7 @@ def _agree(
     recipe_folder: Path | None,
     cleaning: Mapping[str, SourceCleaning] | None,
     before: PreparedIndex | None,
+    workers: int,
 ) -> _Plan:
     """Look at the sources, get the tokenizer, and say which stores that makes."""
     opened = _open_sources(sources, recipe_folder)
@@ -219,12 +222,16 @@ def _agree(
     files = look_at_files(opened, spec, before, store_folder / BUILDING / f"files-{recipe_digest[:16]}.json")
     say_what_changed(opened, files, before)
     tokenizer, folder = study_tokenizer(opened, files, spec, store_folder)
+    cleanings = {
+        **recipe_cleaning(opened, files, store_folder, tokenizer, folder, recipe_folder, workers),
+        **(cleaning or {}),
+    }
     builds = [
         StoreBuild(
             source,
             files[source.spec.name],
             tokenizer,
-            (cleaning or {}).get(source.spec.name),
+            cleanings.get(source.spec.name),
             store_folder,
             recipe_digest,
         )
@@ -350,11 +357,13 @@ def plan_preparation(
         folder = trained_folder(opened, files, tokenizer, store_folder)
         digest = load_tokenizer(folder, tokenizer.pad_vocab_to).digest if folder.is_dir() else None
     steps = [PreparationStep("", len(files.get("", ())), 0, str(folder), folder.is_dir())]
+    plans = cleaning_plans(opened, files)
     for source in opened:
         seen = files[source.spec.name]
         target = ""
         if digest is not None:
-            address = store_address(source, seen, digest)
+            cleaning = plans.get(source.spec.name)
+            address = store_address(source, seen, digest, cleaning.address if cleaning else None)
             target = str(store_folder / f"{source.spec.name}-{address[:ADDRESS_LETTERS]}")
         ready = target != "" and Path(target).is_dir()
         steps.append(PreparationStep(source.spec.name, len(seen), sum(file.bytes for file in seen), target, ready))

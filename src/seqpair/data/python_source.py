@@ -22,6 +22,7 @@ from io import BytesIO
 from pathlib import Path
 
 from seqpair.data.documents import Document, SourceFile, Tally, Unit, file_groups, is_held_out
+from seqpair.data.remote import AnyFile
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
 
@@ -143,10 +144,10 @@ class PythonSource:
         Raises:
             DataError: `part` is missing, or as `find_modules`.
         """
-        if spec.part is None or spec.paths:
+        if spec.part is None:
             raise DataError(
-                f"source {spec.name!r} of kind 'python' takes a part and no paths",
-                seen=f"part: {spec.part}, paths: {list(spec.paths)}",
+                f"source {spec.name!r} of kind 'python' takes a part",
+                seen="part: null",
                 allowed="part: prose, or part: code",
                 fix="correct the source in the recipe",
             )
@@ -196,7 +197,7 @@ def read_module(file: SourceFile) -> PythonModule | None:
     return PythonModule(module_name(file.label), code, prose)
 
 
-def _source_text(path: Path) -> str:
+def _source_text(path: AnyFile) -> str:
     """Return a module's text by its declared encoding, line ends as single newlines."""
     data = path.read_bytes()
     encoding, _ = tokenize.detect_encoding(BytesIO(data).readline)

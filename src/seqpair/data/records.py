@@ -1,7 +1,8 @@
 """From a row, whatever its format, to a document or the reason why there is none.
 
 Owns what counts as text and as an id, the reasons, and JSON lines. Must not know files or how rows are
-found. Entry points: `document_of`, `parse_line`, `decode`.
+found. Entry points: `document_of`, `id_of_record`,
+`parse_line`, `decode`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,17 @@ def document_of(
     yield Document(given or made, text, text_bytes, file, row, row_is_relative=row_is_relative)
 
 
+def id_of_record(record: Mapping[str, object], spec: SourceSpec, file: str, row: int, tally: Tally) -> str | None:
+    """Return a row's own id, empty if its source has none; None, and counted in the tally, if it is missing."""
+    if spec.id_field is None:
+        return ""
+    try:
+        return _id_of(_field(record, spec.id_field))
+    except _RefusedError as refused:
+        tally.reject(str(refused), file, row, _as_bytes(record))
+        return None
+
+
 def parse_line(line: bytes) -> dict[str, object] | str:
     """Return a line's JSON object, or the reason why it has none."""
     text = decode(line)
@@ -91,7 +103,7 @@ def utf8_bytes(text: str) -> int:
 
 def _joined_text(record: Mapping[str, object], spec: SourceSpec) -> str:
     texts = []
-    for name in spec.text_field:
+    for name in spec.content_fields:
         text = _field(record, name)
         if isinstance(text, bytes):
             text = decode(text)

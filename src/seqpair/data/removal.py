@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,8 +93,10 @@ class SourceCleaning:
         keep: Checks one document by itself, in the worker that reads it.
         find_removals: Surveys the source and returns what is removed; called only when its store is missing,
             and again by every repetition and shard, so it should keep its outcome by `digest`.
+        write_report: Writes what was removed and why into the folder of the stores, before that appears.
     """
 
     digest: str
     keep: KeepCheck | None = None
     find_removals: Callable[[Source], Removals] | None = None
+    write_report: Callable[[Path], None] | None = None

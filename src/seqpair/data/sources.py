@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seqpair.data.documents import Document, Source, Tally, documents, is_held_out
+from seqpair.data.hub_source import HubSource
+from seqpair.data.mds_source import MdsSource
 from seqpair.data.python_source import PythonSource
+from seqpair.data.row_sources import RowSource
 from seqpair.data.text_sources import FileSource
 from seqpair.recipe.data_spec import SourceSpec
 
@@ -27,11 +30,17 @@ def open_source(spec: SourceSpec, recipe_folder: Path | None = None) -> Source:
     """
     if spec.kind == "python":
         return PythonSource(spec)
+    if spec.kind == "mds":
+        return MdsSource(spec, recipe_folder)
+    if spec.kind == "hub":
+        return HubSource(spec, recipe_folder)
+    if spec.kind in ("csv", "webdataset"):
+        return RowSource(spec, recipe_folder)
     return FileSource(spec, recipe_folder)
 
 
-def training_documents(source: Source) -> Iterator[Document]:
-    """Yield a source's documents that are not held out, without keeping count of what was refused."""
-    for document in documents(source, Tally()):
+def training_documents(source: Source, tally: Tally | None = None) -> Iterator[Document]:
+    """Yield a source's documents that are not held out; what was refused, and how far it is, go to the tally."""
+    for document in documents(source, tally or Tally()):
         if not is_held_out(source.split_key(document), source.spec.held_out_frac):
             yield document

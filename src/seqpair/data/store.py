@@ -42,7 +42,7 @@ class Store:
         self._rows: npt.NDArray[np.int64] = _mapped(folder / ID_ROWS, "<i8")
         self._table: pq.ParquetFile | None = None
         self._group_starts: npt.NDArray[np.int64] = np.zeros(1, dtype=np.int64)
-        self._group: tuple[int, list[str]] = (-1, [])
+        self._group: tuple[int, Any] = (-1, None)
         self._pieces: dict[int, PieceIndex] = {}
 
     @classmethod
@@ -98,9 +98,10 @@ class Store:
             counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
             self._group_starts = np.cumsum([0, *counts], dtype=np.int64)
         group = int(np.searchsorted(self._group_starts, row, side="right")) - 1
-        if self._group[0] != group:
-            self._group = (group, self._table.read_row_group(group, columns=["id"]).column("id").to_pylist())
-        return self._group[1][row - int(self._group_starts[group])]
+        if self._group[0] != group:  # one small column: starting threads for it costs more than reading it
+            self._group = (group, self._table.read_row_group(group, columns=["id"], use_threads=False).column("id"))
+        document_id: str = self._group[1][row - int(self._group_starts[group])].as_py()
+        return document_id
 
     def row_of(self, document_id: str) -> int:
         """Return the row of a document.

@@ -167,7 +167,7 @@ class StoreBuild:
         """
         chosen = [(unit, parts[name][0]) for unit, name in zip(self.units, self.part_names, strict=True)]
         try:
-            merge_parts(self.source, chosen, self.files, self.tokenizer, self.folder, self.address)
+            merge_parts(self.source, chosen, self.files, self.tokenizer, self.folder, self.address, self.cleaning)
         except DataError:
             shutil.rmtree(self.workplace, ignore_errors=True)
             raise

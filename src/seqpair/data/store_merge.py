@@ -25,6 +25,7 @@ from seqpair.data.id_index import repeated_hashes, rows_of_hashes
 from seqpair.data.manifest import DOCUMENTS, SeenFile, Split, StoreManifest
 from seqpair.data.parts import SPLITS, Part
 from seqpair.data.quarantine import REFUSED, moved_line
+from seqpair.data.removal import SourceCleaning
 from seqpair.data.store_writer import SplitWriter
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import DataError
@@ -50,6 +51,7 @@ def merge_parts(
     tokenizer: Tokenizer,
     folder: Path,
     address: str,
+    cleaning: SourceCleaning | None = None,
 ) -> dict[Split, StoreManifest]:
     """Write `folder`/{train,held_out} from a source's parts; the folder appears only when all is well.
 
@@ -60,6 +62,7 @@ def merge_parts(
         tokenizer: What encoded the text.
         folder: The stores' folder; must not exist.
         address: What the folder's name was made from.
+        cleaning: How the source was cleaned; its report is written beside the stores.
 
     Raises:
         DataError: The source has no usable document, none for training, or one id twice.
@@ -95,6 +98,8 @@ def merge_parts(
             for split, writer in writers.items()
         }
         write_json(partial / ORIGIN, [[file.label, file.sha256, file.bytes] for file in files])
+        if cleaning is not None and cleaning.write_report is not None:
+            cleaning.write_report(partial)
     _report(source, tally, sums, manifests, folder)
     return manifests
 

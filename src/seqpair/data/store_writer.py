@@ -34,7 +34,7 @@ from seqpair.data.manifest import (
 )
 from seqpair.digest import hash64, sha256_file, sha256_json
 
-ROWS_PER_GROUP = 16_384
+ROWS_PER_GROUP = 65_536
 """Rows of a row group of documents.parquet: how much is read to name one document."""
 
 _SCHEMA = pa.schema(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
 from typing import IO
@@ -25,13 +25,21 @@ from seqpair.data.documents import (
     SourceFile,
     Tally,
     Unit,
+    content_key,
     file_groups,
 )
 from seqpair.data.records import EMPTY_TEXT, INVALID_UTF8, TOO_LONG, decode, document_of, parse_line, utf8_bytes
+from seqpair.data.remote import RemoteFile, find_remote, is_url, labels_below, local_path
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
 
-_PLAIN_SUFFIXES = {"text": (".txt", ".text", ".md"), "jsonl": (".jsonl", ".ndjson"), "parquet": (".parquet",)}
+_PLAIN_SUFFIXES = {
+    "text": (".txt", ".text", ".md"),
+    "jsonl": (".jsonl", ".ndjson"),
+    "parquet": (".parquet",),
+    "csv": (".csv", ".tsv"),
+    "webdataset": (".tar",),
+}
 _PARQUET_ROWS = 256
 _BOM = b"\xef\xbb\xbf"
 
@@ -54,8 +62,8 @@ def find_files(spec: SourceSpec, recipe_folder: Path | None = None) -> list[Sour
     """Return the files of a source, sorted by label.
 
     A folder stands for all files below it with one of the kind's suffixes, a pattern (`*`, `?`, `**`)
-    for the files it matches, a file for itself whatever its suffix. Hidden files and folders are
-    skipped.
+    for the files it matches, a file for itself whatever its suffix; so does a URL. Hidden files and folders
+    are skipped.
 
     Raises:
         DataError: A path does not exist, a pattern or folder holds no file, or no path is given.
@@ -64,11 +72,39 @@ def find_files(spec: SourceSpec, recipe_folder: Path | None = None) -> list[Sour
         raise DataError(
             f"source {spec.name!r} names no files", seen="paths: []", fix="give `paths`: files, folders or patterns"
         )
+    urls = [given for given in spec.paths if is_url(given) and local_path(given) is None]
+    if urls and len(urls) < len(spec.paths):
+        raise DataError(
+            f"source {spec.name!r} lies partly here and partly elsewhere",
+            seen=", ".join(spec.paths),
+            allowed="paths alone, or URLs alone",
+            fix="make two sources of it",
+        )
+    if urls:
+        return _find_elsewhere(spec, urls)
     found: set[Path] = set()
     for given in spec.paths:
-        found.update(_expand(spec, given, recipe_folder))
+        found.update(_expand(spec, str(local_path(given) or given), recipe_folder))
     shared = Path(os.path.commonpath([path.parent for path in found]))
     return sorted((SourceFile.of(path, path.relative_to(shared).as_posix()) for path in found), key=lambda f: f.label)
+
+
+def _find_elsewhere(spec: SourceSpec, urls: Sequence[str]) -> list[SourceFile]:
+    """Return the files of URLs, labelled by their path below the URLs' common folder, sorted."""
+    endings = suffixes_of(spec.kind)
+    found: dict[str, RemoteFile] = {}
+    for url in urls:
+        files = find_remote(url, endings)
+        if not files:
+            raise DataError(
+                f"source {spec.name!r}: no file of kind {spec.kind!r} at {url!r}",
+                seen=url,
+                allowed="a file, a pattern, or a folder with files that end in " + ", ".join(endings),
+                fix="correct `paths` or `kind` in the recipe",
+            )
+        found.update((file.url, file) for file in files)
+    labelled = zip(labels_below(list(found)), found.values(), strict=True)
+    return sorted((SourceFile.of(file, label) for label, file in labelled), key=lambda file: file.label)
 
 
 def _expand(spec: SourceSpec, given: str, recipe_folder: Path | None) -> list[Path]:
@@ -117,10 +153,12 @@ class FileSource:
 
     def split_key(self, document: Document) -> str:
         """Return the document's text: equal documents fall on the same side of the split."""
-        return document.text
+        return content_key(document)
 
     def units(self) -> list[Unit]:
-        """Return the units: groups of text files, ranges of lines, runs of row groups; a packed file is one.
+        """Return the units: groups of text files, ranges of lines, runs of row groups.
+
+        A packed file of lines, or one elsewhere, is one unit.
 
         Raises:
             DataError: A file cannot be read.
@@ -149,7 +187,7 @@ class FileSource:
         """Cut a file of lines after the first line end past each multiple of the unit's size."""
         size = file.size_bytes
         starts = [0]
-        if file.path.suffix not in COMPRESSION_SUFFIXES:
+        if isinstance(file.path, Path) and file.path.suffix not in COMPRESSION_SUFFIXES:
             with open_stream(file.path) as (stream, _):
                 step = _unit_bytes(size)
                 while starts[-1] + step < size:
@@ -225,8 +263,9 @@ class FileSource:
     def _parquet(self, file: SourceFile) -> Iterator[pq.ParquetFile]:
         """Open a Parquet file; whatever is wrong with its bytes is one error, also while it is read."""
         try:
-            with pq.ParquetFile(file.path, page_checksum_verification=True) as table:
-                yield table
+            with contextlib.ExitStack() as stack:
+                place = file.path if isinstance(file.path, Path) else stack.enter_context(file.path.open())
+                yield stack.enter_context(pq.ParquetFile(place, page_checksum_verification=True))
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise

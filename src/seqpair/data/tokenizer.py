@@ -23,14 +23,13 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
 from seqpair.atomic import write_json, write_text
+from seqpair.data.tokenizer_names import DEFAULT_NAMES, ROLES, names_beside, read_json
 from seqpair.digest import sha256_json
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import TokenizerSpec
 
 IdArray = npt.NDArray[np.int64]
 
-ROLES = ("unk", "cls", "sep", "pad", "mask")
-DEFAULT_NAMES = {role: f"[{role.upper()}]" for role in ROLES}
 SIDECAR = "seqpair_tokenizer.json"
 _GROUP_CHARS = 1 << 21
 _SEGMENT_CHARS = 1 << 17
@@ -104,15 +103,31 @@ class Tokenizer:
         return np.setdiff1d(np.array(sorted(self._model_vocab.values()), dtype=np.int64), self.special_ids)
 
     @cached_property
+    def pieces(self) -> list[bytes]:
+        """The bytes each id stands for, one entry for every row of the vocabulary; special tokens as they are written.
+
+        Joined, the pieces of a text's ids are the text as it was encoded, after the tokenizer's normaliser.
+        """
+        byte_of = byte_of_letter()
+        found = [b""] * self.vocab_size
+        for token, index in self._model_vocab.items():
+            # A token that is also an added one may hold letters outside the byte alphabet; it is set below.
+            found[index] = bytes(byte_of[letter] for letter in token) if index not in self._added else b""
+        for index, entry in self._added.items():
+            found[index] = entry["content"].encode("utf-8")
+        return found
+
+    @cached_property
     def token_bytes(self) -> npt.NDArray[np.int32]:
         """UTF-8 bytes each id stands for, int32 (V,): 0 for special ids and padding rows."""
-        lengths = np.zeros(self.vocab_size, dtype=np.int32)
-        for token, index in self._model_vocab.items():
-            lengths[index] = len(token)  # one character of the byte alphabet is one byte
-        for index, entry in self._added.items():
-            lengths[index] = len(entry["content"].encode("utf-8"))
+        lengths = np.array([len(piece) for piece in self.pieces], dtype=np.int32)
         lengths[self.special_ids] = 0
         return lengths
+
+    def normalized(self, text: str) -> str:
+        """Return a text as it is encoded: after the normaliser, if there is one."""
+        normalizer = self.backend.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
 
     def encode(self, texts: Sequence[str]) -> list[IdArray]:
         """Return the content ids of each text, int64, without special tokens and without truncation.
@@ -227,26 +242,35 @@ def load_tokenizer(path: Path, pad_vocab_to: int | None = None) -> Tokenizer:
         DataError: The file is missing or unreadable, a special token is missing, or it is not a
             byte-level BPE tokenizer.
     """
+    file, backend = read_backend(path)
+    sidecar = read_json(file.with_name(SIDECAR))
+    padding = pad_vocab_to or int(sidecar.get("pad_vocab_to", 64))
+    names = dict(sidecar["names"]) if sidecar else names_beside(file)
+    return Tokenizer(backend, names, pad_vocab_to=padding, origin=str(file))
+
+
+def read_backend(path: Path) -> tuple[Path, tokenizers.Tokenizer]:
+    """Return a tokenizer of any kind as it is, and its file.
+
+    Raises:
+        DataError: The file is missing or unreadable.
+    """
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise DataError("there is no tokenizer", seen=str(file), allowed="a folder with tokenizer.json, or that file")
     text = file.read_text(encoding="utf-8", errors="replace")
     try:
         json.loads(text)
-        backend = tokenizers.Tokenizer.from_str(text)
+        return file, tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises plain Exception for content it cannot use
         raise DataError(f"{file} is not a tokenizer file", seen=error, fix="give a tokenizer.json") from error
-    sidecar = _read_json(file.with_name(SIDECAR))
-    padding = pad_vocab_to or int(sidecar.get("pad_vocab_to", 64))
-    names = dict(sidecar["names"]) if sidecar else _names_beside(file)
-    return Tokenizer(backend, names, pad_vocab_to=padding, origin=str(file))
 
 
-def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec, *, show_progress: bool = False) -> Tokenizer:
     """Train a byte-level BPE tokenizer; equal texts give equal tokenizers.
 
     No normaliser and no prefix space: every text comes back byte for byte. `[MASK]` takes the space
-    before it, as ModernBERT's does.
+    before it, as ModernBERT's does. With `show_progress` the library's own bars appear on standard error.
     """
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -258,10 +282,20 @@ def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec) -> Tokenizer:
         vocab_size=spec.train_vocab_size,
         special_tokens=specials,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
+        show_progress=show_progress,
     )
     backend.train_from_iterator(texts, trainer=trainer)
     return Tokenizer(backend, DEFAULT_NAMES, pad_vocab_to=spec.pad_vocab_to, origin="trained tokenizer")
+
+
+def byte_of_letter() -> dict[str, int]:
+    """Return the byte that each letter of the byte-level alphabet stands for.
+
+    Printable Latin-1 stands for itself; the other bytes, in ascending order, are the letters from U+0100 on.
+    """
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = sorted(set(range(256)) - set(plain))
+    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
 
 
 def _what_counts(content: dict[str, Any]) -> dict[str, Any]:
@@ -344,26 +378,3 @@ def _special_ids(backend: tokenizers.Tokenizer, names: dict[str, str], origin: s
     if len(set(ids.values())) != len(ids):
         raise DataError(f"{origin} uses one token for two roles", seen=ids, allowed="five different tokens")
     return SpecialIds(**ids)
-
-
-def _names_beside(file: Path) -> dict[str, str]:
-    """Return the special tokens' names from the files beside `tokenizer.json`, else the usual ones."""
-    names = dict(DEFAULT_NAMES)
-    for beside in ("tokenizer_config.json", "special_tokens_map.json"):
-        settings = _read_json(file.with_name(beside))
-        for role in ROLES:
-            value = settings.get(f"{role}_token")
-            text = value.get("content") if isinstance(value, dict) else value
-            if isinstance(text, str):
-                names[role] = text
-    return names
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON", seen=error) from error
-    return value if isinstance(value, dict) else {}

@@ -64,7 +64,7 @@ def fill_masks(model: LoadedModel, text: str, top: int = DEFAULT_TOP) -> list[Fi
             "only an encoder can fill masks",
             seen="an export of a decoder",
             allowed="an export of a member trained with mlm, mntp or hybrid",
-            fix="let the decoder continue a text with transformers' generate",
+            fix="let the decoder continue a text with `seqpair generate`",
         )
     entries = int(model.model.config.vocab_size)
     if not 1 <= top <= entries:

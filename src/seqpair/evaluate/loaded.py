@@ -56,6 +56,7 @@ class LoadedModel:
         predicts: `masked`, `masked_next` or `next`: where the logits of a token stand.
         model_digest: The digest of the weights.
         batch_tokens: Most places of a padded batch.
+        folder: The export it was loaded from, if it was.
 
     Attributes:
         max_tokens: The longest row, specials included.
@@ -71,11 +72,12 @@ class LoadedModel:
         model_digest: str,
         *,
         batch_tokens: int = BATCH_TOKENS,
+        folder: Path | None = None,
     ) -> None:
         """Take the parts; use `open` for an exported folder."""
         self.model, self.tokenizer = model, tokenizer
         self.direction, self.predicts, self.model_digest = direction, predicts, model_digest
-        self.batch_tokens = batch_tokens
+        self.batch_tokens, self.folder = batch_tokens, folder
         self.max_tokens = int(model.config.max_position_embeddings)
         self.cls_id, self.sep_id = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
         self.mask_id, self.pad_id = int(tokenizer.mask_token_id), int(tokenizer.pad_token_id)
@@ -102,7 +104,13 @@ class LoadedModel:
         model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(
-            model.eval(), tokenizer, direction, record["predicts"], record["model_digest"], batch_tokens=batch_tokens
+            model.eval(),
+            tokenizer,
+            direction,
+            record["predicts"],
+            record["model_digest"],
+            batch_tokens=batch_tokens,
+            folder=folder,
         )
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from seqpair.counter import hash_words, key_words
 from seqpair.data.tokenizer import Tokenizer
+from seqpair.evaluate.continue_text import continue_contents
 from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
 from seqpair.evaluate.loaded import Ids, LoadedModel
 from seqpair.evaluate.scorers import masked_predictions
 from seqpair.evaluate.tasks.task import TaskInputs
+from seqpair.hub.opened import open_model
+from seqpair.nn.sampling import Sampling
 
 FILLED_A_SOURCE = 3
 CONTINUED_A_SOURCE = 2
@@ -45,13 +48,14 @@ def make_samples(model: LoadedModel, inputs: TaskInputs) -> dict[str, list[Sampl
     size = FILL_TOKENS if bidirectional else PROMPT_TOKENS
     count = FILLED_A_SOURCE if bidirectional else CONTINUED_A_SOURCE
     tokenizer = inputs.prepared.tokenizer
+    chosen: list[HeldOutSequence] = []
     for windows in held_out_windows(inputs.prepared.held_out, size, "samples").values():
         whole = (window for window in windows if tokenizer.decode(window.content)[:1].isspace())
-        for window in itertools.islice(whole, count):
-            if bidirectional:
-                samples["fill_mask"].append(_filled(model, tokenizer, window))
-            else:
-                samples["generation"].extend(_continued(model, tokenizer, window))
+        chosen.extend(itertools.islice(whole, count))
+    if bidirectional:
+        samples["fill_mask"] = [_filled(model, tokenizer, window) for window in chosen]
+    else:
+        samples["generation"] = _continued(model, tokenizer, chosen)
     return samples
 
 
@@ -81,37 +85,23 @@ def _is_word(tokenizer: Tokenizer, pair: Ids) -> bool:
     return len(word) > 3 and word[0] == " " and word[1:].isalpha() and not after[:1].isalpha()
 
 
-def _continued(model: LoadedModel, tokenizer: Tokenizer, window: HeldOutSequence) -> list[Sample]:
-    """Continue a window by the likeliest token each time, and once by sampling."""
-    modes: dict[str, dict[str, Any]] = {
-        "greedy": {"do_sample": False},
-        f"sampled, temperature {TEMPERATURE:g}, top-p {TOP_P:g}": {
-            "do_sample": True,
-            "temperature": TEMPERATURE,
-            "top_p": TOP_P,
-            "top_k": 0,
-        },
+def _continued(model: LoadedModel, tokenizer: Tokenizer, windows: Sequence[HeldOutSequence]) -> list[Sample]:
+    """Continue windows by the likeliest token each time, and once by sampling."""
+    assert model.folder is not None, "an export is in a folder"
+    opened = open_model(model.folder)
+    modes = {
+        "greedy": Sampling(),
+        f"sampled, temperature {TEMPERATURE:g}, top-p {TOP_P:g}": Sampling(TEMPERATURE, top_p=TOP_P, seed=SEED),
     }
-    prompt = tokenizer.decode(window.content)
+    contents = [window.content for window in windows]
+    made = {mode: continue_contents(opened, contents, NEW_TOKENS, sampling) for mode, sampling in modes.items()}
     return [
         {
-            "prompt": prompt,
-            "text": tokenizer.decode(_generate(model, window.content, options)),
+            "prompt": tokenizer.decode(window.content),
+            "text": tokenizer.decode(made[mode][number].ids),
             "source": window.source,
             "mode": mode,
         }
-        for mode, options in modes.items()
+        for number, window in enumerate(windows)
+        for mode in modes
     ]
-
-
-def _generate(model: LoadedModel, prompt: Ids, options: dict[str, Any]) -> Ids:
-    """Return the new ids after a prompt; torch's global generator is left as it was."""
-    row = torch.from_numpy(model.wrap(prompt))[None]
-    new_tokens = min(NEW_TOKENS, model.max_tokens - row.shape[1])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        out = model.model.generate(
-            input_ids=row, attention_mask=torch.ones_like(row), max_new_tokens=max(1, new_tokens), **options
-        )
-    found: Ids = out[0, row.shape[1] :].numpy()
-    return found

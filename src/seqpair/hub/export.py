@@ -137,7 +137,7 @@ def export_checkpoint(
     version = require_transformers(ExportError, "exporting").__version__
     checkpoint = find_checkpoint(checkpoint)
     loaded = load_checkpoint(checkpoint, model_only=True)
-    tokenizer = _tokenizer_of(checkpoint, loaded.manifest)
+    tokenizer = checkpoint_tokenizer(checkpoint, loaded.manifest)
     trained = last_objective(loaded.manifest)
     objective = exported_objective(trained, as_class)
     facts = _facts(loaded.manifest, objective, tokenizer)
@@ -201,8 +201,12 @@ def _move_aside(out: Path) -> Path | None:
     return aside
 
 
-def _tokenizer_of(checkpoint: Path, manifest: CheckpointManifest) -> Tokenizer:
-    """Load the run's tokenizer, `<run>/tokenizer`, and hold it against the manifest."""
+def checkpoint_tokenizer(checkpoint: Path, manifest: CheckpointManifest) -> Tokenizer:
+    """Load the tokenizer of a checkpoint's run, `<run>/tokenizer`, and hold it against the manifest.
+
+    Raises:
+        CheckpointError: It is missing, or not the one that the checkpoint was trained with.
+    """
     folder = checkpoint.resolve().parent.parent / TOKENIZER_FOLDER
     if not folder.is_dir():
         raise CheckpointError(

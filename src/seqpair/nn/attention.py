@@ -2,13 +2,15 @@
 
 Owns `attend` and the table of kernels. Must not know layers, parameters or objectives: a kernel gets
 queries, keys and values that are already rotated, a layout and a window. Entry points: `attend`,
-`check_kernel`.
+`check_kernel`, `suited_kernel`, `kernel_is_usable`.
 
 | kernel | device | memory | chosen by `auto` |
 |---|---|---|---|
-| reference | any | N^2 | where nothing else is (mps, fp32 on CUDA) |
+| reference | any | N^2 | where nothing else is (mps) |
 | blocked | any, made for the CPU | N x window; longest^2 at a time in global layers | on the CPU |
-| varlen | CUDA, bf16 or fp16 | N | on CUDA |
+| varlen | CUDA, bf16 or fp16, Ampere or newer | N | first on CUDA |
+| flash | a GPU, bf16 or fp16, the flash-attn package | N | second on CUDA (ROCm) |
+| flex | CUDA, any dtype, triton | N | third on CUDA (fp32) |
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from torch import Tensor
 
 from seqpair.errors import SeqpairError
 from seqpair.nn.blocked import attend_blocked
+from seqpair.nn.flash import attend_flash, flash_is_usable
+from seqpair.nn.flex import attend_flex, flex_is_usable
 from seqpair.nn.layout import Layout
 from seqpair.nn.varlen import attend_varlen, varlen_is_usable
 
@@ -40,13 +44,26 @@ def attend_reference(query: Tensor, key: Tensor, value: Tensor, layout: Layout, 
     return torch.einsum("hnm,mhk->nhk", weights, value)
 
 
-KERNELS: dict[str, Kernel] = {"reference": attend_reference, "blocked": attend_blocked, "varlen": attend_varlen}
+KERNELS: dict[str, Kernel] = {
+    "reference": attend_reference,
+    "blocked": attend_blocked,
+    "varlen": attend_varlen,
+    "flash": attend_flash,
+    "flex": attend_flex,
+}
+_GPU_KERNELS = (("varlen", varlen_is_usable), ("flash", flash_is_usable), ("flex", flex_is_usable))
 
 
-def _suited(query: Tensor) -> Kernel:
+def suited_kernel(query: Tensor) -> str:
+    """Return the name of the kernel that `auto` stands for with such queries, (N, H, K)."""
     if query.device.type == "cpu":
-        return attend_blocked
-    return attend_varlen if varlen_is_usable(query) else attend_reference
+        return "blocked"
+    return next((name for name, is_usable in _GPU_KERNELS if is_usable(query)), "reference")
+
+
+def kernel_is_usable(name: str, query: Tensor) -> bool:
+    """Return whether a kernel can take such queries, (N, H, K); the reference and the blocked one take any."""
+    return all(is_usable(query) for known, is_usable in _GPU_KERNELS if known == name)
 
 
 def check_kernel(name: str) -> str:
@@ -80,7 +97,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: Wi
         (N, H, K).
 
     Raises:
-        SeqpairError: There is no kernel of this name.
+        SeqpairError: There is no kernel of this name, or it cannot run on such queries.
     """
-    chosen = _suited(query) if kernel == "auto" else KERNELS[check_kernel(kernel)]
-    return chosen(query, key, value, layout, window)
+    chosen = suited_kernel(query) if kernel == "auto" else check_kernel(kernel)
+    return KERNELS[chosen](query, key, value, layout, window)

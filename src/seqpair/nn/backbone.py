@@ -12,13 +12,13 @@ direction.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqpair.nn.attention import Window, attend, check_kernel
 from seqpair.nn.dropout import dropout
+from seqpair.nn.gate import gated_gelu
 from seqpair.nn.layout import Layout
-from seqpair.nn.rope import RopeBases, rotary_tables, rotate
+from seqpair.nn.rope import RopeBases, rotary_tables, rotated_parts
 from seqpair.recipe.objectives import Direction
 from seqpair.recipe.plan import ModelPlan
 
@@ -55,9 +55,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Return (N, D), or (M, D) at `output_index` only."""
         qkv = self.wqkv(states).view(-1, 3 * self.heads, self.head_dim)
-        turned = rotate(qkv[:, : 2 * self.heads], rotary_tables(layout, theta, self.head_dim))
-        query, key = turned.chunk(2, dim=1)  # (N, H, K) each
-        mixed = attend(query, key, qkv[:, 2 * self.heads :], layout, window, self.kernel).flatten(1)
+        query, key, value = rotated_parts(qkv, rotary_tables(layout, theta, self.head_dim))  # (N, H, K) each
+        mixed = attend(query, key, value, layout, window, self.kernel).flatten(1)
         if output_index is not None:
             mixed = mixed.index_select(0, output_index)
         return dropout(self.wo(mixed), self.dropout, self.training)
@@ -77,8 +76,7 @@ class GatedMlp(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Map (N, D) to (N, D)."""
-        activated, gate = self.wi(states).chunk(2, dim=-1)
-        out: Tensor = self.wo(F.gelu(activated) * gate)
+        out: Tensor = self.wo(gated_gelu(self.wi(states)))
         return out
 
 

@@ -9,7 +9,8 @@ keys of the block and of the window around it, masked by sequence and distance. 
 are views, not copies.
 
 Global layers: sequences of similar length are padded to the longest of their group and run as rows of
-one batch; a causal group is cut into bands of queries, each of which sees only the keys up to its end.
+one batch; in a causal one the library's kernel skips what lies right of the diagonal, and padding lies
+after what a real query sees.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ from seqpair.nn.layout import Layout
 
 _BLOCK_TOKENS = 32
 """Queries of one block of a local layer; measured best of 32, 48, 64, 96, 128 for a window of 64."""
-_BAND_TOKENS = 128
-"""Queries of one band of a causal global layer; 64 skips more, but its calls cost as much again."""
 _GROUP_CELLS = 1 << 15
 """Query-key pairs wasted on padding above which a new group, with its calls, is cheaper."""
 
@@ -126,8 +125,7 @@ def _attend_global(query: Tensor, key: Tensor, value: Tensor, layout: Layout, *,
     outs = []
     for group, *parts in zip(plan.groups, query.split(sizes), key.split(sizes), value.split(sizes), strict=True):
         rows, keys, values = (part.view(group.rows, group.length, *part.shape[1:]) for part in parts)
-        out = _attend_causal(rows, keys, values, layout) if causal else _sdpa(rows, keys, values, group.mask)
-        outs.append(out.flatten(0, 1))
+        outs.append(_sdpa(rows, keys, values, group.mask, causal=causal).flatten(0, 1))
     mixed = outs[0] if len(outs) == 1 else torch.cat(outs)
     return mixed if plan.inverse is None else mixed.index_select(0, plan.inverse)
 
@@ -162,48 +160,6 @@ def _plan_groups(layout: Layout, dtype: torch.dtype, *, causal: bool) -> _Global
     inverse = torch.empty(layout.total, dtype=torch.int64)
     inverse[index[filled]] = torch.arange(index.numel())[filled]
     return _GlobalPlan(groups, index.clamp_(min=0).to(layout.device), inverse.to(layout.device))
-
-
-def _attend_causal(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
-    """Attend causally in (rows, T, H, K), band by band; padding lies after what a real query sees."""
-    length = query.shape[1]
-    if length <= _BAND_TOKENS:
-        return _sdpa(query, key, value, None, causal=True)
-    ends = [*range(_BAND_TOKENS, length, _BAND_TOKENS), length]
-    keys, values = _Prefixes.apply(key, ends), _Prefixes.apply(value, ends)
-    tape = layout.derive(("blocked band", query.dtype), lambda: _band_tape(layout, query.dtype))
-    outs = []
-    for band, key_part, value_part in zip(query.split(_BAND_TOKENS, dim=1), keys, values, strict=True):
-        rows, seen = band.shape[1], key_part.shape[1]
-        mask = tape[:rows, layout.max_length + rows - seen :][:, :seen]
-        outs.append(_sdpa(band, key_part, value_part, mask))
-    return torch.cat(outs, dim=1)
-
-
-def _band_tape(layout: Layout, dtype: torch.dtype) -> Tensor:
-    """Return (band, max_length + band): row r hides what lies more than r right of `max_length`.
-
-    The slice that begins at `max_length - f` is the causal mask of a band with f keys before it.
-    """
-    shape = (_BAND_TOKENS, layout.max_length + _BAND_TOKENS)
-    return torch.full(shape, float("-inf"), dtype=dtype, device=layout.device).triu_(layout.max_length + 1)
-
-
-class _Prefixes(torch.autograd.Function):
-    """The first tokens of every row, (rows, T, H, K) to one view for each end; gradients add up in place."""
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, ends: list[int]) -> tuple[Tensor, ...]:
-        ctx.ends = ends
-        return tuple(states[:, :end] for end in ends)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        *parts, whole = grads  # the last prefix is all of it
-        out = whole.clone()
-        for end, part in zip(ctx.ends, parts, strict=False):
-            out[:, :end] += part
-        return out, None
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool = False) -> Tensor:

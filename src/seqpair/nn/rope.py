@@ -1,7 +1,7 @@
 """Rotary positions, half-split (NeoX): feature j turns with feature j + K/2.
 
 Owns the rotation and its tables, which are made once per layout and base. Must not know attention.
-Entry points: `RopeBases`, `rotate`, `rotary_tables`.
+Entry points: `RopeBases`, `rotate`, `rotated_parts`, `rotary_tables`.
 
 Source: Su et al., RoFormer, arXiv 2104.09864, section 3.2; angle of pair j at position t is
 t * theta^(-2j/K). Positions are those in the token's own sequence, in fp32.
@@ -50,13 +50,52 @@ class _Rotation(torch.autograd.Function):
         return _turn(grad, cos, sin, -1), None, None
 
 
+class _RotatedParts(torch.autograd.Function):
+    """Queries and keys turned, values copied, in one buffer; the gradient is one buffer too.
+
+    Slices of the projection would each get a gradient of the whole projection's size, mostly zeros.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(cos, sin)
+        out = torch.empty_like(qkv)
+        query_key, value = out.tensor_split((2 * (qkv.shape[1] // 3),), dim=1)
+        _turn_into(query_key, qkv[:, : query_key.shape[1]], cos, sin, 1)
+        value.copy_(qkv[:, query_key.shape[1] :])
+        query, key = query_key.chunk(2, dim=1)
+        return query, key, value
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, grad_query: Tensor, grad_key: Tensor, grad_value: Tensor
+    ) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        tokens, heads, head_dim = grad_query.shape
+        out = grad_query.new_empty(tokens, 3 * heads, head_dim)
+        query, key, value = out.chunk(3, dim=1)
+        _turn_into(query, grad_query, cos, sin, -1)
+        _turn_into(key, grad_key, cos, sin, -1)
+        value.copy_(grad_value)
+        return out, None, None
+
+
 def _turn(states: Tensor, cos: Tensor, sin: Tensor, sense: int) -> Tensor:
-    out = torch.empty(states.shape, dtype=torch.promote_types(states.dtype, cos.dtype), device=states.device)
+    out = torch.empty_like(states)
+    _turn_into(out, states, cos, sin, sense)
+    return out
+
+
+def _turn_into(out: Tensor, states: Tensor, cos: Tensor, sin: Tensor, sense: int) -> None:
+    """Write the rotation into `out`; half precision is turned in fp32 and rounded once."""
+    dtype = torch.promote_types(states.dtype, cos.dtype)
+    wide = out if out.dtype == dtype else torch.empty(states.shape, dtype=dtype, device=states.device)
     first, second = states.chunk(2, dim=-1)
-    out_first, out_second = out.chunk(2, dim=-1)
+    out_first, out_second = wide.chunk(2, dim=-1)
     torch.mul(first, cos, out=out_first).addcmul_(second, sin, value=-sense)
     torch.mul(second, cos, out=out_second).addcmul_(first, sin, value=sense)
-    return out.to(states.dtype)
+    if wide is not out:
+        out.copy_(wide)
 
 
 def rotate(states: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
@@ -71,3 +110,14 @@ def rotate(states: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     """
     turned: Tensor = _Rotation.apply(states, *tables)
     return turned
+
+
+def rotated_parts(qkv: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries and keys turned by their position, and values, each (N, H, K).
+
+    Args:
+        qkv: (N, 3H, K), heads of queries, keys and values in this order.
+        tables: From `rotary_tables`.
+    """
+    parts: tuple[Tensor, Tensor, Tensor] = _RotatedParts.apply(qkv, *tables)
+    return parts

@@ -1,16 +1,21 @@
 """The CUDA kernel: `torch.nn.attention.varlen`, flash attention over packed sequences.
 
-Owns the call and the question whether it can be made. Must not know layers. Entry points:
-`attend_varlen`, `varlen_is_usable`. Not run on this project's CPU machines: its tests carry the mark
-`gpu`.
+Owns the call, the question whether it can be made, and the switch to FlashAttention 3 where torch knows
+it and its package is installed. Must not know layers. Entry points: `attend_varlen`, `varlen_is_usable`,
+`flash_generation`. Not run on this project's CPU machines: its tests carry the mark `gpu`.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+
 import torch
+import torch.nn.attention
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
+from seqpair.errors import SeqpairError
 from seqpair.nn.layout import Layout
 
 
@@ -24,11 +29,42 @@ def varlen_is_usable(query: Tensor) -> bool:
     )
 
 
+@functools.cache
+def flash_generation(device_index: int) -> str:
+    """Return the flash attention that torch uses from here on, `FA2` or `FA3`, after choosing the newest.
+
+    FlashAttention 3 is for Hopper (compute capability 9.0) and comes in a package of its own,
+    `flash_attn_interface`; torch calls it once it is activated, for the whole process. A kernel that
+    somebody has activated before stays.
+    """
+    active = torch.nn.attention.current_flash_attention_impl()
+    if active is not None:
+        return active
+    is_hopper = torch.cuda.get_device_capability(device_index)[0] == 9
+    known = "FA3" in torch.nn.attention.list_flash_attention_impls()
+    if not (is_hopper and known and importlib.util.find_spec("flash_attn_interface")):
+        return "FA2"
+    torch.nn.attention.activate_flash_attention_impl("FA3")
+    return "FA3"
+
+
 def attend_varlen(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: tuple[int | None, int | None]
 ) -> Tensor:
-    """Attend within each sequence and window; arguments and result as `attend_reference`, half precision."""
-    starts = layout.derive("varlen", lambda: layout.starts.to(torch.int32))
+    """Attend within each sequence and window; arguments and result as `attend_reference`, half precision.
+
+    Raises:
+        SeqpairError: Not on a CUDA device that has it, or not in half precision.
+    """
+    if not varlen_is_usable(query):
+        raise SeqpairError(
+            "the varlen kernel cannot run here",
+            seen=f"{query.device.type}, {query.dtype}",
+            allowed="bf16 or fp16 on a CUDA device of compute capability 8.0 or newer",
+            fix="set runtime.kernel to auto, or runtime.precision to bf16",
+        )
+    flash_generation(query.device.index)
+    starts = layout.derive("int32 starts", lambda: layout.starts.to(torch.int32))
     left, right = (-1 if side is None else side for side in window)
     parts = (states.contiguous() for states in (query, key, value))
     return varlen_attn(*parts, starts, starts, layout.max_length, layout.max_length, window_size=(left, right))

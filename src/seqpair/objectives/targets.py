@@ -1,8 +1,8 @@
 """Targets: which output predicts which token, and what the model is given.
 
 Owns the step from packed ids to a model's input for each objective. Must not know models beyond their
-layout, nor ranks. `count` gives the divisor of a step's loss before anything is built. Entry points:
-`TargetBuilder`, `ModelInput`.
+layout, nor ranks. What is predicted is chosen once for a step, over all ranks, which gives the divisor of its loss
+before anything is built. Entry points: `TargetBuilder`, `ModelInput`.
 
 | objective | output t predicts | at |
 |---|---|---|
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from seqpair.data.batches import Batch, PackedRows
+from seqpair.data.ragged import borders_of, chunks, span_numbers
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.nn.layout import Layout
 from seqpair.objectives.corruption import TokenCounters, chosen_tokens, corrupted_ids
@@ -49,6 +50,34 @@ class ModelInput:
     target_ids: Tensor
 
 
+@dataclass(frozen=True)
+class ChosenTokens:
+    """Content tokens chosen for prediction.
+
+    Attributes:
+        index: (M,) uint32, each one's index in its sequence's content, sequence after sequence.
+        shown: (M,) uint32, what the model is given in its place.
+        borders: (S + 1,) int64: those of the batch's sequence i are `index[borders[i]:borders[i + 1]]`.
+    """
+
+    index: npt.NDArray[np.uint32]
+    shown: npt.NDArray[np.uint32]
+    borders: IntArray
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a step's part predicts, however it is cut into microbatches.
+
+    Attributes:
+        count: Predicted tokens over all ranks: the sum of M over the microbatches built of the part.
+        tokens: Which content tokens; None where every next token is predicted.
+    """
+
+    count: int
+    tokens: ChosenTokens | None
+
+
 class TargetBuilder:
     """Builds inputs and targets; holds what it needs of the tokenizer.
 
@@ -62,54 +91,64 @@ class TargetBuilder:
         self._seed = seed
         self._specials = tokenizer.specials
         self._regular_ids = np.asarray(tokenizer.regular_ids, dtype=np.int64)
-        self._is_special = np.zeros(tokenizer.vocab_size, dtype=bool)
-        self._is_special[tokenizer.special_ids] = True
+        self._is_regular = np.ones(tokenizer.vocab_size, dtype=bool)
+        self._is_regular[tokenizer.special_ids] = False
 
-    def count(self, part: Part, batch: Batch, mask_frac: float | None) -> int:
-        """Return the predicted tokens of a step's part, over all ranks; the parts' sum is the loss's divisor.
-
-        It is the sum of M over the microbatches that `build` makes of the step, however it is cut.
+    def choose(self, part: Part, batch: Batch, mask_frac: float | None) -> Chosen:
+        """Return what a step's part predicts and sees instead, over all ranks; the counts sum to the loss's divisor.
 
         Args:
             part: The objective and its sequences.
             batch: The step's sequences.
             mask_frac: Share of content tokens to choose; not used by `clm`.
         """
-        objective, lengths = part.objective, np.diff(batch.offsets)
+        objective = part.objective
+        begin = batch.offsets[part.indices]
+        lengths = batch.offsets[part.indices + 1] - begin
         if objective.predicts == "next":
             ends = batch.is_last_piece[part.indices] | objective.ends_every_piece
-            return int(lengths[part.indices].sum() + ends.sum())  # [CLS] is no target; [SEP] is one where it stands
-        mine = np.zeros(lengths.size, dtype=bool)
-        mine[part.indices] = True
-        counters = TokenCounters(np.repeat(batch.positions, lengths), _index_in_sequence(batch.offsets))
-        chosen = self._choose(batch.content, counters, batch.phase, mask_frac)
-        return int((chosen & np.repeat(mine, lengths)).sum())
+            return Chosen(int(lengths.sum() + ends.sum()), None)  # [CLS] is no target; [SEP] is one where it stands
+        assert mask_frac is not None, "an objective that corrupts has a mask rate in its plan"
+        found: list[tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]] = []
+        counts = np.zeros(batch.positions.size, dtype=np.int64)
+        for some in chunks(borders_of(lengths)):
+            indices = part.indices[some]
+            tokens = TokenCounters.of(batch.positions[indices], lengths[some])
+            tokens = tokens.take(np.flatnonzero(chosen_tokens(tokens, self._seed, batch.phase, mask_frac)))
+            ids = batch.content.take(begin[some][tokens.sequence] + tokens.index)
+            is_regular = self._is_regular.take(ids)
+            if not is_regular.all():
+                tokens, ids = tokens.take(is_regular), ids[is_regular]
+            shown = corrupted_ids(ids, tokens, self._seed, batch.phase, self._specials.mask, self._regular_ids)
+            counts[indices] = np.bincount(tokens.sequence, minlength=indices.size)
+            found.append((tokens.index, shown))
+        index, shown = (np.concatenate(column) for column in zip(*found, strict=True))
+        return Chosen(index.size, ChosenTokens(index, shown, borders_of(counts)))
 
-    def build(
-        self, objective: Objective, phase: str, rows: PackedRows, mask_frac: float | None, device: torch.device | str
-    ) -> ModelInput:
+    def build(self, objective: Objective, rows: PackedRows, chosen: Chosen, device: torch.device | str) -> ModelInput:
         """Return the model's input for packed rows.
 
         Args:
             objective: The step's objective.
-            phase: The phase's name: part of the corruption's key.
             rows: Packed ids with specials, and each sequence's length and training position.
-            mask_frac: Share of content tokens to choose; not used by `clm`.
+            chosen: What the rows' part predicts, by `choose`.
             device: Where the tensors go.
         """
-        starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(rows.lengths, dtype=np.int64)])
         ids = np.asarray(rows.ids, dtype=np.int64)
-        if objective.predicts == "next":
-            outputs = np.delete(np.arange(ids.size), starts[1:] - 1)
-            return self._place(ids, rows, objective, outputs, ids[outputs + 1], device)
-        index = np.maximum(_index_in_sequence(starts) - 1, 0)  # [CLS] comes before the content
-        counters = TokenCounters(np.repeat(rows.positions, rows.lengths), index)
-        where = np.flatnonzero(self._choose(ids, counters, phase, mask_frac))
-        targets = ids[where]
+        if chosen.tokens is None:
+            has_next = np.ones(ids.size, dtype=bool)
+            has_next[np.cumsum(rows.lengths) - 1] = False
+            outputs = np.flatnonzero(has_next)
+            return self._place(ids, rows, objective, outputs, ids[1:][has_next[:-1]], device)
+        first = chosen.tokens.borders[rows.indices]
+        counts = chosen.tokens.borders[rows.indices + 1] - first
+        mine = span_numbers(first, counts)
+        begin = np.cumsum(rows.lengths) - rows.lengths + 1  # [CLS] comes before the content
+        where = np.repeat(begin, counts)
+        where += chosen.tokens.index.take(mine)
+        targets = ids.take(where)
         seen = ids.copy()
-        seen[where] = corrupted_ids(
-            targets, counters.take(where), self._seed, phase, self._specials.mask, self._regular_ids
-        )
+        seen[where] = chosen.tokens.shown.take(mine)
         outputs = where if objective.predicts == "masked" else where - 1
         return self._place(seen, rows, objective, outputs, targets, device)
 
@@ -124,13 +163,6 @@ class TargetBuilder:
             target_ids=nothing,
         )
 
-    def _choose(
-        self, ids: IntArray, counters: TokenCounters, phase: str, mask_frac: float | None
-    ) -> npt.NDArray[np.bool_]:
-        assert mask_frac is not None, "an objective that corrupts has a mask rate in its plan"
-        chosen: npt.NDArray[np.bool_] = chosen_tokens(counters, self._seed, phase, mask_frac)
-        return chosen & ~self._is_special[ids]
-
     @staticmethod
     def _place(
         ids: IntArray,
@@ -142,14 +174,8 @@ class TargetBuilder:
     ) -> ModelInput:
         return ModelInput(
             ids=torch.from_numpy(ids).to(device),
-            layout=Layout.from_lengths(rows.lengths.tolist(), device),
+            layout=Layout.from_lengths(rows.lengths, device),
             direction=objective.direction,
             output_index=torch.from_numpy(outputs).to(device),
             target_ids=torch.from_numpy(targets).to(device),
         )
-
-
-def _index_in_sequence(starts: IntArray) -> IntArray:
-    """Return (T,) int64: each token's index in its own sequence, for boundaries (S+1,)."""
-    index: IntArray = np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))
-    return index

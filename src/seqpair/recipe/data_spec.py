@@ -9,10 +9,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from seqpair.errors import DataError
+from seqpair.recipe.cleaning_spec import CleaningSpec, effective_cleaning
 from seqpair.recipe.counts import Count
+
+Kind = Literal["text", "jsonl", "parquet", "python", "mds", "csv", "webdataset", "hub"]
+
+_ROW_OPTIONS = ("paths", "text_field", "id_field")
+OPTIONS_BY_KIND: dict[str, tuple[str, ...]] = {
+    "text": ("paths",),
+    "jsonl": _ROW_OPTIONS,
+    "parquet": _ROW_OPTIONS,
+    "python": ("part",),
+    "mds": (*_ROW_OPTIONS, "ids_field", "ids_dtype"),
+    "csv": (*_ROW_OPTIONS, "delimiter"),
+    "webdataset": _ROW_OPTIONS,
+    "hub": (*_ROW_OPTIONS, "ids_field", "dataset", "config", "split", "revision", "stream"),
+}
+"""What each kind uses, beside `name`, `kind` and `held_out_frac`; any other option set is an error."""
+_LATER_OPTIONS = ("ids_field", "ids_dtype", "delimiter", "dataset", "config", "split", "revision", "stream", "cleaning")
+_WHERE = ("paths", "dataset")
+"""Options that say where the text is: what is there counts by its own digest."""
 
 
 class SourceSpec(BaseModel):
@@ -20,27 +48,117 @@ class SourceSpec(BaseModel):
 
     Attributes:
         name: The source's name: letters, digits, `-` and `_`.
-        kind: `text` (one document a file), `jsonl`, `parquet` (one document a row), or `python` (the
-            standard library of the running interpreter).
-        paths: Files, folders or glob patterns, relative to the recipe file; empty for `python`.
-        text_field: The column or key that holds the text (`jsonl`, `parquet`); several names are
-            joined by a blank line, in this order.
+        kind: `text` (one document a file), `jsonl`, `parquet`, `csv` (one a row; TSV too), `mds` (Mosaic
+            Data Shards, as the original's data are published), `webdataset` (tar files), `hub` (a Hugging
+            Face data set by name, or a local folder of one), or `python` (the standard library of the
+            running interpreter).
+        paths: Files, folders or glob patterns, relative to the recipe file, or URLs; empty for `python`
+            and for a `hub` source with a `dataset`.
+        text_field: The column or key that holds the text; several names are joined by a blank line, in
+            this order. For `webdataset` the ending of the member (`txt` by default), or `json.text` for
+            a key inside a JSON member.
         id_field: The column or key that holds a document's id; without it the id is made from the
             file's name and the row number.
+        ids_field: The column that holds token ids, of text that was published tokenized (`mds`, `hub`);
+            then there is no text field.
+        ids_dtype: The type of ids that an `mds` column stores as plain bytes.
+        delimiter: For `csv`, the character between columns; by default a tab in `.tsv` files, else a comma.
+        dataset: For `hub`, the data set's name, such as `owner/name`.
+        config: For `hub`, the name of the configuration; the data set's own default without it.
+        split: For `hub`, the split; by default `train`.
+        revision: For `hub` with `dataset`, the commit (40 hexadecimal digits), so that it stays what it is.
+        stream: For `hub`, whether rows are streamed instead of downloaded first.
         part: For `python`: `prose` (docstrings) or `code` (the modules without their docstrings).
         held_out_frac: The share of documents held out for evaluation, chosen by a hash of the
             document (for `python`: of the module, the same modules for both parts).
+        cleaning: Rules of this source alone, laid over `data.cleaning`; in a loaded recipe all rules that
+            apply to it, None if there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    kind: Literal["text", "jsonl", "parquet", "python"]
+    kind: Kind
     paths: tuple[str, ...] = ()
     text_field: tuple[str, ...] = ("text",)
     id_field: str | None = None
+    ids_field: str | None = None
+    ids_dtype: Literal["uint16", "uint32", "int32", "int64"] | None = None
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    dataset: str | None = Field(default=None, pattern=r"^[\w.-]+(/[\w.-]+)?$")
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    stream: bool = False
     part: Literal["prose", "code"] | None = None
     held_out_frac: float = Field(default=0.01, ge=0.0, lt=1.0)
+    cleaning: CleaningSpec | None = None
+
+    @model_validator(mode="after")
+    def _only_what_the_kind_uses(self) -> SourceSpec:
+        used = OPTIONS_BY_KIND[self.kind]
+        every = dict.fromkeys(option for options in OPTIONS_BY_KIND.values() for option in options)
+        unused = [name for name in every if name not in used and getattr(self, name) != _DEFAULTS[name]]
+        if unused:
+            raise ValueError(
+                f"source {self.name!r} of kind {self.kind!r} does not use {', '.join(unused)}; "
+                f"it uses {', '.join(used)}"
+            )
+        if self.ids_field is not None and self.text_field != _DEFAULTS["text_field"]:
+            raise ValueError(f"source {self.name!r} has both ids_field and text_field; one of them holds the content")
+        if self.ids_dtype is not None and self.ids_field is None:
+            raise ValueError(f"source {self.name!r} has ids_dtype without ids_field")
+        if self.kind == "hub":
+            self._require_one_place()
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused_options(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out what another kind uses and what is not set, so that a new option changes no older digest."""
+        values: dict[str, object] = write(self)
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in _LATER_OPTIONS or getattr(self, name) != _DEFAULTS[name]
+        }
+
+    def _require_one_place(self) -> None:
+        """Check that a `hub` source is a folder, or a data set pinned to a commit."""
+        if self.dataset is not None and self.paths:
+            raise ValueError(f"source {self.name!r} has both dataset and paths; one of them says where it is")
+        if self.dataset is not None and self.revision is None:
+            raise ValueError(
+                f"source {self.name!r} needs a revision: a commit of {self.dataset!r}, 40 hexadecimal digits, because "
+                "a branch such as main moves and would change what is read"
+            )
+        if self.dataset is None and self.revision is not None:
+            raise ValueError(f"source {self.name!r} has a revision, but no dataset that it belongs to")
+        if len(self.paths) > 1:
+            raise ValueError(f"source {self.name!r} of kind 'hub' is one folder, but has {len(self.paths)} paths")
+
+    @property
+    def content_fields(self) -> tuple[str, ...]:
+        """Return the columns that hold a document's content: text, or token ids."""
+        if self.ids_field is not None:
+            return (self.ids_field,)
+        if self.kind == "webdataset" and self.text_field == _DEFAULTS["text_field"]:
+            return ("txt",)
+        return self.text_field
+
+    @property
+    def reading_options(self) -> dict[str, object]:
+        """Return the options that change which documents a source of the newer kinds gives, where set."""
+        options = [name for name in OPTIONS_BY_KIND[self.kind] if name not in _WHERE]
+        values = {name: getattr(self, name) for name in options}
+        return {name: value for name, value in values.items() if value != _DEFAULTS[name]}
+
+    @property
+    def needs_paths(self) -> bool:
+        """Return whether the source is read from `paths` and has none."""
+        return self.kind != "python" and self.dataset is None and not self.paths
+
+
+_DEFAULTS = {name: field.default for name, field in SourceSpec.model_fields.items()}
 
 
 def require_paths(sources: Sequence[SourceSpec]) -> None:
@@ -49,7 +167,7 @@ def require_paths(sources: Sequence[SourceSpec]) -> None:
     Raises:
         DataError: Sources that are read from files have no paths; all of them are named.
     """
-    unfilled = [source.name for source in sources if source.kind != "python" and not source.paths]
+    unfilled = [source.name for source in sources if source.needs_paths]
     if unfilled:
         example = f"data: {{sources: {{{unfilled[0]}: {{kind: jsonl, paths: [folder/*.jsonl.zst]}}}}}}"
         raise DataError(
@@ -83,6 +201,7 @@ class DataSpec(BaseModel):
     """The recipe's data section.
 
     Attributes:
+        cleaning: Which documents of all sources are left out; see `CleaningSpec`. By default none.
         sources: The sources, each with a name of its own.
         tokenizer: The one tokenizer of the study.
         stores: The folder under which stores are kept, addressed by content; relative to the
@@ -93,7 +212,17 @@ class DataSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    cleaning: CleaningSpec | None = None
     sources: tuple[SourceSpec, ...] = ()
     tokenizer: TokenizerSpec = TokenizerSpec()
     stores: str = "stores"
     expected_mean_tokens: float = Field(default=615.0, gt=0, le=1022)
+
+    @field_validator("sources")
+    @classmethod
+    def _with_their_cleaning(cls, sources: tuple[SourceSpec, ...], info: ValidationInfo) -> tuple[SourceSpec, ...]:
+        """Give every source all rules that apply to it, so that a source's spec says the whole of its store."""
+        shared = info.data.get("cleaning")
+        return tuple(
+            source.model_copy(update={"cleaning": effective_cleaning(shared, source.cleaning)}) for source in sources
+        )

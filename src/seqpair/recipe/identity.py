@@ -22,7 +22,7 @@ _NOT_LEARNED: dict[str, Any] = {
     "origins": True,
     "start": {"member"},
     "tokenizer": {"path"},
-    "sources": {"__all__": {"paths"}},
+    "sources": {"__all__": {"paths", "cleaning"}},
     "phases": {"__all__": {"checkpoint_steps", "held_out_steps"}},
 }
 """Names, places, cadences of looking and saving, and how it is run; a path's content is in the store's digest."""

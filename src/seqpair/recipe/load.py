@@ -31,7 +31,7 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
     """Load a recipe from a file or a preset's name, with `--set` assignments on top.
 
     Relative paths of sources and of the tokenizer are taken from the folder of the file that states
-    them (those of `--set` from the current folder) and come out absolute.
+    them (those of `--set` from the current folder) and come out absolute; URLs stay as they are.
 
     Raises:
         RecipeError: A file that is missing or not YAML, a cycle of `extends`, an unknown key, a wrong
@@ -114,11 +114,13 @@ def _absolute_paths(tree: Any, folder: Path) -> Any:
     if not isinstance(data, dict):
         return tree
     changed = dict(data)
+    if "cleaning" in data:
+        changed["cleaning"] = _with_eval_paths(data["cleaning"], folder)
     sources = data.get("sources")
     if isinstance(sources, list):
-        changed["sources"] = [_with_paths(source, "paths", folder) for source in sources]
+        changed["sources"] = [_with_source_paths(source, folder) for source in sources]
     elif isinstance(sources, dict):
-        changed["sources"] = {name: _with_paths(source, "paths", folder) for name, source in sources.items()}
+        changed["sources"] = {name: _with_source_paths(source, folder) for name, source in sources.items()}
     if "tokenizer" in data:
         changed["tokenizer"] = _with_paths(data["tokenizer"], "path", folder)
     return {**tree, "data": changed}
@@ -129,6 +131,26 @@ def _with_paths(section: Any, key: str, folder: Path) -> Any:
         return section
     value = section[key]
     return {**section, key: [_joined(v, folder) for v in value] if isinstance(value, list) else _joined(value, folder)}
+
+
+def _with_source_paths(source: Any, folder: Path) -> Any:
+    source = _with_paths(source, "paths", folder)
+    if not isinstance(source, dict) or "cleaning" not in source:
+        return source
+    return {**source, "cleaning": _with_eval_paths(source["cleaning"], folder)}
+
+
+def _with_eval_paths(cleaning: Any, folder: Path) -> Any:
+    """Return a cleaning section with the paths of its evaluation sets made absolute."""
+    rules: Any = cleaning.get("decontaminate") if isinstance(cleaning, dict) else None
+    against = rules.get("against") if isinstance(rules, dict) else None
+    if isinstance(against, list):
+        joined: Any = [_with_paths(entry, "paths", folder) for entry in against]
+    elif isinstance(against, dict):
+        joined = {name: _with_paths(entry, "paths", folder) for name, entry in against.items()}
+    else:
+        return cleaning
+    return {**cleaning, "decontaminate": {**rules, "against": joined}}
 
 
 def _with_start(member: Any, folder: Path) -> Any:
@@ -152,7 +174,7 @@ def _absolute_starts(tree: Any, folder: Path) -> Any:
 
 
 def _joined(leaf: Any, folder: Path) -> Any:
-    if isinstance(leaf, Leaf) and isinstance(leaf.value, str):
+    if isinstance(leaf, Leaf) and isinstance(leaf.value, str) and "://" not in leaf.value:
         return Leaf(str(folder / Path(leaf.value).expanduser()), leaf.origin)
     return leaf
 

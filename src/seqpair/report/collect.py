@@ -1,7 +1,7 @@
 """Reads what a study left on disk into plain values.
 
 Owns finding the files of a study folder and naming what is not there. Must not know how anything is
-shown. Entry point: `collect_study`.
+shown. Entry points: `collect_study`, `collect_member`.
 
 A file that is absent or cannot be read does not stop the report: it is named in `missing`, which the
 page shows. A folder that is no study at all is an error.
@@ -25,10 +25,12 @@ from seqpair.data.manifest import read_manifest as read_store_manifest
 from seqpair.errors import EvaluationError, SeqpairError
 from seqpair.evaluate.results import EVALUATION_FOLDER, SAMPLES_NAME, TaskResult, read_items, read_results
 from seqpair.jsonlines import JsonLines
+from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import Plan
 
 FIRST_MEMBERS = ("encoder", "decoder")
 REPORT_FOLDER = "report"
+EXPORT_FOLDER, EXPORT_RECORD = "export", "seqpair_export.json"
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,11 @@ class TrainPoint:
 
 @dataclass(frozen=True)
 class HeldOutPoint:
-    """One source's held-out loss at one moment."""
+    """One source's held-out loss at one moment; `loss` in nats per predicted token."""
 
     tokens: int
     source: str
+    loss: float
     bits_per_byte: float
     accuracy: float
 
@@ -88,11 +91,14 @@ class Generated:
 
 @dataclass
 class MemberRun:
-    """Everything that is known of one member.
+    """Everything that is known of one member, or of the second export of a member.
 
     Attributes:
-        name: Its name.
+        name: Its name; of a second export `<member> as <objective>`.
         folder: Its run folder.
+        second_of: The member whose second export this is, or None. Its curves, order and checkpoint are that
+            member's, and stand there only.
+        objective: The objective that it was exported for, where it is a second export.
         plan: Its plan.
         train, held_out: The curves.
         outcomes: Its results, by task.
@@ -104,6 +110,8 @@ class MemberRun:
 
     name: str
     folder: Path
+    second_of: str | None = None
+    objective: str | None = None
     plan: Plan | None = None
     train: list[TrainPoint] = field(default_factory=list)
     held_out: list[HeldOutPoint] = field(default_factory=list)
@@ -114,10 +122,19 @@ class MemberRun:
     checkpoint: CheckpointManifest | None = None
     missing: list[str] = field(default_factory=list)
 
+    @property
+    def direction(self) -> str:
+        """Return the attention direction of what was evaluated; `unknown` without a plan."""
+        if self.objective is not None:
+            return OBJECTIVES[self.objective].direction
+        return self.plan.derived.direction if self.plan is not None else "unknown"
+
 
 @dataclass
 class Study:
     """A study: its members, first the encoder, then the decoder, then the others by name.
+
+    A member's second export stands right after it.
 
     Attributes:
         name: The study's name.
@@ -145,7 +162,8 @@ def collect_study(folder: Path) -> Study:
         EvaluationError: The folder does not exist or no member has run in it.
     """
     names = _member_names(folder)
-    study = Study(name=folder.resolve().name, folder=folder, members=[_member(folder / name) for name in names])
+    members = [view for name in names for view in member_views(collect_member(folder / name))]
+    study = Study(name=folder.resolve().name, folder=folder, members=members)
     study.order = _order(study)
     study.stores = _stores(study)
     study.seconds = _read_json(folder / "seconds.json", []) or {}
@@ -173,18 +191,39 @@ def _member_names(folder: Path) -> list[str]:
     return [name for name in FIRST_MEMBERS if name in found] + [name for name in found if name not in FIRST_MEMBERS]
 
 
-def _member(folder: Path) -> MemberRun:
+def collect_member(folder: Path) -> MemberRun:
+    """Read one member's run folder, `<runs>/<study>/<member>`; what is absent is named in `missing`."""
     member = MemberRun(name=folder.name, folder=folder)
     try:
         member.plan = Plan.model_validate_json((folder / "plan.json").read_text(encoding="utf-8"))
     except (ValidationError, OSError, UnicodeDecodeError) as error:
         member.missing.append(f"plan.json cannot be read ({_first_line(error)})")
     _read_metrics(member)
-    _read_outcomes(member)
-    _read_samples(member)
-    member.export = _read_json(folder / "export" / "seqpair_export.json", member.missing)
+    _read_evaluation(member)
     _read_checkpoint(member)
     return member
+
+
+def member_views(member: MemberRun) -> list[MemberRun]:
+    """Return a member and, where it has one, its second export with its own results."""
+    second = None if member.plan is None else member.plan.derived.also_exports
+    if second is None:
+        return [member]
+    view = MemberRun(f"{member.name} as {second}", member.folder, second_of=member.name, objective=second)
+    view.plan = member.plan
+    if not any((member.folder / f"{part}-{second}").is_dir() for part in (EXPORT_FOLDER, EVALUATION_FOLDER)):
+        member.missing.append(f"{EXPORT_FOLDER}-{second}/ is not there: its second export is not shown")
+        return [member]
+    _read_evaluation(view)
+    return [member, view]
+
+
+def _read_evaluation(member: MemberRun) -> None:
+    suffix = "" if member.objective is None else f"-{member.objective}"
+    evaluation = member.folder / f"{EVALUATION_FOLDER}{suffix}"
+    _read_outcomes(member, evaluation)
+    _read_samples(member, evaluation)
+    member.export = _read_json(member.folder / f"{EXPORT_FOLDER}{suffix}" / EXPORT_RECORD, member.missing)
 
 
 def _read_metrics(member: MemberRun) -> None:
@@ -202,8 +241,7 @@ def _read_metrics(member: MemberRun) -> None:
         member.missing.append(f"metrics.jsonl is damaged after {len(member.train)} steps ({_first_line(error)})")
 
 
-def _read_outcomes(member: MemberRun) -> None:
-    folder = member.folder / EVALUATION_FOLDER
+def _read_outcomes(member: MemberRun, folder: Path) -> None:
     try:
         for result in read_results(folder):
             items = sorted(read_items(folder, result), key=lambda item: item.id)
@@ -216,11 +254,11 @@ def _read_outcomes(member: MemberRun) -> None:
     except SeqpairError as error:
         member.missing.append(f"a result cannot be read ({error.what})")
     if not member.outcomes:
-        member.missing.append(f"{EVALUATION_FOLDER}/ holds no result")
+        member.missing.append(f"{folder.name}/ holds no result")
 
 
-def _read_samples(member: MemberRun) -> None:
-    samples = _read_json(member.folder / EVALUATION_FOLDER / SAMPLES_NAME, member.missing)
+def _read_samples(member: MemberRun, folder: Path) -> None:
+    samples = _read_json(folder / SAMPLES_NAME, member.missing)
     if samples is None:
         return
     try:
@@ -272,7 +310,8 @@ def _read_json(path: Path, missing: list[str]) -> dict[str, Any] | None:
 
 def _order(study: Study) -> dict[str, LedgerComparison]:
     """Hold every from-scratch member's ledger against the first one's."""
-    fresh = [member for member in study.members if member.plan is None or member.plan.start is None]
+    own = [member for member in study.members if member.second_of is None]
+    fresh = [member for member in own if member.plan is None or member.plan.start is None]
     ledgers = {member.name: Ledger(member.folder / "ledger.jsonl") for member in fresh}
     for name, ledger in ledgers.items():
         if not ledger.path.exists():

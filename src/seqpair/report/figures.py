@@ -1,7 +1,7 @@
 """Loss curves as inline SVG that takes its colours from the page.
 
 Owns the drawing. Must not know files, and never opens a display. Entry points: `train_figure`,
-`held_out_figure`.
+`held_out_figure`; `canvas` and `svg` for figures of other kinds.
 
 The colours in a figure are place holders that become CSS variables of the page, so that one drawing
 reads in light, in dark and in print.
@@ -26,7 +26,7 @@ from seqpair.report.collect import HeldOutPoint, TrainPoint
 
 INK, QUIET, LINE = "#010101", "#020202", "#030303"
 _VARIABLES = {INK: "var(--ink)", QUIET: "var(--quiet)", LINE: "var(--figure-line)"}
-_DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (7, 1.5, 1.5, 1.5)))
+DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (7, 1.5, 1.5, 1.5)))
 _SIZE_INCHES = (5.0, 2.9)
 _MOST_POINTS = 400
 _SMOOTHED_OVER = 0.05
@@ -36,22 +36,22 @@ def train_figure(points: Sequence[TrainPoint], name: str) -> str:
     """Return a member's training loss over content tokens, each step faint and a running mean strong."""
     tokens = np.array([point.tokens for point in points], dtype=np.float64)
     loss = np.array([point.loss for point in points])
-    figure, axes = _canvas("nats per predicted token")
+    figure, axes = canvas("nats per predicted token")
     keep = _thinned(len(points))
     axes.plot(tokens[keep], loss[keep], color=LINE, linewidth=0.8, alpha=0.35)
     axes.plot(tokens[keep], smoothed(loss)[keep], color=LINE, linewidth=1.8)
     _fit(axes, loss)
-    return _svg(figure, f"train-{name}", f"Training loss of the {name}", f"from {loss[0]:.2f} to {loss[-1]:.2f}")
+    return svg(figure, f"train-{name}", f"Training loss of the {name}", f"from {loss[0]:.2f} to {loss[-1]:.2f}")
 
 
 def held_out_figure(points: Sequence[HeldOutPoint], name: str) -> str:
     """Return a member's held-out bits per byte over content tokens, one line a source."""
-    figure, axes = _canvas("bits per byte")
+    figure, axes = canvas("bits per byte")
     ends = []
     for index, source in enumerate(dict.fromkeys(point.source for point in points)):
         line = [point for point in points if point.source == source]
         tokens, bits = [point.tokens for point in line], [point.bits_per_byte for point in line]
-        dash = _DASHES[index % len(_DASHES)]
+        dash = DASHES[index % len(DASHES)]
         axes.plot(tokens, bits, color=LINE, linewidth=1.8, linestyle=dash, marker="o", markersize=2.6, label=source)
         ends.append(f"{source} {bits[-1]:.2f}")
     axes.set_ylim(bottom=0)
@@ -65,7 +65,7 @@ def held_out_figure(points: Sequence[HeldOutPoint], name: str) -> str:
         fontsize=10,
         handlelength=2.6,
     )
-    return _svg(figure, f"held-out-{name}", f"Held-out bits per byte of the {name}", "at the end: " + ", ".join(ends))
+    return svg(figure, f"held-out-{name}", f"Held-out bits per byte of the {name}", "at the end: " + ", ".join(ends))
 
 
 def smoothed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -82,12 +82,13 @@ def _thinned(count: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).round().astype(np.int64))
 
 
-def _canvas(label: str) -> tuple[Figure, Axes]:
+def canvas(label: str, horizontal: str = "content tokens") -> tuple[Figure, Axes]:
+    """Return an empty figure and its axes, in the page's manner; the horizontal axis counts."""
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
     figure.patch.set_alpha(0.0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0.0)
-    axes.set_xlabel("content tokens", color=QUIET, fontsize=10)
+    axes.set_xlabel(horizontal, color=QUIET, fontsize=10)
     axes.set_title(label, color=QUIET, fontsize=10, loc="left")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -116,7 +117,7 @@ def _fit(axes: Axes, loss: npt.NDArray[np.float64]) -> None:
     axes.set_xlim(left=0)
 
 
-def _svg(figure: Figure, salt: str, title: str, description: str) -> str:
+def svg(figure: Figure, salt: str, title: str, description: str) -> str:
     """Return an SVG element that scales with the page and says what it shows."""
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):

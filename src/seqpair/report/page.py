@@ -1,7 +1,8 @@
 """The study's page: one self-contained HTML file that opens from disk with no network.
 
-Owns the page's parts and their order. Must not know how numbers are made. Entry point: `write_page`.
-The template is in `templates/`; everything that comes from files is escaped by it.
+Owns the page's parts and their order. Must not know how numbers are made. Entry points: `write_page`; for pages
+of other kinds `environment` and `page_style`. Templates are in `templates/`; they escape everything that comes
+from files.
 """
 
 from __future__ import annotations
@@ -47,37 +48,50 @@ def write_page(study_folder: Path) -> Path:
 
 def render_page(study: Study) -> str:
     """Return the page of a study as HTML."""
-    environment = jinja2.Environment(
+    rows = comparison_rows(study.members)
+    differences = plan_differences(study.members)
+    return (
+        environment()
+        .get_template("page.html.jinja")
+        .render(
+            study=study,
+            style=page_style(),
+            headline=headline_sentences(study, rows, differences),
+            rows=rows,
+            verdict_words=verdict_words,
+            differences=differences or [],
+            shared=shared_facts(study.members),
+            order=order_words(study),
+            sources=source_facts(study),
+            facts={member.name: member_facts(member) for member in study.members},
+            figures={member.name: _figures(member) for member in study.members},
+            marks={member.name: Markup(attention_mark(member.direction)) for member in study.members},
+            versions=_versions(study),
+            commands=_commands(study),
+            version=__version__,
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Return the templates' environment: everything is escaped, an unknown name is an error."""
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    made.filters.update(
         signed=signed, masked=_masked, plain=_plain, token=_token, minutes=format_seconds, typographic=_typographic
     )
-    rows = comparison_rows(study.members)
-    differences = plan_differences(study.members)
-    return environment.get_template("page.html.jinja").render(
-        study=study,
-        style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        headline=headline_sentences(study, rows, differences),
-        rows=rows,
-        verdict_words=verdict_words,
-        differences=differences or [],
-        shared=shared_facts(study.members),
-        order=order_words(study),
-        sources=source_facts(study),
-        facts={member.name: member_facts(member) for member in study.members},
-        figures={member.name: _figures(member) for member in study.members},
-        marks={member.name: Markup(attention_mark(_direction(member))) for member in study.members},
-        directions={member.name: _direction(member) for member in study.members},
-        interval_mark=lambda interval, span: Markup(interval_mark(interval, span)),
-        versions=_versions(study),
-        commands=_commands(study),
-        version=__version__,
-    )
+    made.globals["interval_mark"] = lambda interval, span: Markup(interval_mark(interval, span))
+    return made
+
+
+def page_style() -> Markup:
+    """Return the pages' style sheet."""
+    return Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8"))
 
 
 def _figures(member: MemberRun) -> list[Markup]:
@@ -87,10 +101,6 @@ def _figures(member: MemberRun) -> list[Markup]:
     if member.held_out:
         figures.append(held_out_figure(member.held_out, member.name))
     return [Markup(figure) for figure in figures]
-
-
-def _direction(member: MemberRun) -> str:
-    return member.plan.derived.direction if member.plan is not None else "unknown"
 
 
 def _versions(study: Study) -> dict[str, str]:
@@ -108,7 +118,7 @@ def _versions(study: Study) -> dict[str, str]:
 def _commands(study: Study) -> list[str]:
     """Return the commands that make this study again, and look into it."""
     name = study.name
-    first, *others = [member.name for member in study.members]
+    first, *others = [member.name for member in study.members if member.second_of is None]
     commands = [f"seqpair run {name}" if name in preset_names() else "seqpair run RECIPE"]
     recipe = commands[0].removeprefix("seqpair run ")
     commands += [f"seqpair diff {recipe} {first} {other}" for other in others]

@@ -52,13 +52,13 @@ class SourceFact:
 
 def plan_differences(members: Sequence[MemberRun]) -> list[Difference] | None:
     """Return what the first two members' plans differ in; None if there are not two plans."""
-    plans = [member.plan for member in members if member.plan is not None]
+    plans = [member.plan for member in members if member.plan is not None and member.second_of is None]
     return diff_plans(plans[0], plans[1]) if len(plans) > 1 else None
 
 
 def shared_facts(members: Sequence[MemberRun]) -> list[SharedFact]:
     """Return the aspects that a pair must share, each taken from every member's own plan and checkpoint."""
-    plans = {member.name: member.plan for member in members if member.plan is not None}
+    plans = {member.name: member.plan for member in members if member.plan is not None and member.second_of is None}
     facts = {name: _plan_facts(plan) for name, plan in plans.items()}
     aspects = list(dict.fromkeys(aspect for of_member in facts.values() for aspect in of_member))
     shared = [
@@ -109,7 +109,11 @@ def _phase_words(phase: PhasePlan) -> str:
 def member_facts(member: MemberRun) -> list[Fact]:
     """Return how one member went: objective, steps, tokens, speed, checkpoint, and the proof of its export."""
     facts: list[Fact] = []
-    if member.plan is not None:
+    if member.second_of is not None:
+        facts.append(
+            Fact("What it is", f"the second export of {member.second_of}: the same weights, read as {member.objective}")
+        )
+    elif member.plan is not None:
         last = member.plan.phases[-1]
         objectives = " then ".join(dict.fromkeys(span.objective for p in member.plan.phases for span in p.objectives))
         rate = f", {100 * last.mask_frac:g} % of the tokens chosen" if last.mask_frac is not None else ""

@@ -1,7 +1,7 @@
 """A whole study: prepare, train every member, export, evaluate, report; what is done is skipped.
 
 Owns the sequence of the parts and what counts as done. Must not know how a part works. Entry points:
-`run_study`, `planned_parts`.
+`run_study`, `planned_parts`; a sweep uses the parts by themselves.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from seqpair.atomic import write_json
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.data.ledger import Ledger, require_same_sequences
-from seqpair.data.planning import plan_members
+from seqpair.data.planning import counts_of, plan_members
 from seqpair.data.prepare import Prepared, prepare
+from seqpair.data.repetition import repetition_warnings
 from seqpair.distributed.world import start_world
 from seqpair.evaluate.held_out import held_out_texts
 from seqpair.evaluate.results import SUMMARY_NAME
@@ -81,19 +82,22 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
     """
     chosen = training_order(recipe, members)
     outcome = StudyOutcome(finished=False)
-    prepared = _timed(outcome, "prepare", lambda: _prepare(recipe))
+    prepared = _timed(outcome, "prepare", lambda: prepare_part(recipe))
     plans = list(plan_members(recipe, chosen).values())
+    counts = counts_of(recipe)
+    for warning in repetition_warnings(plans, counts.stats if counts is not None else None):
+        note(f"warning: {warning}")
     for plan in plans[1:]:
         require_declared(diff_plans(plans[0], plan), (plans[0].member, plan.member))
     for plan in plans:
-        trained = _timed(outcome, f"train {plan.member}", lambda plan=plan: _train(plan, prepared))
+        trained = _timed(outcome, f"train {plan.member}", lambda plan=plan: train_part(plan, prepared))
         if not trained.finished:
             outcome.signal_number = trained.signal_number
             return outcome
     _require_same_order(plans)
     for plan in plans:
-        _timed(outcome, f"export {plan.member}", lambda plan=plan: _export(plan))
-        _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: _evaluate(plan, prepared))
+        _timed(outcome, f"export {plan.member}", lambda plan=plan: export_part(plan))
+        _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan, prepared))
     study = Path(recipe.runs) / recipe.name
     _keep_seconds(study, outcome.seconds)
     outcome.page = _timed(outcome, "report", lambda: write_page(study))
@@ -108,17 +112,29 @@ def _timed(outcome: StudyOutcome, name: str, part: Callable[[], Part]) -> Part:
     return result
 
 
-def _prepare(recipe: Recipe) -> Prepared:
+def prepare_part(recipe: Recipe) -> Prepared:
+    """Make a recipe's stores and tokenizer, or open those that are there."""
     return prepare(recipe.data.sources, recipe.data.tokenizer, Path(recipe.data.stores))
 
 
-def _train(plan: Plan, prepared: Prepared) -> Outcome:
+def train_part(plan: Plan, prepared: Prepared) -> Outcome:
+    """Train one member to its end, or say that it is there already.
+
+    Raises:
+        SeqpairError: As `train_member`.
+    """
     newest = latest_valid(run_folder(plan))
     if newest is not None and _is_end_of(plan, newest.manifest):
         note(f"{plan.member}: trained already ({newest.name})")
         return Outcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
     with start_world(plan.runtime.device) as world:
         return train_member(plan, prepared, world, start_finder(prepared))
+
+
+def is_trained(plan: Plan) -> bool:
+    """Return whether a member's run holds the last checkpoint of exactly this plan."""
+    newest = latest_valid(run_folder(plan))
+    return newest is not None and _is_end_of(plan, newest.manifest)
 
 
 def _is_end_of(plan: Plan, manifest: CheckpointManifest) -> bool:
@@ -135,7 +151,12 @@ def _require_same_order(plans: Sequence[Plan]) -> None:
             require_same_sequences(*ledgers)
 
 
-def _export(plan: Plan) -> None:
+def export_part(plan: Plan) -> None:
+    """Export a trained member's last checkpoint, for `hybrid` in both classes, unless that is there already.
+
+    Raises:
+        ExportError: The export would not compute what the model computes.
+    """
     run = run_folder(plan)
     newest = latest_valid(run)
     assert newest is not None, "a trained member has a checkpoint"
@@ -147,7 +168,12 @@ def _export(plan: Plan) -> None:
         export_checkpoint(newest.path, place.export, texts, as_class=place.as_class, overwrite=True)
 
 
-def _evaluate(plan: Plan, prepared: Prepared) -> None:
+def evaluate_part(plan: Plan, prepared: Prepared) -> None:
+    """Evaluate a member's exports, unless the results of these weights are there already.
+
+    Raises:
+        EvaluationError: As `evaluate_export`.
+    """
     for place in export_places(plan, run_folder(plan)):
         digest = _field(place.export / RECORD_NAME, "model_digest")
         if digest is not None and _field(place.evaluation / SUMMARY_NAME, "model_digest") == digest:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from seqpair.data.batches import Batch, assemble, read_batch, sequence_lengths
@@ -20,7 +21,7 @@ from seqpair.data.tokenizer import Tokenizer
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import token_scores
-from seqpair.objectives.parts import measured_objective
+from seqpair.objectives.parts import Part, measured_objective
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.objectives import Objective
 from seqpair.recipe.plan import BatchStage, HeldOutPlan, MixtureShare, PhasePlan
@@ -117,9 +118,10 @@ class HeldOutProbe:
         rope = RopeBases(self._phase.rope_global_theta, self._phase.rope_local_theta)
         nats = content_nats = 0.0
         hits = predicted = content_bytes = 0
+        chosen = builder.choose(Part(objective, np.arange(batch.positions.size)), batch, mask_frac)
         for indices in pack(sequence_lengths(batch, objective.ends_every_piece), microbatch_tokens):
             rows = assemble(batch, indices, self._tokenizer.specials, objective.ends_every_piece)
-            given = builder.build(objective, HELD_OUT_KEY, rows, mask_frac, device)
+            given = builder.build(objective, rows, chosen, device)
             states = model(given.ids, given.layout, given.direction, rope, given.output_index)
             losses, right = token_scores(states, model.output_weight, model.output_bias, given.target_ids)
             bytes_of = self._token_bytes[given.target_ids.cpu()]

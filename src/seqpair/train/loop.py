@@ -1,7 +1,7 @@
 """The training loop: step after step through the phases, with exact resume.
 
 Owns the sequence of things: which step comes next, and when to record, measure, save and stop. Must
-not know how any of them is done. Entry point: `train_member`.
+not know how any of them is done. Entry points: `train_member`, `step_gradients`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def train_member(
 
     Raises:
         RunLockedError: Another process is using the run folder.
-        TrainingError: A loss or gradient norm was not finite.
+        NotFiniteError: A loss or gradient norm was not finite.
         SeqpairError: Whatever assembly, checkpoints and disk complain about.
     """
     folder = run_folder(plan)
@@ -80,6 +80,27 @@ def train_member(
         run = assemble_run(plan, prepared, world)
         with contextlib.closing(_Loop(run, stop, find_start)) as loop:
             return loop.go()
+
+
+def step_gradients(run: Run, phase: PhasePlan, batch: Batch) -> StepLoss:
+    """Make the gradients of a step's mean loss over all predicted tokens, on every rank."""
+    seed_dropout(run.plan, phase.name, batch.step, run.world.rank)
+    span = phase.span_of(batch.step)
+    given = StepInput(
+        batch=batch,
+        parts=parts_of_step(batch, OBJECTIVES[span.objective], span.causal_frac, run.plan.seed),
+        mask_frac=phase.mask_frac,
+        rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
+        microbatch_tokens=run.plan.runtime.microbatch_tokens,
+    )
+    return accumulate_gradients(
+        run.module,
+        given,
+        run.builder,
+        run.prepared.tokenizer.specials,
+        run.world,
+        bf16=run.plan.runtime.precision == "bf16",
+    )
 
 
 class _Loop:
@@ -152,7 +173,7 @@ class _Loop:
     def _one_step(self, phase: PhasePlan, progress: Progress) -> None:
         run, step, began = self.run, self.place.step, time.monotonic()
         batch = read_batch(run.orders[phase.name], step)
-        loss = self._gradients(phase, batch)
+        loss = step_gradients(run, phase, batch)
         lr_frac = phase.lr_frac(step)
         run.optimizer.set_lr_frac(lr_frac)
         numbers = run.optimizer.step().read()
@@ -179,26 +200,6 @@ class _Loop:
             progress.update(self.place.content_tokens, self._extra())
         if self.place.step in phase.held_out_steps:
             self._measure_held_out(phase)
-
-    def _gradients(self, phase: PhasePlan, batch: Batch) -> StepLoss:
-        run = self.run
-        seed_dropout(run.plan, phase.name, batch.step, run.world.rank)
-        span = phase.span_of(batch.step)
-        given = StepInput(
-            batch=batch,
-            parts=parts_of_step(batch, OBJECTIVES[span.objective], span.causal_frac, run.plan.seed),
-            mask_frac=phase.mask_frac,
-            rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
-            microbatch_tokens=run.plan.runtime.microbatch_tokens,
-        )
-        return accumulate_gradients(
-            run.module,
-            given,
-            run.builder,
-            run.prepared.tokenizer.specials,
-            run.world,
-            bf16=run.plan.runtime.precision == "bf16",
-        )
 
     def _extra(self) -> str:
         return "" if self.loss_shown is None else f"loss {self.loss_shown:.3f}"

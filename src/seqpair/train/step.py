@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +22,12 @@ from seqpair.data.packing import microbatches
 from seqpair.data.tokenizer import SpecialIds
 from seqpair.distributed.parallel import no_sync
 from seqpair.distributed.world import World
-from seqpair.errors import TrainingError
+from seqpair.errors import NotFiniteError
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import summed_cross_entropy
 from seqpair.objectives.parts import Part
-from seqpair.objectives.targets import ModelInput, TargetBuilder
+from seqpair.objectives.targets import Chosen, ModelInput, TargetBuilder
 from seqpair.recipe.objectives import Objective
 
 
@@ -92,14 +93,15 @@ def accumulate_gradients(
         TrainingError: The loss is not finite; the message has the batch's address.
     """
     batch = given.batch
-    divisor = max(1, sum(builder.count(part, batch, given.mask_frac) for part in given.parts))
-    work = _work_of_rank(given, world)
+    chosen = [builder.choose(part, batch, given.mask_frac) for part in given.parts]
+    divisor = max(1, sum(part.count for part in chosen))
+    work = _work_of_rank(given, chosen, world)
     total = torch.zeros((), dtype=torch.float64, device=world.device)
     dummy_tokens = real_tokens = 0
-    for number, (objective, indices) in enumerate(work):
+    for number, (objective, indices, predicted) in enumerate(work):
         if indices.size:
             rows = assemble(batch, indices, specials, objective.ends_every_piece)
-            inputs = builder.build(objective, batch.phase, rows, given.mask_frac, world.device)
+            inputs = builder.build(objective, rows, predicted, world.device)
             real_tokens += int(rows.lengths.sum())
         else:
             inputs = builder.dummy(objective, world.device)
@@ -115,10 +117,10 @@ def accumulate_gradients(
     return StepLoss(loss=summed / divisor, predicted=divisor, waste_frac=dummies / (dummies + real))
 
 
-def not_finite(batch: Batch, what: str, value: float) -> TrainingError:
+def not_finite(batch: Batch, what: str, value: float) -> NotFiniteError:
     """Return the error for a number that is not finite, with the batch's address."""
     rows = ", ".join(str(row) for row in batch.rows[:8])
-    return TrainingError(
+    return NotFiniteError(
         f"the {what} is not finite in phase {batch.phase!r}, step {batch.step}",
         seen=f"{value} at positions {int(batch.positions[0])}..{int(batch.positions[-1])} (first store rows: {rows})",
         allowed="finite numbers",
@@ -127,13 +129,15 @@ def not_finite(batch: Batch, what: str, value: float) -> TrainingError:
     )
 
 
-def _work_of_rank(given: StepInput, world: World) -> list[tuple[Objective, NDArray[np.int64]]]:
+def _work_of_rank(
+    given: StepInput, chosen: Sequence[Chosen], world: World
+) -> list[tuple[Objective, NDArray[np.int64], Chosen]]:
     """Return this rank's microbatches, part after part: each has one objective, so one direction."""
-    work: list[tuple[Objective, NDArray[np.int64]]] = []
-    for part in given.parts:
+    work: list[tuple[Objective, NDArray[np.int64], Chosen]] = []
+    for part, predicted in zip(given.parts, chosen, strict=True):
         lengths = sequence_lengths(given.batch, part.objective.ends_every_piece)[part.indices]
         mine = microbatches(lengths, world.world_size, given.microbatch_tokens)[world.rank]
-        work += [(part.objective, part.indices[group]) for group in mine]
+        work += [(part.objective, part.indices[group], predicted) for group in mine]
     return work
 
 

@@ -72,3 +72,14 @@ def test_shards_are_merged_from_the_command_line(recipe: Path, tmp_path: Path) -
     merged = CliRunner().invoke(app, [str(recipe), *elsewhere, "--json"], catch_exceptions=False)
     assert json.loads(merged.stdout)["sources"]["notes"]["train"]["rejected"] == {"invalid UTF-8": 1}
     assert list((tmp_path / "other").glob("notes-*"))
+
+
+def test_prepare_shows_what_cleaning_removed_by_reason(recipe: Path) -> None:
+    rules = "data.cleaning={duplicates: {exact: true}, length: {max_words: 5}}"
+    (recipe.parent / "notes" / "again.txt").write_text("note 3 on rivers")
+    (recipe.parent / "notes" / "long.txt").write_text("far too many words for a note")
+    table = run(str(recipe), "--set", rules)
+    assert "1 duplicate: equal text" in table
+    assert "1 length: max_words" in table
+    manifest = json.loads(run(str(recipe), "--set", rules, "--json"))["sources"]["notes"]["train"]
+    assert manifest["removed"] == {"duplicate: equal text": 1, "length: max_words": 1}

@@ -114,7 +114,7 @@ def test_tables_name_documents_steps_and_checkpoints(seqpair, prepared_study):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "seen: none of --step, --document, --export"),
+        ((), "seen: none of --step, --document, --text, --export"),
         (("--step", "0", "--document", "x"), "seen: --step and --document"),
         (("--step", "9999"), "phase 'pretrain' has no such step\n  seen: 9999\n  allowed: 0 to "),
         (("--step", "-1"), "has no such step"),

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from seqpair.cli import app as cli
 from seqpair.recipe.load import load_recipe, preset_names
@@ -145,10 +146,18 @@ def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_verb_has_help_with_an_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for verb in cli.VERBS:
-        assert seqpair(monkeypatch, verb.__name__, "--help") == 0
+    command = typer.main.get_command(cli.app)
+    verbs = [
+        [name, *below]
+        for name, verb in command.commands.items()
+        for below in [[n] for n in getattr(verb, "commands", {})] or [[]]
+    ]
+    assert ["plan"] in verbs
+    assert ["data", "show"] in verbs
+    for words in verbs:
+        assert seqpair(monkeypatch, *words, "--help") == 0
         shown = " ".join(capsys.readouterr().out.split())
-        assert f"seqpair {verb.__name__} " in shown.partition("Example")[2], verb.__name__
+        assert f"seqpair {' '.join(words)} " in shown.partition("Example")[2], words
 
 
 def test_without_a_verb_the_help_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from order_fakes import FakeStore, make_phase
 
 from seqpair.data.batches import assemble, read_addresses, read_batch, sequence_lengths
 from seqpair.data.order import PhaseOrder
+from seqpair.data.packing import microbatches
+from seqpair.errors import StoreError
 
 SPECIALS = SimpleNamespace(cls=1, sep=2, pad=3, mask=4, unk=5)
 
@@ -35,7 +39,8 @@ def test_a_batch_is_its_documents_tokens(order):
             expected = document[piece * document.size // k : (piece + 1) * document.size // k]
             assert np.array_equal(batch.content[batch.offsets[i] : batch.offsets[i + 1]], expected)
             assert batch.is_last_piece[i] == (piece == k - 1)
-        assert batch.content.dtype == batch.offsets.dtype == batch.rows.dtype == np.int64
+        assert batch.offsets.dtype == batch.rows.dtype == np.int64
+        assert batch.content.dtype == np.uint32
         assert batch.source.dtype == batch.pieces.dtype == np.int32
 
 
@@ -108,3 +113,50 @@ def test_addresses_are_what_the_batch_reads(order):
 def test_a_step_outside_the_phase_is_refused(order):
     with pytest.raises(IndexError, match="step 5 is outside the phase's 5 steps"):
         read_batch(order, 5)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 400), min_size=1, max_size=12),
+    others=st.lists(st.integers(1, 30), max_size=12),
+    seq_len=st.sampled_from([18, 300]),
+)
+@settings(deadline=None, max_examples=40)
+def test_short_and_long_sequences_of_one_and_two_sources_are_read_alike(tmp_path_factory, lengths, others, seq_len):
+    folder = tmp_path_factory.mktemp("read")
+    stores = {"a": FakeStore(folder / "a", lengths, "a")}
+    if others:
+        stores["b"] = FakeStore(folder / "b", others, "b", first_token=40_000)
+    phase = make_phase(dict.fromkeys(stores, 1.0), positions=40, sequences=40, seq_len=seq_len, kind="epochs")
+    order = PhaseOrder(0, phase, stores)
+    at, batch = read_addresses(order, np.arange(40)), read_batch(order, 0)
+    spans = zip(at.source, at.pieces.start, at.pieces.stop, strict=True)
+    expected = np.concatenate([order.stores[source].tokens[start:stop] for source, start, stop in spans])
+    assert np.array_equal(batch.content, expected)
+    assert batch.offsets[-1] == batch.content.size
+
+
+@given(world_size=st.integers(1, 7), budget=st.integers(20, 600), ends=st.booleans(), step=st.integers(0, 4))
+@settings(deadline=None, max_examples=40)
+def test_any_ranks_and_microbatches_hold_the_same_rows(tmp_path_factory, world_size, budget, ends, step):
+    folder = tmp_path_factory.mktemp("ranks")
+    stores = {"a": FakeStore(folder / "a", [3, 60, 17, 1, 16, 33] * 4), "b": FakeStore(folder / "b", [5, 200], "b")}
+    order = PhaseOrder(3, make_phase({"a": 0.5, "b": 0.5}, positions=120, sequences=24), stores)
+    batch = read_batch(order, step)
+    whole = assemble(batch, np.arange(24), SPECIALS, ends)
+    expected = dict(zip(whole.positions.tolist(), np.split(whole.ids, np.cumsum(whole.lengths)[:-1]), strict=True))
+    seen = {}
+    for groups in microbatches(sequence_lengths(batch, ends), world_size, budget):
+        for rows in (assemble(batch, group, SPECIALS, ends) for group in groups):
+            for position, ids in zip(rows.positions, np.split(rows.ids, np.cumsum(rows.lengths)[:-1]), strict=False):
+                assert int(position) not in seen
+                seen[int(position)] = ids
+    assert seen.keys() == expected.keys()
+    assert all(np.array_equal(seen[position], expected[position]) for position in expected)
+
+
+def test_offsets_that_reach_past_the_tokens_are_refused(tmp_path):
+    store = FakeStore(tmp_path, [5, 17, 40])
+    store.tokens = store.tokens[:-1]
+    order = PhaseOrder(1, make_phase({"one": 1.0}, positions=20, sequences=20), {"one": store})
+    with pytest.raises(StoreError, match="offsets reach past its tokens"):
+        read_batch(order, 0)

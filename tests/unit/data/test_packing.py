@@ -36,6 +36,36 @@ def test_pack_keeps_the_budget_and_every_sequence(lengths, budget):
     assert len(sums) < 2 or sums[0] + sums[1] > budget
 
 
+def plain_pack(lengths: np.ndarray, budget: int) -> list[list[int]]:
+    """The rule as it is written down: sequence by sequence, each looking at every microbatch."""
+    groups: list[list[int]] = []
+    rooms: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        fitting = [number for number, room in enumerate(rooms) if room >= lengths[index]]
+        if fitting:
+            best = min(fitting, key=lambda number: (rooms[number], number))
+        else:
+            best = len(groups)
+            groups.append([])
+            rooms.append(budget)
+        groups[best].append(index)
+        rooms[best] -= int(lengths[index])
+    return [sorted(group) for group in groups]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40) | st.integers(1, 1024), max_size=120).map(np.array), budget=st.integers(1, 2000)
+)
+@settings(deadline=None)
+def test_pack_by_runs_of_equal_lengths_is_the_rule_applied_one_by_one(lengths, budget):
+    assert [group.tolist() for group in pack(lengths, budget)] == plain_pack(lengths, budget)
+
+
+def test_lengths_far_apart_are_packed_the_same():
+    lengths = np.array([1 << 20, 3, 1 << 17, 3, 70_000])
+    assert [group.tolist() for group in pack(lengths, 1 << 17)] == plain_pack(lengths, 1 << 17)
+
+
 def test_packing_wastes_little_at_a_real_size():
     lengths = np.minimum(1024, np.random.default_rng(0).lognormal(6.2, 0.7, 4608).astype(np.int64) + 2)
     packed = pack(lengths, 8192)

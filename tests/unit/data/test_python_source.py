@@ -3,6 +3,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from seqpair.data import python_source
 from seqpair.data.documents import Tally, documents, is_held_out
@@ -171,6 +172,7 @@ def test_too_small_a_library_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_python_source_takes_a_part_and_no_paths() -> None:
-    for wrong in (SourceSpec(name="p", kind="python"), SourceSpec(name="p", kind="python", part="code", paths=("x",))):
-        with pytest.raises(DataError, match="takes a part and no paths"):
-            PythonSource(wrong)
+    with pytest.raises(DataError, match="takes a part"):
+        PythonSource(SourceSpec(name="p", kind="python"))
+    with pytest.raises(ValidationError, match="of kind 'python' does not use paths"):
+        SourceSpec(name="p", kind="python", part="code", paths=("x",))

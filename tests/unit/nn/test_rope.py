@@ -3,7 +3,7 @@ import math
 import torch
 
 from seqpair.nn.layout import Layout
-from seqpair.nn.rope import rotary_tables, rotate
+from seqpair.nn.rope import rotary_tables, rotate, rotated_parts
 
 
 def test_rotation_by_hand():
@@ -49,3 +49,13 @@ def test_tables_are_fp32_and_kept_per_base():
     assert first[0].dtype == torch.float32
     assert rotary_tables(layout, 10_000.0, 8)[0] is first[0]
     assert rotary_tables(layout, 160_000.0, 8)[0] is not first[0]
+
+
+def test_parts_are_the_rotated_queries_and_keys_and_the_values_as_they_were():
+    tables = tuple(table.double() for table in rotary_tables(Layout.from_lengths([3, 2]), 10.0, 6))
+    qkv = torch.randn(5, 6, 6, dtype=torch.float64, requires_grad=True)
+    query, key, value = rotated_parts(qkv, tables)
+    assert torch.equal(query, rotate(qkv[:, :2], tables))
+    assert torch.equal(key, rotate(qkv[:, 2:4], tables))
+    assert torch.equal(value, qkv[:, 4:])
+    assert torch.autograd.gradcheck(lambda states: rotated_parts(states, tables), qkv)

@@ -11,12 +11,12 @@ MASK = 4
 
 
 def counters(sequences: int = 200, content: int = 300, first_position: int = 0) -> TokenCounters:
-    position = np.repeat(np.arange(first_position, first_position + sequences), content)
-    return TokenCounters(position, np.tile(np.arange(content), sequences))
+    positions = np.arange(first_position, first_position + sequences)
+    return TokenCounters.of(positions, np.full(sequences, content))
 
 
 def as_torch(value: TokenCounters) -> TokenCounters:
-    return TokenCounters(torch.from_numpy(value.position), torch.from_numpy(value.index))
+    return TokenCounters(*(torch.from_numpy(part.astype(np.int64)) for part in value))
 
 
 @given(seed=st.integers(0, 2**63 - 1), first=st.integers(0, 2**50), frac=st.floats(0.0, 1.0))

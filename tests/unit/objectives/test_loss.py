@@ -100,8 +100,21 @@ def test_token_scores_match_the_full_logits():
 
 def test_no_more_logits_are_held_than_one_chunk():
     states, weight, bias, targets = random_case(50, 4, 9)
-    chunks = list(loss_module._logit_chunks(states.detach(), weight.detach(), bias.detach(), 16))
-    assert [logits.shape[0] for _, _, logits in chunks] == [16, 16, 16, 2]
-    assert len({logits.data_ptr() for _, _, logits in chunks}) == 1
+    chunks = list(loss_module._logit_chunks(states.detach(), weight.detach(), bias.dtype, 16))
+    assert [logits.shape[0] for _, logits in chunks] == [16, 16, 16, 2]
+    assert len({logits.data_ptr() for _, logits in chunks}) == 1
     assert loss_module._chunk_rows(states, torch.empty(50_368, 1)) == 512
     assert loss_module._chunk_rows(states, torch.empty(1024, 1)) == 2048
+
+
+def test_cutting_a_chunk_to_the_cache_changes_nothing(monkeypatch):
+    states, weight, bias, targets = random_case(50, 4, 9)
+    whole = torch.autograd.grad(loss_module.summed_cross_entropy(states, weight, bias, targets), (states, weight, bias))
+    scores = loss_module.token_scores(states, weight, bias, targets)
+    monkeypatch.setattr(loss_module, "_CACHE_BYTES", 7 * 4 * weight.shape[0])  # seven rows at a time, then one
+    cut = torch.autograd.grad(loss_module.summed_cross_entropy(states, weight, bias, targets), (states, weight, bias))
+    for mine, theirs in zip(cut, whole, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+    assert all(
+        torch.equal(a, b) for a, b in zip(loss_module.token_scores(states, weight, bias, targets), scores, strict=True)
+    )

@@ -75,8 +75,9 @@ def test_a_hybrid_step_counts_what_its_parts_predict():
     batch = batch_at(1 << 34, 40)
     for part in parts_of_step(batch, HYBRID, 0.4, seed=1):
         rows = assemble(batch, part.indices, SPECIALS, part.objective.ends_every_piece)
-        built = BUILDER.build(part.objective, batch.phase, rows, 0.3, "cpu")
-        assert built.target_ids.numel() == BUILDER.count(part, batch, 0.3)
+        chosen = BUILDER.choose(part, batch, 0.3)
+        built = BUILDER.build(part.objective, rows, chosen, "cpu")
+        assert built.target_ids.numel() == chosen.count
         assert built.direction == part.objective.direction
 
 

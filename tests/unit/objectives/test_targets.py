@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqpair.data.batches import Batch, PackedRows
+from seqpair.data.batches import Batch, PackedRows, sequence_lengths
+from seqpair.data.packing import microbatches
 from seqpair.data.tokenizer import SpecialIds
 from seqpair.objectives.parts import Part
-from seqpair.objectives.targets import TargetBuilder
+from seqpair.objectives.targets import ModelInput, TargetBuilder
 from seqpair.recipe.objectives import OBJECTIVES, Objective
 
 SPECIALS = SpecialIds(cls=1, sep=2, pad=3, mask=4, unk=0)
@@ -31,7 +32,7 @@ def make_batch(contents: list[list[int]], last: list[bool], first_position: int 
         rows=np.arange(count),
         pieces=np.zeros(count, dtype=np.int32),
         is_last_piece=np.array(last),
-        content=np.concatenate([np.array(c, dtype=np.int64) for c in contents]),
+        content=np.concatenate([np.array(c, dtype=np.uint32) for c in contents]),
         offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         digest="",
     )
@@ -56,6 +57,12 @@ def pack_rows(batch: Batch, indices: np.ndarray, ends_every_piece: bool) -> Pack
     )
 
 
+def build(name: str, batch: Batch, rows: PackedRows, frac: float | None) -> ModelInput:
+    """Choose over the whole batch and build some of its rows."""
+    objective = OBJECTIVES[name]
+    return BUILDER.build(objective, rows, BUILDER.choose(whole(objective, batch), batch, frac), "cpu")
+
+
 sequences = st.lists(
     st.tuples(st.lists(st.integers(0, 59), min_size=1, max_size=30), st.booleans()), min_size=1, max_size=8
 )
@@ -66,13 +73,11 @@ sequences = st.lists(
 def test_the_count_is_the_sum_over_microbatches_however_they_are_cut(given_sequences, name, frac, cut):
     objective = OBJECTIVES[name]
     batch = make_batch([c for c, _ in given_sequences], [end for _, end in given_sequences], 1 << 33)
+    chosen = BUILDER.choose(whole(objective, batch), batch, frac)
     order = np.random.default_rng(0).permutation(len(given_sequences))
     groups = [order[i : i + cut] for i in range(0, len(order), cut)]
-    built = [
-        BUILDER.build(objective, "pretrain", pack_rows(batch, g, objective.ends_every_piece), frac, "cpu")
-        for g in groups
-    ]
-    assert sum(len(b.target_ids) for b in built) == BUILDER.count(whole(objective, batch), batch, frac)
+    built = [BUILDER.build(objective, pack_rows(batch, g, objective.ends_every_piece), chosen, "cpu") for g in groups]
+    assert sum(len(b.target_ids) for b in built) == chosen.count
     for b in built:
         assert len(b.output_index) == len(b.target_ids)
         assert b.direction == objective.direction
@@ -82,11 +87,11 @@ def test_the_count_is_the_sum_over_microbatches_however_they_are_cut(given_seque
 def test_clm_predicts_the_next_token_and_the_end_and_never_across_sequences():
     batch = make_batch([[10, 11, 12], [20], [30, 31]], [True, False, True])
     rows = pack_rows(batch, np.arange(3), ends_every_piece=False)
-    got = BUILDER.build(OBJECTIVES["clm"], "pretrain", rows, None, "cpu")
+    got = build("clm", batch, rows, None)
     assert got.ids.tolist() == [1, 10, 11, 12, 2, 1, 20, 1, 30, 31, 2]
     assert got.output_index.tolist() == [0, 1, 2, 3, 5, 7, 8, 9]
     assert got.target_ids.tolist() == [10, 11, 12, 2, 20, 30, 31, 2]
-    assert BUILDER.count(whole(OBJECTIVES["clm"], batch), batch, None) == 8
+    assert BUILDER.choose(whole(OBJECTIVES["clm"], batch), batch, None).count == 8
 
 
 @pytest.mark.parametrize(("name", "shift"), [("mlm", 0), ("mntp", 1)])
@@ -95,7 +100,7 @@ def test_masked_objectives_predict_the_original_tokens(name, shift):
     contents = [rng.integers(5, 60, size=200).tolist() for _ in range(20)]
     batch = make_batch(contents, [True] * 20)
     rows = pack_rows(batch, np.arange(20), ends_every_piece=True)
-    got = BUILDER.build(OBJECTIVES[name], "pretrain", rows, 0.3, "cpu")
+    got = build(name, batch, rows, 0.3)
     original = torch.from_numpy(rows.ids)
     predicted = got.output_index + shift
     assert torch.equal(original[predicted], got.target_ids)
@@ -110,7 +115,7 @@ def test_masked_objectives_predict_the_original_tokens(name, shift):
 def test_mlm_and_mntp_share_the_corruption():
     batch = make_batch([list(range(5, 60))] * 4, [True] * 4)
     rows = pack_rows(batch, np.arange(4), ends_every_piece=True)
-    mlm, mntp = (BUILDER.build(OBJECTIVES[n], "pretrain", rows, 0.3, "cpu") for n in ("mlm", "mntp"))
+    mlm, mntp = (build(n, batch, rows, 0.3) for n in ("mlm", "mntp"))
     assert torch.equal(mlm.ids, mntp.ids)
     assert torch.equal(mlm.output_index - 1, mntp.output_index)
 
@@ -118,18 +123,47 @@ def test_mlm_and_mntp_share_the_corruption():
 def test_special_tokens_inside_the_content_are_never_chosen_and_nothing_special_is_drawn():
     batch = make_batch([[7, 4, 8, 0, 2, 9]] * 100, [True] * 100)
     rows = pack_rows(batch, np.arange(100), ends_every_piece=True)
-    got = BUILDER.build(OBJECTIVES["mlm"], "pretrain", rows, 1.0, "cpu")
+    got = build("mlm", batch, rows, 1.0)
     assert got.target_ids.tolist() == [7, 8, 9] * 100
-    assert BUILDER.count(whole(OBJECTIVES["mlm"], batch), batch, 1.0) == 300
+    assert BUILDER.choose(whole(OBJECTIVES["mlm"], batch), batch, 1.0).count == 300
     seen = got.ids[got.output_index]
     assert set(seen.tolist()) <= {SPECIALS.mask, *range(5, 60)}
 
 
 def test_the_corruption_of_a_sequence_does_not_depend_on_its_microbatch():
     batch = make_batch([list(range(5, 60))] * 6, [True] * 6, 1000)
-    whole = BUILDER.build(OBJECTIVES["mlm"], "pretrain", pack_rows(batch, np.arange(6), True), 0.3, "cpu")
-    alone = BUILDER.build(OBJECTIVES["mlm"], "pretrain", pack_rows(batch, np.array([4]), True), 0.3, "cpu")
+    whole = build("mlm", batch, pack_rows(batch, np.arange(6), True), 0.3)
+    alone = build("mlm", batch, pack_rows(batch, np.array([4]), True), 0.3)
     assert torch.equal(whole.ids[4 * 57 : 5 * 57], alone.ids)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    given_sequences=sequences,
+    name=st.sampled_from(UNMIXED),
+    world_size=st.integers(1, 4),
+    budget=st.integers(8, 120),
+    first=st.sampled_from([0, (1 << 32) - 3, 1 << 40]),
+)
+def test_inputs_and_targets_do_not_depend_on_ranks_and_microbatches(given_sequences, name, world_size, budget, first):
+    objective = OBJECTIVES[name]
+    batch = make_batch([c for c, _ in given_sequences], [end for _, end in given_sequences], first)
+    chosen = BUILDER.choose(whole(objective, batch), batch, 0.4)
+
+    def by_position(groups: list[np.ndarray]) -> dict[int, tuple[list[int], list[int], list[int]]]:
+        found = {}
+        for group in groups:
+            built = BUILDER.build(objective, pack_rows(batch, group, objective.ends_every_piece), chosen, "cpu")
+            for number, index in enumerate(group):
+                start, stop = built.layout.starts[number : number + 2]
+                mine = (built.output_index >= start) & (built.output_index < stop)
+                places = (built.output_index[mine] - start).tolist()
+                found[int(index)] = (built.ids[start:stop].tolist(), places, built.target_ids[mine].tolist())
+        return found
+
+    lengths = sequence_lengths(batch, objective.ends_every_piece)
+    cut = [group for groups in microbatches(lengths, world_size, budget) for group in groups if group.size]
+    assert by_position(cut) == by_position([np.arange(len(given_sequences))])
 
 
 def test_a_dummy_predicts_nothing():

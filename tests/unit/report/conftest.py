@@ -26,7 +26,8 @@ TITLES = {
 
 
 def made_up_plan(folder: Path, member: str) -> Plan:
-    recipe = load_recipe("demo", [f"runs={folder}", f"data.stores={folder}/stores"])
+    hybrid = ["members.both.objective={hybrid: {causal_frac: 0.25}}"] if member == "both" else []
+    recipe = load_recipe("demo", [f"runs={folder}", f"data.stores={folder}/stores", *hybrid])
     stats = {
         source.name: StoreStats(
             source=source.name,
@@ -43,7 +44,7 @@ def made_up_plan(folder: Path, member: str) -> Plan:
 
 def write_metrics(folder: Path, plan: Plan) -> None:
     lines, phase = JsonLines(folder / "metrics.jsonl"), plan.phases[0]
-    generator = np.random.default_rng({"encoder": 5, "decoder": 6}[plan.member])
+    generator = np.random.default_rng({"encoder": 5, "decoder": 6, "both": 7}[plan.member])
     for step in range(1, phase.steps + 1):
         tokens = int(phase.planned_tokens(step))
         loss = 3.1 + 5.2 * math.exp(-4 * step / phase.steps) + float(generator.normal(0, 0.08))
@@ -184,3 +185,19 @@ def finished_study(tmp_path: Path) -> Path:
     seconds = {"prepare": 21.0, "train encoder": 255.0, "train decoder": 291.0}
     (study / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
     return study
+
+
+@pytest.fixture
+def hybrid_study(finished_study: Path) -> Path:
+    """The finished study with a third member, trained with `hybrid`, whose two exports are both evaluated."""
+    folder = finished_study / "both"
+    plan = made_up_plan(finished_study.parent, "both")
+    write_text(folder / "plan.json", plan.model_dump_json())
+    write_metrics(folder, plan)
+    write_ledger(folder, plan)
+    write_checkpoint(folder, plan)
+    for suffix, like, hub_class in (("", "encoder", "ModernBertForMaskedLM"), ("-clm", "decoder", "OfTheSecondExport")):
+        write_results(folder / f"evaluation{suffix}", like)
+        write_samples(folder / f"evaluation{suffix}", like)
+        write_json(folder / f"export{suffix}" / "seqpair_export.json", {"class": hub_class, "checkpoint": "step150"})
+    return finished_study

@@ -1,5 +1,7 @@
 """Reading a study folder: all of it, and what is said when parts are absent or damaged."""
 
+import shutil
+
 import pytest
 
 from seqpair.errors import EvaluationError
@@ -83,3 +85,33 @@ def test_a_folder_that_is_no_study_is_refused(finished_study):
     with pytest.raises(EvaluationError, match="no member of a study has run in this folder") as caught:
         collect_study(finished_study / "encoder")
     assert "give the folder of the study" in str(caught.value)
+
+
+def test_a_second_export_is_a_column_of_its_own(hybrid_study):
+    members = {member.name: member for member in collect_study(hybrid_study).members}
+    assert list(members) == ["encoder", "decoder", "both", "both as clm"]
+    first, second = members["both"], members["both as clm"]
+    assert "masked_accuracy" in first.outcomes
+    assert "bits_per_byte" not in first.outcomes
+    assert "bits_per_byte" in second.outcomes
+    assert "masked_accuracy" not in second.outcomes
+    assert (first.direction, second.direction) == ("bidirectional", "causal")
+    assert first.train
+    assert second.train == []
+    assert second.generated[0].prompt == "    def get"
+    assert second.export["class"] == "OfTheSecondExport"
+
+
+def test_a_second_export_is_held_against_no_ledger_of_its_own(hybrid_study):
+    study = collect_study(hybrid_study)
+    assert list(study.order) == ["decoder", "both"]
+    assert not any("both as clm" in what for what in study.missing)
+
+
+@pytest.mark.parametrize("gone", [["evaluation-clm"], ["evaluation-clm", "export-clm"]])
+def test_a_second_export_that_is_not_there_is_named(hybrid_study, gone):
+    for name in gone:
+        shutil.rmtree(hybrid_study / "both" / name)
+    study = collect_study(hybrid_study)
+    sentence = "both as clm: evaluation-clm/ holds no result" if len(gone) == 1 else "both: export-clm/ is not there"
+    assert any(what.startswith(sentence) for what in study.missing), study.missing

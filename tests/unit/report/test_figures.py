@@ -38,7 +38,7 @@ def test_one_step_can_be_drawn():
 
 
 def test_a_name_cannot_break_out_of_a_figure():
-    points = [HeldOutPoint(tokens, "<b>", 2.0, 0.1) for tokens in (0, 100)]
+    points = [HeldOutPoint(tokens, "<b>", 3.0, 2.0, 0.1) for tokens in (0, 100)]
     figure = held_out_figure(points, '"><script>')
     assert "<script>" not in figure
     assert "<b>" not in figure

@@ -122,3 +122,16 @@ def test_a_lone_member_has_a_page(finished_study):
     (finished_study / "decoder" / "plan.json").unlink()
     page = write_page(finished_study).read_text(encoding="utf-8")
     assert "Only the encoder is here, so there is nothing to compare yet." in page
+
+
+def test_a_second_export_has_a_column_but_no_curve(hybrid_study):
+    page = write_page(hybrid_study).read_text(encoding="utf-8")
+    outline_of(page)
+    assert page.count('<span class="name">both as clm</span></th>') == 1
+    assert "encoder &minus; both as clm" in page
+    assert "the second export of both: the same weights, read as clm" in page
+    assert "OfTheSecondExport" in page
+    assert 'id="train-both-' in page
+    assert "train-both-as-clm" not in page
+    assert "seqpair diff demo encoder both\n" in page
+    assert "seqpair diff demo encoder both as clm" not in page

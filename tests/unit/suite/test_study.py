@@ -63,6 +63,15 @@ def test_another_plan_under_the_same_name_is_refused_not_skipped(finished):
         run_study(load_recipe(str(study.recipe), ["optimizer.lr=1e-3"]))
 
 
+def test_a_source_read_too_often_is_warned_of_before_anything_is_trained(finished, capfd):
+    study, _ = finished
+    with pytest.raises(CheckpointError, match="another plan"):
+        run_study(load_recipe(str(study.recipe), ["budget=400k"]))
+    said = capfd.readouterr().err
+    assert "warning: source 'notes' is read " in said
+    assert "by encoder, decoder: past about 4 epochs" in said
+
+
 def test_an_unknown_member_is_named(finished):
     study, _ = finished
     with pytest.raises(RecipeError, match=r"(?s)critic.*encoder, decoder"):

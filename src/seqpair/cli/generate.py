@@ -1,0 +1,64 @@
+"""The verb `generate`: a decoder continues texts."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def generate(
+    source: Annotated[
+        Path, typer.Argument(help="An export, a checkpoint's folder, or a run's (its newest checkpoint).")
+    ],
+    prompts: Annotated[list[str] | None, typer.Argument(help="The texts to continue.")] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option("--file", help="JSON Lines with more texts, under the key `text`.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens to add to each text.")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; higher draws more freely.")] = 0.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw among this many likeliest tokens only.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw among the fewest tokens whose probabilities sum to this.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The key of the draws: same seed, same text.")] = 0,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Texts continued at once.")] = 32,
+    as_class: Annotated[
+        str | None, typer.Option("--as", help="For a checkpoint trained with `hybrid`: `clm` reads it as a decoder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Continue texts with a decoder, from a cache of keys and values that keeps each layer's window.
+
+    A text ends where the model writes [SEP], after the given number of tokens, or at the length the model was
+    trained on. What a text gets does not depend on the texts beside it. Needs no transformers.
+
+    Example: seqpair generate runs/demo/decoder/export "def read_lines(path):" --max-new-tokens 40
+    """
+    from seqpair.evaluate.continue_text import continue_texts
+    from seqpair.evaluate.text_file import read_texts
+    from seqpair.hub.opened import open_model
+    from seqpair.log import Progress
+    from seqpair.nn.sampling import Sampling
+
+    texts = [*(prompts or ()), *(given.text for given in (read_texts(prompt_file) if prompt_file else ()))]
+    if not texts:
+        raise typer.BadParameter("give at least one text, or --file", param_hint="PROMPTS")
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    model = open_model(source, as_class)
+    progress = Progress("generate", len(texts) * max_new_tokens, "tokens")
+    started = time.perf_counter()
+    found = continue_texts(model, texts, max_new_tokens, sampling, batch_rows=batch_rows, watch=progress.update)
+    seconds = time.perf_counter() - started
+    if as_json:
+        tokens = sum(len(item.ids) for item in found)
+        results = [item.as_json() for item in found]
+        print(json.dumps({"model": str(model.place), "results": results, "tokens": tokens, "seconds": seconds}))
+        return
+    for number, item in enumerate(found):
+        if number:
+            print("-" * 20)
+        print(item.prompt + item.text)

@@ -1,0 +1,132 @@
+"""The verb `sweep`: the same study at several values of a key, for the same budget, and the pair stated twice.
+
+Owns the options and the printing. Must not know what is best: that is the report's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seqpair.cli.plan import wide_console
+from seqpair.cli.run import require_extras
+from seqpair.units import format_count
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from seqpair.suite.sweep_grid import Sweep
+
+
+def sweep(
+    recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
+    over: Annotated[
+        list[str] | None, typer.Option(help="A key and its values: `a.b=1,2,3`; several make a grid.")
+    ] = None,
+    variants: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="A YAML file of named changes: one axis; repeatable.")
+    ] = None,
+    members: Annotated[str, typer.Option(help="Only these members, separated by commas.")] = "",
+    name: Annotated[str, typer.Option(help="The sweep's name; by default its axes' names.")] = "",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key at all points: `a.b=c`; repeatable.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="List points, runs and tokens, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Train the members at every combination of some values, and say what each of them makes of it.
+
+    Every point is an ordinary run with its own folder under <runs>/<study>/sweeps/<name>; what is done is skipped,
+    what is not goes on. It ends in a curve for each member, and the pair at the recipe's own setting and at each
+    member's best.
+
+    Example: seqpair sweep demo --over optimizer.lr=1e-3,2e-3,4e-3 --members encoder,decoder
+
+    Example: seqpair sweep demo --over optimizer.lr=1e-3,2e-3 --over seed=1,2,3 --set budget=500k --dry-run
+
+    Example: seqpair sweep demo --variants mixtures.yaml
+    """
+    require_extras()
+    from seqpair.suite.sweep import RESULTS_NAME, run_sweep
+    from seqpair.suite.sweep_grid import SweepRequest, plan_sweep
+
+    chosen = tuple(member.strip() for member in members.split(",") if member.strip())
+    request = SweepRequest(recipe, tuple(overrides or ()), tuple(over or ()), tuple(variants or ()), chosen, name)
+    if dry_run:
+        _show_plan(plan_sweep(request), as_json=as_json)
+        return
+    outcome = run_sweep(request)
+    if outcome.signal_number is not None:
+        raise typer.Exit(128 + outcome.signal_number)
+    results = outcome.folder / RESULTS_NAME
+    if as_json:
+        print(json.dumps({"page": str(outcome.page), **json.loads(results.read_text(encoding="utf-8"))}))
+        return
+    _show_results(outcome.folder)
+    print(f"results: {results}")
+    print(f"page: {outcome.page}")
+
+
+def _show_plan(planned: Sweep, *, as_json: bool) -> None:
+    from seqpair.suite.sweep import planned_runs
+
+    runs = planned_runs(planned)
+    estimated = any(plan.estimated for plan in planned.runs)
+    total = math.fsum(run.tokens for run in runs)
+    left = math.fsum(run.tokens for run in runs if run.state != "trained already")
+    if as_json:
+        points = [
+            {"point": point.slug, "runs": {name: f"{plan.study}/{name}" for name, plan in point.plans.items()}}
+            for point in planned.points
+        ]
+        listed = [{**vars(run), "folder": str(run.folder)} for run in runs]
+        print(
+            json.dumps(
+                {"points": points, "runs": listed, "tokens": total, "tokens_to_do": left, "estimated": estimated}
+            )
+        )
+        return
+    for axis in planned.axes:
+        print(f"{axis.name}: {', '.join(value.text for value in axis.values)} ({', '.join(axis.keys)})")
+        touched = planned.touched[axis.name]
+        if len(touched) < len(planned.members):
+            print(f"  touches {', '.join(touched)} only; the others are trained once for all its values")
+    for run in runs:
+        print(f"{run.folder}: {format_count(run.tokens)} tokens, {run.state}")
+    mark = " (estimated: the stores are not prepared)" if estimated else ""
+    print(f"{len(planned.points)} points, {len(runs)} runs, {format_count(total)} tokens in all{mark}")
+    print(f"to do: {format_count(left)} tokens at most")
+
+
+def _show_results(folder: Path) -> None:
+    from seqpair.report.sweep_curves import member_curves
+    from seqpair.report.sweep_pairs import choose_pairs, pair_rows
+    from seqpair.report.sweep_record import collect_sweep
+    from seqpair.report.sweep_remarks import sweep_remarks
+    from seqpair.report.sweep_terminal import curve_table
+    from seqpair.report.terminal import comparison_table
+
+    runs = collect_sweep(folder)
+    curves = member_curves(runs)
+    console = wide_console()
+    for curve in curves:
+        console.print(curve_table(curve), markup=True)
+        for remark in curve.remarks:
+            print(f"{curve.member}: {remark}")
+        print()
+    told: list[dict[str, str]] = []
+    for choice in choose_pairs(runs.record, curves):
+        settings = "; ".join(f"{member}: {label}" for member, label in choice.settings.items())
+        print(
+            " ".join(part for part in (f"{choice.title}.", f"{settings}." if settings else "", choice.reason) if part)
+        )
+        if choice.runs and choice.runs not in told:
+            rows, names = pair_rows(runs, choice)
+            console.print(comparison_table(rows, names, choice.title), markup=True)
+            told.append(choice.runs)
+        print()
+    for remark in sweep_remarks(runs):
+        print(remark)

@@ -1,0 +1,1 @@
+"""Cleaning: which documents of the sources do not become tokens, and why."""

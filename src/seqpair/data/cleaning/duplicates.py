@@ -1,0 +1,167 @@
+"""Which of many documents were there before, exactly or nearly.
+
+Owns the decision: walking through all documents in the recipe's order, one is a duplicate if it equals an
+earlier one, or is similar to an earlier one that stays. So every removed document has a partner that stays, and
+the result depends on nothing but the order. Must not know where signatures come from. Entry points:
+`find_duplicates`, `Duplicates`.
+
+Memory for N documents: 40 N bytes for digests and their sorting order, 17 N bytes for one band at a time, and
+the signatures of those documents only that share a band with another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqpair.data.cleaning.signatures import bands_of
+from seqpair.data.cleaning.words import mix64
+from seqpair.recipe.cleaning_spec import DuplicatesSpec, NearDuplicatesSpec
+
+KEPT, EXACT, NEAR = 0, 1, 2
+_BAND_POWER = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The outcome for N documents.
+
+    Attributes:
+        kind: uint8 (N,): `KEPT`, `EXACT` or `NEAR`.
+        partner: int64 (N,): the earlier document that stays; -1 for those that stay.
+        similarity: float32 (N,): the estimate for near duplicates, 1 for exact ones, 0 for those that stay.
+    """
+
+    kind: NDArray[np.uint8]
+    partner: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+
+class SignatureParts:
+    """Signatures that lie in parts, such as one memory-mapped file a unit, seen as one.
+
+    Args:
+        parts: Arrays uint32 (permutations, documents of the part): a slot of all documents lies together.
+    """
+
+    def __init__(self, parts: Sequence[NDArray[np.uint32]]) -> None:
+        """Take the parts in order."""
+        self._parts = parts
+        self._starts = np.cumsum([0, *(part.shape[1] for part in parts)])
+
+    def band(self, first: int, rows: int, chosen: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Return a hash of some slots for the chosen documents (ascending)."""
+        hashes = np.zeros(len(chosen), dtype=np.uint64)
+        for part, places, target in self._by_part(chosen):
+            for slot in range(first, first + rows):
+                hashes[target] = hashes[target] * _BAND_POWER + part[slot][places]
+        return mix64(hashes + np.uint64(1))
+
+    def of(self, chosen: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Return the signatures of the chosen documents (ascending), uint32 (chosen, permutations)."""
+        width = self._parts[0].shape[0] if self._parts else 0
+        rows = np.empty((len(chosen), width), dtype=np.uint32)
+        for part, places, target in self._by_part(chosen):
+            rows[target] = part[:, places].T
+        return rows
+
+    def _by_part(self, chosen: NDArray[np.int64]) -> list[tuple[NDArray[np.uint32], NDArray[np.int64], slice]]:
+        bounds = np.searchsorted(chosen, self._starts)
+        return [
+            (part, chosen[low:high] - start, slice(int(low), int(high)))
+            for part, start, low, high in zip(self._parts, self._starts[:-1], bounds[:-1], bounds[1:], strict=True)
+            if high > low
+        ]
+
+
+def find_duplicates(
+    digests: NDArray[np.uint64],
+    usable: NDArray[np.bool_],
+    comparable: NDArray[np.bool_],
+    signatures: SignatureParts,
+    spec: DuplicatesSpec,
+) -> Duplicates:
+    """Find the duplicates among N documents in order.
+
+    Args:
+        digests: uint64 (N, 2): digests of the texts.
+        usable: bool (N,): documents that no other rule removed; the others are neither removed here nor partners.
+        comparable: bool (N,): documents long enough for a signature.
+        signatures: The signatures of all N; not touched without `spec.near`.
+        spec: What is asked for.
+    """
+    count = len(digests)
+    found = Duplicates(
+        np.zeros(count, dtype=np.uint8), np.full(count, -1, dtype=np.int64), np.zeros(count, dtype=np.float32)
+    )
+    if spec.exact:
+        _mark_equal(digests, np.flatnonzero(usable), found)
+    if spec.near is not None:
+        rest = np.flatnonzero(usable & comparable & (found.kind == KEPT))
+        _mark_similar(rest, signatures, spec.near, found)
+    # a document may equal one that was found to be similar to a third: the partner that stays is the third
+    equal = np.flatnonzero(found.kind == EXACT)
+    moved = equal[found.kind[found.partner[equal]] == NEAR]
+    found.partner[moved] = found.partner[found.partner[moved]]
+    return found
+
+
+def _mark_equal(digests: NDArray[np.uint64], rows: NDArray[np.int64], found: Duplicates) -> None:
+    order = rows[np.lexsort((rows, digests[rows, 1], digests[rows, 0]))]
+    same = (digests[order[1:]] == digests[order[:-1]]).all(axis=1)
+    first = np.concatenate([[True], ~same])[: len(order)]
+    heads = order[np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))]
+    later = order[~first]
+    found.kind[later], found.partner[later], found.similarity[later] = EXACT, heads[~first], 1.0
+
+
+def _mark_similar(
+    rows: NDArray[np.int64], signatures: SignatureParts, spec: NearDuplicatesSpec, found: Duplicates
+) -> None:
+    """Walk through the documents that share a band with another; compare each with those that stay."""
+    members, groups = _groups(rows, signatures, spec)
+    if len(members) == 0:
+        return
+    documents, starts = np.unique(members, return_index=True)
+    ends = np.append(starts[1:], len(members))
+    slots = signatures.of(documents)
+    staying: dict[int, list[int]] = {}  # group -> places in `documents` of its members that stay
+    for place, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        own = groups[start:end].tolist()
+        candidates = sorted({other for group in own for other in staying.get(group, ())})
+        if candidates:
+            alike = (slots[candidates] == slots[place]).mean(axis=1)
+            best = int(alike.argmax())  # of equally similar ones the first
+            if alike[best] >= spec.similarity:
+                document = documents[place]
+                found.kind[document], found.similarity[document] = NEAR, alike[best]
+                found.partner[document] = documents[candidates[best]]
+                continue
+        for group in own:
+            staying.setdefault(group, []).append(place)
+
+
+def _groups(
+    rows: NDArray[np.int64], signatures: SignatureParts, spec: NearDuplicatesSpec
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (document, group) pairs, sorted by document: the groups are those that share a band's hash."""
+    bands, height = bands_of(spec.permutations, spec.similarity)
+    members: list[NDArray[np.int64]] = []
+    groups: list[NDArray[np.int64]] = []
+    before = 0
+    for band in range(bands):
+        hashes = signatures.band(band * height, height, rows)
+        order = np.argsort(hashes, kind="stable")
+        ordered = hashes[order]
+        same = ordered[1:] == ordered[:-1]
+        shared = np.append(same, False) | np.concatenate([[False], same])[: len(ordered)] if len(ordered) else same
+        numbers = np.cumsum(np.concatenate([[True], ~same])[: len(ordered)])
+        members.append(rows[order[shared]])
+        groups.append(numbers[shared] + before)
+        before += len(rows) + 1
+    all_members, all_groups = np.concatenate(members), np.concatenate(groups)
+    order = np.argsort(all_members, kind="stable")
+    return all_members[order], all_groups[order]

@@ -1,0 +1,251 @@
+"""What a recipe says about cleaning: which documents do not become tokens.
+
+Owns the pydantic models of `data.cleaning` and of a source's own `cleaning`, and how the two are merged.
+Must not know how a rule is computed. Nothing is removed unless a rule is written down. Entry points:
+`CleaningSpec`, `effective_cleaning`. docs/cleaning.md is the reference for readers.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from seqpair.recipe.counts import Count
+
+_Frac = Annotated[float, Field(ge=0.0, le=1.0)]
+SectionName = Literal["length", "quality", "duplicates", "decontaminate"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LengthSpec(_Section):
+    """Length limits, both ends inclusive; a limit that is not given does not apply.
+
+    Attributes:
+        min_bytes, max_bytes: UTF-8 bytes of the text.
+        min_words, max_words: Words as in `data/cleaning/words.py`: runs of letters, marks and digits; in
+            scripts without spaces every character is one.
+    """
+
+    min_bytes: Count | None = None
+    max_bytes: Count | None = None
+    min_words: Count | None = None
+    max_words: Count | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> LengthSpec:
+        for unit, low, high in (
+            ("bytes", self.min_bytes, self.max_bytes),
+            ("words", self.min_words, self.max_words),
+        ):
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"min_{unit} {low} is above max_{unit} {high}")
+        return self
+
+
+class QualitySpec(_Section):
+    """Quality rules that need no language; each applies only if its threshold is given.
+
+    Attributes:
+        min_letter_frac: Letters and marks among the characters that are not white space.
+        max_digit_frac: Digits among them.
+        max_symbol_frac: Everything that is neither letter, mark nor digit among them.
+        max_broken_frac: Replacement and control characters among all characters (a wrong encoding, a binary file).
+        min_mean_word_letters, max_mean_word_letters: Characters of a mean word.
+        min_alphabetic_word_frac: Words with at least one letter.
+        max_hash_or_ellipsis_per_word: `#` signs, or ellipses, whichever are more, for each word.
+        max_bullet_line_frac: Lines that begin with a bullet.
+        max_ellipsis_line_frac: Lines that end in an ellipsis.
+        max_line_characters: The longest line.
+        max_mean_line_characters: The mean line that is not blank.
+        max_repeated_line_frac, max_repeated_paragraph_frac: Lines (paragraphs) that stood in the document before.
+        max_repeated_line_character_frac, max_repeated_paragraph_character_frac: Characters in them.
+        max_top_ngram_frac: For n, the share of words' characters in the most frequent word n-gram.
+        max_repeated_ngram_frac: For n, the share of words' characters covered by word n-grams that stood before.
+    """
+
+    min_letter_frac: _Frac | None = None
+    max_digit_frac: _Frac | None = None
+    max_symbol_frac: _Frac | None = None
+    max_broken_frac: _Frac | None = None
+    min_mean_word_letters: float | None = Field(default=None, gt=0)
+    max_mean_word_letters: float | None = Field(default=None, gt=0)
+    min_alphabetic_word_frac: _Frac | None = None
+    max_hash_or_ellipsis_per_word: float | None = Field(default=None, ge=0)
+    max_bullet_line_frac: _Frac | None = None
+    max_ellipsis_line_frac: _Frac | None = None
+    max_line_characters: Count | None = None
+    max_mean_line_characters: float | None = Field(default=None, gt=0)
+    max_repeated_line_frac: _Frac | None = None
+    max_repeated_paragraph_frac: _Frac | None = None
+    max_repeated_line_character_frac: _Frac | None = None
+    max_repeated_paragraph_character_frac: _Frac | None = None
+    max_top_ngram_frac: dict[Annotated[int, Field(ge=1, le=32)], _Frac] = {}
+    max_repeated_ngram_frac: dict[Annotated[int, Field(ge=1, le=32)], _Frac] = {}
+
+    def __hash__(self) -> int:
+        """Hash by content: a mapping has no hash of its own, and sources are looked up by their specs."""
+        return hash(self.model_dump_json())
+
+
+class NearDuplicatesSpec(_Section):
+    """When two texts count as nearly the same: the overlap of their sets of word n-grams, estimated by MinHash.
+
+    Attributes:
+        similarity: Estimated Jaccard similarity from which the later document is removed.
+        ngram_words: Words of an n-gram.
+        min_words: Shorter documents are not compared (equal ones are found by `exact`).
+        permutations: Slots of a signature, four bytes each; the estimate's standard error at similarity s is
+            at most sqrt(s * (1 - s) / permutations).
+    """
+
+    similarity: float = Field(default=0.8, ge=0.5, le=1.0)
+    ngram_words: int = Field(default=5, ge=1, le=32)
+    min_words: Count = 20
+    permutations: int = Field(default=128, ge=16, le=1024)
+
+    @model_validator(mode="after")
+    def _has_ngrams(self) -> NearDuplicatesSpec:
+        if self.min_words < self.ngram_words:
+            raise ValueError(
+                f"min_words {self.min_words} is below ngram_words {self.ngram_words}: such a text has no n-gram"
+            )
+        return self
+
+
+class DuplicatesSpec(_Section):
+    """Removing documents that were there before, in the order of the recipe's sources; the first one stays.
+
+    Attributes:
+        exact: Remove texts whose UTF-8 bytes are equal.
+        near: Remove texts that are nearly the same; without it none are.
+        across_sources: Compare with the sources that stand earlier in the recipe too.
+    """
+
+    exact: bool = True
+    near: NearDuplicatesSpec | None = None
+    across_sources: bool = True
+
+    @model_validator(mode="after")
+    def _does_something(self) -> DuplicatesSpec:
+        if not self.exact and self.near is None:
+            raise ValueError("neither 'exact' nor 'near' is asked for; leave 'duplicates' out instead")
+        return self
+
+
+class EvalSetSpec(_Section):
+    """An evaluation set that training text must not contain.
+
+    Attributes:
+        name: Its name in reports and reasons.
+        paths: Files, folders or patterns, relative to the recipe file. Read by their ending: `.jsonl`, `.json`,
+            `.csv`, `.tsv` (also `.gz` and `.zst`), `.zip` of such files; anything else is plain text.
+        fields: Keys (JSON) or columns (CSV, TSV: names in the first line, or 0-based numbers) that hold text;
+            by default every text found.
+        plain_items: What an item is in plain text: a `file`, or each `line`.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    paths: tuple[str, ...] = Field(min_length=1)
+    fields: tuple[str, ...] = ()
+    plain_items: Literal["file", "line"] = "file"
+
+
+class DecontaminateSpec(_Section):
+    """Removing documents that share word n-grams with evaluation sets.
+
+    Attributes:
+        against: The evaluation sets.
+        ngram_words: Words of an n-gram, case and punctuation aside.
+        min_words: A text of an item with fewer words than `ngram_words` is searched for as a whole if it has at
+            least so many; shorter ones are not searched for, and counted.
+        min_item_frac: The share of an item's n-grams that a document must contain; 0 means: one is enough.
+        action: `remove` the document, or only `report` it.
+    """
+
+    against: tuple[EvalSetSpec, ...] = ()
+    ngram_words: int = Field(default=13, ge=2, le=64)
+    min_words: int = Field(default=8, ge=2, le=64)
+    min_item_frac: _Frac = 0.0
+    action: Literal["remove", "report"] = "remove"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DecontaminateSpec:
+        if self.min_words > self.ngram_words:
+            raise ValueError(f"min_words {self.min_words} is above ngram_words {self.ngram_words}")
+        names = [entry.name for entry in self.against]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the evaluation set '{twice[0]}' stands twice")
+        return self
+
+
+class CleaningSpec(_Section):
+    """Cleaning of all sources, or of one; a section that is not there removes nothing.
+
+    Attributes:
+        length, quality, duplicates, decontaminate: The rules.
+        skip: In a source: sections of `data.cleaning` that do not apply to it.
+    """
+
+    length: LengthSpec | None = None
+    quality: QualitySpec | None = None
+    duplicates: DuplicatesSpec | None = None
+    decontaminate: DecontaminateSpec | None = None
+    skip: tuple[SectionName, ...] = ()
+
+    @model_validator(mode="after")
+    def _skips_what_it_does_not_state(self) -> CleaningSpec:
+        both = [name for name in self.skip if getattr(self, name) is not None]
+        if both:
+            raise ValueError(f"'{both[0]}' is both stated and skipped")
+        return self
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether there is no rule at all."""
+        return not (self.length or self.quality or self.duplicates or self.decontaminate)
+
+
+_AnySection = TypeVar("_AnySection", bound=_Section)
+
+
+def effective_cleaning(shared: CleaningSpec | None, own: CleaningSpec | None) -> CleaningSpec | None:
+    """Return the rules of one source: those of all sources, with its own laid over them key by key.
+
+    Args:
+        shared: `data.cleaning`.
+        own: The source's `cleaning`.
+
+    Raises:
+        ValueError: The source states `duplicates`, whose parameters all sources share; or evaluation sets are
+            missing; or the merged limits contradict each other.
+    """
+    shared, own = shared or CleaningSpec(), own or CleaningSpec()
+    if shared.skip:
+        raise ValueError("'skip' stands in a source, and names what of data.cleaning does not apply to it")
+    if own.duplicates is not None and own.duplicates != shared.duplicates:
+        raise ValueError("'duplicates' is stated in data.cleaning, for all sources; a source can only skip it")
+
+    def kept(section: _AnySection | None, name: SectionName) -> _AnySection | None:
+        return None if name in own.skip else section
+
+    merged = CleaningSpec(
+        length=_laid_over(kept(shared.length, "length"), own.length),
+        quality=_laid_over(kept(shared.quality, "quality"), own.quality),
+        duplicates=kept(shared.duplicates, "duplicates"),
+        decontaminate=_laid_over(kept(shared.decontaminate, "decontaminate"), own.decontaminate),
+        skip=own.skip,
+    )
+    if merged.decontaminate is not None and not merged.decontaminate.against:
+        raise ValueError("'decontaminate' names no evaluation set; list them under 'against'")
+    return None if merged.is_empty else merged
+
+
+def _laid_over(base: _AnySection | None, over: _AnySection | None) -> _AnySection | None:
+    if base is None or over is None:
+        return over if base is None else base
+    return type(base).model_validate({**base.model_dump(exclude_unset=True), **over.model_dump(exclude_unset=True)})

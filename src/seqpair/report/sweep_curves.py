@@ -1,0 +1,204 @@
+"""From a sweep's runs to each member's curve: its best setting, the grid's edge, and what is within noise.
+
+Owns these judgements. Must not know files, tables or pages. Entry points: `member_curves`, `MemberCurve`,
+`Setting`.
+
+A setting is a combination of all values but the seed; what several seeds gave of it is averaged, seed by seed
+compared with the best setting. Members are never compared with one another here: a decoder is judged by its bits
+per byte, an encoder by its loss on masked tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from seqpair.report.sweep_record import AxisRecord, Ending, PointRecord, SweepRuns
+
+BITS, NATS = "bits per byte", "nats per masked token"
+_T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""Two-sided 95 % points of Student's t by degrees of freedom; from 10 on that of 10 is taken, which is wider."""
+_T_95_OF_TEN = 2.228
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One combination of values for one member, over the seeds.
+
+    Attributes:
+        values: The values of the axes that touch the member, seeds apart, by axis.
+        numbers: The same as numbers, null where they are none.
+        by_seed: The member's metric for each seed (`""` without a seed axis); lower is better.
+        endings: The whole ends of training, for each seed.
+        runs: The folder of each seed's run.
+        own: Whether it is what the recipe itself says.
+        failed: Why it has no value, or empty.
+    """
+
+    values: dict[str, str]
+    numbers: dict[str, float | None]
+    by_seed: dict[str, float]
+    endings: dict[str, Ending]
+    runs: dict[str, str]
+    own: bool
+    failed: str
+
+    @property
+    def label(self) -> str:
+        """Return the setting in words: `lr 0.002, mixture prose-heavy`."""
+        return ", ".join(f"{name} {value}" for name, value in self.values.items()) or "the recipe"
+
+    @property
+    def value(self) -> float | None:
+        """Return the mean over the seeds; None if a run failed or is not finished."""
+        return None if self.failed or not self.by_seed else mean(self.by_seed.values())
+
+    @property
+    def spread(self) -> float | None:
+        """Return the standard deviation over the seeds; None for one seed."""
+        return stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
+
+
+@dataclass(frozen=True)
+class MemberCurve:
+    """One member over its settings.
+
+    Attributes:
+        member: Its name.
+        direction: Its attention direction.
+        unit: What its metric is; lower is better.
+        axes: The axes that touch it, seeds apart.
+        settings: Its settings.
+        best: The setting with the lowest value; None if there is no value.
+        own: The recipe's own setting, if it is in the grid.
+        remarks: The edge, the noise and what is missing, in sentences.
+    """
+
+    member: str
+    direction: str
+    unit: str
+    axes: tuple[AxisRecord, ...]
+    settings: tuple[Setting, ...]
+    best: Setting | None
+    own: Setting | None
+    remarks: tuple[str, ...]
+
+
+def member_curves(runs: SweepRuns) -> list[MemberCurve]:
+    """Return each member's curve, in the sweep's order of members."""
+    return [_curve(runs, member) for member in runs.record.members]
+
+
+def _curve(runs: SweepRuns, member: str) -> MemberCurve:
+    directions = [run.direction for (_, name), run in runs.runs.items() if name == member]
+    direction = directions[0] if directions else "unknown"
+    axes = tuple(axis for axis in runs.record.axes if member in axis.touches and not axis.is_seed)
+    unit = BITS if direction == "causal" else NATS
+    settings = _settings(runs, member, axes, unit)
+    valued = [setting for setting in settings if setting.value is not None]
+    best = min(valued, key=lambda setting: setting.value or 0.0, default=None)
+    own = next((setting for setting in settings if setting.own), None)
+    remarks = [f"{setting.label}: {setting.failed}" for setting in settings if setting.failed]
+    if best is not None and len(settings) > 1:
+        remarks = [*edge_remarks(axes, best), *noise_remarks(best, valued, unit), *remarks]
+    elif best is not None:
+        remarks = [*noise_remarks(best, valued, unit), *remarks]
+    return MemberCurve(member, direction, unit, axes, tuple(settings), best, own, tuple(remarks))
+
+
+def _settings(runs: SweepRuns, member: str, axes: Sequence[AxisRecord], unit: str) -> list[Setting]:
+    """Return a member's settings in the order of the points; seeds and points that share a run fall together."""
+    groups: dict[tuple[str, ...], list[PointRecord]] = {}
+    places = [runs.record.axes.index(axis) for axis in axes]
+    for point in runs.record.points:
+        groups.setdefault(tuple(point.values[place] for place in places), []).append(point)
+    return [_setting(runs, member, axes, values, points, unit) for values, points in groups.items()]
+
+
+def _setting(
+    runs: SweepRuns,
+    member: str,
+    axes: Sequence[AxisRecord],
+    values: Sequence[str],
+    points: Sequence[PointRecord],
+    unit: str,
+) -> Setting:
+    seed_place = next((place for place, axis in enumerate(runs.record.axes) if axis.is_seed), None)
+    folders = {"" if seed_place is None else point.values[seed_place]: point.runs[member] for point in points}
+    endings = {
+        seed: runs.endings[folder, member] for seed, folder in folders.items() if (folder, member) in runs.endings
+    }
+    reasons = [runs.record.failed.get(f"{folder}/{member}") for folder in folders.values()]
+    failed = next((reason for reason in reasons if reason), "")
+    if not failed and len(endings) < len(folders):
+        failed = f"{len(folders) - len(endings)} of {len(folders)} runs are not finished"
+    if not failed and not runs.sources:
+        failed = "not comparable: no source is in the mixture of every point"
+    by_seed = {seed: end.bits_per_byte if unit == BITS else end.loss for seed, end in endings.items()}
+    if not failed and not all(map(math.isfinite, by_seed.values())):
+        failed = "its held-out loss is not finite"
+    return Setting(
+        values={axis.name: value for axis, value in zip(axes, values, strict=True)},
+        numbers={axis.name: axis.numbers[axis.values.index(value)] for axis, value in zip(axes, values, strict=True)},
+        by_seed=by_seed,
+        endings=endings,
+        runs=folders,
+        own=any(point.own for point in points),
+        failed=failed,
+    )
+
+
+def edge_remarks(axes: Sequence[AxisRecord], best: Setting) -> list[str]:
+    """Return a sentence for each numeric axis on which the best setting is the first or the last value."""
+    remarks = []
+    for axis in axes:
+        numbers = [number for number in axis.numbers if number is not None]
+        here = best.numbers[axis.name]
+        if len(numbers) < len(axis.numbers) or here not in (min(numbers), max(numbers)):
+            continue
+        below = here == min(numbers)
+        ends = sorted(numbers)[:2] if below else sorted(numbers)[::-1][:2]
+        hint = f": add {ends[0] * ends[0] / ends[1]:.3g}" if min(ends) > 0 else ""
+        remarks.append(
+            f"Its best {axis.name}, {best.values[axis.name]}, is the {'lowest' if below else 'highest'} of the grid: "
+            f"a better one may lie {'below' if below else 'above'}{hint}."
+        )
+    return remarks
+
+
+def noise_remarks(best: Setting, settings: Sequence[Setting], unit: str) -> list[str]:
+    """Return what can be said of the differences between a member's settings, in sentences.
+
+    With several seeds each setting is held against the best one seed by seed (one seed fixes the order, the initial
+    weights and the held-out sequences of both): it is within noise where the 95 % interval of the mean difference,
+    by Student's t, includes zero.
+    """
+    others = [setting for setting in settings if setting is not best]
+    if len(best.by_seed) < 2:
+        if not others:
+            return ["One seed: another one would give another value, and nothing here says how far away."]
+        gaps = sorted((setting.value or 0.0) - (best.value or 0.0) for setting in others)
+        return [
+            f"One seed: the best is {gaps[0]:.3f} {unit} ahead of the next, and the curve spans {gaps[-1]:.3f}, but "
+            "nothing here says how much of that another seed would change. Add --over seed=1,2,3."
+        ]
+    spread = f"{best.spread:.3f} {unit} (standard deviation over {len(best.by_seed)} seeds)"
+    if not others:
+        return [f"The seeds move it by {spread}."]
+    within = [setting.label for setting in others if not _separated(best, setting)]
+    told = (
+        "none of the other settings is" if not within else f"{'; '.join(within)} {'is' if len(within) == 1 else 'are'}"
+    )
+    return [
+        f"At its best the seeds move it by {spread}. Compared seed by seed, {told} within noise of the best (95 %, "
+        "Student's t; the best was chosen from the same runs, which flatters it)."
+    ]
+
+
+def _separated(best: Setting, other: Setting) -> bool:
+    """Return whether another setting is worse than the best beyond what seeds explain."""
+    differences = [other.by_seed[seed] - best.by_seed[seed] for seed in best.by_seed]
+    error = stdev(differences) / math.sqrt(len(differences))
+    return mean(differences) - _T_95.get(len(differences) - 1, _T_95_OF_TEN) * error > 0

@@ -1,0 +1,129 @@
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqpair.data.cleaning.duplicates import EXACT, KEPT, NEAR, Duplicates, SignatureParts, find_duplicates
+from seqpair.data.cleaning.signatures import near_signatures, text_digest
+from seqpair.data.cleaning.words import words_of
+from seqpair.recipe.cleaning_spec import DuplicatesSpec, NearDuplicatesSpec
+
+pytest.importorskip("rensa", reason="near duplicates need the extra `clean`")
+NEARLY = DuplicatesSpec(near=NearDuplicatesSpec())
+
+
+def found_in(
+    texts: Sequence[str], spec: DuplicatesSpec = NEARLY, usable: Sequence[bool] | None = None, parts: int = 1
+) -> Duplicates:
+    digests = np.frombuffer(b"".join(map(text_digest, texts)), dtype="<u8").reshape(-1, 2)
+    rows, comparable = near_signatures(words_of(texts), spec.near or NearDuplicatesSpec())
+    cuts = np.array_split(np.arange(len(texts)), parts)
+    columns = SignatureParts([np.ascontiguousarray(rows[cut].T) for cut in cuts])
+    allowed = np.ones(len(texts), dtype=bool) if usable is None else np.array(usable)
+    return find_duplicates(digests, allowed, comparable, columns, spec)
+
+
+def story(seed: int, words: int = 200) -> str:
+    generator = random.Random(seed)
+    return " ".join(f"word{generator.randrange(3000)}" for _ in range(words))
+
+
+def edited(text: str, edits: int, seed: int) -> str:
+    generator = random.Random(seed)
+    words = text.split()
+    for place in generator.sample(range(len(words)), edits):
+        words[place] = "edited"
+    return " ".join(words)
+
+
+def overlap(one: str, other: str) -> float:
+    sets = [{tuple(text.split()[i : i + 5]) for i in range(len(text.split()) - 4)} for text in (one, other)]
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+
+
+def test_planted_duplicates_are_found_and_nothing_else_is() -> None:
+    originals = [story(seed) for seed in range(400)]
+    exact = originals[::8]
+    clear = [edited(text, 2, seed) for seed, text in enumerate(originals[1::8])]  # overlap above 0.9
+    far = [edited(text, 20, seed) for seed, text in enumerate(originals[2::8])]  # overlap about 0.4
+    texts = [*originals, *exact, *clear, *far]
+    kind = found_in(texts).kind
+    assert min(map(overlap, originals[1::8], clear)) > 0.88
+    assert max(map(overlap, originals[2::8], far)) < 0.65
+    borders = np.cumsum([len(originals), len(exact), len(clear), len(far)])
+    parts = np.split(kind, borders[:-1])
+    assert (parts[0] == KEPT).all()
+    assert (parts[1] == EXACT).all()
+    assert (parts[2] == NEAR).sum() >= 49  # of 50
+    assert (parts[3] == KEPT).sum() >= 49
+
+
+def test_partners_stay_and_stand_before() -> None:
+    texts = [story(1), story(2), edited(story(1), 1, 0), story(1), edited(story(1), 1, 0), story(2)]
+    found = found_in(texts)
+    assert found.kind.tolist() == [KEPT, KEPT, NEAR, EXACT, EXACT, EXACT]
+    assert found.partner.tolist() == [-1, -1, 0, 0, 0, 1]  # the fifth equals the third, which itself is removed
+    assert found.similarity[[3, 5]].tolist() == [1.0, 1.0]
+    assert 0.8 <= found.similarity[2] < 1.0
+
+
+def test_a_chain_does_not_remove_what_resembles_nothing_that_stays() -> None:
+    links = [story(5)]
+    for step in range(6):
+        links.append(edited(links[-1], 3, step))
+    found = found_in(links)
+    removed = np.flatnonzero(found.kind == NEAR)
+    assert 0 < len(removed) < 6
+    for place in removed.tolist():
+        partner = int(found.partner[place])
+        assert found.kind[partner] == KEPT
+        assert overlap(links[place], links[partner]) > 0.7
+
+
+def test_a_document_that_another_rule_removed_is_no_partner() -> None:
+    texts = [story(1), story(1), edited(story(1), 1, 0)]
+    assert found_in(texts, usable=[False, True, True]).kind.tolist() == [KEPT, KEPT, NEAR]
+    assert found_in(texts, usable=[False, True, True]).partner.tolist() == [-1, -1, 1]
+    assert found_in(texts, usable=[False, False, True]).kind.tolist() == [KEPT, KEPT, KEPT]
+
+
+def test_only_what_is_asked_for_is_removed() -> None:
+    texts = [story(1), story(1), edited(story(1), 1, 0), "short", "short", "Short"]
+    assert found_in(texts, DuplicatesSpec()).kind.tolist() == [KEPT, EXACT, KEPT, KEPT, EXACT, KEPT]
+    near_alone = DuplicatesSpec(exact=False, near=NearDuplicatesSpec())
+    assert found_in(texts, near_alone).kind.tolist() == [KEPT, NEAR, NEAR, KEPT, KEPT, KEPT]
+    strict = DuplicatesSpec(near=NearDuplicatesSpec(similarity=1.0))
+    assert found_in(texts, strict).kind.tolist()[:3] == [KEPT, EXACT, KEPT]
+
+
+def test_nothing_and_one_document() -> None:
+    assert len(found_in([]).kind) == 0
+    assert found_in([story(1)]).kind.tolist() == [KEPT]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=25), st.integers(1, 4))
+def test_the_outcome_is_a_function_of_the_order_alone(plan: list[tuple[int, int]], parts: int) -> None:
+    texts = [edited(story(seed, 60), edits, seed) if edits else story(seed, 60) for seed, edits in plan]
+    found = found_in(texts)
+    again = found_in(texts, parts=parts)
+    for name in ("kind", "partner", "similarity"):
+        assert np.array_equal(getattr(found, name), getattr(again, name))
+    for length in range(len(texts)):  # what comes later changes nothing
+        assert np.array_equal(found_in(texts[:length]).kind, found.kind[:length])
+    partners = found.partner[found.kind != KEPT]
+    assert (found.kind[partners] == KEPT).all()
+    assert (partners < np.flatnonzero(found.kind != KEPT)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 9), max_size=30), st.randoms(use_true_random=False))
+def test_whatever_the_order_one_of_equal_documents_stays(seeds: list[int], generator: random.Random) -> None:
+    texts = [f"text {seed}" for seed in seeds]
+    generator.shuffle(texts)
+    kept = [text for text, kind in zip(texts, found_in(texts, DuplicatesSpec()).kind, strict=True) if kind == KEPT]
+    assert sorted(kept) == sorted(set(texts))
+    assert kept == list(dict.fromkeys(texts))
