@@ -22,6 +22,7 @@ from seqpair.cli.data import data_app
 from seqpair.cli.diff import diff
 from seqpair.cli.doctor import doctor
 from seqpair.cli.embed import embed
+from seqpair.cli.eval import evaluate_suites
 from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
 from seqpair.cli.fill import fill
@@ -69,6 +70,7 @@ app = typer.Typer(
 )
 for verb in VERBS:
     app.command()(verb)
+app.command("eval")(evaluate_suites)
 app.add_typer(data_app, name="data")
 app.add_typer(tokenizer_app, name="tokenizer")
 

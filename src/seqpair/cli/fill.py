@@ -23,9 +23,9 @@ def fill(
     Example: seqpair fill runs/demo/encoder/export "Return the length of the [MASK]."
     """
     from seqpair.evaluate.fill import fill_masks
-    from seqpair.evaluate.loaded import LoadedModel
+    from seqpair.evaluate.loaded import open_model
 
-    model = LoadedModel.open(export)
+    model = open_model(export)
     masks = fill_masks(model, text, top)
     if as_json:
         print(json.dumps({"text": text, "predicts": model.predicts, "masks": [mask.as_json() for mask in masks]}))

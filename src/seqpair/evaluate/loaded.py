@@ -1,12 +1,12 @@
-"""An exported model, loaded as any user would, with the two things evaluation needs of it.
+"""A model loaded as any user would, with the things evaluation needs of it.
 
 Owns loading through transformers' classes, batching by token budget, and the head at chosen positions
-only. Must not know tasks. Entry point: `LoadedModel.open`.
+only. Must not know tasks. Entry points: `open_model`, `LoadedModel`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqpair.errors import EvaluationError
+from seqpair.evaluate.model_place import ModelPlace, find_model
 from seqpair.hub.config import HUB_CLASSES
-from seqpair.hub.export import read_export_record
 from seqpair.hub.library import require_transformers
 from seqpair.recipe.objectives import Direction
 
 Ids = NDArray[np.int64]
+Head = Callable[[Tensor], Tensor]
 
 BATCH_TOKENS = 8192
+_NO_LIMIT_TOKENS = 1_000_000
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text")
 
 
 def length_batches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
@@ -47,7 +50,7 @@ def length_batches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]
 
 
 class LoadedModel:
-    """A Hugging Face model of one of the two classes, and the facts of its export.
+    """A Hugging Face model, and the facts that evaluation needs of it.
 
     Args:
         model: The model, in fp32 and evaluation mode.
@@ -56,11 +59,16 @@ class LoadedModel:
         predicts: `masked`, `masked_next` or `next`: where the logits of a token stand.
         model_digest: The digest of the weights.
         batch_tokens: Most places of a padded batch.
-        folder: The export it was loaded from, if it was.
+        place: Where it was found, if it was.
+        head: Last hidden states (R, D) to logits (R, V); by default the head of our two classes. `None` with
+            `whole_logits` where no part of the model gives the logits from the states.
+        whole_logits: Whether logits are only to be had at all positions, from the whole model.
 
     Attributes:
         max_tokens: The longest row, specials included.
-        cls_id, sep_id, mask_id, pad_id: The special ids.
+        adds_begin: Whether a row begins with `cls_id`; else only a row without context does.
+        cls_id, sep_id, mask_id, pad_id: The special ids; `cls_id` is the beginning token, whatever its name,
+            and `mask_id` is -1 for a model without masks.
     """
 
     def __init__(
@@ -72,46 +80,36 @@ class LoadedModel:
         model_digest: str,
         *,
         batch_tokens: int = BATCH_TOKENS,
-        folder: Path | None = None,
+        place: ModelPlace | None = None,
+        head: Head | None = None,
+        whole_logits: bool = False,
+        device: str = "cpu",
     ) -> None:
-        """Take the parts; use `open` for an exported folder."""
+        """Take the parts; use `open_model` for a name."""
         self.model, self.tokenizer = model, tokenizer
         self.direction, self.predicts, self.model_digest = direction, predicts, model_digest
-        self.batch_tokens, self.folder = batch_tokens, folder
-        self.max_tokens = int(model.config.max_position_embeddings)
-        self.cls_id, self.sep_id = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
-        self.mask_id, self.pad_id = int(tokenizer.mask_token_id), int(tokenizer.pad_token_id)
+        self.batch_tokens, self.place, self.device = batch_tokens, place, device
+        self.has_head = place is None or place.has_head
+        self._head, self._whole_logits = head, whole_logits
+        self.max_tokens = _max_tokens(model.config, tokenizer)
+        self.cls_id, self.sep_id, self.mask_id, self.pad_id = _special_ids(tokenizer, direction)
+        self.adds_begin = place is None or place.is_ours or _begins_with(tokenizer, self.cls_id)
+        self.truncated = 0
 
-    @classmethod
-    def open(cls, folder: Path, *, batch_tokens: int = BATCH_TOKENS) -> LoadedModel:
-        """Load an export of ours.
+    @property
+    def name(self) -> str:
+        """The name it was opened by, or empty."""
+        return self.place.name if self.place else ""
 
-        Raises:
-            ExportError: The folder is no export of ours.
-            EvaluationError: transformers is missing, or the class is not one of the two.
-        """
-        record = read_export_record(folder)
-        transformers = require_transformers(EvaluationError, "evaluating an export")
-        direction: Direction = record["direction"]
-        if record["class"] != HUB_CLASSES[direction][0]:
-            raise EvaluationError(
-                "this class of model cannot be evaluated",
-                seen=record["class"],
-                allowed=", ".join(name for name, _ in HUB_CLASSES.values()),
-                fix="export the checkpoint with this version",
-            )
-        auto = transformers.AutoModelForMaskedLM if direction == "bidirectional" else transformers.AutoModelForCausalLM
-        model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return cls(
-            model.eval(),
-            tokenizer,
-            direction,
-            record["predicts"],
-            record["model_digest"],
-            batch_tokens=batch_tokens,
-            folder=folder,
-        )
+    @property
+    def folder(self) -> Path | None:
+        """The folder of its files, if it has one."""
+        return self.place.folder if self.place else None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is an export of seqpair."""
+        return self.place is not None and self.place.is_ours
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Return the content ids of texts, without specials and without truncation."""
@@ -121,9 +119,16 @@ class LoadedModel:
         return [np.asarray(ids, dtype=np.int64) for ids in encoded]
 
     def wrap(self, content: Ids) -> Ids:
-        """Add the special tokens of this model's direction: `[CLS]`, and `[SEP]` for encoders."""
-        ends = [self.sep_id] if self.direction == "bidirectional" else []
-        return np.concatenate(([self.cls_id], content, ends)).astype(np.int64)
+        """Add the special tokens of this model's direction: the beginning, and `[SEP]` for encoders."""
+        return np.concatenate((self.begin(len(content)), content, self.ends())).astype(np.int64)
+
+    def begin(self, content_tokens: int) -> list[int]:
+        """Return what a row begins with; never nothing where it has no content."""
+        return [self.cls_id] if self.adds_begin or content_tokens == 0 else []
+
+    def ends(self) -> list[int]:
+        """Return what ends a row: `[SEP]` for encoders."""
+        return [self.sep_id] if self.direction == "bidirectional" else []
 
     @torch.no_grad()
     def states(self, rows: Sequence[Ids]) -> Iterator[tuple[list[int], Tensor]]:
@@ -138,6 +143,32 @@ class LoadedModel:
         Yields:
             The rows' indices, and their states (B, T, D); states past a row's end mean nothing.
         """
+        bare = self.place is not None and not self.place.has_head
+        backbone = self.model if bare else getattr(self.model, "base_model", None) or self.model.model
+        for batch, inputs in self._batches(rows):
+            yield batch, backbone(**inputs).last_hidden_state
+
+    @torch.no_grad()
+    def readable(self, rows: Sequence[Ids]) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield, batch by batch, what `log_probabilities` reads: the states, or all logits where it must be.
+
+        Raises:
+            EvaluationError: The model has no language-model head.
+        """
+        if not self.has_head:
+            raise EvaluationError(
+                "this model has no language-model head, so it cannot score a text",
+                seen=self.name,
+                allowed="a model for masked or causal language modelling",
+                fix="use it where texts are embedded: classification, retrieval",
+            )
+        if not self._whole_logits:
+            yield from self.states(rows)
+            return
+        for batch, inputs in self._batches(rows):
+            yield batch, self.model(**inputs).logits
+
+    def _batches(self, rows: Sequence[Ids]) -> Iterator[tuple[list[int], dict[str, Any]]]:
         for batch in length_batches([len(row) for row in rows], self.batch_tokens):
             longest = len(rows[batch[0]])
             ids = torch.full((len(batch), longest), self.pad_id)
@@ -146,10 +177,136 @@ class LoadedModel:
                 ids[place, : len(rows[index])] = torch.from_numpy(rows[index])
                 mask[place, : len(rows[index])] = 1
             options = {"use_cache": False} if self.direction == "causal" else {}
-            yield batch, self.model.model(input_ids=ids, attention_mask=mask, **options).last_hidden_state
+            yield batch, {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device), **options}
 
     @torch.no_grad()
     def log_probabilities(self, states: Tensor) -> Tensor:
-        """Return the log-probabilities (R, V), fp32, of gathered hidden states (R, D)."""
-        head = self.model.head if self.direction == "bidirectional" else self.model.lm_head
-        return torch.log_softmax(self.model.decoder(head(states)).float(), dim=-1)
+        """Return the log-probabilities (R, V), fp32, of gathered rows of `readable` (R, D)."""
+        if self._whole_logits:
+            logits = states
+        elif self._head is not None:
+            logits = self._head(states)
+        else:
+            logits = _our_head(self.model, self.direction)(states)
+        return torch.log_softmax(logits.float(), dim=-1)
+
+
+def open_model(name: str | Path | ModelPlace, *, device: str = "cpu", batch_tokens: int = BATCH_TOKENS) -> LoadedModel:
+    """Open an export of ours, any Hugging Face folder, or a name on the hub; encoder or decoder.
+
+    Args:
+        name: The folder or name, or what `find_model` returned for it.
+        device: Where the model runs.
+        batch_tokens: Most places of a padded batch.
+
+    Raises:
+        EvaluationError: There is no such model, it cannot be loaded, or is of a kind that cannot be evaluated.
+    """
+    place = name if isinstance(name, ModelPlace) else find_model(name)
+    transformers = require_transformers(EvaluationError, "evaluating a model")
+    options = {"attn_implementation": "sdpa"} if place.is_ours else {}
+    try:
+        model = getattr(transformers, place.auto_class).from_pretrained(
+            place.folder, dtype=torch.float32, local_files_only=True, **options
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place.folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise EvaluationError(
+            f"transformers cannot load the model {place.name}",
+            seen=str(error).splitlines()[0],
+            allowed="a folder that AutoModel and AutoTokenizer open",
+        ) from error
+    if place.is_ours and type(model).__name__ not in {name for name, _ in HUB_CLASSES.values()}:
+        raise EvaluationError(
+            "this class of model cannot be evaluated",
+            seen=type(model).__name__,
+            allowed=", ".join(name for name, _ in HUB_CLASSES.values()),
+            fix="export the checkpoint with this version",
+        )
+    model = model.eval().to(device)
+    head, whole = (None, False) if not place.has_head else _find_head(model, place.direction, device)
+    return LoadedModel(
+        model,
+        tokenizer,
+        place.direction,
+        place.predicts,
+        place.model_digest,
+        batch_tokens=batch_tokens,
+        place=place,
+        head=head,
+        whole_logits=whole,
+        device=device,
+    )
+
+
+def _our_head(model: Any, direction: Direction) -> Head:
+    transform = model.head if direction == "bidirectional" else model.lm_head
+    return lambda states: model.decoder(transform(states))
+
+
+@torch.no_grad()
+def _find_head(model: Any, direction: Direction, device: str) -> tuple[Head | None, bool]:
+    """Return the part that makes logits of the last hidden states, proven on one row; else all logits it is.
+
+    Classes name their heads differently, and some scale or cap the logits after them; so each likely part is
+    tried, and taken only if it gives the model's own logits.
+    """
+    ids = torch.arange(1, 6, device=device)[None] % int(model.config.vocab_size)
+    options = {"use_cache": False} if direction == "causal" else {}
+    logits = model(input_ids=ids, **options).logits
+    states = model.base_model(input_ids=ids, **options).last_hidden_state
+    heads = [getattr(model, name, None) for name in ("cls", "lm_head", "embed_out")]
+    tried: list[Head] = [head for head in heads if callable(head)]
+    if hasattr(model, "decoder") and (hasattr(model, "head") or hasattr(model, "lm_head")):
+        tried.insert(0, _our_head(model, direction))
+    for head in tried:
+        try:
+            found = head(states)
+        except (TypeError, RuntimeError, AttributeError):
+            continue  # this part takes something else
+        if isinstance(found, Tensor) and found.shape == logits.shape and torch.allclose(found, logits, atol=1e-5):
+            return head, False
+    return None, True
+
+
+def _special_ids(tokenizer: Any, direction: Direction) -> tuple[int, int, int, int]:
+    """Return the ids that begin, end, mask and pad, by whichever name the tokenizer has them.
+
+    Raises:
+        EvaluationError: An encoder's tokenizer lacks one.
+    """
+
+    def first(*names: str) -> int | None:
+        found = (getattr(tokenizer, f"{name}_token_id", None) for name in names)
+        return next((int(value) for value in found if value is not None), None)
+
+    begin = first("cls", "bos", "eos") if direction == "bidirectional" else first("bos", "cls", "eos")
+    end = first("sep", "eos") if direction == "bidirectional" else first("eos", "sep")
+    mask = first("mask")
+    if begin is None or end is None or (direction == "bidirectional" and mask is None):
+        raise EvaluationError(
+            "the tokenizer lacks a special token that evaluation needs",
+            seen=f"begin {begin}, end {end}, mask {mask}",
+            allowed="a beginning and an end token, and for encoders a mask token",
+        )
+    pad = first("pad")
+    return begin, end, -1 if mask is None else mask, end if pad is None else pad
+
+
+def _begins_with(tokenizer: Any, begin_id: int) -> bool:
+    """Say whether the tokenizer's own template puts the beginning token in front of a text."""
+    return bool(tokenizer("a", verbose=False)["input_ids"][0] == begin_id)
+
+
+def _max_tokens(config: Any, tokenizer: Any) -> int:
+    """Return the longest row that configuration and tokenizer allow."""
+    names = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
+    limits = [int(getattr(config, name)) for name in names if getattr(config, name, None)]
+    if getattr(config, "model_type", None) in _OFFSET_POSITIONS:
+        limits = [
+            limit - int(config.pad_token_id) - 1 for limit in limits
+        ]  # their positions begin after the padding id
+    named = getattr(tokenizer, "model_max_length", None)
+    if named and named < _NO_LIMIT_TOKENS:
+        limits.append(int(named))
+    return min(limits) if limits else _NO_LIMIT_TOKENS

@@ -68,6 +68,12 @@ class TaskResult(BaseModel):
         model_digest: The digest of the exported weights.
         items: The file of the items' outcomes, beside this one.
         note: What a reader must know, or empty.
+        suite: The suite the task belongs to; empty for the tasks on a study's own text.
+        model: The name the model was opened by, where it need not be a member.
+        standard_error: Of `value`, over the choice of items; null where unknown.
+        seeds: The seeds of what was trained or drawn for it.
+        versions: The versions of the libraries it was computed with.
+        key: The digest of model, task, settings and data: an equal one means an equal result.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,6 +97,12 @@ class TaskResult(BaseModel):
     model_digest: str
     items: str
     note: str = ""
+    suite: str = ""
+    model: str = ""
+    standard_error: float | None = None
+    seeds: list[int] = Field(default_factory=list)
+    versions: dict[str, str] = Field(default_factory=dict)
+    key: str = ""
 
 
 def weighted_mean(items: Sequence[ItemOutcome]) -> float:
@@ -119,11 +131,24 @@ def standard_interval(items: Sequence[ItemOutcome]) -> tuple[tuple[float, float]
         centre = (mean + square / (2 * n)) / (1 + square / n)
         half = _NORMAL_95 / (1 + square / n) * math.sqrt(mean * (1 - mean) / n + square / (4 * n * n))
         return (max(0.0, centre - half), min(1.0, centre + half)), "wilson"
-    if n == 1:
+    error = standard_error(items)
+    if error is None:
         return (mean, mean), "none: one item"
+    return normal_interval(mean, error), "normal"
+
+
+def normal_interval(value: float, error: float) -> tuple[float, float]:
+    """Return the 95 % interval of a value with this standard error."""
+    return value - _NORMAL_95 * error, value + _NORMAL_95 * error
+
+
+def standard_error(items: Sequence[ItemOutcome]) -> float | None:
+    """Return the standard error of the weighted mean over the choice of items; `None` for one item."""
+    mean, n = weighted_mean(items), len(items)
+    if n == 1:
+        return None
     squares = math.fsum((item.weight * (item.value - mean)) ** 2 for item in items)
-    error = math.sqrt(n / (n - 1) * squares) / math.fsum(item.weight for item in items)
-    return (mean - _NORMAL_95 * error, mean + _NORMAL_95 * error), "normal"
+    return math.sqrt(n / (n - 1) * squares) / math.fsum(item.weight for item in items)
 
 
 def items_name(task: str) -> str:

@@ -17,7 +17,7 @@ from seqpair import atomic
 from seqpair.data.prepare import Prepared
 from seqpair.data.python_source import HeldOutFunction, held_out_functions
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import BATCH_TOKENS, LoadedModel
+from seqpair.evaluate.loaded import BATCH_TOKENS, open_model
 from seqpair.evaluate.results import (
     EVALUATION_FOLDER,
     SAMPLES_NAME,
@@ -123,7 +123,7 @@ def evaluate_export(
     names = list(TASKS) if tasks is None else list(tasks)
     _require_known(names)
     record = _require_own_export(export_folder, plan, prepared)
-    model = LoadedModel.open(export_folder, batch_tokens=batch_tokens)
+    model = open_model(export_folder, batch_tokens=batch_tokens)
     reasons: dict[str, str] = {}
     functions, missing = _functions(plan, prepared)
     inputs = TaskInputs(prepared, seq_len=int(record["seq_len"]), functions=functions)

@@ -1,7 +1,7 @@
 """The two protocols through which every task sees a model: score a continuation, embed a text.
 
-Owns how an encoder and a decoder answer them. Must not know tasks. Entry points: `scorer_of`,
-`MeanEmbedder`, `token_log_probabilities`, `masked_log_probabilities`.
+Owns how an encoder and a decoder answer them. Must not know tasks. Entry points: `scorer_of`, `TextEmbedder`,
+`token_log_probabilities`, `masked_predictions`; generation is `greedy`'s.
 
 An encoder scores a continuation t1 .. tm left to right, one row a token, nothing to the right shown:
 
@@ -9,7 +9,8 @@ An encoder scores a continuation t1 .. tm left to right, one row a token, nothin
 
 (one position earlier for a model that predicts `masked_next`). The rows of all requests are independent,
 so they are batched by length, and equal rows are computed once: the first row is shared by all
-continuations of a context. The score of `[SEP]` is not part of it.
+continuations of a context. How many masks, what ends the row, and whether that is scored too, are
+`ScoringOptions`.
 
 Source: Samuel 2024, arXiv 2406.04823 (fill the first of several masks), as used by arXiv 2507.11412 for
 its generative tasks; facts and differences in docs/evaluation.md.
@@ -18,7 +19,8 @@ its generative tasks; facts and differences in docs/evaluation.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,48 +29,129 @@ from numpy.typing import NDArray
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import Ids, LoadedModel
 
-MASKS = 3
+POOLINGS = ("mean", "mean-all", "cls", "last", "default")
+Part = str | Sequence[int] | Ids
+Request = tuple[Part, Part]
+"""A context and a continuation, each a text or content ids; the context may be empty."""
 
-Request = tuple[Sequence[int] | Ids, Sequence[int] | Ids]
-"""A context's and a continuation's content ids; the context may be empty."""
+
+@dataclass(frozen=True)
+class Score:
+    """A continuation's score.
+
+    Attributes:
+        log_prob: log P(continuation | context), in nats, summed over its tokens.
+        is_greedy: Whether every token scored is the model's likeliest at its place.
+        tokens: How many tokens the continuation has.
+    """
+
+    log_prob: float
+    is_greedy: bool
+    tokens: int
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How an encoder reads a continuation.
+
+    Attributes:
+        masks: Masks after what is known; the first is read.
+        end: What stands after the masks: `[SEP]`, a full stop, or nothing.
+        score_end: Whether the end token counts as one more token of the continuation.
+    """
+
+    masks: int = 3
+    end: Literal["sep", "period", "none"] = "sep"
+    score_end: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be computed.
+
+        Raises:
+            EvaluationError: No mask, an unknown end, or an end to be scored that is not there.
+        """
+        if self.masks < 1:
+            raise EvaluationError("an encoder scores at a mask", seen=f"masks {self.masks}", allowed="1 or more")
+        if self.end not in ("sep", "period", "none"):
+            raise EvaluationError("there is no such end token", seen=self.end, allowed="sep, period, none")
+        if self.score_end and self.end == "none":
+            raise EvaluationError("an end that is not there cannot be scored", seen="end none, score_end true")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values as JSON."""
+        return asdict(self)
+
+    def end_ids(self, model: LoadedModel) -> list[int]:
+        """Return the id of the end token, or nothing."""
+        if self.end == "none":
+            return []
+        return [model.sep_id] if self.end == "sep" else [int(model.encode(["."])[0][-1])]
+
+
+DEFAULT_SCORING = ScoringOptions()
 
 
 class ContinuationScorer(Protocol):
     """Says how likely a continuation is."""
 
-    def score(self, requests: Sequence[Request]) -> list[float]:
-        """Return log P(continuation | context) of each request, in nats, summed over its tokens."""
+    def score(self, requests: Sequence[Request]) -> list[Score]:
+        """Return the score of each request, in order."""
         ...
 
 
 class Embedder(Protocol):
     """Turns a text into a vector."""
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], pooling: str = "mean") -> NDArray[np.float32]:
         """Return (n, D) vectors."""
         ...
 
 
-def _checked(requests: Sequence[Request], max_tokens: int, added_tokens: int) -> list[tuple[Ids, Ids]]:
-    """Return requests as arrays, contexts cut on the left so that the longest row fits."""
+def encode_requests(model: LoadedModel, requests: Sequence[Request]) -> list[tuple[Ids, Ids]]:
+    """Return requests as content ids; texts are tokenised together and cut where the context ends.
+
+    Spaces at a context's end move to the continuation, since a token begins with its space. The continuation's
+    ids are those of the whole text past as many tokens as the context alone has, as lm-eval does; where that
+    leaves nothing, the continuation is tokenised alone.
+    """
+    texts = [index for index, (context, _) in enumerate(requests) if isinstance(context, str)]
+    found: list[tuple[Ids, Ids]] = [(np.empty(0, np.int64), np.empty(0, np.int64))] * len(requests)
+    pairs = []
+    for index in texts:
+        context, continuation = str(requests[index][0]), str(requests[index][1])
+        bare = context.rstrip() if context.strip() else context
+        pairs.append((bare, context[len(bare) :] + continuation))
+    contexts, wholes = model.encode([a for a, _ in pairs]), model.encode([a + b for a, b in pairs])
+    for index, (_, continuation), before, whole in zip(texts, pairs, contexts, wholes, strict=True):
+        after = whole[len(before) :]
+        found[index] = (before, after if len(after) else model.encode([continuation])[0])
+    for index, (ids, continuation_ids) in enumerate(requests):
+        if not isinstance(ids, str):
+            found[index] = (np.asarray(ids, dtype=np.int64), np.asarray(continuation_ids, dtype=np.int64))
+    return found
+
+
+def _checked(model: LoadedModel, requests: Sequence[Request], added_tokens: int) -> list[tuple[Ids, Ids]]:
+    """Return requests as ids, contexts cut on the left so that the longest row fits; cuts are counted."""
     checked = []
-    for context, continuation in requests:
-        before, after = np.asarray(context, dtype=np.int64), np.asarray(continuation, dtype=np.int64)
-        room = max_tokens - added_tokens - len(after)
+    for before, after in encode_requests(model, requests):
+        room = model.max_tokens - added_tokens - len(after)
         if len(after) == 0 or room < 0:
             raise EvaluationError(
                 "a continuation cannot be scored",
                 seen=f"{len(after)} tokens",
-                allowed=f"1 to {max_tokens - added_tokens} tokens",
+                allowed=f"1 to {model.max_tokens - added_tokens} tokens",
             )
+        model.truncated += len(before) > room
         checked.append((before[max(0, len(before) - room) :], after))
     return checked
 
 
-class _Wanted:
+class RowReads:
     """Rows, each held once, and which token of which request is read where in them."""
 
     def __init__(self) -> None:
+        """Begin without rows."""
         self.rows: list[Ids] = []
         self._index: dict[bytes, int] = {}
         self._reads: list[list[tuple[int, int, int]]] = []
@@ -82,42 +165,48 @@ class _Wanted:
             self._reads.append([])
         self._reads[self._index[key]].extend(reads)
 
-    def totals(self, model: LoadedModel, requests: int) -> list[float]:
-        """Return the summed log-probabilities of the requests."""
-        totals = np.zeros(requests, dtype=np.float64)
-        for batch, states in model.states(self.rows):
+    def totals(self, model: LoadedModel, lengths: Sequence[int]) -> list[Score]:
+        """Return the scores of the requests, whose continuations have so many tokens."""
+        totals, greedy = np.zeros(len(lengths), dtype=np.float64), np.ones(len(lengths), dtype=bool)
+        for batch, states in model.readable(self.rows):
             reads = [(place, *read) for place, index in enumerate(batch) for read in self._reads[index]]
             place, position, token, request = np.array(reads, dtype=np.int64).T
             spots, inverse = np.unique(np.stack([place, position]), axis=1, return_inverse=True)
-            spot_places, spot_positions = torch.from_numpy(spots)
-            table = model.log_probabilities(states[spot_places, spot_positions])  # (spots, V)
+            spot_places, spot_positions = torch.from_numpy(spots).to(states.device)
+            table = model.log_probabilities(states[spot_places, spot_positions]).cpu()  # (spots, V)
+            best = table.argmax(-1).numpy()[inverse.reshape(-1)]
             values = table[torch.from_numpy(inverse.reshape(-1)), torch.from_numpy(token)]
             np.add.at(totals, request, values.double().numpy())
-        return [float(total) for total in totals]
+            np.logical_and.at(greedy, request, best == token)
+        return [
+            Score(float(total), bool(all_best), n) for total, all_best, n in zip(totals, greedy, lengths, strict=True)
+        ]
 
 
 class EncoderScorer:
     """Scores by filling masks left to right."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, options: ScoringOptions = DEFAULT_SCORING) -> None:
         """Take a bidirectional model."""
-        self.model = model
+        self.model, self.options = model, options
 
-    def score(self, requests: Sequence[Request]) -> list[float]:
+    def score(self, requests: Sequence[Request]) -> list[Score]:
         """Return the sum of log P(tk | context, t1 .. t(k-1)) of each request.
 
         Raises:
             EvaluationError: A continuation is empty or longer than the model can read.
         """
-        model = self.model
+        model, end = self.model, self.options.end_ids(self.model)
         shift = 1 if model.predicts == "masked_next" else 0
-        tail = [model.mask_id] * MASKS + [model.sep_id]
-        wanted = _Wanted()
-        for index, (context, continuation) in enumerate(_checked(requests, model.max_tokens, 1 + len(tail))):
-            for done, token in enumerate(continuation):
-                row = np.concatenate(([model.cls_id], context, continuation[:done], tail)).astype(np.int64)
+        tail = [model.mask_id] * self.options.masks + end
+        wanted = RowReads()
+        checked = _checked(model, requests, 1 + len(tail) + self.options.score_end)
+        for index, (context, continuation) in enumerate(checked):
+            targets = [*continuation, *(end if self.options.score_end else [])]
+            for done, token in enumerate(targets):
+                row = np.concatenate(([model.cls_id], context, targets[:done], tail)).astype(np.int64)
                 wanted.add(row, [(len(row) - len(tail) - shift, int(token), index)])
-        return wanted.totals(model, len(requests))
+        return wanted.totals(model, [len(continuation) for _, continuation in checked])
 
 
 class DecoderScorer:
@@ -127,47 +216,63 @@ class DecoderScorer:
         """Take a causal model."""
         self.model = model
 
-    def score(self, requests: Sequence[Request]) -> list[float]:
+    def score(self, requests: Sequence[Request]) -> list[Score]:
         """Return the sum of log P(tk | context, t1 .. t(k-1)) of each request.
 
         Raises:
             EvaluationError: A continuation is empty or longer than the model can read.
         """
-        wanted = _Wanted()
-        for index, (context, continuation) in enumerate(_checked(requests, self.model.max_tokens, 1)):
-            row = np.concatenate(([self.model.cls_id], context, continuation)).astype(np.int64)
-            first = len(context)  # the output that predicts the continuation's first token
+        wanted = RowReads()
+        checked = _checked(self.model, requests, 1)
+        for index, (context, continuation) in enumerate(checked):
+            begin = self.model.begin(len(context))
+            row = np.concatenate((begin, context, continuation)).astype(np.int64)
+            first = len(begin) + len(context) - 1  # the output that predicts the continuation's first token
             wanted.add(row, [(first + done, int(token), index) for done, token in enumerate(continuation)])
-        return wanted.totals(self.model, len(requests))
+        return wanted.totals(self.model, [len(continuation) for _, continuation in checked])
 
 
-def scorer_of(model: LoadedModel) -> ContinuationScorer:
-    """Return the scorer of a model's direction."""
-    return EncoderScorer(model) if model.direction == "bidirectional" else DecoderScorer(model)
+def scorer_of(model: LoadedModel, options: ScoringOptions = DEFAULT_SCORING) -> ContinuationScorer:
+    """Return the scorer of a model's direction; the options are an encoder's."""
+    return EncoderScorer(model, options) if model.direction == "bidirectional" else DecoderScorer(model)
 
 
-class MeanEmbedder:
-    """The mean of the last hidden states over a text's own tokens, the same for both directions.
+class TextEmbedder:
+    """Pooled last hidden states; long texts are cut on the right, and the cuts counted.
 
-    The added `[CLS]` and `[SEP]` are read but not averaged: they differ between the members. A text
-    without tokens has the state of `[CLS]`. Long texts are cut on the right.
+    `mean` is over the text's own tokens, the same for both directions: the added `[CLS]` and `[SEP]` are read but
+    not averaged, since they differ between the members; a text without tokens has the state of its beginning.
+    `cls` and `last` are the first and the last token of the row, `mean-all` all of them, and `default` is what
+    sentence-transformers takes by default: `mean-all` for an encoder, `last` for a decoder.
     """
 
     def __init__(self, model: LoadedModel) -> None:
         """Take a model of either direction."""
         self.model = model
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return (n, D) vectors, not normalised."""
+    def embed(self, texts: Sequence[str], pooling: str = "mean") -> NDArray[np.float32]:
+        """Return (n, D) vectors, not normalised.
+
+        Raises:
+            EvaluationError: There is no such pooling.
+        """
         model = self.model
-        room = model.max_tokens - len(model.wrap(np.empty(0, dtype=np.int64)))
-        contents = [content[:room] for content in model.encode(texts)]
+        if pooling not in POOLINGS:
+            raise EvaluationError("there is no pooling of this name", seen=repr(pooling), allowed=", ".join(POOLINGS))
+        if pooling == "default":
+            pooling = "mean-all" if model.direction == "bidirectional" else "last"
+        room = model.max_tokens - 1 - len(model.ends())
+        whole = model.encode(texts)
+        model.truncated += sum(len(content) > room for content in whole)
+        contents = [content[:room] for content in whole]
         rows = [model.wrap(content) for content in contents]
         vectors: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(rows)
         for batch, states in model.states(rows):
             for place, index in enumerate(batch):
-                own = states[place, 1 : 1 + len(contents[index])] if len(contents[index]) else states[place, :1]
-                vectors[index] = own.double().mean(0).float().numpy()
+                length, begin = len(rows[index]), len(model.begin(len(contents[index])))
+                spans = {"cls": slice(0, 1), "last": slice(length - 1, length), "mean-all": slice(0, length)}
+                own = slice(begin, begin + len(contents[index])) if len(contents[index]) else slice(0, 1)
+                vectors[index] = states[place, spans.get(pooling, own)].double().mean(0).float().cpu().numpy()
         return np.stack(vectors) if vectors else np.empty((0, model.model.config.hidden_size), dtype=np.float32)
 
 
@@ -181,12 +286,12 @@ def token_log_probabilities(model: LoadedModel, contents: Sequence[Ids]) -> list
     Returns:
         One (T,) array a text, in nats.
     """
-    rows = [model.wrap(content) for content in contents]
+    rows = [np.concatenate(([model.cls_id], content)).astype(np.int64) for content in contents]
     found: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(rows)
-    for batch, states in model.states(rows):
+    for batch, states in model.readable(rows):
         for place, index in enumerate(batch):
             targets = torch.from_numpy(contents[index])
-            table = model.log_probabilities(states[place, : len(targets)])  # (T, V)
+            table = model.log_probabilities(states[place, : len(targets)]).cpu()  # (T, V)
             found[index] = table.gather(1, targets[:, None])[:, 0].numpy()
     return found
 
@@ -212,9 +317,9 @@ def masked_predictions(
         row[places + 1] = model.mask_id
         rows.append(row)
     found: list[tuple[Ids, NDArray[np.float32]]] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(rows)
-    for batch, states in model.states(rows):
+    for batch, states in model.readable(rows):
         for place, index in enumerate(batch):
             spots = torch.from_numpy(chosen[index] + 1 - shift)
-            best = model.log_probabilities(states[place, spots]).topk(top, dim=-1)
+            best = model.log_probabilities(states[place, spots]).cpu().topk(top, dim=-1)
             found[index] = (best.indices.numpy(), best.values.numpy())
     return found

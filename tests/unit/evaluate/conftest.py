@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from checkpointed_run import real_texts, write_run
 
-from seqpair.evaluate.loaded import LoadedModel
+from seqpair.evaluate.loaded import open_model
 from seqpair.hub.export import export_checkpoint
 
 
@@ -23,4 +23,4 @@ def random_exports(tmp_path_factory):
 @pytest.fixture(scope="session")
 def models(random_exports):
     """The loaded model of each objective."""
-    return {name: LoadedModel.open(folder) for name, folder in random_exports.items()}
+    return {name: open_model(folder) for name, folder in random_exports.items()}

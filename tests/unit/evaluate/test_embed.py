@@ -8,7 +8,7 @@ import torch
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.embed import POOLINGS, embed_texts, token_batches
-from seqpair.evaluate.scorers import MeanEmbedder
+from seqpair.evaluate.scorers import TextEmbedder
 from seqpair.hub.opened import open_model
 
 TEXTS = ["def read(path):", "", "import torch\n\nclass Layer(Module):\n" * 3, "return", "word " * 500, "a b"]
@@ -32,7 +32,7 @@ def test_batches_give_what_single_texts_give(opened, name, pooling):
 
 @pytest.mark.parametrize("name", ["mlm", "clm"])
 def test_mean_is_what_the_tasks_measure(opened, models, name):
-    theirs = MeanEmbedder(models[name]).embed(TEXTS)
+    theirs = TextEmbedder(models[name]).embed(TEXTS)
     np.testing.assert_allclose(embed_texts(opened[name], TEXTS), theirs, rtol=0, atol=1e-4)
 
 

@@ -19,7 +19,7 @@ from seqpair.data.planning import plan_member
 from seqpair.data.prepare import open_recipe_data
 from seqpair.errors import EvaluationError, ExportError
 from seqpair.evaluate.fill import fill_masks
-from seqpair.evaluate.loaded import LoadedModel
+from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.evaluate.run import export_places
 from seqpair.evaluate.samples import make_samples
 from seqpair.evaluate.scorers import scorer_of
@@ -61,7 +61,7 @@ def study(prepared_study, tmp_path_factory):
     run = tmp_path_factory.mktemp("encoder")
     checkpoint = write_run_of(run, plan_member(recipe, "encoder"), prepared.tokenizer)
     export_checkpoint(checkpoint, run / "export", real_texts()[:2])
-    return types.SimpleNamespace(inputs=TaskInputs(prepared, seq_len=96), model=LoadedModel.open(run / "export"))
+    return types.SimpleNamespace(inputs=TaskInputs(prepared, seq_len=96), model=open_model(run / "export"))
 
 
 @pytest.mark.parametrize("task", [masked_accuracy, continuation])
@@ -203,9 +203,10 @@ def test_a_hybrid_member_exports_as_both(hybrid, tmp_path, as_class, objective, 
     assert (record["objective"], record["trained_objective"]) == (objective, "hybrid")
     assert record["predicts"] == OBJECTIVES[objective].predicts
     assert "its part in `hybrid`" in (tmp_path / "export" / "README.md").read_text()
-    model = LoadedModel.open(tmp_path / "export")
+    model = open_model(tmp_path / "export")
     content = model.encode([real_texts()[1]])[0]
-    assert np.isfinite(scorer_of(model).score([(content[:20], content[20:23])])).all()
+    (score,) = scorer_of(model).score([(content[:20], content[20:23])])
+    assert np.isfinite(score.log_prob)
 
 
 def test_what_was_not_trained_is_not_exported():

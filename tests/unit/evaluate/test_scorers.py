@@ -12,10 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import LoadedModel, length_batches
-from seqpair.evaluate.scorers import MeanEmbedder, masked_predictions, scorer_of, token_log_probabilities
+from seqpair.evaluate.loaded import LoadedModel, length_batches, open_model
+from seqpair.evaluate.scorers import TextEmbedder, masked_predictions, scorer_of, token_log_probabilities
 
 OBJECTIVE_NAMES = ("mlm", "clm", "mntp")
+
+
+def log_probs(scorer, requests) -> list[float]:
+    return [score.log_prob for score in scorer.score(requests)]
 
 
 def requests_for(model: LoadedModel) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -51,23 +55,23 @@ def score_slowly(model: LoadedModel, context: np.ndarray, continuation: np.ndarr
 def test_batched_scores_equal_the_slow_loop(models, name):
     requests = requests_for(models[name])
     slow = [score_slowly(models[name], *request) for request in requests]
-    assert scorer_of(models[name]).score(requests) == pytest.approx(slow, abs=1e-4)
+    assert log_probs(scorer_of(models[name]), requests) == pytest.approx(slow, abs=1e-4)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 100, 100_000])
 @pytest.mark.parametrize("name", OBJECTIVE_NAMES)
 def test_scores_do_not_depend_on_batches_or_order(models, random_exports, name, batch_tokens):
     requests = requests_for(models[name])
-    scores = scorer_of(models[name]).score(requests)
-    other = scorer_of(LoadedModel.open(random_exports[name], batch_tokens=batch_tokens))
-    assert other.score(requests[::-1]) == pytest.approx(scores[::-1], abs=1e-4)
+    scores = log_probs(scorer_of(models[name]), requests)
+    other = scorer_of(open_model(random_exports[name], batch_tokens=batch_tokens))
+    assert log_probs(other, requests[::-1]) == pytest.approx(scores[::-1], abs=1e-4)
 
 
 @pytest.mark.parametrize("name", OBJECTIVE_NAMES)
 def test_one_token_continuations_are_a_distribution(models, name):
     context = requests_for(models[name])[0][0]
     size = models[name].model.config.vocab_size
-    scores = scorer_of(models[name]).score([(context, [token]) for token in range(size)])
+    scores = log_probs(scorer_of(models[name]), [(context, [token]) for token in range(size)])
     assert float(np.exp(scores).sum()) == pytest.approx(1.0, abs=1e-4)
 
 
@@ -76,16 +80,16 @@ def test_a_context_too_long_is_cut_on_the_left(models, name):
     ids = models[name].encode(real_texts()[1:2])[0]
     added = 1 if models[name].direction == "causal" else 5
     room = models[name].max_tokens - added - 4
-    whole, cut = scorer_of(models[name]).score([(ids[:300], ids[300:304]), (ids[300 - room : 300], ids[300:304])])
+    whole, cut = log_probs(scorer_of(models[name]), [(ids[:300], ids[300:304]), (ids[300 - room : 300], ids[300:304])])
     assert whole == cut
 
 
 @pytest.mark.parametrize("name", OBJECTIVE_NAMES)
 def test_continuations_that_cannot_be_scored_are_refused(models, name):
     with pytest.raises(EvaluationError, match=r"(?s)cannot be scored.*seen: 0 tokens"):
-        scorer_of(models[name]).score([([5], [])])
+        log_probs(scorer_of(models[name]), [([5], [])])
     with pytest.raises(EvaluationError, match=r"(?s)cannot be scored.*seen: 500 tokens"):
-        scorer_of(models[name]).score([([5], [6] * 500)])
+        log_probs(scorer_of(models[name]), [([5], [6] * 500)])
 
 
 def fake_model(direction: str, predicts: str) -> tuple[LoadedModel, list[int]]:
@@ -117,14 +121,14 @@ def test_each_token_is_read_at_its_place(direction, predicts, first):
     model, _ = fake_model(direction, predicts)
     right = ([5, 6, 7], [first, first + 1, first + 2])
     wrong = ([5, 6, 7], [first + 1, first + 1, first + 2])
-    scores = scorer_of(model).score([right, wrong])
+    scores = log_probs(scorer_of(model), [right, wrong])
     assert scores[0] == pytest.approx(0.0, abs=1e-6)
     assert scores[1] == pytest.approx(-50.0, abs=1e-3)
 
 
 def test_rows_that_are_equal_are_computed_once():
     model, seen = fake_model("bidirectional", "masked")
-    scorer_of(model).score([([5, 6], [7, 8]), ([5, 6], [9, 8]), ([5, 6], [7, 9])])
+    log_probs(scorer_of(model), [([5, 6], [7, 8]), ([5, 6], [9, 8]), ([5, 6], [7, 9])])
     assert sum(seen) == 3  # the shared first row, and one for each first token
 
 
@@ -132,7 +136,7 @@ def test_token_log_probabilities_add_up_to_the_score(models):
     model = models["clm"]
     contents = [ids[:60] for ids in model.encode(real_texts()[:3])]
     sums = [float(values.sum()) for values in token_log_probabilities(model, contents)]
-    assert scorer_of(model).score([([], content) for content in contents]) == pytest.approx(sums, abs=1e-3)
+    assert log_probs(scorer_of(model), [([], content) for content in contents]) == pytest.approx(sums, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["mlm", "mntp"])
@@ -157,19 +161,19 @@ def test_masked_predictions_equal_one_row_at_a_time(models, name):
 def test_an_embedding_is_the_mean_over_the_text_own_tokens(models, random_exports, name):
     model = models[name]
     texts = ["def size(self):", real_texts()[1], "", "x"]
-    vectors = MeanEmbedder(model).embed(texts)
+    vectors = TextEmbedder(model).embed(texts)
     for text, vector in zip(texts, vectors, strict=True):
         content = model.encode([text])[0][: model.max_tokens - (2 if name == "mlm" else 1)]
         with torch.no_grad():
             states = model.model.model(torch.from_numpy(model.wrap(content))[None]).last_hidden_state[0]
         own = states[1 : 1 + len(content)] if len(content) else states[:1]
         assert vector == pytest.approx(own.mean(0).numpy(), abs=1e-4)
-    one_by_one = MeanEmbedder(LoadedModel.open(random_exports[name], batch_tokens=1)).embed(texts)
+    one_by_one = TextEmbedder(open_model(random_exports[name], batch_tokens=1)).embed(texts)
     assert one_by_one == pytest.approx(vectors, abs=1e-4)
 
 
 def test_no_texts_give_no_vectors(models):
-    assert MeanEmbedder(models["mlm"]).embed([]).shape == (0, 32)
+    assert TextEmbedder(models["mlm"]).embed([]).shape == (0, 32)
 
 
 @given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 500))

@@ -11,6 +11,7 @@ from seqpair.data.prepare import open_recipe_data
 from seqpair.data.python_source import HeldOutFunction
 from seqpair.evaluate.held_out import HeldOutSequence
 from seqpair.evaluate.results import weighted_mean
+from seqpair.evaluate.scorers import Score
 from seqpair.evaluate.tasks import bits_per_byte, continuation, docstring_retrieval, masked_accuracy
 from seqpair.evaluate.tasks.task import TaskInputs, TaskSkippedError
 from seqpair.recipe.load import load_recipe
@@ -33,7 +34,7 @@ class Scorer:
         self.rule = rule
 
     def score(self, requests):
-        return [self.rule(context, ending) for context, ending in requests]
+        return [Score(self.rule(context, ending), False, 1) for context, ending in requests]
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_retrieval_knows_its_chance(inputs, monkeypatch):
         def embed(self, texts):
             return np.eye(len(texts), dtype=np.float32)
 
-    monkeypatch.setattr(docstring_retrieval, "MeanEmbedder", Exact)
+    monkeypatch.setattr(docstring_retrieval, "TextEmbedder", Exact)
     outcome = docstring_retrieval.run(None, inputs)
     assert weighted_mean(outcome.items) == 1.0
     assert outcome.figures["accuracy_at_1"] == 1.0

@@ -68,7 +68,7 @@ def run(model: LoadedModel, inputs: TaskInputs) -> TaskOutcome:
         for choices in items
         for choice in choices
     ]
-    scores = np.array(scorer_of(model).score(requests)).reshape(len(items), CHOICES)
+    scores = np.array([score.log_prob for score in scorer_of(model).score(requests)]).reshape(len(items), CHOICES)
     best = scores.max(axis=1, keepdims=True)
     ties = scores == best
     outcomes = [

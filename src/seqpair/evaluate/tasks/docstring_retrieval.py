@@ -20,7 +20,7 @@ from seqpair.counter import hash_words, key_words
 from seqpair.digest import hash64
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.scorers import MeanEmbedder
+from seqpair.evaluate.scorers import TextEmbedder
 from seqpair.evaluate.tasks.task import BOTH, TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
 
 NAME, VERSION = "docstring_retrieval", 1
@@ -74,7 +74,7 @@ def run(model: LoadedModel, inputs: TaskInputs) -> TaskOutcome:
         inputs.functions, key=lambda function: (hash_words(key, hash64(function.id) & 0xFFFFFFFF), function.id)
     )
     functions = by_hash[:MOST_ITEMS]
-    embedder = MeanEmbedder(model)
+    embedder = TextEmbedder(model)
     docstrings, codes = [function.docstring for function in functions], [function.code for function in functions]
     ranks = ranks_of(embedder.embed(docstrings), embedder.embed(codes))
     simple = ranks_of(bags_of_tokens(docstrings, inputs), bags_of_tokens(codes, inputs))

@@ -55,6 +55,8 @@ class TaskOutcome:
         baselines: The metric of simple models on the same items.
         figures: Other numbers.
         note: What a reader must know.
+        value: The metric where it is not the mean of the items' values, such as a correlation.
+        standard_error: Of such a value, or `None`.
     """
 
     items: list[ItemOutcome]
@@ -63,6 +65,8 @@ class TaskOutcome:
     baselines: dict[str, float] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    value: float | None = None
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True)

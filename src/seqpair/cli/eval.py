@@ -1,0 +1,91 @@
+"""The verb `eval`: any model through suites of tasks on data from outside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from seqpair.evaluate.suites.runner import SuiteReport, TaskPlan
+
+
+def evaluate_suites(
+    models: Annotated[list[str], typer.Argument(help="Exports, Hugging Face folders or names on the hub.")],
+    suite: Annotated[list[str] | None, typer.Option(help="A suite, or `all`; repeatable.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task of the suites; repeatable.")] = None,
+    data: Annotated[Path, typer.Option(help="The folder with the suites' data files.")] = Path("data/eval"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Most items of a task.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0, where a task trains or draws.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results, one inside for each model.")] = None,
+    masks: Annotated[int, typer.Option(help="An encoder's masks after what is known.")] = 3,
+    end: Annotated[str, typer.Option(help="What ends an encoder's row: sep, period or none.")] = "sep",
+    score_end: Annotated[bool, typer.Option("--score-end", help="Score an encoder's end token too.")] = False,
+    device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Most places of a padded batch.")] = 8192,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be computed, and compute nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Evaluate any models by suites: a pair of ours, a Hugging Face folder, a name on the hub.
+
+    A member's results go to `evaluation` beside its export, another model's to `evaluations/<model>`. What was
+    computed for the same weights, task, choices and data is taken from there; an interrupted run goes on.
+
+    Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite blimp --data data/eval --limit 500
+    """
+    from seqpair.evaluate.model_place import find_model
+    from seqpair.evaluate.scorers import ScoringOptions
+    from seqpair.evaluate.suites.registry import choose_tasks
+    from seqpair.evaluate.suites.runner import plan_tasks, results_folder, run_tasks
+    from seqpair.evaluate.suites.task import TaskContext
+
+    tasks = choose_tasks(suite or ["all"], task or [])
+    scoring = ScoringOptions(masks=masks, end=end, score_end=score_end)  # type: ignore[arg-type]
+    context = TaskContext(data, limit=limit, seeds=tuple(range(seeds)), scoring=scoring)
+    places = [find_model(name) for name in models]
+    if dry_run:
+        for place in places:
+            folder = results_folder(place, context, out)
+            _print_plans(place.name, folder, plan_tasks(place, tasks, context, folder))
+        return
+    reports = []
+    for place in places:
+        folder = results_folder(place, context, out)
+        reports.append(run_tasks(place, tasks, context, folder, device=device, batch_tokens=batch_tokens))
+        if not as_json:
+            _print_report(reports[-1])
+    if as_json:
+        print(json.dumps([report.as_json() for report in reports]))
+
+
+def _print_plans(name: str, folder: Path, plans: list[TaskPlan]) -> None:
+    for plan in plans:
+        what = (
+            f"skipped, {plan.skipped}" if plan.skipped else ("is there already" if plan.cached else "would be computed")
+        )
+        print(f"{name} {plan.task.name}: {what}")
+    print(f"{name}: results in {folder}")
+
+
+def _print_report(report: SuiteReport) -> None:
+    from seqpair.evaluate.generative.tasks import average_of
+
+    for result in report.results:
+        error = "" if result.standard_error is None else f" +- {result.standard_error:.4f}"
+        chance = "" if result.chance is None else f", chance {result.chance:.4f}"
+        again = ", from before" if result.task in report.cached else ""
+        print(f"{report.model} {result.task}: {result.metric} {result.value:.4f}{error}, n {result.n}{chance}{again}")
+        for name, value in result.figures.items():
+            if name == "truncated_rows" and value:
+                print(f"    {value:.0f} contexts were cut on the left")
+    average = average_of(report.results)
+    if average:
+        value, error, chance = average["value"], average["standard_error"], average["chance"]
+        print(f"{report.model} {average['label']}: {value:.4f} +- {error:.4f}, chance {chance:.4f}")
+    for skipped, reason in report.skipped.items():
+        print(f"{report.model} {skipped}: skipped, {reason}")
+    print(f"{report.model}: results in {report.folder}")

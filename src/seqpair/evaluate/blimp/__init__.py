@@ -1,0 +1,1 @@
+"""BLiMP: grammar by which sentence of a minimal pair is likelier."""

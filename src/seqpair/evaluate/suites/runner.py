@@ -1,0 +1,296 @@
+"""Running tasks on a model: what was computed before is taken, the rest is computed and written.
+
+Owns the cache key, the places of results, the order, and skipping with a reason. Must not print, and must not know
+how a task works. Entry points: `run_tasks`, `plan_tasks`, `results_folder`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from seqpair.digest import sha256_file, sha256_json
+from seqpair.errors import EvaluationError
+from seqpair.evaluate.generative.tasks import average_of
+from seqpair.evaluate.loaded import BATCH_TOKENS, LoadedModel, open_model
+from seqpair.evaluate.model_place import ModelPlace
+from seqpair.evaluate.results import (
+    EVALUATION_FOLDER,
+    TaskResult,
+    items_name,
+    normal_interval,
+    read_results,
+    standard_error,
+    standard_interval,
+    weighted_mean,
+    write_result,
+)
+from seqpair.evaluate.scorers import DEFAULT_SCORING
+from seqpair.evaluate.suites.task import SuiteTask, TaskContext
+from seqpair.evaluate.tasks.task import TaskOutcome, TaskSkippedError
+from seqpair.hub.export import read_export_record
+from seqpair.log import Progress, note
+
+OUTSIDE_FOLDER = Path("evaluations")
+WORK_FOLDER = ".work"
+_LIBRARIES = ("seqpair", "torch", "transformers", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """What will happen with a task: `cached` holds its result, `skipped` a reason, else it is computed."""
+
+    task: SuiteTask
+    key: str = ""
+    cached: TaskResult | None = None
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class SuiteReport:
+    """What one model's run gave.
+
+    Attributes:
+        model: The model's name.
+        folder: Where the results are.
+        results: One result a task.
+        cached: Names of the tasks whose results were there already.
+        skipped: Tasks that were not done, with the reason.
+        seconds: How long it took.
+    """
+
+    model: str
+    folder: Path
+    results: list[TaskResult]
+    cached: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values as JSON."""
+        return {
+            "model": self.model,
+            "folder": str(self.folder),
+            "results": [result.model_dump(mode="json") for result in self.results],
+            "cached": self.cached,
+            "average": average_of(self.results),
+            "skipped": self.skipped,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def results_folder(place: ModelPlace, context: TaskContext, out: Path | None = None) -> Path:
+    """Return where a model's results go: beside a member's export, else below `evaluations/`.
+
+    What is not the default (a limit, another way of scoring) has a folder of its own inside, so that a quick look
+    never replaces a full result.
+
+    Args:
+        place: The model.
+        context: The choices.
+        out: The folder that the user named for all models; each has one inside.
+    """
+    if out is not None:
+        folder = out / place.short_name
+    elif place.is_ours and place.folder.name.startswith("export"):
+        folder = place.folder.parent / place.folder.name.replace("export", EVALUATION_FOLDER, 1)
+    else:
+        folder = OUTSIDE_FOLDER / place.short_name
+    parts = [] if context.limit is None else [f"limit-{context.limit}"]
+    default = asdict(DEFAULT_SCORING)
+    changed = [f"{name}-{value}" for name, value in asdict(context.scoring).items() if value != default[name]]
+    parts += [part.lower() for part in changed]
+    return folder / "_".join(parts) if parts else folder
+
+
+class _Digests:
+    """Digests of input files and folders, each computed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, str] = {}
+
+    def of(self, path: Path) -> str:
+        if path not in self._known:
+            if path.is_dir():
+                files = sorted(file for file in path.rglob("*") if file.is_file())
+                self._known[path] = sha256_json({str(file.relative_to(path)): sha256_file(file) for file in files})
+            else:
+                self._known[path] = sha256_file(path)
+        return self._known[path]
+
+
+def plan_tasks(place: ModelPlace, tasks: Sequence[SuiteTask], context: TaskContext, folder: Path) -> list[TaskPlan]:
+    """Say for each task whether it is skipped, there already, or to be computed; nothing is loaded or written."""
+    digests = _Digests()
+    there = {result.task: result for result in read_results(folder)} if folder.is_dir() else {}
+    plans = []
+    for task in tasks:
+        reason = _reason(place, task, context)
+        if reason:
+            plans.append(TaskPlan(task, skipped=reason))
+            continue
+        key = sha256_json(
+            {
+                "model": place.model_digest,
+                "task": [task.name, task.version],
+                "choices": _choices(place, task, context),
+                "data": {name: digests.of(context.input(name)) for name in task.inputs},
+            }
+        )
+        found = there.get(task.name)
+        is_whole = found is not None and found.key == key and (folder / found.items).is_file()
+        plans.append(TaskPlan(task, key, found if is_whole else None))
+    return plans
+
+
+def _reason(place: ModelPlace, task: SuiteTask, context: TaskContext) -> str:
+    if place.direction not in task.directions:
+        return f"a {place.direction} model cannot do it"
+    if task.needs_head and not place.has_head:
+        return "the model has no language-model head"
+    absent = [name for name in task.inputs if not context.input(name).exists()]
+    if absent:
+        reason = f"the data folder {context.data} has no {', '.join(absent)}"
+        return f"{reason}; {task.without_inputs}" if task.without_inputs else reason
+    return ""
+
+
+def _choices(place: ModelPlace, task: SuiteTask, context: TaskContext) -> dict[str, Any]:
+    """Return what the user chose, as far as this model's result on this task depends on it."""
+    chosen: dict[str, Any] = {"limit": context.limit, "predicts": place.predicts}
+    if "scoring" in task.uses and place.direction == "bidirectional":
+        chosen["scoring"] = context.scoring.as_json()
+    if "seeds" in task.uses:
+        chosen["seeds"] = list(context.seeds)
+    chosen |= {name: value for name, value in context.settings.items() if name in task.uses}
+    return chosen
+
+
+def run_tasks(
+    place: ModelPlace,
+    tasks: Sequence[SuiteTask],
+    context: TaskContext,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    batch_tokens: int = BATCH_TOKENS,
+) -> SuiteReport:
+    """Run tasks on a model; the model is loaded only if there is something to compute.
+
+    A task that cannot be done with this model and data is skipped, with the reason; the others go on.
+
+    Args:
+        place: The model.
+        tasks: The tasks.
+        context: What they are given; its work folder and `watch` are set here.
+        folder: Where the results go.
+        device: Where the model runs.
+        batch_tokens: Most places of a padded batch.
+
+    Raises:
+        EvaluationError: The model cannot be loaded.
+    """
+    started, model = time.monotonic(), None
+    report = SuiteReport(place.name, folder, [])
+    for number, plan in enumerate(plan_tasks(place, tasks, context, folder), 1):
+        task = plan.task
+        if plan.skipped:
+            report.skipped[task.name] = plan.skipped
+            continue
+        if plan.cached is not None:
+            report.cached.append(task.name)
+            report.results.append(plan.cached)
+            continue
+        model = model or open_model(place, device=device, batch_tokens=batch_tokens)
+        try:
+            result = _compute(model, plan, context, folder, f"{place.short_name} {task.name} [{number}/{len(tasks)}]")
+        except EvaluationError as fault:
+            reason = str(fault).replace("\n  ", "; ")
+            report.skipped[task.name] = reason
+            note(
+                f"skipped {task.name}: {reason}"
+                if isinstance(fault, TaskSkippedError)
+                else f"failed {task.name}: {reason}"
+            )
+            continue
+        report.results.append(result)
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def _compute(model: LoadedModel, plan: TaskPlan, context: TaskContext, folder: Path, label: str) -> TaskResult:
+    work = folder / WORK_FOLDER / f"{plan.task.name}-{plan.key[:16]}"
+    bar: list[Progress] = []
+
+    def watch(done: float, total: float) -> None:
+        if not bar:
+            bar.append(Progress(label, total, "items", done=done))
+        bar[0].total = total
+        bar[0].update(done)
+
+    model.truncated = 0
+    outcome = plan.task.run(model, replace(context, work=work, watch=watch))
+    if bar:
+        bar[0].finish()
+    result = _result(model, plan, context, outcome)
+    write_result(folder, result, outcome.items)
+    if work.is_dir():
+        shutil.rmtree(work)
+        if not any(work.parent.iterdir()):
+            work.parent.rmdir()
+    return result
+
+
+def _result(model: LoadedModel, plan: TaskPlan, context: TaskContext, outcome: TaskOutcome) -> TaskResult:
+    task, place = plan.task, model.place
+    if place is None:
+        raise EvaluationError("a suite needs a model that was opened by its name")
+    record = read_export_record(place.folder) if place.is_ours else {}
+    interval, method = standard_interval(outcome.items)
+    error = standard_error(outcome.items)
+    value = weighted_mean(outcome.items)
+    if outcome.value is not None:
+        value, error = outcome.value, outcome.standard_error
+        interval = (value, value) if error is None else normal_interval(value, error)
+        method = "none: not known for this metric" if error is None else "normal, of the task's own standard error"
+    return TaskResult(
+        task=task.name,
+        version=task.version,
+        title=task.title,
+        study=record.get("study", ""),
+        member=record.get("member", ""),
+        metric=task.metric,
+        unit=task.unit,
+        higher_is_better=task.higher_is_better,
+        chance=outcome.chance,
+        n=len(outcome.items),
+        value=value,
+        interval=interval,
+        interval_method=method,
+        baselines=outcome.baselines,
+        figures=outcome.figures | {"truncated_rows": float(model.truncated)},
+        settings=_choices(place, task, context) | outcome.settings,
+        model_digest=place.model_digest,
+        items=items_name(task.name),
+        note=outcome.note,
+        suite=task.suite,
+        model=place.name,
+        standard_error=error,
+        seeds=list(context.seeds) if "seeds" in task.uses else [],
+        versions=_versions(),
+        key=plan.key,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found

@@ -1,0 +1,125 @@
+"""What a suite's task is made of, and what it is given.
+
+Owns these types and the cutting of a task's items into chunks that survive an interruption. Must not know any
+task. Entry points: `SuiteTask`, `TaskContext`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from seqpair.errors import EvaluationError
+from seqpair.evaluate.loaded import LoadedModel
+from seqpair.evaluate.results import ItemOutcome
+from seqpair.evaluate.scorers import DEFAULT_SCORING, ScoringOptions
+from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.jsonlines import JsonLines
+from seqpair.recipe.objectives import Direction
+
+_Row = TypeVar("_Row")
+
+
+def _silent(_done: float, _total: float) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What a task may use; the same for all models.
+
+    Attributes:
+        data: The folder that the tasks' inputs lie in.
+        limit: Most items of a task, the first ones; `None` takes all.
+        seeds: The seeds of what a task trains or draws.
+        scoring: How an encoder reads a continuation.
+        settings: Other choices of the user; part of the cache key.
+        work: A folder for what must survive an interruption of this task; removed when its result is written.
+        watch: Called with how many units are done and how many there are.
+    """
+
+    data: Path
+    limit: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    scoring: ScoringOptions = DEFAULT_SCORING
+    settings: dict[str, Any] = field(default_factory=dict)
+    work: Path = Path()
+    watch: Callable[[float, float], None] = _silent
+
+    def input(self, name: str) -> Path:
+        """Return the path of an input of the task."""
+        return self.data / name
+
+    def limited(self, rows: Sequence[_Row]) -> list[_Row]:
+        """Return the rows that count under the limit."""
+        return list(rows if self.limit is None else rows[: self.limit])
+
+    def by_chunks(
+        self, rows: Sequence[_Row], compute: Callable[[Sequence[_Row]], list[ItemOutcome]], chunk_rows: int
+    ) -> list[ItemOutcome]:
+        """Return the outcomes of all rows, one a row in order, computed some rows at a time.
+
+        Each chunk is kept in the work folder when it is done: the same call after an interruption goes on there.
+
+        Args:
+            rows: The task's rows, always the same for the same key.
+            compute: Rows to outcomes, one each.
+            chunk_rows: Rows of a chunk.
+
+        Raises:
+            EvaluationError: `compute` does not give one outcome a row.
+        """
+        kept = JsonLines(self.work / "chunks.jsonl")
+        kept.keep(lambda _: True)  # a line torn by an interruption goes
+        outcomes = [ItemOutcome.model_validate(row) for row in kept.rows()]
+        done = min(len(outcomes) // chunk_rows * chunk_rows, len(rows)) if len(outcomes) < len(rows) else len(rows)
+        if done < len(outcomes):
+            number = iter(range(len(outcomes)))
+            kept.keep(lambda _: next(number) < done)
+            del outcomes[done:]
+        with contextlib.closing(kept):
+            for start in range(done, len(rows), chunk_rows):
+                self.watch(start, len(rows))
+                chunk = rows[start : start + chunk_rows]
+                found = compute(chunk)
+                if len(found) != len(chunk):
+                    raise EvaluationError("a task must give one outcome a row", seen=len(found), allowed=len(chunk))
+                for item in found:
+                    kept.append(item.model_dump(mode="json"))
+                outcomes.extend(found)
+        self.watch(len(rows), len(rows))
+        return outcomes
+
+
+@dataclass(frozen=True)
+class SuiteTask:
+    """A task of a suite.
+
+    Attributes:
+        name, version, title: What it is; a change of items or scoring raises the version.
+        suite: The suite it belongs to.
+        metric, unit, higher_is_better: What the value is.
+        directions: The attention directions whose models can do it.
+        inputs: Files or folders below the data folder; one absent, and the task is skipped with the reason.
+        run: Does it; raises `TaskSkippedError` where the data has no items for it.
+        needs_head: Whether it needs a language-model head, or only the hidden states.
+        without_inputs: Why there may be no data for it, and where to get some; shown when it is skipped.
+        uses: The parts of the context that its result depends on: `scoring`, `seeds`, names in `settings`.
+    """
+
+    name: str
+    version: int
+    title: str
+    suite: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    directions: tuple[Direction, ...]
+    inputs: tuple[str, ...]
+    run: Callable[[LoadedModel, TaskContext], TaskOutcome]
+    needs_head: bool = True
+    without_inputs: str = ""
+    uses: tuple[str, ...] = ("scoring",)

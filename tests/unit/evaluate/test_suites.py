@@ -1,0 +1,229 @@
+"""Suites on made-up rows: what is cached, what goes on after an interruption, what is skipped, and the values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from seqpair.errors import EvaluationError
+from seqpair.evaluate.generative import rows as generative_rows
+from seqpair.evaluate.generative.tasks import AnswerRow, average_of, outcome_of, plain_words
+from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.results import ItemOutcome, read_items
+from seqpair.evaluate.scorers import Score, ScoringOptions, scorer_of
+from seqpair.evaluate.suites import runner
+from seqpair.evaluate.suites.registry import SUITES, choose_tasks
+from seqpair.evaluate.suites.runner import plan_tasks, results_folder, run_tasks
+from seqpair.evaluate.suites.task import TaskContext
+
+QUESTIONS = [
+    {"query": f"Question: how many of {n}?", "choices": ["one", "two or more", "x"], "gold": n % 3} for n in range(5)
+]
+PARTIAL = [{"context_options": ["the cat", "the dog"], "continuation": f"runs {n}.", "gold": n % 2} for n in range(4)]
+FILES = {
+    "arc_challenge": QUESTIONS,
+    "hellaswag_val_subset": QUESTIONS,
+    "openbook_qa": QUESTIONS,
+    "piqa": [row | {"query": row["query"] + "\n"} for row in QUESTIONS],
+    "lambada_openai": [{"context": "a river and a", "continuation": "stone"}, {"context": "so", "continuation": "it"}],
+    "winogrande": PARTIAL,
+    "winograd_wsc": PARTIAL,
+    "triviaqa_sm_sub": [{"context": "Question: who?\nAnswer:", "answer": "Nobody", "aliases": ["No one", "Nobody"]}],
+    "sciq": [
+        {"support": " Wet.", "question": "Is it wet?", "correct_answer": "yes"}
+        | {f"distractor{n}": f"no {n}" for n in (1, 2, 3)}
+    ],
+    "social_iqa": [
+        {"context": "He ran.", "question": "Why?", "answerA": "a", "answerB": "b", "answerC": "c", "label": "2"}
+    ],
+}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder with every file of the generative and BLiMP suites."""
+    folder = tmp_path / "data"
+    for name, rows in FILES.items():
+        write_rows(folder / "generative" / f"{name}.jsonl", rows)
+    for uid in ("set_one", "set_two"):
+        pairs = [
+            {"sentence_good": f"The cats {n} run.", "sentence_bad": f"The cats {n} runs.", "UID": uid, "pairID": str(n)}
+            | {"field": "syntax", "linguistics_term": "agreement"}
+            for n in range(3)
+        ]
+        write_rows(folder / "blimp" / f"{uid}.jsonl", pairs)
+    return folder
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("name", ["mlm", "clm"])
+def test_all_columns_and_sets_are_done_and_a_second_run_costs_nothing(
+    random_exports, data, tmp_path, name, monkeypatch
+):
+    place, context = find_model(random_exports[name]), TaskContext(data)
+    tasks = choose_tasks(["generative", "blimp"])
+    report = run_tasks(place, tasks, context, tmp_path / "out")
+    causal = ["blimp_pll", "blimp_pll_word"] if name == "clm" else []
+    assert list(report.skipped) == causal
+    assert len(report.results) == len(tasks) - len(causal)
+    assert not (tmp_path / "out" / ".work").exists()
+    for result in report.results:
+        assert result.n == len(read_items(tmp_path / "out", result))
+        assert result.versions["torch"]
+        assert result.model_digest == place.model_digest
+    average = average_of(report.results)
+    assert average["label"] == "mean of 10 of the 10 columns"
+    monkeypatch.setattr(runner, "open_model", None)  # a second run must not load anything
+    again = run_tasks(place, tasks, context, tmp_path / "out")
+    assert again.results == report.results
+    assert len(again.cached) == len(report.results)
+
+
+def test_a_result_of_other_choices_or_data_is_not_taken(random_exports, data, tmp_path):
+    place, context, out = find_model(random_exports["mlm"]), TaskContext(data), tmp_path / "out"
+    tasks = choose_tasks(["blimp"])
+    run_tasks(place, tasks, context, out)
+
+    def cached(place, context):
+        return [plan.cached is not None for plan in plan_tasks(place, tasks, context, out)]
+
+    assert cached(place, context) == [True] * 3
+    assert cached(place, replace(context, scoring=ScoringOptions(masks=1))) == [False, True, True]
+    assert cached(place, replace(context, limit=2)) == [False] * 3
+    assert cached(place, replace(context, seeds=(0, 1))) == [True] * 3
+    assert cached(replace(place, model_digest="other"), context) == [False] * 3
+    with (data / "blimp" / "set_one.jsonl").open("a") as handle:
+        handle.write(" \n")
+    assert cached(place, context) == [False] * 3
+
+
+def test_choices_that_are_not_the_default_have_a_folder_of_their_own(random_exports, tmp_path):
+    place, context = find_model(random_exports["mlm"]), TaskContext(tmp_path)
+    beside = random_exports["mlm"].parent / "evaluation"
+    assert results_folder(place, context) == beside
+    assert results_folder(place, replace(context, limit=9)) == beside / "limit-9"
+    assert results_folder(place, replace(context, scoring=ScoringOptions(1, "none"))) == beside / "masks-1_end-none"
+    assert results_folder(place, context, tmp_path).parent == tmp_path
+
+
+def test_an_interrupted_task_goes_on_where_it_stopped(tmp_path):
+    context, seen = TaskContext(tmp_path, work=tmp_path / "work"), []
+
+    def compute(chunk):
+        seen.extend(chunk)
+        if 4 in chunk and seen.count(4) == 1:
+            raise KeyboardInterrupt
+        return [ItemOutcome(id=str(row), value=row) for row in chunk]
+
+    with pytest.raises(KeyboardInterrupt):
+        context.by_chunks(range(7), compute, 2)
+    with (tmp_path / "work" / "chunks.jsonl").open("a") as handle:
+        handle.write('{"id": "4", "va')  # the line that was being written
+    outcomes = context.by_chunks(range(7), compute, 2)
+    assert [item.value for item in outcomes] == list(range(7))
+    assert seen == [0, 1, 2, 3, 4, 5, 4, 5, 6]
+
+
+def test_absent_data_is_a_reason_and_a_wrong_row_stops_only_its_task(random_exports, data, tmp_path):
+    (data / "generative" / "sciq.jsonl").unlink()
+    write_rows(data / "generative" / "piqa.jsonl", [{"query": "q", "choices": ["a", "b"]}])
+    write_rows(data / "generative" / "winogrande.jsonl", [PARTIAL[0] | {"gold": 2}])
+    tasks = choose_tasks(["generative"], ["sciq", "piqa", "winogrande", "wsc273"])
+    report = run_tasks(find_model(random_exports["clm"]), tasks, TaskContext(data), tmp_path / "out")
+    assert [result.task for result in report.results] == ["wsc273"]
+    assert "no generative/sciq.jsonl" in report.skipped["sciq"]
+    assert "no column 'gold'" in report.skipped["piqa"]
+    assert "allowed: 0 to 1" in report.skipped["winogrande"]
+
+
+def test_the_limit_of_blimp_takes_the_sets_in_turn(random_exports, data, tmp_path):
+    report = run_tasks(
+        find_model(random_exports["clm"]), choose_tasks(["blimp"], ["blimp"]), TaskContext(data, limit=3), tmp_path
+    )
+    ids = [item.id for item in read_items(tmp_path, report.results[0])]
+    assert ids == ["set_one-0", "set_two-0", "set_one-1"]
+    assert {"paradigm_set_one", "paradigm_set_two", "phenomenon_agreement", "field_syntax"} <= set(
+        report.results[0].figures
+    )
+
+
+@pytest.mark.parametrize("name", ["mlm", "clm"])
+def test_a_pair_is_right_when_the_good_sentence_is_likelier(random_exports, models, data, tmp_path, name):
+    report = run_tasks(
+        find_model(random_exports[name]), choose_tasks(["blimp"], ["blimp"]), TaskContext(data), tmp_path
+    )
+    for item in read_items(tmp_path, report.results[0]):
+        n = item.id.split("-")[1]
+        good, bad = scorer_of(models[name]).score([("", f"The cats {n} run."), ("", f"The cats {n} runs.")])
+        assert item.value == float(good.log_prob > bad.log_prob)
+        assert item.detail["scores"] == pytest.approx([good.log_prob, bad.log_prob], abs=2e-4)
+
+
+def test_the_metrics_of_a_scored_row():
+    row = generative_rows.ScoredRow("1", (("q", " no"), ("q", " longer answer")), (2, 13), 1)
+    scores = [Score(-4.0, False, 1), Score(-10.0, False, 2)]
+    assert outcome_of(row, scores, "acc").value == 0.0
+    assert outcome_of(row, scores, "acc_norm").value == 1.0  # -10 / 13 beats -4 / 2
+    assert outcome_of(row, scores, "acc_norm").detail["acc"] == 0.0
+    assert outcome_of(row, [scores[0], scores[0]], "acc").value == 0.5
+    last = generative_rows.ScoredRow("1", (("a", " b"),), (2,), 0)
+    assert [outcome_of(last, [Score(-1.0, greedy, 1)], "acc").value for greedy in (True, False)] == [1.0, 0.0]
+
+
+def test_rows_are_worded_as_published(data):
+    def first(name, kind):
+        return generative_rows.read_rows(data / "generative" / f"{name}.jsonl", kind)[0]
+
+    assert first("arc_challenge", "question").pairs[0] == ("Question: how many of 0?\nAnswer:", " one")
+    assert first("piqa", "question").pairs == first("arc_challenge", "question").pairs
+    assert first("openbook_qa", "bare").pairs[1] == ("Question: how many of 0?", " two or more")
+    assert first("winogrande", "partial").pairs == (("the cat", " runs 0."), ("the dog", " runs 0."))
+    assert first("lambada_openai", "last_word").pairs == (("a river and a", " stone"),)
+    assert first("sciq", "sciq").pairs[3] == ("Wet.\nQuestion: Is it wet?\nAnswer:", " yes")
+    assert (first("social_iqa", "social_iqa").gold, first("social_iqa", "social_iqa").pairs[1]) == (
+        1,
+        ("Q: He ran. Why?\nA:", " b"),
+    )
+    assert first("triviaqa_sm_sub", "answer") == AnswerRow("1", "Question: who?\nAnswer:", ("Nobody", "No one"))
+    assert plain_words(" Jean-Luc! ") == "jeanluc"
+
+
+def test_unknown_suites_and_tasks_are_refused():
+    assert {"generative", "blimp"} <= set(SUITES)
+    with pytest.raises(EvaluationError, match="no suite"):
+        choose_tasks(["grammar"])
+    with pytest.raises(EvaluationError, match="no task"):
+        choose_tasks(["blimp"], ["piqa"])
+
+
+def test_eval_is_a_verb(seqpair, random_exports, data, tmp_path):
+    words = [
+        "eval",
+        random_exports["mlm"],
+        random_exports["clm"],
+        "--suite",
+        "blimp",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "o",
+    ]
+    code, text, _ = seqpair(*words, "--dry-run")
+    assert code == 0
+    assert "blimp: would be computed" in text
+    assert not (tmp_path / "o").exists()
+    code, text, _ = seqpair(*words, "--json")
+    assert code == 0
+    assert [len(report["results"]) for report in json.loads(text)] == [3, 1]
+    code, text, _ = seqpair(*words)
+    assert code == 0
+    assert "chance 0.5000, from before" in text
+    assert "skipped, a causal model cannot do it" in text
+    assert seqpair("eval", tmp_path / "none", "--data", data)[0] == 2
