@@ -86,6 +86,9 @@ def measure(size: str, member: str, rounds: int, clock: str) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="17m")
+    parser.add_argument(
+        "--members", nargs="+", default=list(contenders.DIRECTIONS), choices=list(contenders.DIRECTIONS)
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
@@ -102,7 +105,7 @@ def main() -> None:
         "| size | member | row | tokens/s | share of the products' time | rate by prediction |",
         "|---|---|---|---|---|---|",
     ]
-    for member in contenders.DIRECTIONS:
+    for member in args.members:
         lines += measure(args.size, member, args.rounds, args.clock)
         print("\n".join(lines[-3:]), flush=True)
         if args.out:

@@ -178,7 +178,7 @@ class StoreBuild:
         own = self.workplace / shard.folder
         own.mkdir(parents=True, exist_ok=True)
         for stale in own.glob(f"{TEMPORARY_PREFIX}*"):
-            shutil.rmtree(stale)
+            shutil.rmtree(stale, ignore_errors=True)  # a worker of the killed process may be at its last breath
         if not (self.workplace / ABOUT).is_file():
             about = {"source": self.source.spec.name, "address": self.address, "recipe": self.recipe_digest}
             write_json(self.workplace / ABOUT, about)

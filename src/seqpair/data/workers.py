@@ -5,7 +5,7 @@ dies. Must not know shards or stores. Entry points: `Workers`, `default_workers`
 
 The tokenizer's own threads share its tables, so a few cores are used best by one process; what Python does around
 it keeps one core busy for about ten that tokenize, so many cores want several processes, each with some threads.
-With one worker nothing is started: the parts are made here, one after another.
+With one worker no process is started: the parts are made here.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for_end
@@ -34,6 +34,7 @@ from seqpair.recipe.data_spec import SourceSpec
 from seqpair.units import format_count
 
 _CORES_A_WORKER = 4
+_UNITS_AT_ONCE = 2
 _WORTH_PROCESSES_BYTES = 1 << 22
 _QUEUED_A_WORKER = 3
 _POLL_SECONDS = 0.5
@@ -96,19 +97,28 @@ class Workers:
         yield from self._make_here(tasks, progress) if alone else self._make_in_processes(tasks, progress)
 
     def _make_here(self, tasks: Sequence[PartTask], progress: Progress) -> Iterator[PartTask]:
+        """Make the parts in this process, two at a time: one tokenizes while the other waits for the disk."""
         tokens = 0
+        lock, stop, own = threading.Lock(), threading.Event(), threading.local()
 
         def advance(more_bytes: int, more_tokens: int) -> None:
             nonlocal tokens
-            tokens += more_tokens
-            progress.update(progress.done + more_bytes, _token_rate(progress, tokens))
+            if stop.is_set():
+                raise _StoppedError
+            with lock:
+                tokens += more_tokens
+                progress.update(progress.done + more_bytes, _token_rate(progress, tokens))
 
-        opened: dict[SourceSpec, Source] = {}
-        for task in tasks:
-            if task.spec not in opened:
-                opened[task.spec] = open_source(task.spec, task.recipe_folder)
-            make_part(task, opened[task.spec], self.tokenizer, advance)
-            yield task
+        def work(task: PartTask) -> None:
+            if getattr(own, "spec", None) != task.spec:
+                own.spec, own.source = task.spec, open_source(task.spec, task.recipe_folder)
+            make_part(task, own.source, self.tokenizer, advance)
+
+        with ThreadPoolExecutor(_UNITS_AT_ONCE, thread_name_prefix="part") as pool:
+            try:
+                yield from _finished_tasks(pool, work, tasks, _UNITS_AT_ONCE)
+            finally:
+                stop.set()
         progress.finish(f"{format_count(tokens)} tokens, {_token_rate(progress, tokens)}")
 
     def _make_in_processes(self, tasks: Sequence[PartTask], progress: Progress) -> Iterator[PartTask]:
@@ -121,10 +131,11 @@ class Workers:
             count, mp_context=context, initializer=_begin, initargs=(self.tokenizer, threads, counters)
         )
         try:
-            for task in _finished_tasks(pool, tasks, self.count * _QUEUED_A_WORKER):
-                if task is not None:
-                    yield task
+
+            def show() -> None:
                 progress.update(before + counters.bytes_read.value, _token_rate(progress, counters.tokens.value))
+
+            yield from _finished_tasks(pool, _work, tasks, count * _QUEUED_A_WORKER, show)
             tokens = counters.tokens.value
             progress.finish(f"{format_count(tokens)} tokens, {_token_rate(progress, tokens)}")
         except BrokenProcessPool as error:
@@ -138,20 +149,27 @@ class Workers:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _finished_tasks(pool: ProcessPoolExecutor, tasks: Sequence[PartTask], queued: int) -> Iterator[PartTask | None]:
-    """Yield tasks as they are finished, with at most `queued` handed over, and None now and then."""
+def _finished_tasks(
+    pool: Executor,
+    work: Callable[[PartTask], None],
+    tasks: Sequence[PartTask],
+    queued: int,
+    show: Callable[[], None] | None = None,
+) -> Iterator[PartTask]:
+    """Yield tasks as they are finished, with at most `queued` handed over; `show` is called now and then."""
     waiting: dict[Future[None], PartTask] = {}
     left = iter(tasks)
     while True:
         while len(waiting) < queued and (task := next(left, None)) is not None:
-            waiting[pool.submit(_work, task)] = task
+            waiting[pool.submit(work, task)] = task
         if not waiting:
             return
         finished, _ = wait(waiting, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+        if show is not None:
+            show()
         for future in finished:
             future.result()
             yield waiting.pop(future)
-        yield None
 
 
 def _token_rate(progress: Progress, tokens: int) -> str:

@@ -2,7 +2,7 @@
 
 Owns `attend` and the table of kernels. Must not know layers, parameters or objectives: a kernel gets
 queries, keys and values that are already rotated, a layout and a window. Entry points: `attend`,
-`check_kernel`, `suited_kernel`.
+`check_kernel`, `suited_kernel`, `kernel_is_usable`.
 
 | kernel | device | memory | chosen by `auto` |
 |---|---|---|---|
@@ -59,6 +59,11 @@ def suited_kernel(query: Tensor) -> str:
     if query.device.type == "cpu":
         return "blocked"
     return next((name for name, is_usable in _GPU_KERNELS if is_usable(query)), "reference")
+
+
+def kernel_is_usable(name: str, query: Tensor) -> bool:
+    """Return whether a kernel can take such queries, (N, H, K); the reference and the blocked one take any."""
+    return all(is_usable(query) for known, is_usable in _GPU_KERNELS if known == name)
 
 
 def check_kernel(name: str) -> str:

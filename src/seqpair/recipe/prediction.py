@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from seqpair.errors import RecipeError
-from seqpair.recipe.cost import memory_bytes, plan_cost
+from seqpair.recipe.cost import SPECIALS_PER_SEQUENCE, plan_cost
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.rates import DEVICES, expected_rate
 
@@ -83,10 +83,14 @@ def predict(plan: Plan, device: str, count: int = 1) -> Prediction:
     if count < 1 or (device == "cpu" and count > 1):
         raise RecipeError("this count makes no prediction", seen=f"{count} x {device}", allowed="1 or more; 1 for cpu")
     phases = []
-    for phase, cost in zip(plan.phases, plan_cost(plan).phases, strict=True):
+    whole = plan_cost(plan)
+    for phase, cost in zip(plan.phases, whole.phases, strict=True):
         direction = phase.objective_of(phase.steps - 1).direction
         rate = expected_rate(device, plan.size, direction, phase.seq_len, plan.runtime.precision)
-        seconds = cost.flops / (rate.flops_per_second * count)
+        flops = cost.flops
+        if rate.by_parameters:
+            flops = 6.0 * whole.parameters * phase.positions * (phase.mean_tokens + SPECIALS_PER_SEQUENCE)
+        seconds = flops / (rate.flops_per_second * count)
         phases.append(
             PhaseTime(
                 name=phase.name,
@@ -103,7 +107,7 @@ def predict(plan: Plan, device: str, count: int = 1) -> Prediction:
         hours=hours,
         device_hours=hours * count,
         phases=tuple(phases),
-        memory_bytes=memory_bytes(plan),
+        memory_bytes=whole.memory_bytes,
         device_memory_bytes=DEVICES[device].memory_bytes,
         measured=all(phase.measured for phase in phases),
         formula=TIME_FORMULA,

@@ -81,11 +81,16 @@ class MeasuredRate(BaseModel):
 
 
 class ExpectedRate(NamedTuple):
-    """FLOPs a second that one device is expected to do, and where that comes from."""
+    """FLOPs a second that one device is expected to do, and where that comes from.
+
+    `by_parameters`: they hold for 6 FLOPs a parameter and token, as the original's share of the peak was worked
+    out, not for the exact count of `cost`, which is lower for an encoder.
+    """
 
     flops_per_second: float
     measured: bool
     source: str
+    by_parameters: bool = False
 
 
 @cache
@@ -138,7 +143,9 @@ def expected_rate(device: str, size: str, direction: Direction, seq_len: int, pr
     return ExpectedRate(
         peak * share,
         False,
-        f"not measured: in bf16 an assumed {share:.0%} of the maker's {peak / 1e12:.0f} TFLOP/s{beside}",
+        f"not measured: an assumed {share:.0%} of the maker's {peak / 1e12:.0f} TFLOP/s (bf16, 6 FLOPs a parameter and "
+        f"token){beside}",
+        by_parameters=True,
     )
 
 

@@ -97,27 +97,36 @@ def examine(device_name: str = "auto") -> Diagnosis:
 def find_kernels(device: torch.device) -> tuple[KernelFinding, ...]:
     """Return every attention kernel, with the one that `auto` takes for each precision."""
     chosen: dict[str, list[str]] = {name: [] for name in attention.KERNELS}
+    usable = dict.fromkeys(attention.KERNELS, False)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        taken = attention._suited(torch.empty(1, 1, 16, dtype=dtype, device=device))
-        next(chosen[name] for name, kernel in attention.KERNELS.items() if kernel is taken).append(precision)
-    findings = []
-    for name, precisions in chosen.items():
-        usable = name != "varlen" or bool(precisions)
-        findings.append(KernelFinding(name, usable, tuple(precisions), _why(name, device, bool(precisions))))
-    return tuple(findings)
+        query = torch.empty(1, 1, 64, dtype=dtype, device=device)
+        chosen[attention.suited_kernel(query)].append(precision)
+        for name in usable:
+            usable[name] = usable[name] or attention.kernel_is_usable(name, query)
+    return tuple(
+        KernelFinding(name, usable[name], tuple(precisions), _why(name, device, usable[name]))
+        for name, precisions in chosen.items()
+    )
 
 
-def _why(name: str, device: torch.device, chosen: bool) -> str:
-    if name == "varlen" and not chosen:
+def _why(name: str, device: torch.device, usable: bool) -> str:
+    if not usable:
         if device.type != "cuda":
             return "needs a CUDA device"
-        return "needs a build of torch for CUDA (not ROCm) and a GPU of compute capability 8.0 (Ampere) or newer"
+        needs = {
+            "varlen": "a build of torch for CUDA (not ROCm) and a GPU of compute capability 8.0 (Ampere) or newer",
+            "flash": "the package flash-attn; never required",
+            "flex": "triton, which torch's CUDA builds for Linux bring",
+        }
+        return f"needs {needs[name]}"
     texts = {
         "reference": "the definition, with all scores at once: right on any device, slow on long sequences",
         "blocked": "local layers cost what their window costs; made for the CPU",
-        "varlen": "flash attention over packed sequences; half precision only",
+        "varlen": "flash attention over packed sequences, in torch itself; half precision only",
+        "flash": "flash attention of the package flash-attn; half precision only",
+        "flex": "masks by documents and window, compiled; any precision",
     }
-    return texts.get(name, "see docs/model.md")
+    return texts[name]
 
 
 def advice(

@@ -13,8 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from seqpair.data.documents import Document
 from seqpair.data.prepare import Prepared
 from seqpair.data.store import Store
 from seqpair.data.store_writer import SplitWriter
@@ -101,16 +101,15 @@ def _write_store(folder: Path, tokenizer: Tokenizer, tokens: int, seq_len: int) 
     rng = np.random.default_rng(0)
     first = int(tokenizer.special_ids.max()) + 1
     entries = tokenizer.vocab_size - first
-    with SplitWriter(folder, tokenizer.vocab_size, tokenizer.special_ids) as writer:
+    with SplitWriter(folder, tokenizer.vocab_size) as writer:
         while writer.tokens < tokens:
             length = int(np.clip(rng.lognormal(5.8, 1.0), 33, 20_000))
             if seq_len > 4096:  # long rows are measured full: documents of their length are rare in text
                 length = seq_len - 2
             ids = first + (entries ** rng.random(length)).astype(np.int64) - 1  # P(rank) ~ 1 / rank
-            document = Document(
-                id=f"made-up-{writer.documents}", text="", text_bytes=4 * length, file="made-up", row=writer.documents
-            )
-            writer.add(document, ids)
+            row = writer.documents
+            writer.add_tokens(ids.astype(np.dtype(writer.dtype).newbyteorder("<")).tobytes())
+            writer.add_documents([f"made-up-{row}"], pa.array(["made-up"]), np.array([row]), np.array([length]))
         writer.close()
         writer.finish(
             source=_SOURCE,
@@ -119,9 +118,12 @@ def _write_store(folder: Path, tokenizer: Tokenizer, tokens: int, seq_len: int) 
             part=None,
             address=sha256_json({"made up": tokens}),
             tokenizer_digest=tokenizer.digest,
+            text_bytes=4 * writer.tokens,
+            special_tokens=0,
             held_out_frac=0.0,
             python_version=None,
             rejected={},
             rejected_examples={},
+            removed={},
         )
     return Store.open(folder)

@@ -3,10 +3,11 @@ import json
 import pytest
 
 from seqpair.errors import RecipeError
+from seqpair.recipe import prediction
 from seqpair.recipe.cost import plan_cost
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.prediction import predict
-from seqpair.recipe.rates import ASSUMED_MFU, DEVICES
+from seqpair.recipe.rates import ASSUMED_MFU, DEVICES, ExpectedRate
 from seqpair.recipe.resolve import resolve_plan
 
 
@@ -18,7 +19,8 @@ def plan():
 def test_hours_are_flops_by_the_rate_of_all_devices(plan):
     one, eight = predict(plan, "a100"), predict(plan, "a100", 8)
     rate = DEVICES["a100"].peak_flops * ASSUMED_MFU["17m"]
-    assert one.hours == pytest.approx(plan_cost(plan).flops / rate / 3600)
+    tokens = sum(phase.positions * (phase.mean_tokens + 2) for phase in plan.phases)
+    assert one.hours == pytest.approx(6 * plan_cost(plan).parameters * tokens / rate / 3600)
     assert eight.hours == pytest.approx(one.hours / 8)
     assert eight.device_hours == pytest.approx(one.hours)
     assert len(one.phases) == len(plan.phases)
@@ -28,12 +30,21 @@ def test_hours_are_flops_by_the_rate_of_all_devices(plan):
     assert not one.measured
 
 
-def test_the_originals_hours_come_out_for_its_own_run(plan):
-    """141 hours on 4 H100 for 2T tokens, by 6 FLOPs a parameter; ours counts FLOPs exactly, so only roughly."""
-    encoder = resolve_plan(load_recipe("17m"), "encoder")
-    tokens = sum(phase.positions * phase.mean_tokens for phase in plan.phases)
-    for found in (predict(plan, "h100", 4), predict(encoder, "h100", 4)):
-        assert 0.3 < found.hours / (141 * tokens / 2e12) < 1.5
+@pytest.mark.parametrize("member", ["encoder", "decoder"])
+@pytest.mark.parametrize(("size", "hours"), [("17m", 141), ("68m", 300), ("1b", 2170)])
+def test_the_originals_hours_come_out_for_its_own_run(size, hours, member):
+    """For 2T tokens on 4 H100, whatever the member: its hours do not say which member they are of."""
+    published = resolve_plan(load_recipe(size), member)
+    tokens = sum(phase.positions * phase.mean_tokens for phase in published.phases)
+    assert predict(published, "h100", 4).hours == pytest.approx(hours * tokens / 2e12, rel=0.1)
+
+
+def test_a_measured_rate_counts_exact_flops(plan, monkeypatch):
+    row = ExpectedRate(1e12, True, "measured: here")
+    monkeypatch.setattr(prediction, "expected_rate", lambda *_: row)
+    found = predict(plan, "cpu")
+    assert found.measured
+    assert found.hours == pytest.approx(plan_cost(plan).flops / 1e12 / 3600)
 
 
 def test_memory_is_held_against_the_device(plan):
@@ -58,8 +69,8 @@ def test_the_verb_says_where_hours_come_from(seqpair, tmp_path, monkeypatch):
     for text in ("on 8 x h100", "not measured", "985,000", "communication is not counted", "fits"):
         assert text in " ".join(out.split())
     code, out, _ = seqpair(*words, "--json")
-    prediction = json.loads(out)["decoder"]["prediction"]
-    assert (prediction["count"], prediction["measured"]) == (8, False)
+    shown = json.loads(out)["decoder"]["prediction"]
+    assert (shown["count"], shown["measured"]) == (8, False)
     code, out, _ = seqpair("plan", "17m", "--member", "decoder", "--json")
     assert "prediction" not in json.loads(out)["decoder"]
     assert seqpair("plan", "17m", "--device", "tpu")[0] == 2
