@@ -1,8 +1,8 @@
 """Documents, the files they come from, and what was refused on the way.
 
 Owns the types that every kind of source shares, and the units that a source is read in. Must not know
-formats, tokenizers or stores. Entry points: `Document`, `SourceFile`, `Unit`, `Tally`, `Source`, `documents`,
-`file_groups`, `is_held_out`.
+formats, tokenizers or stores. Entry points: `Document`, `SourceFile`, `Unit`, `Tally`, `Source`,
+`ContentSource`, `documents`, `file_groups`, `is_held_out`.
 """
 
 from __future__ import annotations
@@ -188,6 +188,21 @@ class Source(Protocol):
         """Return the text whose hash decides whether a document is held out."""
 
 
+class ContentSource:
+    """What the sources share whose documents are split by their content, which is all but Python's library."""
+
+    python_version: str | None = None
+
+    def split_key(self, document: Document) -> str:
+        """Return a document's text, or a digest of its token ids where it has only those.
+
+        Equal texts fall on the same side of the split, and so do equal ids; a text and its ids need not.
+        """
+        if document.ids is None:
+            return document.text
+        return "ids:" + hashlib.sha256(document.ids.astype("<i8").tobytes()).hexdigest()
+
+
 def documents(source: Source, tally: Tally) -> Iterator[Document]:
     """Yield a source's documents in order, unit after unit, each with its true row."""
     read_bytes, file, rows_before = 0, "", 0
@@ -218,16 +233,6 @@ def file_groups(files: Sequence[SourceFile], unit_bytes: int) -> list[Unit]:
 def default_id(file: str, row: int) -> str:
     """Return the id of a row that has none of its own."""
     return f"{file}:{row}"
-
-
-def content_key(document: Document) -> str:
-    """Return what a document's split is drawn from: its text, or its token ids where it has only those.
-
-    Equal texts fall on the same side of the split, and so do equal ids; a text and its ids need not.
-    """
-    if document.ids is None:
-        return document.text
-    return "ids:" + hashlib.sha256(document.ids.astype("<i8").tobytes()).hexdigest()
 
 
 def is_held_out(split_key: str, held_out_frac: float) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seqpair.data.documents import Document, SourceFile, Tally, Unit, content_key, default_id
+from seqpair.data.documents import ContentSource, Document, SourceFile, Tally, Unit, default_id
 from seqpair.data.records import NULL_TEXT, document_of, id_of_record
 from seqpair.data.remote import PINNED, RemoteFile, local_path
 from seqpair.data.text_sources import column_values
@@ -27,7 +27,7 @@ _UNIT_ROWS = 10_000
 _BATCH_ROWS = 256
 
 
-class HubSource:
+class HubSource(ContentSource):
     """A source of kind `hub`; units are ranges of rows, or the set's own shards where it is streamed."""
 
     def __init__(self, spec: SourceSpec, recipe_folder: Path | None = None) -> None:
@@ -37,7 +37,6 @@ class HubSource:
             DataError: The local folder is missing or empty.
         """
         self.spec = spec
-        self.python_version: str | None = None
         self._split = spec.split or "train"
         if spec.dataset is not None:
             self._folder: Path | None = None
@@ -49,10 +48,6 @@ class HubSource:
             self.files = [SourceFile.of(path, path.relative_to(self._folder).as_posix()) for path in found]
             if not self.files:
                 raise DataError(f"source {spec.name!r}: the folder has no files", seen=str(self._folder))
-
-    def split_key(self, document: Document) -> str:
-        """Return the document's text or ids: equal documents fall on the same side of the split."""
-        return content_key(document)
 
     def units(self) -> list[Unit]:
         """Return the units; start and stop count shards of a streamed set, else rows.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqpair.data.documents import Document, SourceFile, Tally, Unit, content_key, default_id
+from seqpair.data.documents import ContentSource, Document, SourceFile, Tally, Unit, default_id
 from seqpair.data.mds import INDEX, Shard, ShardEntry, packing_of, read_index, read_samples
 from seqpair.data.records import document_of, id_of_record
 from seqpair.data.remote import AnyFile, find_remote, is_url, join_url, labels_below, local_path, look_at_url
@@ -21,7 +21,7 @@ from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
 
 
-class MdsSource:
+class MdsSource(ContentSource):
     """A source of kind `mds`; one document a sample, one unit a shard."""
 
     def __init__(self, spec: SourceSpec, recipe_folder: Path | None = None) -> None:
@@ -31,17 +31,12 @@ class MdsSource:
             DataError: A folder, an index or a shard is missing, or an index is damaged.
         """
         self.spec = spec
-        self.python_version: str | None = None
         shards = [shard for index in _find_indexes(spec, recipe_folder) for shard in _shards_of(spec, index)]
         if not shards:
             raise DataError(f"source {spec.name!r} is empty: its indexes name no shard", seen=", ".join(spec.paths))
         labels = labels_below([str(shard.file) for shard in shards])
         self._shards = dict(sorted(zip(labels, shards, strict=True), key=lambda pair: pair[0]))
         self.files = [SourceFile.of(shard.file, label) for label, shard in self._shards.items()]
-
-    def split_key(self, document: Document) -> str:
-        """Return the document's text or ids: equal documents fall on the same side of the split."""
-        return content_key(document)
 
     def units(self) -> list[Unit]:
         """Return one unit a shard; start and stop count samples."""

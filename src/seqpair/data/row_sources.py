@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from seqpair.data.compressed import open_stream
-from seqpair.data.documents import MOST_DOCUMENT_BYTES, Document, SourceFile, Tally, Unit, content_key
+from seqpair.data.documents import MOST_DOCUMENT_BYTES, ContentSource, Document, SourceFile, Tally, Unit
 from seqpair.data.records import TOO_LONG, document_of, parse_line
 from seqpair.data.text_sources import find_files
 from seqpair.errors import DataError
@@ -27,7 +27,7 @@ KEY = "__key__"
 """The name under which a WebDataset sample's key can be taken as the id."""
 
 
-class RowSource:
+class RowSource(ContentSource):
     """A source of kind `csv` or `webdataset`; one document a row or sample, one unit a file."""
 
     def __init__(self, spec: SourceSpec, recipe_folder: Path | None = None) -> None:
@@ -38,11 +38,6 @@ class RowSource:
         """
         self.spec = spec
         self.files = find_files(spec, recipe_folder)
-        self.python_version: str | None = None
-
-    def split_key(self, document: Document) -> str:
-        """Return the document's text: equal documents fall on the same side of the split."""
-        return content_key(document)
 
     def units(self) -> list[Unit]:
         """Return one unit a file: neither format can be entered in its middle."""

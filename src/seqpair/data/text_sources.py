@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from seqpair.data.compressed import COMPRESSION_SUFFIXES, open_stream
 from seqpair.data.documents import (
     MOST_DOCUMENT_BYTES,
+    ContentSource,
     Document,
     SourceFile,
     Tally,
     Unit,
-    content_key,
     file_groups,
 )
 from seqpair.data.records import EMPTY_TEXT, INVALID_UTF8, TOO_LONG, decode, document_of, parse_line, utf8_bytes
@@ -138,7 +138,7 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-class FileSource:
+class FileSource(ContentSource):
     """A source of kind `text`, `jsonl` or `parquet`."""
 
     def __init__(self, spec: SourceSpec, recipe_folder: Path | None = None) -> None:
@@ -149,11 +149,6 @@ class FileSource:
         """
         self.spec = spec
         self.files = find_files(spec, recipe_folder)
-        self.python_version: str | None = None
-
-    def split_key(self, document: Document) -> str:
-        """Return the document's text: equal documents fall on the same side of the split."""
-        return content_key(document)
 
     def units(self) -> list[Unit]:
         """Return the units: groups of text files, ranges of lines, runs of row groups.
