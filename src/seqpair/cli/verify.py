@@ -19,6 +19,7 @@ from seqpair.units import format_count
 if TYPE_CHECKING:
     from seqpair.cli.run_folders import RunFolder
     from seqpair.data.proof import LedgerProof, SourceReadings
+    from seqpair.data.store import Store
     from seqpair.recipe.plan import Plan
 
 
@@ -44,14 +45,15 @@ def verify(
             "there is no ledger to verify", seen=target, fix="`seqpair train` or `seqpair run` writes one for each run"
         )
     plans = {run.member: run.plan() for run in begun}
-    proofs = {run.member: _prove(run, plans[run.member]) for run in begun}
+    stores = {name: _stores_of(plan) for name, plan in plans.items()}
+    proofs = {run.member: _prove(run, plans[run.member], stores[run.member]) for run in begun}
     pairs = []
     for first, second in itertools.combinations(begun, 2):
         phases = [{phase.name for phase in plans[run.member].phases} for run in (first, second)]
         if phases[0] & phases[1]:
             same = require_same_sequences(*(Ledger(run.path / "ledger.jsonl") for run in (first, second)))
             pairs.append((first.member, second.member, same.common_steps))
-    readings = _readings(list(plans.values()))
+    readings = _readings(plans, stores)
     if as_json:
         print(json.dumps(_as_json(proofs, pairs, readings), indent=1))
     else:
@@ -59,32 +61,35 @@ def verify(
     _require_within_epochs(readings)
 
 
-def _prove(run: RunFolder, plan: Plan) -> LedgerProof:
-    from seqpair.data.ledger import Ledger
+def _stores_of(plan: Plan) -> dict[str, Store]:
     from seqpair.data.planning import require_stores
     from seqpair.data.prepare import open_prepared
-    from seqpair.data.proof import prove_ledger
-    from seqpair.log import Progress
 
     stores = open_prepared(plan.sources, plan.tokenizer, Path(plan.store_folder)).train
     require_stores(plan, stores)
+    return stores
+
+
+def _prove(run: RunFolder, plan: Plan, stores: dict[str, Store]) -> LedgerProof:
+    from seqpair.data.ledger import Ledger
+    from seqpair.data.proof import prove_ledger
+    from seqpair.log import Progress
+
     progress = Progress(f"verify {run.member}", sum(phase.budget_tokens for phase in plan.phases), "tokens")
     proof = prove_ledger(plan, Ledger(run.path / "ledger.jsonl"), stores, progress.update)
     progress.finish()
     return proof
 
 
-def _readings(plans: list[Plan]) -> list[SourceReadings]:
+def _readings(plans: dict[str, Plan], stores: dict[str, dict[str, Store]]) -> list[SourceReadings]:
     """Count each phase's readings once, though several members share it."""
-    from seqpair.data.prepare import open_prepared
     from seqpair.data.proof import phase_readings
 
     found: dict[str, list[SourceReadings]] = {}
-    for plan in plans:
-        stores = open_prepared(plan.sources, plan.tokenizer, Path(plan.store_folder)).train
+    for member, plan in plans.items():
         for phase in plan.phases:
             if phase.name not in found:
-                found[phase.name] = phase_readings(plan.seed, phase, stores)
+                found[phase.name] = phase_readings(plan.seed, phase, stores[member])
     return [reading for readings in found.values() for reading in readings]
 
 
