@@ -37,7 +37,8 @@ from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import token_scores
 from seqpair.recipe.objectives import OBJECTIVES
-from seqpair.report.statistics import Interval, paired_difference
+from seqpair.compare.bootstrap import paired_difference
+from seqpair.compare.values import Interval
 
 NEAR, FAR = (800, 1200), (6000, 8000)
 MASK_FRAC = 0.3

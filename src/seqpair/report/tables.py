@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from seqpair.report.collect import MemberRun, Outcome
-from seqpair.report.statistics import Interval, paired_difference
+from seqpair.compare.bootstrap import paired_difference
+from seqpair.compare.values import Interval
 
 FEWEST_ITEMS = 10
 NOT_DECIDED = "not decided"

@@ -6,7 +6,7 @@ import pytest
 from seqpair.report.collect import HeldOutPoint, TrainPoint
 from seqpair.report.figures import held_out_figure, smoothed, train_figure
 from seqpair.report.marks import attention_mark, interval_mark
-from seqpair.report.statistics import Interval
+from seqpair.compare.values import Interval
 
 
 def train_points(count):
