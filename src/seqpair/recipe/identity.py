@@ -86,7 +86,5 @@ def pair_identity(plan: Plan) -> PairIdentity:
         "data": {store.source: store.digest for store in plan.stores},
         "optimizer": plan.optimizer.model_dump(mode="json"),
     }
-    parts |= {
-        f"phase {phase.name}": phase.model_dump(mode="json", exclude=_OF_THE_OBJECTIVE) for phase in plan.phases
-    }
+    parts |= {f"phase {phase.name}": phase.model_dump(mode="json", exclude=_OF_THE_OBJECTIVE) for phase in plan.phases}
     return PairIdentity({name: sha256_json(value) for name, value in parts.items()}, plan.start is None)

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from seqpair.report.collect import MemberRun, Outcome
 from seqpair.compare.bootstrap import paired_difference
 from seqpair.compare.values import Interval
+from seqpair.report.collect import MemberRun, Outcome
 
 FEWEST_ITEMS = 10
 NOT_DECIDED = "not decided"
