@@ -47,7 +47,7 @@ def difference_estimate(paired: Paired, level: float = 0.95) -> Estimate:
     if len(paired.seeds) >= FEWEST_SEEDS:
         parts = crossed_parts(paired.differences, right_or_wrong=paired.is_right_or_wrong)
         return _of_parts(parts, level)
-    if len(paired.seeds) == 1 and paired.is_right_or_wrong:
+    if len(paired.seeds) == 1 and not paired.has_shared_points:
         return _right_or_wrong(paired, level)
     differences = paired.differences.mean(axis=0)
     ones = np.ones(len(differences))

@@ -43,7 +43,7 @@ def adjust_family(estimates: Sequence[Estimate | None]) -> list[Estimate | None]
     tested = [estimate for estimate in estimates if estimate is not None and estimate.p is not None]
     if not tested:
         return list(estimates)
-    adjusted = iter(holm([estimate.p for estimate in tested]))
+    adjusted = iter(holm([estimate.p for estimate in tested if estimate.p is not None]))
     return [
         estimate if estimate is None or estimate.p is None else estimate.adjusted(float(next(adjusted)), len(tested))
         for estimate in estimates

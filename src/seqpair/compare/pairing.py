@@ -19,6 +19,8 @@ from seqpair.errors import EvaluationError
 ACROSS_SIZES = ("shape", "optimizer")
 """The parts of a pair's identity that two sizes may differ in: their shape, and the rate that suits it."""
 
+_LEAST_WHOLE_FRAC = 0.9
+
 _SHARED_SETTINGS = ("limit", "seeds")
 """Settings that must be equal for both sides; how an encoder reads a continuation is its own."""
 
@@ -56,9 +58,16 @@ class Paired:
 
     @property
     def is_right_or_wrong(self) -> bool:
-        """Return whether every outcome is 0 or 1 and every item counts the same."""
+        """Return whether outcomes are points for right answers, a few of them shared by answers that tie."""
         outcomes = np.concatenate([self.first, self.second])
-        return bool(((outcomes == 0) | (outcomes == 1)).all())
+        whole = (outcomes == 0) | (outcomes == 1)
+        return bool(((outcomes >= 0) & (outcomes <= 1)).all() and whole.mean() >= _LEAST_WHOLE_FRAC)
+
+    @property
+    def has_shared_points(self) -> bool:
+        """Return whether an outcome is neither 0 nor 1, so that McNemar's counts do not exist."""
+        outcomes = np.concatenate([self.first, self.second])
+        return bool(((outcomes != 0) & (outcomes != 1)).any())
 
 
 def pair_sides(

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from seqpair.compare.bootstrap import paired_difference
-from seqpair.compare.values import Interval
+from seqpair.compare.values import FEWEST_ITEMS, Interval
 from seqpair.report.collect import MemberRun, Outcome
 
-FEWEST_ITEMS = 10
 NOT_DECIDED = "not decided"
 BOTH_AT_CHANCE = "both at chance"
 NOT_COMPARED = "not compared"
