@@ -29,6 +29,8 @@ import numpy as np
 import torch
 
 from seqpair.checkpoint.store import load_checkpoint
+from seqpair.compare.bootstrap import paired_difference
+from seqpair.compare.values import Interval
 from seqpair.counter import hash_words, key_words
 from seqpair.data.prepare import open_prepared
 from seqpair.data.store import Store
@@ -37,7 +39,6 @@ from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import token_scores
 from seqpair.recipe.objectives import OBJECTIVES
-from seqpair.report.statistics import Interval, paired_difference
 
 NEAR, FAR = (800, 1200), (6000, 8000)
 MASK_FRAC = 0.3

@@ -5,7 +5,7 @@ Owns their SVG. Must not know studies. Entry points: `attention_mark`, `interval
 
 from __future__ import annotations
 
-from seqpair.report.statistics import Interval
+from seqpair.compare.values import Interval
 
 _CELLS = 7
 _STEP, _SIDE = 10, 8

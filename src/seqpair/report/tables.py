@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from seqpair.compare.bootstrap import paired_difference
+from seqpair.compare.values import FEWEST_ITEMS, Interval
 from seqpair.report.collect import MemberRun, Outcome
-from seqpair.report.statistics import Interval, paired_difference
 
-FEWEST_ITEMS = 10
 NOT_DECIDED = "not decided"
 BOTH_AT_CHANCE = "both at chance"
 NOT_COMPARED = "not compared"

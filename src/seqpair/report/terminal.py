@@ -12,7 +12,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from seqpair.report.statistics import Interval
+from seqpair.compare.values import Interval
 from seqpair.report.tables import BOTH_AT_CHANCE, NOT_COMPARED, NOT_DECIDED, PairDifference, Row
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from seqpair.compare.values import Interval
 from seqpair.report.collect import HeldOutPoint, TrainPoint
 from seqpair.report.figures import held_out_figure, smoothed, train_figure
 from seqpair.report.marks import attention_mark, interval_mark
-from seqpair.report.statistics import Interval
 
 
 def train_points(count):

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from seqpair.report import statistics
-from seqpair.report.statistics import Interval, paired_difference
+from seqpair.compare import bootstrap
+from seqpair.compare.bootstrap import paired_difference
+from seqpair.compare.values import Interval
 
 
 def ones_for(values):
@@ -52,8 +53,8 @@ def test_the_interval_of_a_weighted_mean_agrees_with_the_delta_method():
 def test_counts_of_distinct_rows_have_the_distribution_of_drawn_rows():
     columns = np.stack([np.arange(400) < 120, np.ones(400)], axis=1).astype(float)
     rows, counts = np.unique(columns, axis=0, return_counts=True)
-    by_counts = statistics._sums_by_counts(np.random.default_rng(0), rows, counts, 20_000)
-    by_draws = statistics._sums_by_draws(np.random.default_rng(1), columns, 20_000)
+    by_counts = bootstrap._sums_by_counts(np.random.default_rng(0), rows, counts, 20_000)
+    by_draws = bootstrap._sums_by_draws(np.random.default_rng(1), columns, 20_000)
     probes = [1, 10, 50, 90, 99]
     assert np.percentile(by_counts[:, 0], probes) == pytest.approx(np.percentile(by_draws[:, 0], probes), abs=1.5)
     assert (by_counts[:, 1] == 400).all()

@@ -9,30 +9,15 @@ the seed of the training run, not the tokenizer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+
+from seqpair.compare.values import Floats, Interval
 
 RESAMPLES = 10_000
 SEED = 2507
 LEVEL = 0.95
 _CHUNK_DRAWS = 4_000_000
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value and the two ends of its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def contains(self, point: float) -> bool:
-        """Return whether a point lies in the closed interval."""
-        return self.low <= point <= self.high
 
 
 def paired_difference(

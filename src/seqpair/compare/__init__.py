@@ -1,0 +1,1 @@
+"""Comparing trained models: statistics over items and seeds, and the questions asked of a study."""
