@@ -7,15 +7,18 @@ JSON into the run and read back with `Plan.model_validate_json`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from seqpair.recipe.counts import Count
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 from seqpair.recipe.objectives import OBJECTIVES, Objective
 from seqpair.recipe.schedule import LrCurve, lr_fraction
 from seqpair.recipe.sizes import Shape
+
+LoggerName = Literal["tensorboard", "trackio", "wandb"]
+LOGGER_NAMES: tuple[str, ...] = get_args(LoggerName)
 
 
 class _Frozen(BaseModel):
@@ -188,6 +191,7 @@ class RuntimePlan(_Frozen):
         microbatch_tokens: Token budget of one microbatch on one rank, specials included.
         threads: CPU threads; null leaves torch's default.
         deterministic: Ask torch for deterministic algorithms.
+        loggers: Where metrics go besides `metrics.jsonl`: `tensorboard`, `trackio`, `wandb`.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -196,6 +200,15 @@ class RuntimePlan(_Frozen):
     microbatch_tokens: Count = Field(default=8192, gt=0)
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
+    loggers: tuple[LoggerName, ...] = ()
+
+    @field_validator("loggers")
+    @classmethod
+    def _each_once(cls, names: tuple[LoggerName, ...]) -> tuple[LoggerName, ...]:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"'{twice[0]}' stands twice")
+        return names
 
 
 class DerivedPlan(_Frozen):

@@ -34,6 +34,7 @@ from seqpair.recipe.diff import diff_plans
 from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.train.held_out import HeldOutProbe
+from seqpair.train.loggers.fanout import require_loggers
 from seqpair.train.step import ObjectiveLoss
 
 
@@ -75,7 +76,7 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World) -> Run:
     """Build a run from a plan.
 
     Raises:
-        RecipeError: The plan is an estimate, or does not fit the tokenizer.
+        RecipeError: The plan is an estimate, or a logger's package is not installed.
         StoreError: A store is not the one that the plan was made for.
         DiskFullError: The disk cannot hold two checkpoints.
     """
@@ -118,13 +119,14 @@ def _stores_of(phase: PhasePlan, prepared: Prepared) -> dict[str, Store]:
 
 
 def require_ready(plan: Plan, prepared: Prepared) -> None:
-    """Check that a plan is not an estimate and that its stores and tokenizer are the ones at hand."""
+    """Check that a plan is not an estimate and that its stores, tokenizer and loggers' packages are at hand."""
     if plan.estimated:
         raise RecipeError(
             "this plan is an estimate: its step counts do not rest on the real stores",
             seen=f"study {plan.study!r}, member {plan.member!r}, estimated",
             fix="run `seqpair prepare RECIPE` first",
         )
+    require_loggers(plan.runtime.loggers)
     if plan.model.vocab_size != prepared.tokenizer.vocab_size:
         raise StoreError(
             "the tokenizer does not fit the plan",
