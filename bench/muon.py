@@ -43,7 +43,7 @@ phases:
   pretrain: {{mixture: null}}
 runs: {folder}/runs
 runtime: {{device: cpu, threads: 1}}
-held_out: {{every_tokens: 1M, sequences: 128}}
+held_out: {{every_tokens: 1M, sequences: 48}}
 """
 
 
@@ -51,7 +51,7 @@ def recipe_of(args: argparse.Namespace, name: str, *changes: str) -> Recipe:
     path = args.folder / "novels.yaml"
     args.folder.mkdir(parents=True, exist_ok=True)
     paths = ", ".join(str(path) for path in sorted(args.novels.glob("*.txt"))[: args.books])
-    source = f"data:\n  sources:\n    - {{name: novels, kind: text, paths: [{paths}], held_out_frac: 0.02}}\n"
+    source = f"data:\n  sources:\n    - {{name: novels, kind: text, paths: [{paths}], held_out_frac: 0.15}}\n"
     base = args.folder / "base.yaml"
     base.write_text(RECIPE.format(folder=args.folder))
     path.write_text(f"extends: {base}\n{source}")
@@ -60,7 +60,7 @@ def recipe_of(args: argparse.Namespace, name: str, *changes: str) -> Recipe:
 
 def trained(args: argparse.Namespace, prepared: Prepared, optimizer: str, lr: float, member: str, seed: int) -> float:
     """Train one run unless it is there; return its held-out loss at the end, in nats per predicted token."""
-    name = f"{optimizer}-{lr:g}-seed{seed}"
+    name = f"{optimizer}-{1e5 * lr:.0f}e-5-seed{seed}"
     recipe = recipe_of(args, name, f"optimizer.name={optimizer}", f"optimizer.lr={lr}", f"seed={seed}")
     plan = plan_member(recipe, member)
     with start_world("cpu") as world:
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--books", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=300_000)
     parser.add_argument("--rates", nargs="+", type=float, default=[1e-3, 2e-3, 4e-3])
-    parser.add_argument("--seeds", nargs="*", type=int, default=[22], help="more seeds, at the best rates")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[], help="more seeds, at the best rates")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--batch-tokens", nargs="*", type=int, default=[1536, 16_384])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "muon.json")
