@@ -7,24 +7,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 COMMON = ["--member", "decoder", "--set", "model.attn_out_dropout=0.0", "--set", "runtime.microbatch_tokens=300"]
 
 
-def train(recipe: Path, runs: Path, launcher: list[str]) -> Path:
+def train(recipe: Path, runs: Path, launcher: list[str], optimizer: str) -> Path:
     command = [*launcher, "-m", "seqpair", "train", str(recipe), *COMMON, "--set", f"runs={runs}"]
+    command += ["--set", f"optimizer.name={optimizer}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     return runs / "tiny" / "decoder"
 
 
 @pytest.mark.slow
-def test_two_ranks_learn_what_one_learns_from_the_same_sequences(prepared_study, tmp_path):
-    one = train(prepared_study.recipe, tmp_path / "one", [sys.executable])
+@pytest.mark.parametrize("optimizer", ["stableadamw", "muon"])
+def test_two_ranks_learn_what_one_learns_from_the_same_sequences(prepared_study, tmp_path, optimizer):
+    one = train(prepared_study.recipe, tmp_path / "one", [sys.executable], optimizer)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    two = train(prepared_study.recipe, tmp_path / "two", torchrun)
+    two = train(prepared_study.recipe, tmp_path / "two", torchrun, optimizer)
     assert (one / "ledger.jsonl").read_bytes() == (two / "ledger.jsonl").read_bytes()
     rows = [
         [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if '"train"' in line]
@@ -37,4 +40,7 @@ def test_two_ranks_learn_what_one_learns_from_the_same_sequences(prepared_study,
     last = max(names[0], key=lambda name: int(name.removeprefix("step")))
     first_weights, second_weights = (load_file(run / "checkpoints" / last / "model.safetensors") for run in (one, two))
     for name, weight in first_weights.items():
-        assert second_weights[name] == pytest.approx(weight, rel=1e-2, abs=1e-4), name
+        if optimizer == "muon":  # it lifts small singular values and computes in bfloat16, so float error grows
+            assert np.linalg.norm(second_weights[name] - weight) < 0.05 * max(1e-3, np.linalg.norm(weight)), name
+        else:
+            assert second_weights[name] == pytest.approx(weight, rel=1e-2, abs=1e-4), name

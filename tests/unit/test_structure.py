@@ -83,9 +83,15 @@ def test_only_the_command_line_prints():
     assert calls == []
 
 
+MAY_CATCH_ALL = {"src/seqpair/train/loggers/fanout.py"}
+"""A logger may fail with any error of its library; it is counted and said, and must not end training."""
+
+
 def test_no_fault_is_swallowed():
     broad = []
     for path in MODULES:
+        if shown(path) in MAY_CATCH_ALL:
+            continue
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ExceptHandler):
                 caught = ast.walk(node.type) if node.type is not None else ()

@@ -37,6 +37,7 @@ from seqpair.cli.sweep import sweep
 from seqpair.cli.tokenizer import tokenizer_app
 from seqpair.cli.train import train
 from seqpair.cli.verify import verify
+from seqpair.cli.watch import watch
 from seqpair.errors import SeqpairError
 
 VERBS: tuple[Callable[..., None], ...] = (
@@ -54,6 +55,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     embed,
     evaluate,
     report,
+    watch,
     run,
     sweep,
     bench,

@@ -15,7 +15,7 @@ from seqpair.recipe.cost import Cost, plan_cost
 from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.objectives import OBJECTIVES
-from seqpair.recipe.plan import PhasePlan, Plan
+from seqpair.recipe.plan import OptimizerPlan, PhasePlan, Plan
 from seqpair.recipe.prediction import Prediction, predict
 from seqpair.recipe.schema import Recipe
 from seqpair.units import format_bytes, format_count, format_seconds
@@ -108,6 +108,13 @@ def _prediction_rows(prediction: Prediction) -> list[tuple[str, str]]:
     return rows
 
 
+def _optimizer_words(optimizer: OptimizerPlan) -> str:
+    words = f"{optimizer.name}, peak rate {optimizer.lr:g}, weight decay {optimizer.weight_decay:g}"
+    if optimizer.momentum is not None:
+        words += f", momentum {optimizer.momentum:g} for the layers' matrices; stableadamw for the rest"
+    return words
+
+
 def _show(plan: Plan, cost: Cost, stats: Mapping[str, StoreStats] | None, prediction: Prediction | None) -> None:
     from rich.table import Table
 
@@ -123,6 +130,7 @@ def _show(plan: Plan, cost: Cost, stats: Mapping[str, StoreStats] | None, predic
     )
     if plan.start is not None:
         table.add_row("starts from", f"{plan.start.place}, optimiser {plan.start.optimizer}")
+    table.add_row("optimiser", _optimizer_words(plan.optimizer))
     # The vocabulary belongs to the tokenizer, so the counts that hold it are estimates as long as it is.
     table.add_row(
         "parameters",

@@ -30,7 +30,7 @@ def report(
     from seqpair.report.tables import comparison_rows
     from seqpair.report.terminal import rows_as_json
 
-    folder = _study_folder(recipe_or_folder, overrides or [])
+    folder = study_folder(recipe_or_folder, overrides or [])
     page = None if dry_run else str(_write_page(folder))
     if as_json:
         study = collect_study(folder)
@@ -43,16 +43,23 @@ def report(
 
 
 def _write_page(folder: Path) -> Path:
-    """Write the page; what draws it is an extra of the package."""
+    """Write the page."""
+    require_page_packages()
+    from seqpair.report.page import write_page
+
+    return write_page(folder)
+
+
+def require_page_packages() -> None:
+    """Say what is missing if the page cannot be drawn: that is an extra of the package."""
     try:
-        from seqpair.report.page import write_page
+        import seqpair.report.page  # noqa: F401
     except ModuleNotFoundError as error:
         raise EvaluationError(
             "the page needs packages that are not installed",
             seen=error,
-            fix='`pip install "seqpair[report]"`, or add --dry-run for the table alone',
+            fix='`pip install "seqpair[report]"`, or `seqpair report --dry-run` for the table alone',
         ) from error
-    return write_page(folder)
 
 
 def print_comparison(folder: Path) -> None:
@@ -72,7 +79,7 @@ def print_comparison(folder: Path) -> None:
     Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL).print(table)
 
 
-def _study_folder(recipe_or_folder: str, overrides: list[str]) -> Path:
+def study_folder(recipe_or_folder: str, overrides: list[str]) -> Path:
     """Return the study folder that a folder's path or a recipe means."""
     from seqpair.recipe.load import load_recipe
 

@@ -100,8 +100,8 @@ class StableAdamW(torch.optim.Optimizer):
         self.steps_done = 0
         self.lr_frac = 1.0
         self._params, self._decays = _named(self.param_groups)
-        self._m = {name: _zeros_like(p) for name, p in self._params.items()}
-        self._v = {name: _zeros_like(p) for name, p in self._params.items()}
+        self._m = {name: zeros_like(p) for name, p in self._params.items()}
+        self._v = {name: zeros_like(p) for name, p in self._params.items()}
         first = next(iter(self._params.values()))
         self._bucket_elements = BUCKET_ELEMENTS.get(first.device.type, 1 << 26)
         self._sizes = torch.tensor([p.numel() for p in self._params.values()], device=first.device)  # (P,)
@@ -116,8 +116,12 @@ class StableAdamW(torch.optim.Optimizer):
             group["lr"] = self.peak_lr * self.lr_frac
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> StepStats:  # type: ignore[override]
+    def step(self, closure: None = None, *, grad_scale: Tensor | None = None) -> StepStats:  # type: ignore[override]
         """Take one step from the gradients; they are left as they are.
+
+        Args:
+            closure: None; for the signature's sake.
+            grad_scale: Multiply the gradients by this scalar, instead of clipping them by their own norm.
 
         Returns:
             What the step did, as a tensor on the parameters' device.
@@ -126,9 +130,11 @@ class StableAdamW(torch.optim.Optimizer):
             TrainingError: A parameter has no gradient.
         """
         assert closure is None, "closures are not supported: the gradients of a step come from many microbatches"
-        grads = self._gradients()
-        grad_norm = torch.linalg.vector_norm(_norms(grads))
-        scale = None if self.clip_norm is None else self.clip_norm / grad_norm.clamp_min(self.clip_norm)
+        grads = self.gradients()
+        grad_norm = torch.linalg.vector_norm(norms(grads))
+        scale = grad_scale
+        if scale is None and self.clip_norm is not None:
+            scale = self.clip_norm / grad_norm.clamp_min(self.clip_norm)
         self.steps_done += 1
         owners, g = self._pieces(grads)
         p, m, v = (self._pieces(list(named.values()))[1] for named in (self._params, self._m, self._v))
@@ -144,7 +150,7 @@ class StableAdamW(torch.optim.Optimizer):
             updates = self._updates(m[b], v[b], [rates[owner] for owner in owners[b]])
             torch._foreach_mul_(p[b], [keeps[owner] for owner in owners[b]])
             torch._foreach_add_(p[b], updates)
-            squares.append(_norms(updates).square().sum())
+            squares.append(norms(updates).square().sum())
         update_rms = (torch.stack(squares).sum() / self._sizes.sum()).sqrt()
         clipped_frac = (rms > 1.0).to(grad_norm.dtype).mean()
         return StepStats(torch.stack([grad_norm, clipped_frac, update_rms]))
@@ -189,12 +195,17 @@ class StableAdamW(torch.optim.Optimizer):
             elements += piece.numel()
         return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(pieces)], strict=True)]
 
-    def _gradients(self) -> list[Tensor]:
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients in the parameters' order.
+
+        Raises:
+            TrainingError: A parameter has none.
+        """
         missing = [name for name, p in self._params.items() if p.grad is None]
         if missing:
             raise TrainingError(
                 "parameters without a gradient at the optimiser step",
-                seen=_some(missing),
+                seen=some_of(missing),
                 fix="every trainable parameter must take part in the loss; freeze those that should not be trained",
             )
         return [p.grad for p in self._params.values() if p.grad is not None]
@@ -230,20 +241,11 @@ class StableAdamW(torch.optim.Optimizer):
                 "the optimiser state has an unknown format", seen=json.get("format"), allowed=STATE_FORMAT
             )
         own = self.tensor_state()
-        _check_same_names(own, tensors)
-        for name, tensor in own.items():
-            seen = tensors[name]
-            if seen.shape != tensor.shape or seen.dtype != tensor.dtype:
-                raise CheckpointError(
-                    f"the optimiser state of {name} does not fit",
-                    seen=f"{tuple(seen.shape)} {seen.dtype}",
-                    allowed=f"{tuple(tensor.shape)} {tensor.dtype}",
-                    fix="resume with the recipe that the checkpoint was made with",
-                )
+        check_fits(own, tensors)
         if same_settings and json["settings"] != self._settings():
             raise CheckpointError(
                 "the optimiser was saved with other settings",
-                seen=_differences(json["settings"], self._settings()),
+                seen=setting_differences(json["settings"], self._settings()),
                 fix="resume with the recipe that the checkpoint was made with",
             )
         for name, tensor in own.items():
@@ -275,7 +277,7 @@ def debiased_beta(beta: float, step: int) -> float:
     return beta * (1.0 - beta ** (step - 1)) / (1.0 - beta**step)
 
 
-def _norms(tensors: Sequence[Tensor]) -> Tensor:
+def norms(tensors: Sequence[Tensor]) -> Tensor:
     """Return each tensor's Euclidean norm, (P,).
 
     On a CPU torch sums a norm in one float32 accumulator a lane: 1e-3 off at 25 million elements. Rows
@@ -298,7 +300,8 @@ def _sum_by_owner(sums: Sequence[Tensor], owners: Sequence[int]) -> Tensor:
     return torch.stack(totals)
 
 
-def _zeros_like(parameter: Tensor) -> Tensor:
+def zeros_like(parameter: Tensor) -> Tensor:
+    """Return contiguous zeros of a parameter's shape, dtype and device."""
     return torch.zeros(parameter.shape, dtype=parameter.dtype, device=parameter.device)
 
 
@@ -336,22 +339,38 @@ def _check_settings(lr: float, betas: tuple[float, float], eps: float, clip_norm
             raise SeqpairError(f"the optimiser's {name} is out of range", seen=seen, allowed=allowed)
 
 
-def _check_same_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+def check_fits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Check that a saved state has the names, shapes and dtypes of an optimiser's own.
+
+    Raises:
+        CheckpointError: It has not.
+    """
     missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     if missing or unknown:
         raise CheckpointError(
             "the optimiser state is not of this model",
-            seen=f"missing: {_some(missing)}; unknown: {_some(unknown)}",
+            seen=f"missing: {some_of(missing)}; unknown: {some_of(unknown)}",
             fix="resume with the recipe that the checkpoint was made with",
         )
+    for name, tensor in own.items():
+        seen = given[name]
+        if seen.shape != tensor.shape or seen.dtype != tensor.dtype:
+            raise CheckpointError(
+                f"the optimiser state of {name} does not fit",
+                seen=f"{tuple(seen.shape)} {seen.dtype}",
+                allowed=f"{tuple(tensor.shape)} {tensor.dtype}",
+                fix="resume with the recipe that the checkpoint was made with",
+            )
 
 
-def _differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+def setting_differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Return in words which settings of two differ."""
     parts = [f"{key} {saved.get(key)} (now {value})" for key, value in own.items() if saved.get(key) != value]
     text = ", ".join(parts)
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-def _some(names: list[str], most: int = 5) -> str:
+def some_of(names: list[str], most: int = 5) -> str:
+    """Return the first of many names."""
     shown = ", ".join(names[:most]) or "none"
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -20,6 +20,7 @@ MEMORY_FORMULA = (
     "16 P (weights, gradients, two moments) + microbatch x (L (8 D + 4 F) + 4 D) x bytes + 2 x 1,024 x V x 4"
 )
 DISK_FORMULA = "12 P (weights and two moments in fp32) for each checkpoint kept"
+ONE_MOMENT = " - 4 x L (4 D^2 + 3 D F) (muon keeps one moment of the layers' matrices)"
 LOSS_CHUNK_ROWS = 1024
 TRAINING_PASSES = 3
 """A backward pass costs two forward passes."""
@@ -75,7 +76,8 @@ def plan_cost(plan: Plan) -> Cost:
         )
         for phase in plan.phases
     )
-    each = checkpoint_bytes(plan.model)
+    each = checkpoint_bytes(plan)
+    moments = ONE_MOMENT if plan.optimizer.name == "muon" else ""
     kept = kept_checkpoints(plan)
     return Cost(
         parameters=count.total,
@@ -86,7 +88,11 @@ def plan_cost(plan: Plan) -> Cost:
         checkpoint_bytes=each,
         checkpoints_kept=kept,
         disk_bytes=each * (kept + 1),
-        formulas={"flops_per_token": FLOPS_FORMULA, "memory": MEMORY_FORMULA, "checkpoint_disk": DISK_FORMULA},
+        formulas={
+            "flops_per_token": FLOPS_FORMULA,
+            "memory": MEMORY_FORMULA + moments,
+            "checkpoint_disk": DISK_FORMULA + moments,
+        },
     )
 
 
@@ -188,14 +194,22 @@ def memory_bytes(plan: Plan) -> float:
     activations = shape.layers * (8 * shape.width + 4 * shape.inner) + 4 * shape.width
     return (
         16 * parameters
+        - _bytes_without_second_moment(plan)
         + plan.runtime.microbatch_tokens * activations * each
         + 2 * LOSS_CHUNK_ROWS * plan.model.vocab_size * 4
     )
 
 
-def checkpoint_bytes(model: ModelPlan) -> int:
-    """Return the bytes of one checkpoint: weights and two optimiser moments in fp32."""
-    return 12 * parameter_count(model.shape, model.vocab_size).total
+def checkpoint_bytes(plan: Plan) -> int:
+    """Return the bytes of one checkpoint: weights and the optimiser's moments in fp32, two or, in Muon's part, one."""
+    return 12 * parameter_count(plan.model.shape, plan.model.vocab_size).total - _bytes_without_second_moment(plan)
+
+
+def _bytes_without_second_moment(plan: Plan) -> int:
+    """Return the bytes of the moments that Muon does not keep: one of two, for the layers' matrices, in fp32."""
+    shape = plan.model.shape
+    layers = shape.layers * (4 * shape.width**2 + 3 * shape.width * shape.inner)
+    return 4 * layers if plan.optimizer.name == "muon" else 0
 
 
 def kept_checkpoints(plan: Plan) -> int:

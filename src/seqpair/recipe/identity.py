@@ -39,7 +39,10 @@ def plan_digest(plan: Plan) -> str:
 
     Two plans with one digest train to the same weights, up to the float error that `runtime` brings.
     """
-    return sha256_json(plan.model_dump(mode="json", exclude=_NOT_LEARNED))
+    learned = plan.model_dump(mode="json", exclude=_NOT_LEARNED)
+    if plan.optimizer.momentum is None:  # older plans have no such key, and stay what they are
+        del learned["optimizer"]["momentum"]
+    return sha256_json(learned)
 
 
 @dataclass(frozen=True)

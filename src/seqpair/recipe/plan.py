@@ -7,15 +7,21 @@ JSON into the run and read back with `Plan.model_validate_json`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from seqpair.recipe.counts import Count
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 from seqpair.recipe.objectives import OBJECTIVES, Objective
 from seqpair.recipe.schedule import LrCurve, lr_fraction
 from seqpair.recipe.sizes import Shape
+
+MUON_MOMENTUM = 0.95
+"""Of the nesterov momentum; source: Jordan et al., kellerjordan.github.io/posts/muon, and `torch.optim.Muon`."""
+
+LoggerName = Literal["tensorboard", "trackio", "wandb"]
+LOGGER_NAMES: tuple[str, ...] = get_args(LoggerName)
 
 
 class _Frozen(BaseModel):
@@ -47,15 +53,38 @@ class ModelPlan(_Frozen):
 
 
 class OptimizerPlan(_Frozen):
-    """The optimiser; `lr` is the peak rate that phases scale and that weight decay is relative to."""
+    """The optimiser; `lr` is the peak rate that phases scale and that weight decay is relative to.
 
-    name: Literal["stableadamw"] = "stableadamw"
+    Attributes:
+        name: `stableadamw`, or `muon`: Muon for the layers' matrices, StableAdamW for all else.
+        lr: The peak rate, of both.
+        beta1, beta2, eps: StableAdamW's.
+        weight_decay: Of a step at the peak rate.
+        clip_norm: The gradients' norm is cut to this; null: not.
+        momentum: Muon's, 0.95 unless given; null for `stableadamw`.
+    """
+
+    name: Literal["stableadamw", "muon"] = "stableadamw"
     lr: float = Field(gt=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.98, ge=0, lt=1)
     eps: float = Field(default=1e-6, gt=0)
     weight_decay: float = Field(ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _momentum_of_muon(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("name") == "muon" and given.get("momentum") is None:
+            return {**given, "momentum": MUON_MOMENTUM}
+        return given
+
+    @model_validator(mode="after")
+    def _momentum_is_used(self) -> OptimizerPlan:
+        if self.name != "muon" and self.momentum is not None:
+            raise ValueError(f"'momentum' belongs to muon, and {self.name} would not use it; beta1 is its own")
+        return self
 
 
 class MixtureShare(_Frozen):
@@ -188,6 +217,7 @@ class RuntimePlan(_Frozen):
         microbatch_tokens: Token budget of one microbatch on one rank, specials included.
         threads: CPU threads; null leaves torch's default.
         deterministic: Ask torch for deterministic algorithms.
+        loggers: Where metrics go besides `metrics.jsonl`: `tensorboard`, `trackio`, `wandb`.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -196,6 +226,15 @@ class RuntimePlan(_Frozen):
     microbatch_tokens: Count = Field(default=8192, gt=0)
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
+    loggers: tuple[LoggerName, ...] = ()
+
+    @field_validator("loggers")
+    @classmethod
+    def _each_once(cls, names: tuple[LoggerName, ...]) -> tuple[LoggerName, ...]:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"'{twice[0]}' stands twice")
+        return names
 
 
 class DerivedPlan(_Frozen):

@@ -35,6 +35,7 @@ from seqpair.recipe.schema import Recipe
 from seqpair.report.page import write_page
 from seqpair.suite.starts import start_finder
 from seqpair.train.assembly import run_folder
+from seqpair.train.loggers.fanout import require_loggers
 from seqpair.train.loop import Outcome, train_member
 
 Part = TypeVar("Part")
@@ -77,9 +78,11 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
         members: Train and evaluate only these, and those they start from; all of the recipe's if empty.
 
     Raises:
-        RecipeError: A member is not in the recipe, or two members differ in more than is declared.
+        RecipeError: A member is not in the recipe, two members differ in more than is declared, or a logger's
+            package is not installed.
         SeqpairError: Whatever a part complains about; earlier parts stay done.
     """
+    require_loggers(recipe.runtime.loggers)
     chosen = training_order(recipe, members)
     outcome = StudyOutcome(finished=False)
     prepared = _timed(outcome, "prepare", lambda: prepare_part(recipe))

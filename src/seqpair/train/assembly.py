@@ -24,16 +24,17 @@ from seqpair.digest import hash64
 from seqpair.distributed.parallel import wrap
 from seqpair.distributed.world import World
 from seqpair.errors import CheckpointError, RecipeError, StoreError
+from seqpair.nn.hidden_matrices import maps_in
 from seqpair.nn.init import initialise
 from seqpair.nn.model import LanguageModel
 from seqpair.objectives.targets import TargetBuilder
-from seqpair.optim.groups import parameter_groups
-from seqpair.optim.stable_adamw import StableAdamW
+from seqpair.optim.choice import NamedOptimizer, make_optimizer
 from seqpair.recipe.cost import checkpoint_bytes
 from seqpair.recipe.diff import diff_plans
 from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.train.held_out import HeldOutProbe
+from seqpair.train.loggers.fanout import require_loggers
 from seqpair.train.step import ObjectiveLoss
 
 
@@ -64,7 +65,7 @@ class Run:
     world: World
     model: LanguageModel
     module: nn.Module
-    optimizer: StableAdamW
+    optimizer: NamedOptimizer
     builder: TargetBuilder
     orders: Mapping[str, PhaseOrder]
     probes: Mapping[str, HeldOutProbe]
@@ -75,34 +76,27 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World) -> Run:
     """Build a run from a plan.
 
     Raises:
-        RecipeError: The plan is an estimate, or does not fit the tokenizer.
+        RecipeError: The plan is an estimate, or a logger's package is not installed.
         StoreError: A store is not the one that the plan was made for.
         DiskFullError: The disk cannot hold two checkpoints.
     """
     require_ready(plan, prepared)
     folder = run_folder(plan)
     folder.mkdir(parents=True, exist_ok=True)
-    require_room_for_two(folder, checkpoint_bytes(plan.model))
+    require_room_for_two(folder, checkpoint_bytes(plan))
     if plan.runtime.threads is not None:
         torch.set_num_threads(plan.runtime.threads)
     torch.use_deterministic_algorithms(plan.runtime.deterministic)
     model = LanguageModel(plan.model, kernel=plan.runtime.kernel)
     initialise(model, plan.model, plan.seed)
     model.to(world.device).train()
-    optimizer = StableAdamW(
-        parameter_groups(model, plan.optimizer.weight_decay),
-        lr=plan.optimizer.lr,
-        betas=(plan.optimizer.beta1, plan.optimizer.beta2),
-        eps=plan.optimizer.eps,
-        clip_norm=plan.optimizer.clip_norm,
-    )
     return Run(
         plan=plan,
         folder=folder,
         world=world,
         model=model,
         module=wrap(ObjectiveLoss(model), world),
-        optimizer=optimizer,
+        optimizer=make_optimizer(model, plan.optimizer, maps_in),
         builder=TargetBuilder(prepared.tokenizer, plan.seed),
         orders={phase.name: PhaseOrder(plan.seed, phase, _stores_of(phase, prepared)) for phase in plan.phases},
         probes={
@@ -118,13 +112,14 @@ def _stores_of(phase: PhasePlan, prepared: Prepared) -> dict[str, Store]:
 
 
 def require_ready(plan: Plan, prepared: Prepared) -> None:
-    """Check that a plan is not an estimate and that its stores and tokenizer are the ones at hand."""
+    """Check that a plan is not an estimate and that its stores, tokenizer and loggers' packages are at hand."""
     if plan.estimated:
         raise RecipeError(
             "this plan is an estimate: its step counts do not rest on the real stores",
             seen=f"study {plan.study!r}, member {plan.member!r}, estimated",
             fix="run `seqpair prepare RECIPE` first",
         )
+    require_loggers(plan.runtime.loggers)
     if plan.model.vocab_size != prepared.tokenizer.vocab_size:
         raise StoreError(
             "the tokenizer does not fit the plan",

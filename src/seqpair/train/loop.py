@@ -25,6 +25,7 @@ from seqpair.objectives.parts import parts_of_step
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.train.assembly import Run, assemble_run, pin_plan, run_folder, seed_dropout
+from seqpair.train.loggers.fanout import open_loggers
 from seqpair.train.metrics import Metrics
 from seqpair.train.position import Place, manifest_fields, place_after, restore
 from seqpair.train.starting import StartingPoint, begin_from
@@ -126,7 +127,11 @@ class _Loop:
             begin_from(run, find_start(run.plan))
         if self.ledger is not None:
             self.ledger.cut_back(self.place.total_step)
-        self.metrics.cut_back(self.place.total_step)
+        first_step = self.place.total_step if found is not None else -1  # at the start step 0 is measured again
+        loggers = open_loggers(run.plan, run.folder, first_step, self.metrics.rows()) if writes else None
+        self.metrics.cut_back(first_step)
+        if loggers is not None:
+            self.metrics.follow(loggers)
         self.loss_shown: float | None = None
 
     def go(self) -> Outcome:

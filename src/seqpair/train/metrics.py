@@ -6,12 +6,15 @@ Entry point: `Metrics`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from seqpair.jsonlines import JsonLines
 from seqpair.optim.stable_adamw import StepNumbers
 from seqpair.recipe.plan import PhasePlan
 from seqpair.train.held_out import HeldOutLoss
+from seqpair.train.loggers.fanout import Loggers
 from seqpair.train.step import StepLoss
 
 
@@ -26,6 +29,15 @@ class Metrics:
     def __init__(self, folder: Path, *, writes: bool) -> None:
         """Open the file at its end."""
         self._lines = JsonLines(folder / "metrics.jsonl") if writes else None
+        self._loggers = Loggers([])
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows that are there."""
+        return self._lines.rows() if self._lines else iter(())
+
+    def follow(self, loggers: Loggers) -> None:
+        """Send every row from here on to these as well."""
+        self._loggers = loggers
 
     def cut_back(self, total_step: int) -> None:
         """Drop the rows of steps after `total_step`, and a torn last line."""
@@ -46,7 +58,7 @@ class Metrics:
     ) -> None:
         """Write the row of one update; `step` counts from 1 within the phase, `tokens` are content tokens."""
         if self._lines:
-            self._lines.append(
+            self._write(
                 {
                     "kind": "train",
                     "phase": phase.name,
@@ -68,7 +80,7 @@ class Metrics:
     def held_out(self, phase: PhasePlan, step: int, total_step: int, tokens: int, result: HeldOutLoss) -> None:
         """Write the row of one source's held-out loss."""
         if self._lines:
-            self._lines.append(
+            self._write(
                 {
                     "kind": "held_out",
                     "phase": phase.name,
@@ -87,8 +99,15 @@ class Metrics:
         """Make what was written durable."""
         if self._lines:
             self._lines.sync()
+            self._loggers.flush()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and the loggers."""
         if self._lines:
             self._lines.close()
+            self._loggers.close()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        assert self._lines is not None, "only the process that writes makes rows"
+        self._lines.append(row)
+        self._loggers.send(row)

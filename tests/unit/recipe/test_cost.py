@@ -48,7 +48,7 @@ def test_cost_of_a_plan() -> None:
     cost = plan_cost(plan)
     (phase,) = plan.phases
     assert cost.parameters == 1_103_104
-    assert checkpoint_bytes(plan.model) == cost.checkpoint_bytes == 12 * 1_103_104
+    assert checkpoint_bytes(plan) == cost.checkpoint_bytes == 12 * 1_103_104
     assert cost.flops == cost.phases[0].flops
     assert cost.flops == pytest.approx(flops_per_token(plan.model, phase) * phase.positions * (phase.mean_tokens + 2))
     assert cost.memory_bytes > 16 * cost.parameters

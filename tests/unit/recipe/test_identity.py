@@ -22,6 +22,7 @@ def digest(*overrides: str, preset: str = TWO_SOURCES, member: str = "encoder") 
     [
         "runtime.microbatch_tokens=100",
         "runtime.threads=1",
+        "runtime.loggers=[tensorboard]",
         "checkpoints.keep.last=1",
         "checkpoints.every_tokens=100k",
         "held_out.sequences=3",
@@ -40,6 +41,7 @@ def test_what_changes_nothing_that_is_learned(assignment: str) -> None:
         "seed=22",
         "optimizer.lr=1e-3",
         "optimizer.clip_norm=1",
+        "optimizer.name=muon",
         "model.attn_out_dropout=0",
         "phases.0.seq_len=256",
         "phases.0.mask_frac=0.2",

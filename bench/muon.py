@@ -1,0 +1,160 @@
+"""Muon against StableAdamW: the loss at equal tokens, at several rates, and what a step costs.
+
+Both members of size 1m on novels, 300k content tokens each, otherwise the preset `demo`. Runs that are there already
+are not trained again, so the command can be repeated. A row of `seeds` more is trained at each optimiser's best rate.
+
+    python bench/muon.py --folder /tmp/muon --novels /work/shared/data/text/novels
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqpair.data.batches import read_batch
+from seqpair.data.planning import plan_member
+from seqpair.data.prepare import Prepared, prepare
+from seqpair.distributed.world import start_world
+from seqpair.recipe.load import load_recipe
+from seqpair.recipe.schema import Recipe
+from seqpair.train.assembly import Run, assemble_run, run_folder
+from seqpair.train.loop import step_gradients, train_member
+
+OPTIMIZERS = ("stableadamw", "muon")
+MEMBERS = ("encoder", "decoder")
+RECIPE = """\
+extends: demo
+name: novels
+data:
+  stores: {folder}/stores
+  sources: null
+  tokenizer: {{train_bytes: 10M}}
+phases:
+  pretrain: {{mixture: null}}
+runs: {folder}/runs
+runtime: {{device: cpu, threads: 1}}
+held_out: {{every_tokens: 1M, sequences: 48}}
+"""
+
+
+def recipe_of(args: argparse.Namespace, name: str, *changes: str) -> Recipe:
+    path = args.folder / "novels.yaml"
+    args.folder.mkdir(parents=True, exist_ok=True)
+    paths = ", ".join(str(path) for path in sorted(args.novels.glob("*.txt"))[: args.books])
+    source = f"data:\n  sources:\n    - {{name: novels, kind: text, paths: [{paths}], held_out_frac: 0.15}}\n"
+    base = args.folder / "base.yaml"
+    base.write_text(RECIPE.format(folder=args.folder))
+    path.write_text(f"extends: {base}\n{source}")
+    return load_recipe(str(path), [f"budget={args.tokens}", f"name={name}", *changes])
+
+
+def trained(args: argparse.Namespace, prepared: Prepared, optimizer: str, lr: float, member: str, seed: int) -> float:
+    """Train one run unless it is there; return its held-out loss at the end, in nats per predicted token."""
+    name = f"{optimizer}-{1e5 * lr:.0f}e-5-seed{seed}"
+    recipe = recipe_of(args, name, f"optimizer.name={optimizer}", f"optimizer.lr={lr}", f"seed={seed}")
+    plan = plan_member(recipe, member)
+    with start_world("cpu") as world:
+        assert train_member(plan, prepared, world).finished, "stopped on request"
+    rows = [json.loads(line) for line in (run_folder(plan) / "metrics.jsonl").read_text().splitlines()]
+    return next(row["loss"] for row in reversed(rows) if row["kind"] == "held_out")
+
+
+def step_seconds(run: Run, step: int) -> tuple[float, float]:
+    """Return CPU seconds of a step's gradients and of the optimiser."""
+    phase = run.plan.phases[0]
+    batch = read_batch(run.orders[phase.name], step % phase.steps)
+    began = time.process_time()
+    step_gradients(run, phase, batch)
+    middle = time.process_time()
+    run.optimizer.set_lr_frac(0.01)
+    run.optimizer.step().read()
+    run.optimizer.zero_grad(set_to_none=True)
+    return middle - began, time.process_time() - middle
+
+
+def cost(args: argparse.Namespace, prepared: Prepared, member: str, batch_tokens: int) -> dict[str, Any]:
+    """Time both optimisers' steps in turn, in this process."""
+    runs = {}
+    with start_world("cpu") as world:
+        for optimizer in OPTIMIZERS:
+            changes = (f"optimizer.name={optimizer}", f"phases.pretrain.batch.tokens={batch_tokens}")
+            runs[optimizer] = assemble_run(
+                plan_member(recipe_of(args, f"cost-{optimizer}", *changes), member), prepared, world
+            )
+        seconds: dict[str, list[tuple[float, float]]] = {optimizer: [] for optimizer in OPTIMIZERS}
+        for step in range(args.rounds + 2):
+            for optimizer in OPTIMIZERS if step % 2 else OPTIMIZERS[::-1]:
+                found = step_seconds(runs[optimizer], step)
+                if step >= 2:
+                    seconds[optimizer].append(found)
+    plain, muon = (seconds[optimizer] for optimizer in OPTIMIZERS)
+    ratios = sorted(sum(b) / sum(a) for a, b in zip(plain, muon, strict=True))
+    return {
+        "member": member,
+        "batch_tokens": batch_tokens,
+        "step_ratio": [statistics.median(ratios), ratios[0], ratios[-1]],
+        "gradients_ms": 1e3 * statistics.median(a for a, _ in plain + muon),
+        **{f"{name}_ms": 1e3 * statistics.median(b for _, b in seconds[name]) for name in OPTIMIZERS},
+    }
+
+
+def best_rate(losses: Sequence[dict[str, Any]], optimizer: str, member: str) -> float:
+    own = [row for row in losses if row["optimizer"] == optimizer and row["member"] == member]
+    return min(own, key=lambda row: row["loss"])["lr"]
+
+
+def train_all(args: argparse.Namespace, prepared: Prepared, cells: Sequence[tuple], found: dict[str, Any]) -> None:
+    """Train every cell, and write what is known after each."""
+    for cell in cells:
+        row = dict(zip(("optimizer", "lr", "member", "seed"), cell, strict=True))
+        found["losses"].append({**row, "loss": trained(args, prepared, *cell)})
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="for stores and runs")
+    parser.add_argument("--novels", type=Path, default=Path("/work/shared/data/text/novels"))
+    parser.add_argument("--books", type=int, default=20)
+    parser.add_argument("--tokens", type=int, default=300_000)
+    parser.add_argument("--rates", nargs="+", type=float, default=[1e-3, 2e-3, 4e-3])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[], help="more seeds, at the best rates")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--batch-tokens", nargs="*", type=int, default=[1536, 16_384])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "muon.json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    recipe = recipe_of(args, "novels")
+    prepared = prepare(recipe.data.sources, recipe.data.tokenizer, Path(recipe.data.stores))
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    found: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": commit.stdout.strip(),
+        "torch": torch.__version__,
+        "load": os.getloadavg(),
+        "tokens": args.tokens,
+        "costs": [cost(args, prepared, member, tokens) for tokens in args.batch_tokens for member in MEMBERS],
+        "losses": [],
+    }
+    cells = [(name, lr, member, 21) for lr in args.rates for member in MEMBERS for name in OPTIMIZERS]
+    train_all(args, prepared, cells, found)
+    best = {(name, member): best_rate(found["losses"], name, member) for name in OPTIMIZERS for member in MEMBERS}
+    cells = [
+        (name, best[name, member], member, seed) for seed in args.seeds for member in MEMBERS for name in OPTIMIZERS
+    ]
+    train_all(args, prepared, cells, found)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
