@@ -14,7 +14,7 @@ import numpy as np
 
 from seqpair.compare.estimates import value_estimate
 from seqpair.compare.findings import CostPoint, Curve, CurvePoint, Overtaking
-from seqpair.compare.pairing import pair_sides
+from seqpair.compare.pairing import outcome_table
 from seqpair.compare.values import Estimate, Model, Scores
 from seqpair.errors import EvaluationError
 
@@ -72,8 +72,8 @@ def _point(seeds: Sequence[Scores], axis: str, level: float) -> CurvePoint:
 def _value(seeds: Sequence[Scores], level: float) -> Estimate:
     """Return the mean of a model's scores over its seeds and items."""
     alike = [replace(one, model=replace(one.model, checkpoint="")) for one in seeds]
-    paired = pair_sides(alike, alike, unpaired=True)
-    return value_estimate(paired.first, right_or_wrong=paired.is_right_or_wrong, level=level)
+    outcomes, right_or_wrong = outcome_table(alike)
+    return value_estimate(outcomes, right_or_wrong=right_or_wrong, level=level)
 
 
 def overtakings(first: Curve, second: Curve) -> list[Overtaking]:
