@@ -92,7 +92,7 @@ def _equal(study: Study, differences: Sequence[Difference] | None) -> str:
         )
     if not study.order or len(study.members) < 2:
         return ""
-    name, compared = next(iter(study.order.items()))
+    name, compared = study.order[0].second, study.order[0].comparison
     if compared.parts_at is not None:
         record = compared.parts_at[0]
         return f"This is not a clean pair: the {name} read other sequences from {record.phase} step {record.step} on."

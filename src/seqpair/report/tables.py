@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from seqpair.compare.bootstrap import paired_difference
 from seqpair.compare.values import Interval
-from seqpair.report.collect import MemberRun, Outcome
+from seqpair.report.collect import MemberRun
+from seqpair.report.evaluation_files import Outcome
 
 FEWEST_ITEMS = 10
 NOT_DECIDED = "not decided"
@@ -60,7 +61,7 @@ class Row:
     """One task.
 
     Attributes:
-        task, title, metric, unit: What was measured.
+        task, title, suite, metric, unit: What was measured; the suite is empty for a study's own text.
         higher_is_better: The direction of the metric.
         n: Items.
         chance: What guessing gives, or None.
@@ -72,6 +73,7 @@ class Row:
 
     task: str
     title: str
+    suite: str
     metric: str
     unit: str
     higher_is_better: bool
@@ -92,13 +94,15 @@ def comparison_rows(members: Sequence[MemberRun]) -> list[Row]:
 
 def _row(task: str, members: Sequence[MemberRun]) -> Row:
     outcomes = {member.name: member.outcomes.get(task) for member in members}
-    some = next(outcome for outcome in outcomes.values() if outcome is not None).result
+    any_outcome = next(outcome for outcome in outcomes.values() if outcome is not None)
+    some = any_outcome.result
     cells = {name: None if outcome is None else _cell(outcome) for name, outcome in outcomes.items()}
     first, *others = members
     notes = [outcome.result.note for outcome in outcomes.values() if outcome is not None and outcome.result.note]
     return Row(
         task=task,
-        title=some.title,
+        title=any_outcome.title,
+        suite=some.suite,
         metric=some.metric,
         unit=some.unit,
         higher_is_better=some.higher_is_better,

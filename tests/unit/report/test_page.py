@@ -5,7 +5,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from seqpair.report.page import write_page
+from seqpair.report.collect import collect_study
+from seqpair.report.exports import write_report
+
+
+def write_page(folder):
+    return write_report(collect_study(folder))
+
 
 VOID = {"meta", "br", "input", "img", "hr", "link"}
 
