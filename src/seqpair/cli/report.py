@@ -20,16 +20,12 @@ WIDTH_WITHOUT_TERMINAL = 140
 def report(
     recipe_or_folder: Annotated[
         str,
-        typer.Argument(
-            help="A recipe, a preset's name, a study's folder `<runs>/<study>`, or a folder of such folders."
-        ),
+        typer.Argument(help="A recipe, a preset's name, a study's folder `<runs>/<study>`, or a folder of such."),
     ],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
     also: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="Show this beside it: another study's folder, or `seqpair eval`'s results of a model; repeatable."
-        ),
+        typer.Option(help="Show beside it another study's folder, or `seqpair eval`'s results; repeatable."),
     ] = None,
     published: Annotated[
         bool, typer.Option(help="Add published values of other models as reference lines, with their sources.")

@@ -17,6 +17,9 @@ from seqpair.recipe.identity import PairIdentity
 
 Floats = npt.NDArray[np.float64]
 
+FEWEST_ITEMS = 10
+"""With fewer items than this there is no interval."""
+
 FEWEST_SEEDS = 3
 """With fewer seeds nothing is said of other seeds: two values show a spread of one degree of freedom."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 MOST_ROWS_IN_PAGE_SOURCE = 60
-"""A longer table has its first rows in the page and all of them as data, from which the script fills in the rows shown."""
+"""A longer table has its first rows in the page, and all of them as data for the script."""
 
 MOST_LINK_BYTES = 60_000
 """A table whose CSV is longer is a file beside the page; a shorter one is inside the link itself."""
@@ -180,11 +180,11 @@ def number_cell(value: float | None, digits: int = 3, notes: tuple[str, ...] = (
 
 
 def estimate_cell(
-    value: float, low: float, high: float, *, is_signed: bool = False, tag: str = "", mark: Markup | None = None
+    value: float, low: float, high: float, *, is_signed: bool = False, tag: str = "", mark: str = ""
 ) -> Cell:
     """Return a value with the ends of its interval."""
     text = f"{value:+.3f}" if is_signed else f"{value:.3f}"
-    return Cell(text.replace("-", "\N{MINUS SIGN}"), value, low, high, tag=tag, mark=mark or Markup())
+    return Cell(text.replace("-", "\N{MINUS SIGN}"), value, low, high, tag=tag, mark=Markup(mark))
 
 
 def _short(value: float) -> str:

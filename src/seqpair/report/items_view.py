@@ -97,7 +97,10 @@ class TaskItems:
 
 
 def task_items(members: Sequence[MemberRun]) -> list[TaskItems]:
-    """Return every task's items, first the tasks that most members do; a version of a task that differs from the first member's is left out."""
+    """Return every task's items, first the tasks that most members do.
+
+    Results of another version of a task than the first member's are left out.
+    """
     keys = sorted({key for member in members for key in member.outcomes})
     tasks = [_task(key, members) for key in keys]
     return sorted(tasks, key=lambda task: -len(task.members))

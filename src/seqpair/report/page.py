@@ -20,7 +20,6 @@ from seqpair import __version__
 from seqpair.recipe.load import preset_names
 from seqpair.report.collect import Study
 from seqpair.report.figures import Drawing
-from seqpair.report.headline import headline_sentences
 from seqpair.report.items_view import FITS, Fit, TaskItems, page_payload
 from seqpair.report.marks import attention_mark, interval_mark
 from seqpair.report.plan_view import member_facts, order_words, shared_facts
@@ -92,7 +91,7 @@ def _values(view: StudyView) -> dict[str, Any]:
         "style": page_style(),
         "script": Markup((_TEMPLATES / "page.js").read_text(encoding="utf-8")),
         "parts": [(name, words) for name, words in _PARTS if there.get(name, True)],
-        "headline": headline_sentences(study, view.rows, next(iter(view.plan_differences.values()), None)),
+        "headline": view.headline,
         "verdicts": view.verdicts,
         "values": view.table("values"),
         "differences_found": view.table("differences"),

@@ -9,7 +9,6 @@ import re
 
 from seqpair import __version__
 from seqpair.report.data_table import Cell, DataTable
-from seqpair.report.headline import headline_sentences
 from seqpair.report.view import StudyView
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
@@ -21,7 +20,7 @@ _LONGEST = 200
 def readme_text(view: StudyView) -> str:
     """Return a study's report as Markdown with links to the pictures in `figures/`."""
     lines = [f"# {markdown_text(view.study.name)}", ""]
-    for sentence in headline_sentences(view.study, view.rows, next(iter(view.plan_differences.values()), None)):
+    for sentence in view.headline:
         lines += [markdown_text(sentence, longest=2000), ""]
     for question, sentences in view.verdicts:
         lines += [f"## {markdown_text(question).capitalize()}", ""]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from seqpair.recipe.sizes import parameter_count
 from seqpair.report.collect import MemberRun
 from seqpair.report.comparison_figures import Line, ShareRow, ValueRow, lines_drawing, shares_drawing, values_drawing
+from seqpair.report.evaluation_files import Outcome
 from seqpair.report.figures import COLOURS, Drawing, figure_id
 from seqpair.report.published import PublishedRow
 from seqpair.report.study_tables import held_out_means, suite_name
@@ -116,13 +117,16 @@ def size_drawings(members: Sequence[MemberRun], references: Sequence[PublishedRo
             continue
         lines += [
             Line(
-                f"{row.family} (published)", 0, index + 1, *map(list, zip(*row.points, strict=True)), is_reference=True
+                f"{row.family} (published)",
+                0,
+                index + 1,
+                [size for size, _ in row.points],
+                [value for _, value in row.points],
+                is_reference=True,
             )
             for index, row in enumerate(beside)
         ]
-        unit = (
-            f"{some.result.metric.replace('_', ' ')}, {'higher' if some.result.higher_is_better else 'lower'} is better"
-        )
+        unit = _metric_words(some)
         drawings.append(
             lines_drawing(
                 figure_id("by-size", key), f"{some.title}, by size", unit, "parameters", lines, is_log=True,
@@ -154,6 +158,11 @@ def _size_lines(members: Sequence[MemberRun], key: str) -> Iterator[Line]:
             )
 
 
+def _metric_words(outcome: Outcome) -> str:
+    better = "higher" if outcome.result.higher_is_better else "lower"
+    return f"{outcome.result.metric.replace('_', ' ')}, {better} is better"
+
+
 def value_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
     """Return a figure for each suite and metric with the values of all members."""
     groups: dict[tuple[str, str], list[ValueRow]] = {}
@@ -161,7 +170,7 @@ def value_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
     for member in members:
         for outcome in member.outcomes.values():
             result = outcome.result
-            metric = f"{result.metric.replace('_', ' ')}, {'higher' if result.higher_is_better else 'lower'} is better"
+            metric = _metric_words(outcome)
             row = ValueRow(
                 outcome.title, member.name, colours[member.name], result.value, *result.interval, result.chance
             )

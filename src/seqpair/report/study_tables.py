@@ -8,14 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from markupsafe import Markup
-
-from seqpair.compare.values import Interval
 from seqpair.recipe.cost import plan_cost
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import MemberRun
 from seqpair.report.data_table import Cell, Column, DataTable, estimate_cell, number_cell
-from seqpair.report.marks import interval_mark
 from seqpair.report.plan_view import Reading, SourceFact
 from seqpair.report.published import PublishedRow
 from seqpair.report.tables import Row
@@ -54,11 +50,6 @@ def values_table(rows: Sequence[Row], members: Sequence[str]) -> DataTable:
         body.append(line)
     caption = "Each member through its exported model, with 95 % intervals over the choice of items."
     return DataTable("values", caption, columns, body)
-
-
-def difference_mark(interval: Interval, span: float) -> Markup:
-    """Return a difference's interval as a whisker against zero."""
-    return Markup(interval_mark(interval, span or 1e-6))
 
 
 def parts_table(members: Sequence[MemberRun]) -> DataTable | None:
@@ -102,7 +93,7 @@ def checkpoints_table(members: Sequence[MemberRun]) -> DataTable | None:
                     Cell(format_count(saved.tokens), saved.tokens),
                     number_cell(before[-1] if before else None),
                     Cell(format_bytes(saved.bytes), saved.bytes),
-                    Cell(saved.created),
+                    Cell(saved.created[:19].replace("T", " ")),
                 ]
             )
     caption = (
@@ -210,7 +201,8 @@ def sources_table(facts: Sequence[SourceFact]) -> DataTable | None:
 def readings_table(readings: Sequence[Reading]) -> DataTable | None:
     """Return what each phase reads of each source."""
     columns = [
-        Column("Phase"), Column("Source"), Column("Share", True), Column("Tokens read", True), Column("Times read", True)
+        Column("Phase"), Column("Source"), Column("Share", True), Column("Tokens read", True),
+        Column("Times read", True),
     ]  # fmt: skip
     body = [
         [

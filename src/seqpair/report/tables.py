@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from seqpair.compare.bootstrap import paired_difference
-from seqpair.compare.values import Interval
+from seqpair.compare.values import FEWEST_ITEMS, Interval
 from seqpair.report.collect import MemberRun
 from seqpair.report.evaluation_files import Outcome
 
-FEWEST_ITEMS = 10
 NOT_DECIDED = "not decided"
 BOTH_AT_CHANCE = "both at chance"
 NOT_COMPARED = "not compared"
@@ -85,14 +84,19 @@ class Row:
     notes: tuple[str, ...]
 
 
-def comparison_rows(members: Sequence[MemberRun]) -> list[Row]:
-    """Return the table's rows: first the tasks that several members do, then the others, by name."""
+def comparison_rows(members: Sequence[MemberRun], most_pairs: int | None = None) -> list[Row]:
+    """Return the table's rows: first the tasks that several members do, then the others, by name.
+
+    Args:
+        members: The members.
+        most_pairs: With how many others the first member is compared at most; None compares it with all.
+    """
     tasks = sorted({task for member in members for task in member.outcomes})
-    rows = [_row(task, members) for task in tasks]
+    rows = [_row(task, members, most_pairs) for task in tasks]
     return sorted(rows, key=lambda row: -sum(cell is not None for cell in row.cells.values()))
 
 
-def _row(task: str, members: Sequence[MemberRun]) -> Row:
+def _row(task: str, members: Sequence[MemberRun], most_pairs: int | None) -> Row:
     outcomes = {member.name: member.outcomes.get(task) for member in members}
     any_outcome = next(outcome for outcome in outcomes.values() if outcome is not None)
     some = any_outcome.result
@@ -110,7 +114,7 @@ def _row(task: str, members: Sequence[MemberRun]) -> Row:
         chance=some.chance,
         baselines=dict(some.baselines),
         cells=cells,
-        differences=tuple(_difference(first.name, other.name, outcomes, cells) for other in others),
+        differences=tuple(_difference(first.name, other.name, outcomes, cells) for other in others[:most_pairs]),
         notes=tuple(dict.fromkeys(notes)),
     )
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from seqpair.compare.findings import EQUAL_SIZE, Comparison
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import MemberRun, Study
 from seqpair.report.data_table import DataTable
 from seqpair.report.figures import Drawing
+from seqpair.report.headline import headline_sentences
 from seqpair.report.items_view import TaskItems, task_items
 from seqpair.report.member_figures import held_out_drawing, train_drawing
 from seqpair.report.plan_view import PhaseTree, phase_trees, plan_differences, source_facts
 from seqpair.report.published import published_rows
+from seqpair.report.scores import scores_of
 from seqpair.report.shared_figures import (
     held_out_drawings,
     member_colours,
@@ -36,7 +39,7 @@ from seqpair.report.study_tables import (
     values_table,
 )
 from seqpair.report.tables import Row, comparison_rows
-from seqpair.report.verdicts import differences_table, verdict_sentences
+from seqpair.report.verdicts import answers_of, differences_table, summary_sentence, verdict_sentences
 
 _MANY_MEMBERS = 6
 _POINTS_OF_FEW, _POINTS_OF_MANY = 400, 120
@@ -48,7 +51,8 @@ class StudyView:
 
     Attributes:
         study: The study.
-        rows: The comparison of its members.
+        rows: What its members reached.
+        answers: The answers to its questions.
         verdicts: (question, sentences) for the top of the page.
         tables: All tables that there are.
         items: The items behind each task.
@@ -61,6 +65,7 @@ class StudyView:
 
     study: Study
     rows: list[Row]
+    answers: list[Comparison] = field(default_factory=list)
     verdicts: list[tuple[str, list[str]]] = field(default_factory=list)
     tables: list[DataTable] = field(default_factory=list)
     items: list[TaskItems] = field(default_factory=list)
@@ -71,6 +76,15 @@ class StudyView:
     value_drawings: list[Drawing] = field(default_factory=list)
     share_drawings: list[Drawing] = field(default_factory=list)
     published: DataTable | None = None
+
+    @property
+    def headline(self) -> list[str]:
+        """Return the first sentences."""
+        at_equal_size = [one for one in self.answers if one.question == EQUAL_SIZE and not one.is_average]
+        sizes = dict.fromkeys(one.first.size for one in at_equal_size)
+        winners = [summary_sentence([one for one in at_equal_size if one.first.size == size]) for size in sizes]
+        plan_differences = next(iter(self.plan_differences.values()), None)
+        return headline_sentences(self.study, self.rows, plan_differences, " ".join(filter(None, winners)))
 
     def table(self, name: str) -> DataTable | None:
         """Return the table with this id, or None if the study has none."""
@@ -97,9 +111,10 @@ def view_of(study: Study, *, published: bool = False) -> StudyView:
         study: The study.
         published: Whether published values of other models stand beside its own.
     """
-    rows = comparison_rows(study.members)
+    rows = comparison_rows(study.members, most_pairs=1)
+    answers = answers_of(scores_of(study.members))
     references = published_rows() if published else []
-    view = StudyView(study, rows, verdict_sentences(rows))
+    view = StudyView(study, rows, answers, verdict_sentences(answers))
     view.plan_differences = plan_differences(study.members)
     view.tree = phase_trees(study)
     view.items = task_items(study.members)
@@ -118,7 +133,7 @@ def _tables(view: StudyView) -> list[DataTable]:
     readings = [reading for phase in view.tree for reading in phase.readings]
     made = [
         values_table(view.rows, [member.name for member in members]) if view.rows else None,
-        differences_table(view.rows),
+        differences_table(view.answers),
         parts_table(members),
         differences_of_plans_table(first, view.plan_differences),
         checkpoints_table(members),

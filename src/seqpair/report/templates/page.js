@@ -1,7 +1,7 @@
 // The page's only script: sorts, filters and pages its tables, shows items, and saves figures. Loads nothing.
 (() => {
   "use strict";
-  const ROWS_SHOWN = 50;
+  const ROWS_SHOWN = 25;
   const ITEMS_SHOWN = 20;
   const make = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);

@@ -1,0 +1,218 @@
+"""Two sides brought together: the same items in the same order, seed by seed.
+
+Owns what makes two results comparable, and the refusals. Must not know statistics. Entry points: `pair_sides`,
+`Paired`.
+
+Every refusal is an `EvaluationError` that says what differs and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqpair.compare.values import Floats, Scores, Task
+from seqpair.errors import EvaluationError
+
+ACROSS_SIZES = ("shape", "optimizer")
+"""The parts of a pair's identity that two sizes may differ in: their shape, and the rate that suits it."""
+
+_LEAST_WHOLE_FRAC = 0.9
+
+_SHARED_SETTINGS = ("limit", "seeds")
+"""Settings that must be equal for both sides; how an encoder reads a continuation is its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Paired:
+    """Two sides on the same items and seeds.
+
+    Attributes:
+        task: The task.
+        seeds: The seeds that both have, ascending, S of them.
+        ids: The items' names, I of them, ascending.
+        first, second: Outcomes, (S, I), scaled so that their plain mean over items is the task's value.
+        raw_first, raw_second: Outcomes as they were written, (S, I).
+        weights: How much each item counts, (I,): the first side's, at its first seed.
+        differs_in: The parts of the pairs' identity that were allowed to differ and do.
+        left_out_seeds: Seeds that only one side has.
+    """
+
+    task: Task
+    seeds: tuple[int, ...]
+    ids: tuple[str, ...]
+    first: Floats
+    second: Floats
+    raw_first: Floats
+    raw_second: Floats
+    weights: Floats
+    differs_in: tuple[str, ...] = ()
+    left_out_seeds: tuple[int, ...] = ()
+
+    @property
+    def differences(self) -> Floats:
+        """Return first minus second, (S, I)."""
+        return self.first - self.second
+
+    @property
+    def is_right_or_wrong(self) -> bool:
+        """Return whether outcomes are points for right answers, a few of them shared by answers that tie."""
+        outcomes = np.concatenate([self.first, self.second])
+        whole = (outcomes == 0) | (outcomes == 1)
+        return bool(((outcomes >= 0) & (outcomes <= 1)).all() and whole.mean() >= _LEAST_WHOLE_FRAC)
+
+    @property
+    def has_shared_points(self) -> bool:
+        """Return whether an outcome is neither 0 nor 1, so that McNemar's counts do not exist."""
+        outcomes = np.concatenate([self.first, self.second])
+        return bool(((outcomes != 0) & (outcomes != 1)).any())
+
+
+def pair_sides(
+    first: Sequence[Scores], second: Sequence[Scores], *, may_differ: Collection[str] = (), unpaired: bool = False
+) -> Paired:
+    """Bring two sides together, each one member's scores on one task at one seed or several.
+
+    Args:
+        first: The first side.
+        second: The second side.
+        may_differ: Parts of the pairs' identity in which they may differ, such as `ACROSS_SIZES`.
+        unpaired: Compare them whatever differs, and models without an identity too.
+
+    Raises:
+        EvaluationError: A side is empty or has one seed twice; the tasks, their versions or shared settings differ;
+            the items differ, repeat or have values that are not finite; no seed is on both sides; or the sides are no
+            pair and nobody said that they need not be.
+    """
+    firsts, seconds = _by_seed(first, "first"), _by_seed(second, "second")
+    task = _one_task([*firsts.values(), *seconds.values()])
+    differs_in = _identities([*firsts.values()], [*seconds.values()], may_differ, unpaired)
+    seeds = sorted(set(firsts) & set(seconds))
+    if not seeds:
+        raise EvaluationError(
+            "no seed is on both sides, so no run has its counterpart",
+            seen=f"seeds {_listed(firsts)} and {_listed(seconds)}",
+            fix="train both members at the same seeds",
+        )
+    ids = tuple(sorted(firsts[seeds[0]].ids))
+    columns = [[_columns(side[seed], ids) for seed in seeds] for side in (firsts, seconds)]
+    raw_first, raw_second = (np.stack([values for values, _ in side]) for side in columns)
+    scaled = [np.stack([_scaled(values, weights) for values, weights in side]) for side in columns]
+    return Paired(
+        task=task,
+        seeds=tuple(seeds),
+        ids=ids,
+        first=scaled[0],
+        second=scaled[1],
+        raw_first=raw_first,
+        raw_second=raw_second,
+        weights=columns[0][0][1],
+        differs_in=differs_in,
+        left_out_seeds=tuple(sorted(set(firsts) ^ set(seconds))),
+    )
+
+
+def _by_seed(side: Sequence[Scores], name: str) -> dict[int, Scores]:
+    if not side:
+        raise EvaluationError(f"the {name} side has no results", fix="evaluate it first")
+    labels = {(scores.model.label, scores.model.checkpoint) for scores in side}
+    if len(labels) != 1:
+        raise EvaluationError(
+            f"the {name} side mixes models", seen=", ".join(sorted(" ".join(label).strip() for label in labels))
+        )
+    found = {scores.model.seed: scores for scores in side}
+    if len(found) != len(side):
+        raise EvaluationError(
+            f"the {name} side has two results of one seed",
+            seen=f"seeds {', '.join(str(scores.model.seed) for scores in side)}",
+            fix="give one result a seed",
+        )
+    return found
+
+
+def _one_task(scores: Sequence[Scores]) -> Task:
+    task = scores[0].task
+    for other in (one.task for one in scores[1:]):
+        if (other.name, other.version, other.metric) != (task.name, task.version, task.metric):
+            raise EvaluationError(
+                "two different tasks cannot be compared",
+                seen=f"{task.name} version {task.version} and {other.name} version {other.version}",
+                fix="evaluate both sides with this version of the package",
+            )
+        wrong = [key for key in _SHARED_SETTINGS if task.settings.get(key) != other.settings.get(key)]
+        if wrong:
+            raise EvaluationError(
+                f"the sides were evaluated with different settings of {task.name}",
+                seen="; ".join(f"{key} {task.settings.get(key)} and {other.settings.get(key)}" for key in wrong),
+                fix="evaluate both with the same settings",
+            )
+    return task
+
+
+def _identities(
+    first: Sequence[Scores], second: Sequence[Scores], may_differ: Collection[str], unpaired: bool
+) -> tuple[str, ...]:
+    """Return the parts that differ and may."""
+    reference = first[0].model.identity
+    found: list[str] = []
+    for scores in [*first, *second]:
+        identity = scores.model.identity
+        if identity is None or reference is None:
+            found.append("everything: one of them was not trained here")
+        else:
+            found += reference.differing(identity)
+    differing = list(dict.fromkeys(found))
+    wrong = [part for part in differing if part not in may_differ]
+    if wrong and not unpaired:
+        raise EvaluationError(
+            f"{first[0].model.label} and {second[0].model.label} are no pair: more differs than the objective",
+            seen=_listed(wrong),
+            allowed=f"differences in {_listed(may_differ)}" if may_differ else "what the objectives table declares",
+            fix="compare members of one recipe at equal seeds, or ask for an unpaired comparison",
+        )
+    return tuple(differing)
+
+
+def _columns(scores: Scores, ids: tuple[str, ...]) -> tuple[Floats, Floats]:
+    """Return values and weights in the order of `ids`, (I,) each."""
+    who = f"{scores.model.label}, seed {scores.model.seed}, on {scores.task.name}"
+    values, weights = np.asarray(scores.values, np.float64), np.asarray(scores.weights, np.float64)
+    if len(scores.ids) == 0:
+        raise EvaluationError(f"there are no items of the {who}", fix="evaluate it again")
+    if not len(scores.ids) == len(values) == len(weights):
+        raise EvaluationError(
+            f"names, values and weights of the {who} are not equally many",
+            seen=f"{len(scores.ids)}, {len(values)}, {len(weights)}",
+        )
+    if len(set(scores.ids)) != len(scores.ids):
+        raise EvaluationError(f"two items of the {who} have one name")
+    if not (np.isfinite(values).all() and np.isfinite(weights).all()):
+        raise EvaluationError(f"an item of the {who} has a value that is not finite", fix="evaluate it again")
+    if (weights < 0).any() or weights.sum() == 0:
+        raise EvaluationError(f"the weights of the {who} are negative or all zero")
+    if set(ids) != set(scores.ids):
+        differing = sorted(set(ids) ^ set(scores.ids))
+        raise EvaluationError(
+            f"the sides were not evaluated on the same items of {scores.task.name}",
+            seen=f"{len(differing)} items are on one side only, such as {differing[0]}",
+            fix="evaluate both with the same data and limit",
+        )
+    order = np.argsort(np.array(scores.ids, dtype=object))
+    return values[order], weights[order]
+
+
+def _scaled(values: Floats, weights: Floats) -> Floats:
+    """Return outcomes whose plain mean is the weighted mean: mean + weight (value - mean) / mean weight.
+
+    They are the influence of each item on a ratio of sums, so a variance over them is the ratio's own.
+    """
+    if (weights == weights[0]).all():
+        return values
+    mean = float(np.average(values, weights=weights))
+    return np.asarray(mean + weights / weights.mean() * (values - mean))
+
+
+def _listed(parts: Collection[object]) -> str:
+    return ", ".join(str(part) for part in parts)

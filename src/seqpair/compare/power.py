@@ -1,0 +1,219 @@
+"""What a study can see: the smallest true difference that its items and seeds show with a given power.
+
+Owns the planning. Must not know results beyond the spread of a pilot. Entry points: `detectable_difference`,
+`Spread`, `spread_of`, `right_or_wrong_spread`, `plan_study`.
+
+It is the power of the very test that the comparison uses, `crossed_p`, found by quadrature over what the seeds' mean
+square may come out as.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, stats
+
+from seqpair.compare.crossed import crossed_parts
+from seqpair.compare.values import FEWEST_SEEDS, OTHER_ITEMS_AND_SEEDS, THESE_RUNS
+from seqpair.errors import EvaluationError
+
+POWER = 0.80
+_QUANTILES = (np.arange(800) + 0.5) / 800
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a difference d[s, i] = mean + seed[s] + item[i] + noise[s, i] spreads.
+
+    Attributes:
+        seeds: Standard deviation of seed[s]: of the true difference between one training run and another.
+        items: Of item[i]: of an item's own difference, over all seeds.
+        noise: Of what is left.
+    """
+
+    seeds: float
+    items: float
+    noise: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is no spread.
+
+        Raises:
+            EvaluationError: A number is negative, not finite, or all are zero.
+        """
+        parts = (self.seeds, self.items, self.noise)
+        if any(not math.isfinite(part) or part < 0 for part in parts) or not any(parts):
+            raise EvaluationError(
+                "a spread needs standard deviations that are finite, none negative, not all zero", seen=parts
+            )
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study of this many items and seeds can see on a task.
+
+    Attributes:
+        items, seeds, family: The study; `family` is how many tasks are tested together.
+        level, power: Of the test, before the correction for the family.
+        detectable: The smallest true difference that it finds with that power.
+        scope: What a finding would be about.
+        wanted: The difference that the question is about, or None.
+        is_enough: Whether `wanted` can be seen and the study speaks of training; None without `wanted`.
+    """
+
+    items: int
+    seeds: int
+    family: int
+    level: float
+    power: float
+    detectable: float
+    scope: str
+    wanted: float | None = None
+    is_enough: bool | None = None
+
+    @property
+    def sentence(self) -> str:
+        """Return in words what the study can see, and whether that is enough."""
+        tests = f", tested with {self.family - 1} others" if self.family > 1 else ""
+        can = (
+            f"{self.items} items and {self.seeds} seed{'' if self.seeds == 1 else 's'} show a true difference of "
+            f"{self.detectable:.3g} with {100 * self.power:.0f} % power{tests}"
+        )
+        if self.scope == THESE_RUNS:
+            can += ", and only of these runs: three seeds at least say something of training"
+        if self.wanted is None:
+            return f"{can}."
+        verdict = "enough" if self.is_enough else "too small a study"
+        return f"{can}: {verdict} for a difference of {self.wanted:.3g}."
+
+
+def spread_of(differences: npt.ArrayLike) -> Spread:
+    """Estimate the spread from a pilot's differences, (S, I); negative parts become zero.
+
+    Raises:
+        EvaluationError: There are fewer than two seeds or items, or nothing differs.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    if d.ndim != 2 or min(d.shape) < 2:
+        raise EvaluationError("a spread needs two seeds and two items at least", seen=f"the shape {d.shape}")
+    parts = crossed_parts(d)
+    seeds, items = d.shape
+    noise = float(parts.noise) * seeds * items
+    of_seeds = max(0.0, float(parts.seeds) * seeds * items - noise) / items
+    of_items = max(0.0, float(parts.items) * seeds * items - noise) / seeds
+    return Spread(math.sqrt(of_seeds), math.sqrt(of_items), math.sqrt(noise))
+
+
+def right_or_wrong_spread(accuracy: float, *, agreement: float, seed_sd: float, lasting: float = 0.5) -> Spread:
+    """Guess the spread of a task of right and wrong answers before anything was run.
+
+    Two members that both have this accuracy differ on a share 1 - `agreement` of the items, which is the variance of
+    d; `lasting` of it is the item's own and comes again at every seed.
+
+    Args:
+        accuracy: Of both members, in (0, 1).
+        agreement: The share of items on which both are right or both wrong, from `1 - 2 min(p, 1 - p)` to 1.
+        seed_sd: Standard deviation over seeds of the difference of the two true accuracies.
+        lasting: The share of the disagreement that lasts over seeds.
+
+    Raises:
+        EvaluationError: The numbers do not go together.
+    """
+    least = 1 - 2 * min(accuracy, 1 - accuracy)
+    if not 0 < accuracy < 1 or not least <= agreement < 1 or not 0 <= lasting <= 1:
+        raise EvaluationError(
+            "no two members have this accuracy and agree this often",
+            seen=f"accuracy {accuracy}, agreement {agreement}, lasting {lasting}",
+            allowed=f"an accuracy in (0, 1), agreement from {max(least, 0):.3g} up to below 1, lasting in [0, 1]",
+        )
+    differing = 1 - agreement
+    return Spread(seed_sd, math.sqrt(lasting * differing), math.sqrt((1 - lasting) * differing))
+
+
+def detectable_difference(
+    spread: Spread, *, items: int, seeds: int, family: int = 1, level: float = 0.95, power: float = POWER
+) -> float:
+    """Return the smallest true mean difference that the test finds with this power.
+
+    Args:
+        spread: How differences spread.
+        items: Items of the task.
+        seeds: Runs of each member. With one or two the seeds' spread does not count: the test is then of these runs.
+        family: Tests corrected together; the smallest p of `family` must be below (1 - level) / family, Holm's first
+            step, so with several true differences the power is higher.
+        level: 1 minus the error rate of the family.
+        power: The probability to find it.
+
+    Raises:
+        EvaluationError: A number is out of range.
+    """
+    if items < 2 or seeds < 1 or family < 1 or not 0 < level < 1 or not 0 < power < 1:
+        raise EvaluationError(
+            "this is no study",
+            seen=f"{items} items, {seeds} seeds, {family} tests, level {level}, power {power}",
+            allowed="2 items, 1 seed, 1 test or more; level and power in (0, 1)",
+        )
+    half = (1 - level) / family / 2
+    noise, of_items = spread.noise**2 / (seeds * items), spread.items**2 / items
+    if seeds < FEWEST_SEEDS:
+        error = math.sqrt(noise + of_items)
+        return float(stats.norm.isf(half) + stats.norm.ppf(power)) * error
+    of_seeds = spread.seeds**2 / seeds
+    chi = stats.chi2.ppf(_QUANTILES, seeds - 1) / (seeds - 1)
+    needed = stats.t.isf(half, seeds - 1) ** 2 * (of_seeds + noise) * chi + stats.norm.isf(half) ** 2 * of_items
+    critical, error = np.sqrt(needed), math.sqrt(of_seeds + noise + of_items)
+
+    def lacking(difference: float) -> float:
+        found = stats.norm.sf((critical - difference) / error) + stats.norm.cdf((-critical - difference) / error)
+        return float(found.mean()) - power
+
+    return float(optimize.brentq(lacking, 0.0, float(critical.max()) + 10 * error))
+
+
+def plan_study(
+    spread: Spread,
+    *,
+    items: int,
+    seeds: int,
+    wanted: float | None = None,
+    family: int = 1,
+    level: float = 0.95,
+    power: float = POWER,
+) -> StudyPlan:
+    """Say before a study what it will be able to see, and whether that is enough.
+
+    Args:
+        spread: From a pilot (`spread_of`) or a guess (`right_or_wrong_spread`).
+        items: Items of the task.
+        seeds: Training runs of each member.
+        wanted: The true difference that the question is about.
+        family: Tasks that are tested together.
+        level: 1 minus the error rate of the family.
+        power: The probability to find it.
+
+    Raises:
+        EvaluationError: A number is out of range.
+    """
+    found = detectable_difference(spread, items=items, seeds=seeds, family=family, level=level, power=power)
+    about_training = seeds >= FEWEST_SEEDS
+    scope = OTHER_ITEMS_AND_SEEDS if about_training else THESE_RUNS
+    enough = None if wanted is None else found <= abs(wanted) and about_training
+    return StudyPlan(items, seeds, family, level, power, found, scope, wanted, enough)
+
+
+def items_needed(
+    spread: Spread, wanted: float, *, seeds: int, choices: Sequence[int], family: int = 1, power: float = POWER
+) -> int | None:
+    """Return the smallest of `choices` items with which `wanted` can be seen; None if none of them is enough.
+
+    Raises:
+        EvaluationError: A number is out of range.
+    """
+    for items in sorted(choices):
+        if detectable_difference(spread, items=items, seeds=seeds, family=family, power=power) <= abs(wanted):
+            return items
+    return None

@@ -1,0 +1,333 @@
+"""The questions of a study, asked of all its scores at once.
+
+Owns which sides are held against each other for which question, and the verdicts. Must not know files or pages. Entry
+points: `compare`, `equal_size`, `native_or_crossed`, `other_pairs`, `crossings`, `averages`.
+
+A question's answers are a family: p is corrected over all of its tasks at one pair of sides. What cannot be compared
+is an answer too, with the reason; only `compare` itself raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from seqpair.compare.estimates import average_estimate, difference_estimate, effect_sizes, value_estimate
+from seqpair.compare.families import adjust_family
+from seqpair.compare.findings import (
+    BOTH_AT_CHANCE,
+    CROSSING,
+    EQUAL_SIZE,
+    NATIVE_OR_CROSSED,
+    NO_TRAINING_VERDICT,
+    NOT_COMPARED,
+    NOT_DECIDED,
+    TWO_MEMBERS,
+    Comparison,
+    Side,
+)
+from seqpair.compare.pairing import ACROSS_SIZES, Paired, pair_sides
+from seqpair.compare.power import detectable_difference, spread_of
+from seqpair.compare.values import FEWEST_ITEMS, FEWEST_SEEDS, Model, Scores
+from seqpair.errors import EvaluationError
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compare.
+
+    Attributes:
+        level: Of intervals; 1 - level is the error rate of a family.
+        may_differ: Parts of the pairs' identity that may differ.
+        unpaired: Compare what is no pair too, with a caution.
+        correct: Whether p is corrected over a question's tasks.
+    """
+
+    level: float = 0.95
+    may_differ: tuple[str, ...] = ()
+    unpaired: bool = False
+    correct: bool = True
+
+
+DEFAULT = Options()
+
+
+def compare(question: str, first: Sequence[Scores], second: Sequence[Scores], options: Options = DEFAULT) -> Comparison:
+    """Hold two sides against each other on one task.
+
+    Args:
+        question: Which question it answers.
+        first: One member's scores at its seeds.
+        second: The other member's.
+        options: How.
+
+    Raises:
+        EvaluationError: They cannot be compared; see `pair_sides`. Or there are fewer than ten items, or the task's
+            value is no mean over its items.
+    """
+    own = next((scores for scores in [*first, *second] if scores.value is not None), None)
+    if own is not None:
+        raise EvaluationError(
+            f"the value of {own.task.name} is no mean over its items, so items cannot be paired",
+            seen=own.task.metric,
+            fix="compare a task whose metric is a mean",
+        )
+    paired = pair_sides(first, second, may_differ=options.may_differ, unpaired=options.unpaired)
+    if len(paired.ids) < FEWEST_ITEMS:
+        raise EvaluationError(f"{len(paired.ids)} items are too few for an interval", allowed=f"{FEWEST_ITEMS} or more")
+    difference = difference_estimate(paired, options.level)
+    sides = _sides(first, second, paired, options.level)
+    found = Comparison(
+        question=question,
+        tasks=(paired.task,),
+        first=sides[0],
+        second=sides[1],
+        difference=difference,
+        verdict=NOT_DECIDED,
+        on_these_runs=NOT_DECIDED,
+        effects=effect_sizes(paired),
+        detectable=_detectable(paired, options.level),
+        cautions=_cautions(paired),
+    )
+    return _judged(found)
+
+
+def equal_size(
+    scores: Sequence[Scores], first: str = "encoder", second: str = "decoder", options: Options = DEFAULT
+) -> list[Comparison]:
+    """Ask at each size whether the encoder or the decoder is better, on every task that both do.
+
+    Args:
+        scores: All scores of the study.
+        first: The member that differences are of.
+        second: The member that is taken from it.
+        options: How.
+    """
+    wanted = [(size, first, size, second) for size in _sizes(scores)]
+    return _answers(EQUAL_SIZE, scores, wanted, options)
+
+
+def native_or_crossed(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Comparison]:
+    """Ask at each size whether a member trained from scratch beats the one turned into its kind by continued training.
+
+    The crossed member is one that does not start from scratch; its native counterpart is the member `encoder` or
+    `decoder` of the same attention direction.
+    """
+    wanted = []
+    for size in _sizes(scores):
+        models = _models(scores, size)
+        natives = {models[name].direction: name for name in ("encoder", "decoder") if name in models}
+        for name, model in models.items():
+            crossed = model.identity is not None and not model.identity.from_scratch
+            if crossed and model.direction in natives:
+                wanted.append((size, natives[model.direction], size, name))
+    return _answers(NATIVE_OR_CROSSED, scores, wanted, options)
+
+
+def other_pairs(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Comparison]:
+    """Ask of every two members of a size that no other question is about, such as `biphasic` and `encoder`."""
+    asked = {frozenset({"encoder", "decoder"})}
+    asked |= {frozenset({one.first.member, one.second.member}) for one in native_or_crossed(scores, options)}
+    wanted = [
+        (size, one, size, two)
+        for size in _sizes(scores)
+        for one, two in combinations(_models(scores, size), 2)
+        if frozenset({one, two}) not in asked
+    ]
+    return _answers(TWO_MEMBERS, scores, wanted, options)
+
+
+def crossings(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Comparison]:
+    """Ask of every smaller model whether it beats a larger one of another member; the smaller is the first side.
+
+    Sizes are ordered by their parameters without the embedding. Shape and optimiser may differ between sizes; the
+    family is all tasks of one pair of models.
+    """
+    allowed = replace(options, may_differ=tuple(dict.fromkeys([*options.may_differ, *ACROSS_SIZES])))
+    wanted = [
+        (small, one, large, two)
+        for small, large in combinations(_sizes(scores), 2)
+        for one in _models(scores, small)
+        for two in _models(scores, large)
+        if one != two
+    ]
+    return _answers(CROSSING, scores, wanted, allowed)
+
+
+def averages(
+    scores: Sequence[Scores], comparisons: Sequence[Comparison], options: Options = DEFAULT
+) -> list[Comparison]:
+    """Return, for every pair of sides among comparisons, the mean difference over the tasks they were compared on.
+
+    Only tasks whose better direction is up and whose values are shares (chance is known, or all outcomes lie in
+    [0, 1]) are averaged: bits and points have no common unit. Tasks with fewer seeds than the others are left out,
+    with a caution.
+    """
+    found = []
+    for pair in dict.fromkeys(map(_pair_of, comparisons)):
+        own = [one for one in comparisons if _pair_of(one) == pair and one.difference is not None]
+        average = _average(scores, own, options)
+        if average is not None:
+            found.append(average)
+    return found
+
+
+def _pair_of(comparison: Comparison) -> tuple[str, str, str]:
+    return comparison.question, comparison.first.label, comparison.second.label
+
+
+def _average(scores: Sequence[Scores], own: Sequence[Comparison], options: Options) -> Comparison | None:
+    most = max((one.difference.seeds for one in own if one.difference is not None), default=0)
+    kept: list[tuple[Comparison, Paired]] = []
+    for one in own:
+        if one.difference is None or one.difference.seeds < most or not one.tasks[0].higher_is_better:
+            continue
+        sides = [_of(scores, side.size, side.member, one.tasks[0].name) for side in (one.first, one.second)]
+        allowed = (*options.may_differ, *(ACROSS_SIZES if one.question == CROSSING else ()))
+        paired = pair_sides(sides[0], sides[1], may_differ=allowed, unpaired=options.unpaired)
+        if paired.is_right_or_wrong:
+            kept.append((one, paired))
+    if len(kept) < 2 or len({paired.seeds for _, paired in kept}) != 1:
+        return None
+    pairs = [paired for _, paired in kept]
+    left_out = [one.tasks[0].name for one in own if one not in [comparison for comparison, _ in kept]]
+    cautions = (f"Without {', '.join(left_out)}: other seeds or no share of right answers.",) if left_out else ()
+    first, second = kept[0][0].first, kept[0][0].second
+    return _judged(
+        Comparison(
+            question=kept[0][0].question,
+            tasks=tuple(paired.task for paired in pairs),
+            first=replace(first, value=None, at_chance=False, seeds=pairs[0].seeds),
+            second=replace(second, value=None, at_chance=False, seeds=pairs[0].seeds),
+            difference=average_estimate(pairs, options.level),
+            verdict=NOT_DECIDED,
+            on_these_runs=NOT_DECIDED,
+            cautions=cautions,
+        )
+    )
+
+
+def _answers(
+    question: str, scores: Sequence[Scores], wanted: Iterable[tuple[str, str, str, str]], options: Options
+) -> list[Comparison]:
+    """Return a question's answers for pairs of (size, member, size, member), each corrected over its tasks."""
+    found: list[Comparison] = []
+    for first_size, first, second_size, second in wanted:
+        own = []
+        for task in _tasks(scores):
+            sides = _of(scores, first_size, first, task), _of(scores, second_size, second, task)
+            if sides[0] and sides[1]:
+                own.append(_answer(question, sides[0], sides[1], options))
+        if options.correct:
+            adjusted = adjust_family([one.difference for one in own])
+            own = [_judged(replace(one, difference=new)) for one, new in zip(own, adjusted, strict=True)]
+        found += own
+    return found
+
+
+def _answer(question: str, first: Sequence[Scores], second: Sequence[Scores], options: Options) -> Comparison:
+    try:
+        return compare(question, first, second, options)
+    except EvaluationError as fault:
+        reason = fault.what + (f" ({str(fault).splitlines()[1].strip()})" if "\n" in str(fault) else "")
+        bare = [
+            Side(
+                side[0].model.member,
+                side[0].model.size,
+                side[0].model.direction,
+                tuple(sorted(scores.model.seed for scores in side)),
+                None,
+                None,
+            )
+            for side in (first, second)
+        ]
+        return Comparison(question, (first[0].task,), bare[0], bare[1], None, NOT_COMPARED, NOT_COMPARED, reason=reason)
+
+
+def _judged(comparison: Comparison) -> Comparison:
+    """Return a comparison with the verdict that its difference allows."""
+    difference = comparison.difference
+    if difference is None:
+        return comparison
+    if difference.decides:
+        better = comparison.tasks[0].higher_is_better == (difference.value > 0)
+        word = comparison.first.label if better else comparison.second.label
+    else:
+        word = BOTH_AT_CHANCE if comparison.first.at_chance and comparison.second.at_chance else NOT_DECIDED
+    return replace(
+        comparison, verdict=word if difference.is_about_training else NO_TRAINING_VERDICT, on_these_runs=word
+    )
+
+
+def _sides(first: Sequence[Scores], second: Sequence[Scores], paired: Paired, level: float) -> tuple[Side, Side]:
+    made = []
+    for side, outcomes in ((first, paired.first), (second, paired.second)):
+        value = value_estimate(outcomes, right_or_wrong=paired.is_right_or_wrong, level=level)
+        used = [scores.model for scores in side if scores.model.seed in paired.seeds]
+        tokens = {model.tokens for model in used}
+        made.append(
+            Side(
+                member=used[0].member,
+                size=used[0].size,
+                direction=used[0].direction,
+                seeds=paired.seeds,
+                tokens=tokens.pop() if len(tokens) == 1 else None,
+                value=value,
+                at_chance=paired.task.chance is not None and value.interval.contains(paired.task.chance),
+            )
+        )
+    return made[0], made[1]
+
+
+def _detectable(paired: Paired, level: float) -> float | None:
+    """Return what such items and seeds can see; with one seed the spread over items is all there is."""
+    seeds, items = paired.differences.shape
+    differences = paired.differences
+    if not differences.any():
+        return None
+    if seeds >= 2:
+        return detectable_difference(spread_of(differences), items=items, seeds=seeds, level=level)
+    from_items = spread_of(differences.repeat(2, axis=0))
+    return detectable_difference(from_items, items=items, seeds=1, level=level)
+
+
+def _cautions(paired: Paired) -> tuple[str, ...]:
+    found = []
+    if not paired.differences.any():
+        found.append("No item differs at any seed: check that these are two models.")
+    if paired.differs_in:
+        found.append(f"Not a pair: they differ in {', '.join(paired.differs_in)}.")
+    if paired.left_out_seeds:
+        found.append(f"Seeds on one side only are left out: {', '.join(map(str, paired.left_out_seeds))}.")
+    if len(paired.seeds) < FEWEST_SEEDS:
+        count = "one seed" if len(paired.seeds) == 1 else "two seeds"
+        found.append(f"With {count} nothing is said of other training runs.")
+    return tuple(found)
+
+
+def _sizes(scores: Sequence[Scores]) -> list[str]:
+    """Return the sizes, smallest first by parameters without embedding; unknown ones by name, last."""
+    known: dict[str, float] = {}
+    for one in scores:
+        parameters = one.model.non_embedding_parameters
+        known[one.model.size] = max(known.get(one.model.size, 0.0), float("inf") if parameters is None else parameters)
+    return sorted(known, key=lambda size: (known[size], size))
+
+
+def _models(scores: Sequence[Scores], size: str) -> dict[str, Model]:
+    """Return a size's final models by member, in the order they come."""
+    return {one.model.member: one.model for one in scores if one.model.size == size and not one.model.checkpoint}
+
+
+def _tasks(scores: Sequence[Scores]) -> list[str]:
+    return sorted({one.task.name for one in scores})
+
+
+def _of(scores: Sequence[Scores], size: str, member: str, task: str) -> list[Scores]:
+    """Return a final model's scores on a task, one a seed."""
+    return [
+        one
+        for one in scores
+        if (one.model.size, one.model.member, one.task.name, one.model.checkpoint) == (size, member, task, "")
+    ]
