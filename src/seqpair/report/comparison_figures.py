@@ -17,6 +17,7 @@ from seqpair.report.figures import DASHES, Drawing, Palette, canvas, label_text,
 
 _MOST_LEGEND_ROWS = 8
 _MOST_WHISKERS = 8
+_MOST_TOLD = 12
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def lines_drawing(
         )  # fmt: skip
         return figure
 
-    told = "; ".join(f"{line.label} {line.ys[-1]:.3g} at {short_count(line.xs[-1])}" for line in lines)
+    told = "; ".join(f"{line.label} {line.ys[-1]:.3g} at {short_count(line.xs[-1])}" for line in lines[:_MOST_TOLD])
     return Drawing(name, title, f"at the end: {told}", title, draw)
 
 
@@ -164,7 +165,7 @@ def values_drawing(name: str, title: str, unit: str, rows: Sequence[ValueRow]) -
         figure.legend(loc="outside lower left", ncols=2, frameon=False, labelcolor=palette.ink, fontsize=9)
         return figure
 
-    told = "; ".join(f"{row.task}, {row.member}: {row.value:.3f}" for row in rows[:40])
+    told = "; ".join(f"{row.task}, {row.member}: {row.value:.3f}" for row in rows[:_MOST_TOLD])
     return Drawing(name, title, told, title, draw)
 
 
@@ -190,6 +191,6 @@ def shares_drawing(name: str, title: str, parts: Sequence[str], rows: Sequence[S
 
     told = "; ".join(
         f"{row.member}: " + ", ".join(f"{part} {share:.2f}" for part, share in zip(parts, row.shares, strict=True))
-        for row in rows[:20]
+        for row in rows[:_MOST_TOLD]
     )
     return Drawing(name, title, told, title, draw)

@@ -104,11 +104,8 @@ class DataTable:
         return self.rows[:MOST_ROWS_IN_PAGE_SOURCE]
 
     def all_rows_json(self) -> Markup:
-        """Return all rows for the script: of each cell the text, the value, notes, the tag and the link."""
-        rows = [
-            [[cell.text, cell.value, list(cell.all_notes), cell.tag, cell.link] for cell in row] for row in self.rows
-        ]
-        return script_json(rows)
+        """Return all rows for the script: a cell is its text, or text, value, notes, tag, link."""
+        return script_json([[_short_form(cell) for cell in row] for row in self.rows])
 
     def csv(self) -> str:
         """Return it as CSV; a value with an interval takes three columns, numbers have all their digits."""
@@ -153,6 +150,13 @@ class DataTable:
             inside = f"data:{media};charset=utf-8;base64,{base64.b64encode(raw).decode('ascii')}"
             found.append((kind, name, inside if len(raw) <= MOST_LINK_BYTES else f"tables/{name}"))
         return found
+
+
+def _short_form(cell: Cell) -> object:
+    parts = [cell.text, cell.value, list(cell.all_notes), cell.tag, cell.link]
+    while len(parts) > 1 and parts[-1] in (None, [], ""):
+        parts.pop()
+    return parts[0] if len(parts) == 1 else parts
 
 
 def script_json(value: object) -> Markup:

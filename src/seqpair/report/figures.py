@@ -195,13 +195,30 @@ def svg(figure: Figure, salt: str, title: str, description: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<svg [^>]*viewBox=\"([^\"]*)\"[^>]*>", r'<svg viewBox="\1" role="img" aria-label="">', text)
-    text = re.sub(r"font: [^;\"]*?([0-9.]+)px [^;\"]*", r"font-size: \1px", text)
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.[0-9]{2})[0-9]+", r"\1", path[0]), text)
+    text = re.sub(r"<[^>]+>", _shorter_tag, text)
+    text = re.sub(r">\s+<", "><", text)
     title, description = escape(title), escape(description)
     text = text.replace('aria-label="">', f'aria-label="{title}, {description}"><title>{title}</title>', 1)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
-    prefix = re.sub(r"[^A-Za-z0-9]", "-", salt)
-    text = text.replace("xlink:href", "href").replace(' id="', f' id="{prefix}-')
-    return text.replace('href="#', f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-").strip()
+    return _own_ids(text, f"f{sha256_json(salt)[:8]}").strip()
+
+
+def _shorter_tag(found: re.Match[str]) -> str:
+    """Return a tag without what the page says itself: fonts, digits below a hundredth of a point, no rotation."""
+    tag = re.sub(r"(\.[0-9]{2})[0-9]+", r"\1", found[0])
+    tag = re.sub(r" font-family: [^;\"]*;", "", tag)
+    tag = re.sub(r"font: [^;\"]*?([0-9.]+)px [^;\"]*", r"font-size: \1px", tag)
+    tag = re.sub(r" transform=\"rotate\(-0 [^\"]*\"", "", tag)
+    return " ".join(tag.split())
+
+
+def _own_ids(text: str, prefix: str) -> str:
+    """Return the SVG with only the ids that it refers to itself, each with a prefix of this figure."""
+    used = set(re.findall(r'href="#([^"]+)"', text)) | set(re.findall(r"url\(#([^)]+)\)", text))
+    names = {name: f"{prefix}-{index}" for index, name in enumerate(sorted(used))}
+    text = text.replace("xlink:href", "href")
+    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{names[found[1]]}"' if found[1] in names else "", text)
+    text = re.sub(r'href="#([^"]+)"', lambda found: f'href="#{names[found[1]]}"', text)
+    return re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{names[found[1]]})", text)

@@ -27,6 +27,7 @@ from seqpair.report.figures import (
 )
 
 _SIZE_INCHES = (5.0, 3.7)
+_MOST_LOOKS, _MOST_MARKERS = 100, 40
 
 
 def train_drawing(points: Sequence[TrainPoint], name: str, colour: int = 0, most_points: int = 400) -> Drawing:
@@ -90,10 +91,10 @@ def _draw_borders(upper: Axes, lower: Axes, borders: Sequence[tuple[int, str]], 
 
 def held_out_drawing(points: Sequence[HeldOutPoint], name: str, colour: int = 0) -> Drawing:
     """Return a member's held-out bits per byte over content tokens, one line a source."""
-    lines = {
-        source: [(point.tokens, point.bits_per_byte) for point in points if point.source == source]
-        for source in dict.fromkeys(point.source for point in points)
-    }
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for source in dict.fromkeys(point.source for point in points):
+        looks = [(point.tokens, point.bits_per_byte) for point in points if point.source == source]
+        lines[source] = [looks[index] for index in thinned(len(looks), _MOST_LOOKS)]
 
     def draw(palette: Palette) -> Figure:
         figure, axes = canvas("held-out text, bits per byte", palette=palette, size=_SIZE_INCHES)
@@ -105,7 +106,7 @@ def held_out_drawing(points: Sequence[HeldOutPoint], name: str, colour: int = 0)
                 alpha=1.0 if index < len(DASHES) else 0.55,
                 linewidth=1.6,
                 linestyle=DASHES[index % len(DASHES)],
-                marker="o",
+                marker="o" if len(line) <= _MOST_MARKERS else "",
                 markersize=2.4,
                 label=label_text(source, 16),
             )

@@ -20,7 +20,7 @@ from seqpair import __version__
 from seqpair.recipe.load import preset_names
 from seqpair.report.collect import Study
 from seqpair.report.figures import Drawing
-from seqpair.report.items_view import FITS, Fit, TaskItems, page_payload
+from seqpair.report.items_view import FITS, MOST_ITEMS, Fit, TaskItems, page_payload
 from seqpair.report.marks import attention_mark, interval_mark
 from seqpair.report.plan_view import member_facts, order_words, shared_facts
 from seqpair.report.terminal import signed
@@ -32,6 +32,8 @@ _MASK = "[MASK]"
 _LONGEST_SHORT = 60
 MOST_BYTES = 5_000_000
 """No page is larger: items are left out first, and the page says how many of them it holds."""
+
+_SPARE_BYTES = 20_000
 
 _PARTS = (
     ("comparison", "Who wins where"),
@@ -71,12 +73,13 @@ def render_view(view: StudyView) -> str:
     """Return the page of a view."""
     values = _values(view)
     template = environment().get_template("page.html.jinja")
-    text = ""
+    bare = template.render(**values, items=_items(view.items, None), most_items=MOST_ITEMS)
+    room = MOST_BYTES - len(bare.encode("utf-8", "replace")) - _SPARE_BYTES
     for fit in FITS:
-        text = template.render(**values, items=_items(view.items, fit), most_items=fit.items)
-        if len(text.encode("utf-8", "replace")) <= MOST_BYTES:
-            break
-    return text
+        items = _items(view.items, fit)
+        if sum(len(task["payload"]) for task in items) <= room:
+            return template.render(**values, items=items, most_items=fit.items)
+    return bare
 
 
 def _values(view: StudyView) -> dict[str, Any]:
@@ -122,7 +125,8 @@ def _drawn(drawing: Drawing) -> _Drawn:
     return _Drawn(drawing.id, drawing.caption, drawing.colour, Markup(drawing.svg))
 
 
-def _items(tasks: Sequence[TaskItems], fit: Fit) -> list[dict[str, Any]]:
+def _items(tasks: Sequence[TaskItems], fit: Fit | None) -> list[dict[str, Any]]:
+    """Return what the page holds of the items; without a fit their number alone."""
     return [
         {
             "key": task.key,
@@ -131,7 +135,7 @@ def _items(tasks: Sequence[TaskItems], fit: Fit) -> list[dict[str, Any]]:
             "suite": task.suite,
             "count": len(task.items),
             "disagreements": task.disagreements,
-            "payload": page_payload(task, fit),
+            "payload": page_payload(task, fit) if fit is not None else "",
         }
         for task in tasks
     ]

@@ -277,5 +277,5 @@ def published_table(rows: Sequence[PublishedRow]) -> DataTable:
         for row in rows
         for size, value in row.values.items()
     ]
-    caption = "Published values of other models. They were made with other data and budgets, and are no results of this study."
+    caption = "Published values of other models, made with other data and budgets: no results of this study."
     return DataTable("published", caption, columns, body)

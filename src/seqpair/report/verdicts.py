@@ -22,6 +22,7 @@ from seqpair.report.marks import interval_mark
 
 MOST_OTHER_MEMBERS = 6
 _MOST_SENTENCES = 8
+_LONGEST_TITLE = 100
 
 
 def answers_of(scores: Sequence[Scores]) -> list[Comparison]:
@@ -54,9 +55,9 @@ def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
     ]  # fmt: skip
     caption = (
         "Differences on the same items, first minus second, with 95 % intervals; p is corrected over a question's "
-        "tasks (Holm). With fewer than three seeds an interval is conditional on these runs: it covers other items, not "
-        "other training runs, and nothing is said about training. 'Would be seen from': the smallest true difference "
-        "that such items and seeds show with 80 % power."
+        "tasks (Holm). With fewer than three seeds an interval is conditional on these runs: it covers other items, "
+        "not other training runs, and nothing is said about training. 'Would be seen from': the smallest true "
+        "difference that such items and seeds show with 80 % power."
     )
     return DataTable("differences", caption, columns, [_row(one) for one in answers]) if answers else None
 
@@ -158,7 +159,8 @@ def summary_sentence(answers: Sequence[Comparison]) -> str:
 
 
 def _title(answer: Comparison) -> str:
-    return answer.tasks[0].title or answer.tasks[0].name
+    title = answer.tasks[0].title or answer.tasks[0].name
+    return title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]}..."
 
 
 def _counted(titles: Sequence[str]) -> str:

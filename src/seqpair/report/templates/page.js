@@ -13,11 +13,20 @@
   // A cell as data: [text, value, notes, tag, link]; the same form as in the page's JSON.
   function cellOf(element) {
     const value = element.dataset.v === undefined ? null : Number(element.dataset.v);
-    return [element.firstChild ? element.firstChild.textContent.trim() : "", value, [element.textContent], "", ""];
+    const first = element.firstChild;
+    return [first && first.nodeName !== "SMALL" ? first.textContent.trim() : "", value, [element.textContent], "", ""];
+  }
+
+  // A cell of the page's JSON leaves out what is empty at its end, and is a bare text if that is all.
+  function whole(cell) {
+    const [text, value = null, notes = [], tag = "", link = ""] = Array.isArray(cell) ? cell : [cell];
+    return [text, value, notes, tag, link];
   }
 
   function fill(element, [text, , notes, tag, link]) {
-    element.replaceChildren(link ? make("a", { href: "#items", "data-task": link }, text) : text);
+    const look = text.length > 300 ? { class: "long" } : {};
+    element.replaceChildren(link ? make("a", { href: "#items", "data-task": link, ...look }, text)
+      : look.class ? make("span", look, text) : text);
     for (const note of notes) element.append(make("small", {}, note));
     if (tag) element.append(" ", make("span", { class: "tag" }, tag));
   }
@@ -126,7 +135,7 @@
     const data = document.getElementById(table.id + "-rows");
     const numbers = [...table.tHead.rows[0].cells].map((head) => head.classList.contains("number"));
     const rows = data
-      ? JSON.parse(data.textContent).map((cells) => ({ cells }))
+      ? JSON.parse(data.textContent).map((cells) => ({ cells: cells.map(whole) }))
       : [...table.tBodies[0].rows].map((element) => ({ element, cells: [...element.cells].map(cellOf) }));
     new SortedTable(table, rows, plainRow(numbers));
   }
