@@ -29,6 +29,7 @@ from seqpair.cli.fill import fill
 from seqpair.cli.generate import generate
 from seqpair.cli.order import order
 from seqpair.cli.plan import plan
+from seqpair.cli.power import power
 from seqpair.cli.prepare import prepare
 from seqpair.cli.report import report
 from seqpair.cli.run import run
@@ -53,6 +54,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     generate,
     embed,
     evaluate,
+    power,
     report,
     run,
     sweep,

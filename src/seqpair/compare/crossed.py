@@ -31,7 +31,7 @@ _SEEDS_BEYOND_NOISE = 0.5
 _STEEPNESS = 3.0
 _MOST_DF = 1e6
 _BISECTIONS = 60
-PSEUDO_ITEMS = 2.0
+LEAST_DIFFERING = 2.0
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,12 @@ def crossed_parts(differences: npt.ArrayLike, *, right_or_wrong: bool = False) -
 
     Args:
         differences: (..., S, I), S >= 2 and I >= 2.
-        right_or_wrong: Whether every outcome is 0 or 1. Two items are then added to the sum of squares of items, one
-            that only the first had right and one that only the second had: with few items that differ the variance
-            would be estimated too small, and as zero where none does.
+        right_or_wrong: Whether outcomes are right or wrong. The sum of squares of items is then at least that of two
+            items that differ at every seed, one each way: where hardly an item differs the variance would be estimated
+            too small, and as zero where none does.
 
     Raises:
         ValueError: There are fewer than two seeds or items.
-
-    Source: D. G. Bonett and R. M. Price, Journal of Educational and Behavioral Statistics 37, 2012, for the two items.
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.ndim < 2 or d.shape[-1] < 2 or d.shape[-2] < 2:
@@ -78,7 +76,7 @@ def crossed_parts(differences: npt.ArrayLike, *, right_or_wrong: bool = False) -
     all_squares = np.einsum("...si,...si->...", d, d) - seeds * items * mean**2
     noise_squares = np.maximum(all_squares - seed_squares - item_squares, 0.0)
     if right_or_wrong:
-        item_squares = item_squares + seeds * PSEUDO_ITEMS
+        item_squares = np.maximum(item_squares, seeds * LEAST_DIFFERING)
     size = seeds * items
     return CrossedParts(
         value=np.asarray(mean),

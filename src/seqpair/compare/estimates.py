@@ -17,7 +17,7 @@ from scipy import stats
 
 from seqpair.compare.bootstrap import paired_difference
 from seqpair.compare.crossed import (
-    PSEUDO_ITEMS,
+    LEAST_DIFFERING,
     CrossedParts,
     average_parts,
     crossed_interval,
@@ -154,9 +154,11 @@ def effect_sizes(paired: Paired) -> EffectSizes:
 
 
 def _item_variance(paired: Paired) -> float:
-    """Return the variance of the mean over items; with two items more where outcomes are right or wrong."""
+    """Return the variance of the mean over items; at least that of two that differ where they are right or wrong."""
     differences = paired.differences.mean(axis=0)
-    squares = float(((differences - differences.mean()) ** 2).sum()) + PSEUDO_ITEMS * paired.is_right_or_wrong
+    squares = float(((differences - differences.mean()) ** 2).sum())
+    if paired.is_right_or_wrong:
+        squares = max(squares, LEAST_DIFFERING)
     return squares / (len(differences) - 1) / len(differences)
 
 

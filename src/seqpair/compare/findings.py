@@ -82,7 +82,8 @@ class Comparison:
             `NO_TRAINING_VERDICT` with fewer than three seeds.
         on_these_runs: The same of the runs that were made; with three seeds and more equal to `verdict`.
         effects: Effect sizes; None if they are not compared.
-        detectable: The smallest true difference that such items and seeds show with 80 % power; None if unknown.
+        detectable: The smallest true difference that such items and seeds show with 80 % power in a test of its own;
+            None if unknown.
         reason: Why they are not compared, or empty.
         cautions: What a reader must know, one sentence each.
     """

@@ -1,7 +1,7 @@
 """Two sides brought together: the same items in the same order, seed by seed.
 
 Owns what makes two results comparable, and the refusals. Must not know statistics. Entry points: `pair_sides`,
-`Paired`.
+`outcome_table`, `Paired`.
 
 Every refusal is an `EvaluationError` that says what differs and what to do.
 """
@@ -59,9 +59,7 @@ class Paired:
     @property
     def is_right_or_wrong(self) -> bool:
         """Return whether outcomes are points for right answers, a few of them shared by answers that tie."""
-        outcomes = np.concatenate([self.first, self.second])
-        whole = (outcomes == 0) | (outcomes == 1)
-        return bool(((outcomes >= 0) & (outcomes <= 1)).all() and whole.mean() >= _LEAST_WHOLE_FRAC)
+        return _right_or_wrong(np.concatenate([self.first, self.second]))
 
     @property
     def has_shared_points(self) -> bool:
@@ -112,6 +110,29 @@ def pair_sides(
         differs_in=differs_in,
         left_out_seeds=tuple(sorted(set(firsts) ^ set(seconds))),
     )
+
+
+def outcome_table(side: Sequence[Scores]) -> tuple[Floats, bool]:
+    """Return one side's outcomes, (S, I), scaled as in `Paired`, and whether they are points for right answers.
+
+    Raises:
+        EvaluationError: As for `pair_sides`, as far as it concerns one side.
+    """
+    seeds = _by_seed(side, "only")
+    _one_task(list(seeds.values()))
+    only = len(seeds) == 1
+    ids = seeds[min(seeds)].ids if only else tuple(sorted(seeds[min(seeds)].ids))
+    rows = []
+    for _, scores in sorted(seeds.items()):
+        values, weights = _columns(scores, ids)
+        rows.append(_scaled(values, weights))
+    table = np.stack(rows)
+    return table, _right_or_wrong(table)
+
+
+def _right_or_wrong(outcomes: Floats) -> bool:
+    whole = (outcomes == 0) | (outcomes == 1)
+    return bool(((outcomes >= 0) & (outcomes <= 1)).all() and whole.mean() >= _LEAST_WHOLE_FRAC)
 
 
 def _by_seed(side: Sequence[Scores], name: str) -> dict[int, Scores]:
@@ -199,7 +220,9 @@ def _columns(scores: Scores, ids: tuple[str, ...]) -> tuple[Floats, Floats]:
             seen=f"{len(differing)} items are on one side only, such as {differing[0]}",
             fix="evaluate both with the same data and limit",
         )
-    order = np.argsort(np.array(scores.ids, dtype=object))
+    if scores.ids == ids:
+        return values, weights
+    order = sorted(range(len(scores.ids)), key=scores.ids.__getitem__)
     return values[order], weights[order]
 
 

@@ -123,12 +123,14 @@ def right_or_wrong_spread(accuracy: float, *, agreement: float, seed_sd: float, 
     Raises:
         EvaluationError: The numbers do not go together.
     """
+    if not 0 < accuracy < 1:
+        raise EvaluationError("an accuracy lies between 0 and 1", seen=accuracy, allowed="(0, 1)")
     least = 1 - 2 * min(accuracy, 1 - accuracy)
-    if not 0 < accuracy < 1 or not least <= agreement < 1 or not 0 <= lasting <= 1:
+    if not least <= agreement < 1 or not 0 <= lasting <= 1:
         raise EvaluationError(
             "no two members have this accuracy and agree this often",
             seen=f"accuracy {accuracy}, agreement {agreement}, lasting {lasting}",
-            allowed=f"an accuracy in (0, 1), agreement from {max(least, 0):.3g} up to below 1, lasting in [0, 1]",
+            allowed=f"agreement from {least:.3g} up to below 1, lasting in [0, 1]",
         )
     differing = 1 - agreement
     return Spread(seed_sd, math.sqrt(lasting * differing), math.sqrt((1 - lasting) * differing))

@@ -1,7 +1,7 @@
 """What a plan costs: floating-point operations, memory, disk, as pure functions.
 
 Owns the formulas, each written out beside its number. Must not know hardware. Entry points: `plan_cost`,
-`flops_per_token`, `memory_bytes`, `checkpoint_bytes`, `kept_checkpoints`.
+`flops_per_token`, `scoring_cost`, `memory_bytes`, `checkpoint_bytes`, `kept_checkpoints`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ MEMORY_FORMULA = (
 )
 DISK_FORMULA = "12 P (weights and two moments in fp32) for each checkpoint kept"
 LOSS_CHUNK_ROWS = 1024
+TRAINING_PASSES = 3
+"""A backward pass costs two forward passes."""
 
 
 class PhaseCost(BaseModel):
@@ -106,18 +108,56 @@ def flops_per_token(model: ModelPlan, phase: PhasePlan) -> float:
     and values take 12 D for each key a token sees in a layer (local layers within their window). Lookups,
     norms, activations and the optimiser are not counted. Several objectives count by their sequences.
     """
-    shape, width = model.shape, model.shape.width
     tokens = phase.mean_tokens + SPECIALS_PER_SEQUENCE
-    layers = shape.layers * (4 * width * width + 3 * width * shape.inner)
     flops = 0.0
     for objective, share in objective_shares(phase):
-        keys = 0.0
-        for layer in range(shape.layers):
-            keys += mean_keys(tokens, None if layer % model.global_every == 0 else model.window_tokens, objective)
         predicted = phase.mask_frac if objective.corrupts and phase.mask_frac is not None else 1.0
-        head = predicted * (width * width + model.vocab_size * width)
-        flops += share * (6 * (layers + head) + 12 * width * keys)
+        flops += share * TRAINING_PASSES * forward_flops(model, tokens, objective, predicted)
     return flops
+
+
+def forward_flops(model: ModelPlan, tokens: float, objective: Objective, predicted: float) -> float:
+    """Return the FLOPs of one token's forward pass in a row of `tokens` tokens; a third of training it.
+
+    Args:
+        model: The model.
+        tokens: The row's tokens, specials included.
+        objective: Which says what a token sees.
+        predicted: The share of the tokens at which the head runs.
+    """
+    shape, width = model.shape, model.shape.width
+    layers = shape.layers * (4 * width * width + 3 * width * shape.inner)
+    keys = 0.0
+    for layer in range(shape.layers):
+        keys += mean_keys(tokens, None if layer % model.global_every == 0 else model.window_tokens, objective)
+    head = predicted * (width * width + model.vocab_size * width)
+    return 2 * (layers + head) + 4 * width * keys
+
+
+def scoring_cost(
+    model: ModelPlan, objective: Objective, context_tokens: float, continuation_tokens: int, *, masks: int = 3
+) -> tuple[int, float]:
+    """Return the rows and the FLOPs that scoring one continuation from left to right takes.
+
+    A causal model reads `[CLS] context continuation` once. A bidirectional one reads a row for each token of the
+    continuation: `[CLS] context t1 .. t(k-1) [MASK] x masks [SEP]`; nothing of a row can be kept for the next, since
+    every state depends on all of it. The head runs only where it is read.
+
+    Args:
+        model: The model.
+        objective: Its objective.
+        context_tokens: Tokens of the context.
+        continuation_tokens: Tokens of the continuation, m.
+        masks: Masks of an encoder's row.
+    """
+    if objective.direction == "causal":
+        tokens = 1 + context_tokens + continuation_tokens
+        return 1, tokens * forward_flops(model, tokens, objective, continuation_tokens / tokens)
+    flops = 0.0
+    for known in range(continuation_tokens):
+        tokens = 1 + context_tokens + known + masks + 1
+        flops += tokens * forward_flops(model, tokens, objective, 1 / tokens)
+    return continuation_tokens, flops
 
 
 def objective_shares(phase: PhasePlan) -> list[tuple[Objective, float]]:

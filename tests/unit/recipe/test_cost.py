@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqpair.recipe.cost import checkpoint_bytes, flops_per_token, kept_checkpoints, mean_keys, plan_cost
+from seqpair.recipe.cost import (
+    checkpoint_bytes,
+    flops_per_token,
+    forward_flops,
+    kept_checkpoints,
+    mean_keys,
+    plan_cost,
+    scoring_cost,
+)
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import KeepRule, Plan
@@ -92,3 +100,27 @@ def test_checkpoints_that_others_start_from_are_counted() -> None:
     for names, kept in (((), 1), ((f"step{first}",), 2), ((f"step{last}",), 1), (("step99999",), 1)):
         rule = KeepRule(last=1, names=names)
         assert kept_checkpoints(plan.model_copy(update={"keep": rule})) == kept
+
+
+def test_scoring_costs_an_encoder_a_row_for_each_token() -> None:
+    model = plan_of("17m", "encoder").model
+    rows, flops = scoring_cost(model, OBJECTIVES["mlm"], 20, 5)
+    assert rows == 5
+    by_hand = [
+        tokens * forward_flops(model, tokens, OBJECTIVES["mlm"], 1 / tokens) for tokens in range(1 + 20 + 3 + 1, 30)
+    ]
+    assert flops == pytest.approx(sum(by_hand))
+    row, once = scoring_cost(model, OBJECTIVES["clm"], 20, 5)
+    assert row == 1
+    assert once == pytest.approx(26 * forward_flops(model, 26, OBJECTIVES["clm"], 5 / 26))
+    layers = 7 * (4 * 256**2 + 3 * 256 * 384)
+    assert flops > 4 * 2 * layers * 26
+    assert once < 2 * 2 * layers * 26 + 2 * 5 * 256 * 51_000
+
+
+def test_training_costs_three_forward_passes() -> None:
+    plan = plan_of("17m", "decoder")
+    tokens = plan.phases[0].mean_tokens + 2
+    assert flops_per_token(plan.model, plan.phases[0]) == pytest.approx(
+        3 * forward_flops(plan.model, tokens, OBJECTIVES["clm"], 1.0)
+    )

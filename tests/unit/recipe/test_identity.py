@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from seqpair.recipe.identity import plan_digest
+from seqpair.recipe.identity import PairIdentity, pair_identity, plan_digest
 from seqpair.recipe.load import load_recipe, preset_names
 from seqpair.recipe.resolve import resolve_plan
 
@@ -99,3 +99,42 @@ def test_golden_digests_of_all_presets() -> None:
     assert found == json.loads(GOLDEN.read_text(encoding="utf-8")), (
         "a preset's plan has changed: if that was intended, write the new digests; CHANGELOG, Numerics"
     )
+
+
+def identity(member: str, *overrides: str, preset: str = TWO_SOURCES) -> PairIdentity:
+    return pair_identity(resolve_plan(load_recipe(preset, overrides), member))
+
+
+def test_members_of_a_pair_have_one_fingerprint_at_every_seed() -> None:
+    encoder, decoder = identity("encoder"), identity("decoder", "seed=22", "name=other")
+    assert encoder.fingerprint == decoder.fingerprint
+    assert encoder.differing(decoder) == []
+
+
+@pytest.mark.parametrize(
+    ("assignment", "part"),
+    [
+        ("optimizer.lr=1e-3", "optimizer"),
+        ("size=4m", "shape"),
+        ("model.attn_out_dropout=0", "model"),
+        ("data.tokenizer.train_vocab_size=2048", "tokenizer"),
+        ("phases.0.lr.end_frac=0.1", "phase pretrain"),
+    ],
+)
+def test_what_makes_two_members_no_pair_is_named(assignment: str, part: str) -> None:
+    found = identity("encoder").differing(identity("decoder", assignment))
+    assert part in found
+    assert identity("encoder").fingerprint != identity("decoder", assignment).fingerprint
+
+
+def test_the_mask_rate_is_the_objectives_own() -> None:
+    assert identity("encoder", "phases.0.mask_frac=0.2").differing(identity("decoder")) == []
+
+
+def test_a_crossed_member_shares_all_but_its_own_phases() -> None:
+    four = str(Path(__file__).with_name("four_phases.yaml"))
+    encoder, crossed = (identity(name, preset=four) for name in ("encoder", "encoder-from-decoder"))
+    assert not crossed.from_scratch
+    assert encoder.differing(crossed) == crossed.differing(encoder) == []
+    other = identity("encoder-from-decoder", "optimizer.lr=1e-3", preset=four)
+    assert encoder.differing(other) == ["optimizer"]

@@ -1,0 +1,51 @@
+"""The verb `power`: what a study of so many items and seeds can see, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from seqpair.errors import EvaluationError
+
+
+def power(
+    items: Annotated[int, typer.Option(min=2, help="Items of the task.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Training runs of each member.")] = 3,
+    accuracy: Annotated[float, typer.Option(help="The accuracy to expect of both members.")] = 0.5,
+    agreement: Annotated[
+        float | None, typer.Option(help="Share of items on which both are right or both wrong; else guessed.")
+    ] = None,
+    seed_sd: Annotated[
+        float, typer.Option(min=0, help="Standard deviation over seeds of the members' difference.")
+    ] = 0.01,
+    difference: Annotated[float | None, typer.Option(help="The difference that the question is about.")] = None,
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks that are tested together.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Say which true difference of two members a study finds with 80 % power.
+
+    Example: seqpair power --items 2000 --seeds 3 --accuracy 0.6 --difference 0.05
+
+    All are shares: 0.05 is five points of accuracy. The guess that matters most is --seed-sd: take it from an earlier
+    study. With one or two seeds the answer is
+    about those runs, not about training.
+    """
+    try:
+        from seqpair.compare.power import plan_study, right_or_wrong_spread
+    except ModuleNotFoundError as error:
+        raise EvaluationError(
+            "power needs a package that is not installed", seen=error, fix='`pip install "seqpair[report]"`'
+        ) from error
+
+    if agreement is None:
+        by_chance = accuracy**2 + (1 - accuracy) ** 2
+        agreement = (1 + by_chance) / 2
+    spread = right_or_wrong_spread(accuracy, agreement=agreement, seed_sd=seed_sd)
+    plan = plan_study(spread, items=items, seeds=seeds, wanted=difference, family=tasks)
+    if as_json:
+        print(json.dumps({**asdict(plan), "spread": asdict(spread), "agreement": agreement}, indent=1))
+        return
+    print(plan.sentence)

@@ -1,0 +1,140 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import simulated_scores as sim
+
+from seqpair.compare.findings import BOTH_AT_CHANCE, NO_TRAINING_VERDICT, NOT_COMPARED, NOT_DECIDED
+from seqpair.compare.questions import (
+    Options,
+    averages,
+    compare,
+    crossings,
+    equal_size,
+    native_or_crossed,
+    other_pairs,
+)
+from seqpair.compare.values import Task
+from seqpair.errors import EvaluationError
+from seqpair.recipe.identity import PairIdentity
+
+TASKS = ("blimp", "piqa", "sciq")
+
+
+def test_the_better_member_is_named_with_three_seeds():
+    found = equal_size(sim.study({"encoder": 0.85, "decoder": 0.6}, tasks=TASKS, spread=0.002))
+    assert [one.verdict for one in found] == ["1m encoder"] * 3
+    first = found[0]
+    assert first.difference.value == pytest.approx(0.25, abs=0.02)
+    assert first.difference.family == 3
+    assert first.difference.p_adjusted >= first.difference.p
+    assert "the 1m encoder is ahead" in first.sentence
+    assert first.first.value.value == pytest.approx(0.85, abs=0.02)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fewer_seeds_give_no_verdict_about_training(seeds):
+    (found,) = equal_size(sim.study({"encoder": 0.85, "decoder": 0.6}, seeds=seeds))
+    assert found.verdict == NO_TRAINING_VERDICT
+    assert found.on_these_runs == "1m encoder"
+    assert "conditional on these runs" in found.sentence
+    assert any("nothing is said of other training runs" in caution for caution in found.cautions)
+
+
+def test_a_lower_metric_wins_where_lower_is_better():
+    flip = [
+        replace(one, task=replace(one.task, higher_is_better=False))
+        for one in sim.study({"encoder": 0.85, "decoder": 0.6}, spread=0.002)
+    ]
+    assert equal_size(flip)[0].verdict == "1m decoder"
+
+
+def test_equal_members_are_not_decided_and_chance_is_named():
+    members = {"encoder": 0.7, "decoder": 0.7}
+    assert equal_size(sim.study(members))[0].verdict == NOT_DECIDED
+    at_chance = {"encoder": 0.5, "decoder": 0.5}
+    assert equal_size(sim.study(at_chance))[0].verdict == BOTH_AT_CHANCE
+
+
+def test_what_cannot_be_compared_is_an_answer_with_its_reason():
+    other = PairIdentity({**sim.IDENTITY.parts, "tokenizer": "other"})
+    scores = sim.study({"encoder": 0.8, "decoder": (0.7, other)})
+    (found,) = equal_size(scores)
+    assert found.verdict == NOT_COMPARED
+    assert "no pair" in found.reason
+    assert "tokenizer" in found.reason
+    (told,) = equal_size(scores, options=Options(unpaired=True))
+    assert told.difference is not None
+    assert any("Not a pair" in caution for caution in told.cautions)
+
+
+def test_too_few_items_and_values_that_are_no_means_are_refused():
+    few = sim.study({"encoder": 0.8, "decoder": 0.7}, items=9)
+    with pytest.raises(EvaluationError, match="9 items are too few"):
+        compare("", few[:3], few[3:])
+    whole = sim.study({"encoder": 0.8, "decoder": 0.7})
+    with pytest.raises(EvaluationError, match="no mean over its items"):
+        compare("", [replace(one, value=0.3) for one in whole[:3]], whole[3:])
+
+
+def test_crossed_members_are_held_against_the_native_of_their_direction():
+    scores = sim.study(
+        {
+            "encoder": 0.8,
+            "decoder": 0.7,
+            "encoder-from-decoder": (0.6, sim.CROSSED),
+            "decoder-from-encoder": (0.7, sim.CROSSED),
+            "biphasic": 0.8,
+        }
+    )
+    pairs = {(one.first.member, one.second.member) for one in native_or_crossed(scores)}
+    assert pairs == {("encoder", "encoder-from-decoder"), ("decoder", "decoder-from-encoder")}
+    others = {frozenset((one.first.member, one.second.member)) for one in other_pairs(scores)}
+    assert frozenset(("encoder", "biphasic")) in others
+    assert frozenset(("encoder", "decoder")) not in others
+    assert len(others) == 10 - 1 - 2
+
+
+def test_a_small_encoder_can_beat_a_larger_decoder():
+    small = sim.study({"encoder": 0.85}, sizes=("1m",), spread=0.002)
+    large = sim.study({"decoder": 0.6}, sizes=("17m",), spread=0.002)
+    (found,) = crossings([*large, *small])
+    assert (found.first.label, found.second.label) == ("1m encoder", "17m decoder")
+    assert found.verdict == "1m encoder"
+    assert any("shape" in caution for caution in found.cautions)
+
+
+def test_an_average_over_tasks_has_its_own_verdict():
+    scores = sim.study({"encoder": 0.72, "decoder": 0.7}, tasks=[f"task{n}" for n in range(8)], spread=0.001)
+    found = equal_size(scores)
+    (average,) = averages(scores, found)
+    assert average.is_average
+    assert len(average.tasks) == 8
+    assert average.difference.value == pytest.approx(np.mean([one.difference.value for one in found]))
+    assert "the mean of 8 tasks" in average.sentence
+    assert average.difference.family == 1
+
+
+def test_bits_are_not_averaged_with_points():
+    scores = sim.study({"encoder": 0.72, "decoder": 0.7}, tasks=("one", "two"))
+    bits = [
+        replace(one, task=Task("bits", higher_is_better=False), values=one.values + 1.3)
+        for one in sim.study({"encoder": 0.72, "decoder": 0.7}, tasks=("bits",))
+    ]
+    (average,) = averages([*scores, *bits], equal_size([*scores, *bits]))
+    assert [task.name for task in average.tasks] == ["one", "two"]
+    assert "bits" in average.cautions[0]
+
+
+def test_checkpoints_are_no_final_models():
+    final = sim.study({"encoder": 0.8, "decoder": 0.7})
+    earlier = [replace(one, model=replace(one.model, checkpoint="step5")) for one in final]
+    assert len(equal_size([*earlier, *final])) == 1
+    assert equal_size(earlier) == []
+
+
+def test_two_copies_of_one_model_are_cautioned():
+    scores = [sim.scores(np.arange(20) % 2, sim.model(name)) for name in ("encoder", "decoder")]
+    (found,) = equal_size(scores)
+    assert "check that these are two models" in found.cautions[0]
+    assert found.detectable is None
