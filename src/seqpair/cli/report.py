@@ -5,24 +5,38 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seqpair.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from seqpair.report.collect import Study
 
 WIDTH_WITHOUT_TERMINAL = 140
 
 
 def report(
     recipe_or_folder: Annotated[
-        str, typer.Argument(help="A recipe, a preset's name, or a study's folder `<runs>/<study>`.")
+        str,
+        typer.Argument(help="A recipe, a preset's name, a study's folder `<runs>/<study>`, or a folder of such."),
     ],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Print the table, write no page.")] = False,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(help="Show beside it another study's folder, or `seqpair eval`'s results; repeatable."),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option(help="Add published values of other models as reference lines, with their sources.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write here instead of into `<study>/report`.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print the table, write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table and the page's path as JSON.")] = False,
 ) -> None:
-    """Compare a study's members and write its page; nothing is trained or evaluated.
+    """Compare a study's members: a table here, and a page, tables, figures and a README text in `<study>/report`.
+
+    Nothing is trained or evaluated.
 
     Example: seqpair report runs/demo
     """
@@ -30,24 +44,20 @@ def report(
     from seqpair.report.tables import comparison_rows
     from seqpair.report.terminal import rows_as_json
 
-    folder = study_folder(recipe_or_folder, overrides or [])
-    page = None if dry_run else str(_write_page(folder))
+    study = collect_study(study_folder(recipe_or_folder, overrides or []), also or [])
+    page = None
+    if not dry_run:
+        require_page_packages()
+        from seqpair.report.exports import write_report
+
+        page = str(write_report(study, published=published, out=out))
     if as_json:
-        study = collect_study(folder)
         rows = rows_as_json(comparison_rows(study.members))
         print(json.dumps({"study": study.name, "page": page, "rows": rows, "missing": study.missing}))
         return
-    print_comparison(folder)
+    _print_study(study)
     if page is not None:
         print(f"page: {page}")
-
-
-def _write_page(folder: Path) -> Path:
-    """Write the page."""
-    require_page_packages()
-    from seqpair.report.page import write_page
-
-    return write_page(folder)
 
 
 def require_page_packages() -> None:
@@ -64,13 +74,17 @@ def require_page_packages() -> None:
 
 def print_comparison(folder: Path) -> None:
     """Print a study's comparison table on standard output."""
+    from seqpair.report.collect import collect_study
+
+    _print_study(collect_study(folder))
+
+
+def _print_study(study: Study) -> None:
     from rich.console import Console
 
-    from seqpair.report.collect import collect_study
     from seqpair.report.tables import comparison_rows
     from seqpair.report.terminal import comparison_table
 
-    study = collect_study(folder)
     rows = comparison_rows(study.members)
     if not rows:
         print(f"{study.name}: no results yet; `seqpair evaluate` makes them")

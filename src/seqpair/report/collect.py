@@ -9,13 +9,11 @@ page shows. A folder that is no study at all is an error.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
 from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folders, read_manifest
@@ -23,10 +21,11 @@ from seqpair.data.ledger import Ledger, LedgerComparison, compare_ledgers
 from seqpair.data.manifest import StoreManifest, read_index
 from seqpair.data.manifest import read_manifest as read_store_manifest
 from seqpair.errors import EvaluationError, SeqpairError
-from seqpair.evaluate.results import EVALUATION_FOLDER, SAMPLES_NAME, TaskResult, read_items, read_results
+from seqpair.evaluate.results import EVALUATION_FOLDER, SUMMARY_NAME
 from seqpair.jsonlines import JsonLines
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import Plan
+from seqpair.report.evaluation_files import Outcome, Samples, first_line, read_json_object, read_outcomes, read_samples
 
 FIRST_MEMBERS = ("encoder", "decoder")
 REPORT_FOLDER = "report"
@@ -35,10 +34,12 @@ EXPORT_FOLDER, EXPORT_RECORD = "export", "seqpair_export.json"
 
 @dataclass(frozen=True)
 class TrainPoint:
-    """One training step's row of `metrics.jsonl`; `tokens` are content tokens so far."""
+    """One training step's row of `metrics.jsonl`; `tokens` are content tokens so far, `lr` the learning rate."""
 
     tokens: int
     loss: float
+    lr: float
+    phase: str
     tokens_per_second: float
     seconds: float
     waste_frac: float
@@ -56,37 +57,15 @@ class HeldOutPoint:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One task's result for one member, with its items in a fixed order.
+class SavedCheckpoint:
+    """A checkpoint on disk, in numbers; `tokens` are content tokens read so far."""
 
-    Attributes:
-        result: The task's result as it was written.
-        ids: The items' names, ascending, (n,); members are paired by them.
-        values, weights: The items' outcomes and how much they count, (n,) each.
-    """
-
-    result: TaskResult
-    ids: tuple[str, ...]
-    values: npt.NDArray[np.float64]
-    weights: npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class FilledMask:
-    """A text with `[MASK]`, what the member put there as (token, probability), and what stood there."""
-
-    text: str
-    predictions: tuple[tuple[str, float], ...]
-    answer: str | None
-
-
-@dataclass(frozen=True)
-class Generated:
-    """A prompt, how the member went on, and how its tokens were chosen."""
-
-    prompt: str
-    text: str
-    mode: str
+    name: str
+    phase: str
+    steps: int
+    tokens: int
+    bytes: int
+    created: str
 
 
 @dataclass
@@ -96,13 +75,16 @@ class MemberRun:
     Attributes:
         name: Its name; of a second export `<member> as <objective>`.
         folder: Its run folder.
+        study: The study it is of, where several are shown together; its name then starts with it.
         second_of: The member whose second export this is, or None. Its curves, order and checkpoint are that
             member's, and stand there only.
         objective: The objective that it was exported for, where it is a second export.
         plan: Its plan.
         train, held_out: The curves.
         outcomes: Its results, by task.
-        filled, generated: The samples.
+        samples: What it wrote.
+        evaluation: The evaluation's own summary: what was skipped and why, and how long it took.
+        saved: The checkpoints on disk, oldest first.
         export: `seqpair_export.json`.
         checkpoint: The newest checkpoint's manifest.
         missing: What could not be read, one sentence each.
@@ -110,17 +92,24 @@ class MemberRun:
 
     name: str
     folder: Path
+    study: str = ""
     second_of: str | None = None
     objective: str | None = None
     plan: Plan | None = None
     train: list[TrainPoint] = field(default_factory=list)
     held_out: list[HeldOutPoint] = field(default_factory=list)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    filled: list[FilledMask] = field(default_factory=list)
-    generated: list[Generated] = field(default_factory=list)
+    samples: Samples = field(default_factory=Samples)
+    evaluation: dict[str, Any] = field(default_factory=dict)
     export: dict[str, Any] | None = None
     checkpoint: CheckpointManifest | None = None
+    saved: list[SavedCheckpoint] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+
+    @property
+    def is_outside(self) -> bool:
+        """Return whether it is a model from elsewhere, of which there are results and nothing else."""
+        return self.plan is None and bool(self.outcomes) and not (self.folder / "metrics.jsonl").exists()
 
     @property
     def direction(self) -> str:
@@ -130,9 +119,18 @@ class MemberRun:
         return self.plan.derived.direction if self.plan is not None else "unknown"
 
 
+@dataclass(frozen=True)
+class OrderCheck:
+    """Two members' ledgers held against each other."""
+
+    first: str
+    second: str
+    comparison: LedgerComparison
+
+
 @dataclass
 class Study:
-    """A study: its members, first the encoder, then the decoder, then the others by name.
+    """A study, or several shown together: its members, first the encoder, then the decoder, then the others by name.
 
     A member's second export stands right after it.
 
@@ -140,7 +138,7 @@ class Study:
         name: The study's name.
         folder: Its folder.
         members: The members.
-        order: For every member but the first: its ledger held against the first one's.
+        order: For every member but a study's first: its ledger held against the first one's.
         stores: The training stores' manifests by source.
         seconds: Wall-clock seconds of the study's parts, where the suite kept them.
         missing: What could not be read, over all members.
@@ -149,24 +147,67 @@ class Study:
     name: str
     folder: Path
     members: list[MemberRun]
-    order: dict[str, LedgerComparison] = field(default_factory=dict)
+    order: list[OrderCheck] = field(default_factory=list)
     stores: dict[str, StoreManifest] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
 
-def collect_study(folder: Path) -> Study:
-    """Read a study folder, `<runs>/<study>`.
+def collect_study(folder: Path, also: Sequence[Path] = ()) -> Study:
+    """Read a study folder, `<runs>/<study>`, or a folder of several such folders.
+
+    Args:
+        folder: The folder.
+        also: What is shown beside it: other studies' folders, or folders of results that `seqpair eval` wrote for a
+            model from elsewhere.
 
     Raises:
-        EvaluationError: The folder does not exist or no member has run in it.
+        EvaluationError: A folder does not exist, or no member has run in it.
     """
+    places = [*_study_folders(folder), *(place for one in also for place in _study_folders(one, or_results=True))]
+    studies = [_read_study(place) for place in places]
+    if len(studies) == 1:
+        return studies[0]
+    together = Study(name=folder.resolve().name, folder=folder, members=[])
+    for study in studies:
+        for member in study.members:
+            member.study = "" if member.is_outside else study.name
+            if member.study:
+                member.name = f"{study.name}/{member.name}"
+                member.second_of = member.second_of and f"{study.name}/{member.second_of}"
+        together.members += study.members
+        together.order += [
+            OrderCheck(f"{study.name}/{check.first}", f"{study.name}/{check.second}", check.comparison)
+            for check in study.order
+        ]
+        together.stores = study.stores | together.stores
+        together.seconds |= {f"{study.name}: {part}": seconds for part, seconds in study.seconds.items()}
+        together.missing += [f"{study.name}: {what}" for what in study.missing]
+    return together
+
+
+def _study_folders(folder: Path, or_results: bool = False) -> list[Path]:
+    """Return the folder itself if members have run in it, else those of its folders in which members have."""
+    if or_results and any(folder.glob("*.items.jsonl")):
+        return [folder]
+    if not any(folder.glob("*/plan.json")):
+        inside = sorted({path.parent.parent for path in folder.glob("*/*/plan.json")})
+        if inside:
+            return inside
+    return [folder]
+
+
+def _read_study(folder: Path) -> Study:
+    if any(folder.glob("*.items.jsonl")):
+        model = MemberRun(name=folder.resolve().name, folder=folder)
+        model.outcomes = read_outcomes(folder, model.missing)
+        return Study(name=model.name, folder=folder, members=[model], missing=list(model.missing))
     names = _member_names(folder)
     members = [view for name in names for view in member_views(collect_member(folder / name))]
     study = Study(name=folder.resolve().name, folder=folder, members=members)
     study.order = _order(study)
     study.stores = _stores(study)
-    study.seconds = _read_json(folder / "seconds.json", []) or {}
+    study.seconds = read_json_object(folder / "seconds.json", []) or {}
     for member in study.members:
         study.missing += [f"{member.name}: {what}" for what in member.missing]
     return study
@@ -186,7 +227,7 @@ def _member_names(folder: Path) -> list[str]:
             "no member of a study has run in this folder",
             seen=f"{folder} holds {', '.join(sorted(path.name for path in folder.iterdir())) or 'nothing'}",
             allowed="folders with a plan.json, one for each member",
-            fix="give the folder of the study, not of a member or of all runs",
+            fix="give the folder of a study, or of several, not of a member",
         )
     return [name for name in FIRST_MEMBERS if name in found] + [name for name in found if name not in FIRST_MEMBERS]
 
@@ -197,7 +238,7 @@ def collect_member(folder: Path) -> MemberRun:
     try:
         member.plan = Plan.model_validate_json((folder / "plan.json").read_text(encoding="utf-8"))
     except (ValidationError, OSError, UnicodeDecodeError) as error:
-        member.missing.append(f"plan.json cannot be read ({_first_line(error)})")
+        member.missing.append(f"plan.json cannot be read ({first_line(error)})")
     _read_metrics(member)
     _read_evaluation(member)
     _read_checkpoint(member)
@@ -221,9 +262,10 @@ def member_views(member: MemberRun) -> list[MemberRun]:
 def _read_evaluation(member: MemberRun) -> None:
     suffix = "" if member.objective is None else f"-{member.objective}"
     evaluation = member.folder / f"{EVALUATION_FOLDER}{suffix}"
-    _read_outcomes(member, evaluation)
-    _read_samples(member, evaluation)
-    member.export = _read_json(member.folder / f"{EXPORT_FOLDER}{suffix}" / EXPORT_RECORD, member.missing)
+    member.outcomes = read_outcomes(evaluation, member.missing)
+    member.samples = read_samples(evaluation, member.missing)
+    member.evaluation = read_json_object(evaluation / SUMMARY_NAME, []) or {}
+    member.export = read_json_object(member.folder / f"{EXPORT_FOLDER}{suffix}" / EXPORT_RECORD, member.missing)
 
 
 def _read_metrics(member: MemberRun) -> None:
@@ -238,44 +280,7 @@ def _read_metrics(member: MemberRun) -> None:
             elif row["kind"] == "held_out":
                 member.held_out.append(HeldOutPoint(**{name: row[name] for name in HeldOutPoint.__dataclass_fields__}))
     except (ValueError, KeyError, TypeError) as error:
-        member.missing.append(f"metrics.jsonl is damaged after {len(member.train)} steps ({_first_line(error)})")
-
-
-def _read_outcomes(member: MemberRun, folder: Path) -> None:
-    try:
-        for result in read_results(folder):
-            items = sorted(read_items(folder, result), key=lambda item: item.id)
-            member.outcomes[result.task] = Outcome(
-                result=result,
-                ids=tuple(item.id for item in items),
-                values=np.array([item.value for item in items]),
-                weights=np.array([item.weight for item in items]),
-            )
-    except SeqpairError as error:
-        member.missing.append(f"a result cannot be read ({error.what})")
-    if not member.outcomes:
-        member.missing.append(f"{folder.name}/ holds no result")
-
-
-def _read_samples(member: MemberRun, folder: Path) -> None:
-    samples = _read_json(folder / SAMPLES_NAME, member.missing)
-    if samples is None:
-        return
-    try:
-        member.filled = [
-            FilledMask(
-                text=str(row["text"]),
-                predictions=tuple((str(one["token"]), float(one["probability"])) for one in row["predictions"]),
-                answer=row.get("answer"),
-            )
-            for row in samples.get("fill_mask", [])
-        ]
-        member.generated = [
-            Generated(prompt=str(row["prompt"]), text=str(row["text"]), mode=str(row.get("mode", "")))
-            for row in samples.get("generation", [])
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        member.missing.append(f"{SAMPLES_NAME} is not of the expected form ({_first_line(error)})")
+        member.missing.append(f"metrics.jsonl is damaged after {len(member.train)} steps ({first_line(error)})")
 
 
 def _read_checkpoint(member: MemberRun) -> None:
@@ -286,29 +291,25 @@ def _read_checkpoint(member: MemberRun) -> None:
         except SeqpairError as error:
             member.missing.append(f"checkpoint {folder.name} cannot be read ({error.what})")
     if manifests:
-        member.checkpoint = max(manifests, key=lambda manifest: manifest.total_steps)
+        manifests.sort(key=lambda manifest: manifest.total_steps)
+        member.checkpoint = manifests[-1]
+        member.saved = [_saved(manifest) for manifest in manifests]
     else:
         member.missing.append("there is no checkpoint")
 
 
-def _read_json(path: Path, missing: list[str]) -> dict[str, Any] | None:
-    """Return a JSON object; if it is absent or damaged, say so in `missing` and return None."""
-    shown = "/".join(path.parts[-2:])
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        missing.append(f"{shown} is not there")
-        return None
-    except (ValueError, OSError) as error:
-        missing.append(f"{shown} cannot be read ({_first_line(error)})")
-        return None
-    if not isinstance(value, dict):
-        missing.append(f"{shown} is not a JSON object")
-        return None
-    return value
+def _saved(manifest: CheckpointManifest) -> SavedCheckpoint:
+    return SavedCheckpoint(
+        name=manifest.name,
+        phase=manifest.phase,
+        steps=manifest.total_steps,
+        tokens=manifest.content_tokens,
+        bytes=sum(entry.bytes for entry in manifest.files.values()),
+        created=manifest.created,
+    )
 
 
-def _order(study: Study) -> dict[str, LedgerComparison]:
+def _order(study: Study) -> list[OrderCheck]:
     """Hold every from-scratch member's ledger against the first one's."""
     own = [member for member in study.members if member.second_of is None]
     fresh = [member for member in own if member.plan is None or member.plan.start is None]
@@ -317,10 +318,10 @@ def _order(study: Study) -> dict[str, LedgerComparison]:
         if not ledger.path.exists():
             study.missing.append(f"{name}: ledger.jsonl is not there: its order is not proven")
     here = [name for name, ledger in ledgers.items() if ledger.path.exists()]
-    compared: dict[str, LedgerComparison] = {}
+    compared: list[OrderCheck] = []
     for name in here[1:]:
         try:
-            compared[name] = compare_ledgers(ledgers[here[0]], ledgers[name])
+            compared.append(OrderCheck(here[0], name, compare_ledgers(ledgers[here[0]], ledgers[name])))
         except SeqpairError as error:
             study.missing.append(f"{name}: the ledgers cannot be compared ({error.what})")
     return compared
@@ -341,7 +342,3 @@ def _stores(study: Study) -> dict[str, StoreManifest]:
     except SeqpairError as error:
         study.missing.append(f"the stores cannot be read ({error.what})")
         return {}
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:160]

@@ -1,7 +1,7 @@
-"""Loss curves as inline SVG that takes its colours from the page.
+"""Figures: one drawing as inline SVG that takes its colours from the page, as a file, and as a picture.
 
-Owns the drawing. Must not know files, and never opens a display. Entry points: `train_figure`,
-`held_out_figure`; `canvas` and `svg` for figures of other kinds.
+Owns colours, axes and output. Must not know files or what is drawn, and never opens a display. Entry points:
+`Drawing`; `canvas`, `svg` and `label_text` for what is drawn.
 
 The colours in a figure are place holders that become CSS variables of the page, so that one drawing
 reads in light, in dark and in print.
@@ -9,63 +9,132 @@ reads in light, in dark and in print.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from seqpair.report.collect import HeldOutPoint, TrainPoint
+from seqpair.digest import sha256_json
 
 INK, QUIET, LINE = "#010101", "#020202", "#030303"
+COLOURS = 8
 _VARIABLES = {INK: "var(--ink)", QUIET: "var(--quiet)", LINE: "var(--figure-line)"}
+_VARIABLES |= {f"#0400{index:02d}": f"var(--c{index})" for index in range(COLOURS)}
+_ON_WHITE = {"var(--ink)": "#1b1d20", "var(--quiet)": "#62666d"}
+_SERIES_ON_WHITE = ("#0a6590", "#a84a0c", "#5b7a17", "#7d4a9e", "#b0305c", "#1f7a6d", "#8a6d00", "#4a5ab8")
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (7, 1.5, 1.5, 1.5)))
+LONGEST_LABEL = 32
 _SIZE_INCHES = (5.0, 2.9)
+_PNG_DOTS_PER_INCH = 160
 _MOST_POINTS = 400
 _SMOOTHED_OVER = 0.05
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
-def train_figure(points: Sequence[TrainPoint], name: str) -> str:
-    """Return a member's training loss over content tokens, each step faint and a running mean strong."""
-    tokens = np.array([point.tokens for point in points], dtype=np.float64)
-    loss = np.array([point.loss for point in points])
-    figure, axes = canvas("nats per predicted token")
-    keep = _thinned(len(points))
-    axes.plot(tokens[keep], loss[keep], color=LINE, linewidth=0.8, alpha=0.35)
-    axes.plot(tokens[keep], smoothed(loss)[keep], color=LINE, linewidth=1.8)
-    _fit(axes, loss)
-    return svg(figure, f"train-{name}", f"Training loss of the {name}", f"from {loss[0]:.2f} to {loss[-1]:.2f}")
+@dataclass(frozen=True)
+class Palette:
+    """The colours of a drawing: text, axes, a member's own line, and lines of several members."""
+
+    ink: str
+    quiet: str
+    line: str
+    series: tuple[str, ...]
+
+    def of(self, index: int) -> str:
+        """Return the colour of the series with this number; they repeat after the last."""
+        return self.series[index % len(self.series)]
 
 
-def held_out_figure(points: Sequence[HeldOutPoint], name: str) -> str:
-    """Return a member's held-out bits per byte over content tokens, one line a source."""
-    figure, axes = canvas("bits per byte")
-    ends = []
-    for index, source in enumerate(dict.fromkeys(point.source for point in points)):
-        line = [point for point in points if point.source == source]
-        tokens, bits = [point.tokens for point in line], [point.bits_per_byte for point in line]
-        dash = DASHES[index % len(DASHES)]
-        axes.plot(tokens, bits, color=LINE, linewidth=1.8, linestyle=dash, marker="o", markersize=2.6, label=source)
-        ends.append(f"{source} {bits[-1]:.2f}")
-    axes.set_ylim(bottom=0)
-    axes.legend(
-        loc="lower right",
-        bbox_to_anchor=(1.0, 0.98),
-        ncols=4,
-        borderaxespad=0.0,
-        frameon=False,
-        labelcolor=INK,
-        fontsize=10,
-        handlelength=2.6,
-    )
-    return svg(figure, f"held-out-{name}", f"Held-out bits per byte of the {name}", "at the end: " + ", ".join(ends))
+PAGE = Palette(INK, QUIET, LINE, tuple(f"#0400{index:02d}" for index in range(COLOURS)))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that can be had for the page, as a file of its own, and as a picture.
+
+    Attributes:
+        id: Its name in the page and of its files: letters, digits and dashes.
+        title: What it shows.
+        description: What is to be seen, for who cannot see it.
+        caption: The words above it.
+        colour: The number of the colour of a member's own line.
+        draw: Draws it in some colours.
+    """
+
+    id: str
+    title: str
+    description: str
+    caption: str
+    draw: Callable[[Palette], Figure]
+    colour: int = 0
+
+    @cached_property
+    def svg(self) -> str:
+        """Return an SVG element that takes its colours from the page."""
+        return svg(self.draw(PAGE), self.id, self.title, self.description)
+
+    def as_svg_file(self) -> str:
+        """Return an SVG file on white."""
+        text = self.svg
+        for index, colour in enumerate(_SERIES_ON_WHITE):
+            text = text.replace(f"var(--c{index})", colour)
+        for variable, colour in (_ON_WHITE | {"var(--figure-line)": _SERIES_ON_WHITE[self.colour % COLOURS]}).items():
+            text = text.replace(variable, colour)
+        box = re.search(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', text)
+        size = f'width="{box[1]}" height="{box[2]}" ' if box else ""
+        ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+        head, rest = text.split("</title>", 1)
+        return (
+            head.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" {size}', 1)
+            + f"</title>{ground}{rest}\n"
+        )
+
+    def as_png(self) -> bytes:
+        """Return a picture on white."""
+        palette = Palette("#1b1d20", "#62666d", _SERIES_ON_WHITE[self.colour % COLOURS], _SERIES_ON_WHITE)
+        figure = self.draw(palette)
+        figure.patch.set(alpha=1.0, facecolor="#ffffff")
+        buffer = io.BytesIO()
+        with _quiet_fonts():
+            FigureCanvasAgg(figure)
+            figure.savefig(buffer, format="png", dpi=_PNG_DOTS_PER_INCH, metadata={"Software": None})
+        return buffer.getvalue()
+
+
+def figure_id(*parts: str) -> str:
+    """Return a name for a figure that is unique for these parts, short, and made of letters, digits and dashes."""
+    text = "-".join(parts)
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
+    return plain if plain == text and len(plain) <= 60 else f"{plain[:48]}-{sha256_json(text)[:8]}"
+
+
+def label_text(text: str, longest: int = LONGEST_LABEL) -> str:
+    """Return a name for use inside a figure: no markup, nothing that turns the line around, not too long."""
+    plain = _CONTROL.sub("", text)
+    plain = plain if len(plain) <= longest else f"{plain[: longest - 3]}..."
+    return plain.replace("$", r"\$")
+
+
+@contextlib.contextmanager
+def _quiet_fonts() -> Iterator[None]:
+    """Let a sign be missing from the font: the page's own fonts have it, and a name is no reason to fail."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support .* natively")
+        yield
 
 
 def smoothed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -77,31 +146,38 @@ def smoothed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray((sums[high] - sums[low]) / (high - low), dtype=np.float64)
 
 
-def _thinned(count: int) -> npt.NDArray[np.int64]:
-    """Return at most `_MOST_POINTS` evenly spaced indices, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).round().astype(np.int64))
+def thinned(count: int, most: int = _MOST_POINTS) -> npt.NDArray[np.int64]:
+    """Return at most `most` evenly spaced indices, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def canvas(label: str, horizontal: str = "content tokens") -> tuple[Figure, Axes]:
+def canvas(
+    label: str, horizontal: str = "content tokens", palette: Palette = PAGE, size: tuple[float, float] = _SIZE_INCHES
+) -> tuple[Figure, Axes]:
     """Return an empty figure and its axes, in the page's manner; the horizontal axis counts."""
-    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     figure.patch.set_alpha(0.0)
     axes = figure.add_subplot()
-    axes.patch.set_alpha(0.0)
-    axes.set_xlabel(horizontal, color=QUIET, fontsize=10)
-    axes.set_title(label, color=QUIET, fontsize=10, loc="left")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.tick_params(colors=QUIET, labelsize=10, length=3)
-    axes.grid(axis="y", color=QUIET, alpha=0.22, linewidth=0.6)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(QUIET)
+    plain_axes(axes, label, horizontal, palette)
     return figure, axes
 
 
-def _short_count(value: float) -> str:
+def plain_axes(axes: Axes, label: str, horizontal: str, palette: Palette) -> None:
+    """Give axes the page's manner: quiet lines, a title for the unit, counts along the bottom."""
+    axes.patch.set_alpha(0.0)
+    axes.set_xlabel(horizontal, color=palette.quiet, fontsize=10)
+    axes.set_title(label, color=palette.quiet, fontsize=10, loc="left")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.tick_params(colors=palette.quiet, labelsize=10, length=3)
+    axes.grid(axis="y", color=palette.quiet, alpha=0.22, linewidth=0.6)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(palette.quiet)
+
+
+def short_count(value: float) -> str:
     """Return an axis label: 500k, 1.5M."""
     for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= scale:
@@ -109,30 +185,40 @@ def _short_count(value: float) -> str:
     return f"{value:g}"
 
 
-def _fit(axes: Axes, loss: npt.NDArray[np.float64]) -> None:
-    """Show all of the loss but a few wild steps."""
-    low, high = float(loss.min()), float(np.percentile(loss, 99.5))
-    room = 0.06 * max(high - low, 1e-3)
-    axes.set_ylim(low - room, high + room)
-    axes.set_xlim(left=0)
-
-
 def svg(figure: Figure, salt: str, title: str, description: str) -> str:
     """Return an SVG element that scales with the page and says what it shows."""
     buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+    with _quiet_fonts(), rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         FigureCanvasSVG(figure)
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<svg [^>]*viewBox=\"([^\"]*)\"[^>]*>", r'<svg viewBox="\1" role="img" aria-label="">', text)
-    text = re.sub(r"font: [^;\"]*?([0-9.]+)px [^;\"]*", r"font-size: \1px", text)
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<[^>]+>", _shorter_tag, text)
+    text = re.sub(r">\s+<", "><", text)
     title, description = escape(title), escape(description)
     text = text.replace('aria-label="">', f'aria-label="{title}, {description}"><title>{title}</title>', 1)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
-    prefix = re.sub(r"[^A-Za-z0-9]", "-", salt)
-    text = text.replace("xlink:href", "href").replace(' id="', f' id="{prefix}-')
-    return text.replace('href="#', f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-").strip()
+    return _own_ids(text, f"f{sha256_json(salt)[:8]}").strip()
+
+
+def _shorter_tag(found: re.Match[str]) -> str:
+    """Return a tag without what the page says itself: fonts, digits below a hundredth of a point, no rotation."""
+    tag = re.sub(r"(\.[0-9]{2})[0-9]+", r"\1", found[0])
+    tag = re.sub(r" font-family: [^;\"]*;", "", tag)
+    tag = re.sub(r"font: [^;\"]*?([0-9.]+)px [^;\"]*", r"font-size: \1px", tag)
+    tag = re.sub(r" transform=\"rotate\(-0 [^\"]*\"", "", tag)
+    return " ".join(tag.split())
+
+
+def _own_ids(text: str, prefix: str) -> str:
+    """Return the SVG with only the ids that it refers to itself, each with a prefix of this figure."""
+    used = set(re.findall(r'href="#([^"]+)"', text)) | set(re.findall(r"url\(#([^)]+)\)", text))
+    names = {name: f"{prefix}-{index}" for index, name in enumerate(sorted(used))}
+    text = text.replace("xlink:href", "href")
+    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{names[found[1]]}"' if found[1] in names else "", text)
+    text = re.sub(r'href="#([^"]+)"', lambda found: f'href="#{names[found[1]]}"', text)
+    return re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{names[found[1]]})", text)

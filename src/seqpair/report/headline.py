@@ -13,15 +13,23 @@ from seqpair.report.tables import BOTH_AT_CHANCE, NOT_COMPARED, NOT_DECIDED, Row
 from seqpair.units import format_count
 
 
-def headline_sentences(study: Study, rows: Sequence[Row], differences: Sequence[Difference] | None) -> list[str]:
+def headline_sentences(
+    study: Study, rows: Sequence[Row], differences: Sequence[Difference] | None, winners: str = ""
+) -> list[str]:
     """Return the sentences: who wins where, which baselines are not beaten, the lone tasks, what was held equal.
 
     Args:
         study: The study.
         rows: Its comparison table.
         differences: What the first two members' plans differ in, or None if there are not two plans.
+        winners: The first sentence, who wins where; empty to make it from the rows.
     """
-    sentences = [_winners(study, rows), *_beaten_by_baselines(rows), *_lone_tasks(rows), _equal(study, differences)]
+    sentences = [
+        winners or _winners(study, rows),
+        *_beaten_by_baselines(rows),
+        *_lone_tasks(rows),
+        _equal(study, differences),
+    ]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -92,7 +100,7 @@ def _equal(study: Study, differences: Sequence[Difference] | None) -> str:
         )
     if not study.order or len(study.members) < 2:
         return ""
-    name, compared = next(iter(study.order.items()))
+    name, compared = study.order[0].second, study.order[0].comparison
     if compared.parts_at is not None:
         record = compared.parts_at[0]
         return f"This is not a clean pair: the {name} read other sequences from {record.phase} step {record.step} on."

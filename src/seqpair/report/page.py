@@ -1,76 +1,144 @@
 """The study's page: one self-contained HTML file that opens from disk with no network.
 
-Owns the page's parts and their order. Must not know how numbers are made. Entry points: `write_page`; for pages
-of other kinds `environment` and `page_style`. Templates are in `templates/`; they escape everything that comes
-from files.
+Owns the page's parts and their order. Must not know how numbers are made. Entry points: `render_page`, which makes a
+page of a study as `collect_study` read it; for pages of other kinds `environment` and `page_style`. Templates are in
+`templates/`; they escape everything that comes from files.
 """
 
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from seqpair import __version__, atomic
+from seqpair import __version__
 from seqpair.recipe.load import preset_names
-from seqpair.report.collect import REPORT_FOLDER, MemberRun, Study, collect_study
-from seqpair.report.figures import held_out_figure, train_figure
-from seqpair.report.headline import headline_sentences
+from seqpair.report.collect import Study
+from seqpair.report.figures import Drawing
+from seqpair.report.items_view import FITS, MOST_ITEMS, Fit, TaskItems, page_payload
 from seqpair.report.marks import attention_mark, interval_mark
-from seqpair.report.plan_view import (
-    member_facts,
-    order_words,
-    plan_differences,
-    shared_facts,
-    source_facts,
-)
-from seqpair.report.tables import comparison_rows
-from seqpair.report.terminal import signed, verdict_words
-from seqpair.units import format_seconds
+from seqpair.report.plan_view import member_facts, order_words, shared_facts
+from seqpair.report.terminal import signed
+from seqpair.report.view import StudyView, view_of
+from seqpair.units import format_count
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MASK = "[MASK]"
+_LONGEST_SHORT = 60
+MOST_BYTES = 5_000_000
+"""No page is larger: items are left out first, and the page says how many of them it holds."""
+
+_SPARE_BYTES = 20_000
+
+_PARTS = (
+    ("comparison", "Who wins where"),
+    ("published-values", "Published values"),
+    ("shares", "Bias"),
+    ("items", "Item by item"),
+    ("curves", "Training"),
+    ("samples", "What they say"),
+    ("pair", "What differs"),
+    ("data", "Data"),
+    ("trained", "Cost and environment"),
+    ("again", "Do it again"),
+)
 
 
-def write_page(study_folder: Path) -> Path:
-    """Write `<study>/report/index.html` from what the study folder holds, and return its path.
+@dataclass(frozen=True)
+class _Drawn:
+    """A figure as it stands in the page."""
 
-    Raises:
-        EvaluationError: The folder is no study.
-        DiskFullError: The disk is full; an earlier page is untouched.
+    id: str
+    caption: str
+    colour: int
+    svg: Markup
+
+
+def render_page(study: Study, *, published: bool = False) -> str:
+    """Return the page of a study as HTML, at most `MOST_BYTES` long where leaving out items can make it so.
+
+    Args:
+        study: The study.
+        published: Whether published values of other models stand beside its own.
     """
-    path = study_folder / REPORT_FOLDER / "index.html"
-    atomic.write_text(path, render_page(collect_study(study_folder)))
-    return path
+    return render_view(view_of(study, published=published))
 
 
-def render_page(study: Study) -> str:
-    """Return the page of a study as HTML."""
-    rows = comparison_rows(study.members)
-    differences = plan_differences(study.members)
-    return (
-        environment()
-        .get_template("page.html.jinja")
-        .render(
-            study=study,
-            style=page_style(),
-            headline=headline_sentences(study, rows, differences),
-            rows=rows,
-            verdict_words=verdict_words,
-            differences=differences or [],
-            shared=shared_facts(study.members),
-            order=order_words(study),
-            sources=source_facts(study),
-            facts={member.name: member_facts(member) for member in study.members},
-            figures={member.name: _figures(member) for member in study.members},
-            marks={member.name: Markup(attention_mark(member.direction)) for member in study.members},
-            versions=_versions(study),
-            commands=_commands(study),
-            version=__version__,
-        )
-    )
+def render_view(view: StudyView) -> str:
+    """Return the page of a view."""
+    values = _values(view)
+    template = environment().get_template("page.html.jinja")
+    bare = template.render(**values, items=_items(view.items, None), most_items=MOST_ITEMS)
+    room = MOST_BYTES - len(bare.encode("utf-8", "replace")) - _SPARE_BYTES
+    for fit in FITS:
+        items = _items(view.items, fit)
+        if sum(len(task["payload"]) for task in items) <= room:
+            return template.render(**values, items=items, most_items=fit.items)
+    return bare
+
+
+def _values(view: StudyView) -> dict[str, Any]:
+    study = view.study
+    there = {
+        "published-values": view.published is not None,
+        "shares": bool(view.share_drawings),
+        "items": bool(view.items),
+    }
+    return {
+        "study": study,
+        "style": page_style(),
+        "script": Markup((_TEMPLATES / "page.js").read_text(encoding="utf-8")),
+        "parts": [(name, words) for name, words in _PARTS if there.get(name, True)],
+        "headline": view.headline,
+        "verdicts": view.verdicts,
+        "values": view.table("values"),
+        "differences_found": view.table("differences"),
+        "part_table": view.table("parts"),
+        "plan_table": view.table("plan-differences"),
+        "checkpoints": view.table("checkpoints"),
+        "cost": view.table("cost"),
+        "environment": view.table("environment"),
+        "seconds": view.table("seconds"),
+        "sources": view.table("sources"),
+        "readings": view.table("readings"),
+        "published": view.published,
+        "tree": view.tree,
+        "value_figures": [_drawn(drawing) for drawing in view.value_drawings],
+        "share_figures": [_drawn(drawing) for drawing in view.share_drawings],
+        "shared_figures": [_drawn(drawing) for drawing in view.shared_drawings],
+        "figures": {name: [_drawn(drawing) for drawing in drawings] for name, drawings in view.own_drawings.items()},
+        "shared": shared_facts(study.members),
+        "order": order_words(study),
+        "facts": {member.name: member_facts(member) for member in study.members},
+        "marks": {member.name: Markup(attention_mark(member.direction)) for member in study.members},
+        "commands": _commands(study),
+        "version": __version__,
+    }
+
+
+def _drawn(drawing: Drawing) -> _Drawn:
+    return _Drawn(drawing.id, drawing.caption, drawing.colour, Markup(drawing.svg))
+
+
+def _items(tasks: Sequence[TaskItems], fit: Fit | None) -> list[dict[str, Any]]:
+    """Return what the page holds of the items; without a fit their number alone."""
+    return [
+        {
+            "key": task.key,
+            "file": task.file,
+            "title": task.title,
+            "suite": task.suite,
+            "count": len(task.items),
+            "disagreements": task.disagreements,
+            "payload": page_payload(task, fit) if fit is not None else "",
+        }
+        for task in tasks
+    ]
 
 
 def environment() -> jinja2.Environment:
@@ -83,7 +151,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        signed=signed, masked=_masked, plain=_plain, token=_token, minutes=format_seconds, typographic=_typographic
+        signed=signed, masked=_masked, token=_token, typographic=_typographic, shortened=_shortened, count=format_count
     )
     made.globals["interval_mark"] = lambda interval, span: Markup(interval_mark(interval, span))
     return made
@@ -94,31 +162,12 @@ def page_style() -> Markup:
     return Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8"))
 
 
-def _figures(member: MemberRun) -> list[Markup]:
-    figures = []
-    if member.train:
-        figures.append(train_figure(member.train, member.name))
-    if member.held_out:
-        figures.append(held_out_figure(member.held_out, member.name))
-    return [Markup(figure) for figure in figures]
-
-
-def _versions(study: Study) -> dict[str, str]:
-    """Return the versions that wrote the newest checkpoints; where members differ, all of them."""
-    seen: dict[str, list[str]] = {}
-    for member in study.members:
-        found = dict(member.checkpoint.versions) if member.checkpoint is not None else {}
-        if member.export is not None and "transformers" in member.export:
-            found["transformers (export)"] = str(member.export["transformers"])
-        for name, version in found.items():
-            seen.setdefault(name, []).append(version)
-    return {name: ", ".join(dict.fromkeys(versions)) for name, versions in sorted(seen.items())}
-
-
 def _commands(study: Study) -> list[str]:
     """Return the commands that make this study again, and look into it."""
     name = study.name
-    first, *others = [member.name for member in study.members if member.second_of is None]
+    if any(member.study for member in study.members):
+        return [f"seqpair run RECIPE-OF-{part}" for part in dict.fromkeys(m.study for m in study.members if m.study)]
+    first, *others = [member.name for member in study.members if member.second_of is None and not member.is_outside]
     commands = [f"seqpair run {name}" if name in preset_names() else "seqpair run RECIPE"]
     recipe = commands[0].removeprefix("seqpair run ")
     commands += [f"seqpair diff {recipe} {first} {other}" for other in others]
@@ -139,15 +188,11 @@ def _token(text: str) -> str:
     )
 
 
-def _plain(value: object) -> str:
-    """Return a plan's value in words."""
-    if value is None:
-        return "not used"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value)
-
-
 def _typographic(text: str) -> str:
     """Return a number's text with a real minus sign."""
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _shortened(text: str) -> str:
+    """Return a name short enough for a heading or a list."""
+    return text if len(text) <= _LONGEST_SHORT else f"{text[: _LONGEST_SHORT - 3]}..."

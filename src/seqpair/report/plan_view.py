@@ -1,7 +1,7 @@
 """Plans and runs in words: what was trained, what the members share, how each of them went.
 
 Owns the choice of facts and their wording. Must not know HTML. Entry points: `shared_facts`,
-`member_facts`, `plan_differences`, `source_facts`.
+`member_facts`, `plan_differences`, `source_facts`, `phase_trees`.
 """
 
 from __future__ import annotations
@@ -40,20 +40,62 @@ class SharedFact:
 
 @dataclass(frozen=True)
 class SourceFact:
-    """A source in words; `note` names the interpreter or what was rejected."""
+    """A source: what its training store holds; `note` names the interpreter or what was rejected."""
 
     name: str
     kind: str
-    documents: str
-    tokens: str
-    text: str
+    documents: int
+    tokens: int
+    text_bytes: int | None
     note: str
 
 
-def plan_differences(members: Sequence[MemberRun]) -> list[Difference] | None:
-    """Return what the first two members' plans differ in; None if there are not two plans."""
-    plans = [member.plan for member in members if member.plan is not None and member.second_of is None]
-    return diff_plans(plans[0], plans[1]) if len(plans) > 1 else None
+@dataclass(frozen=True)
+class Reading:
+    """What a phase reads of a source: its share of the phase's tokens, tokens, and how many times over."""
+
+    phase: str
+    source: str
+    share: float | None
+    tokens: float | None
+    epochs: float | None
+
+
+@dataclass(frozen=True)
+class PhaseTree:
+    """A phase with what it reads, for the tree of the data."""
+
+    name: str
+    words: str
+    readings: tuple[Reading, ...]
+
+
+def plan_differences(members: Sequence[MemberRun]) -> dict[str, list[Difference]]:
+    """Return what every other member's plan differs in from the first member's; empty if there are not two plans."""
+    planned = [(member.name, member.plan) for member in members if member.plan is not None and member.second_of is None]
+    return {name: diff_plans(planned[0][1], plan) for name, plan in planned[1:]} if planned else {}
+
+
+def phase_trees(study: Study) -> list[PhaseTree]:
+    """Return the first member's phases, each with what it reads of the sources."""
+    plan = next((member.plan for member in study.members if member.plan is not None), None)
+    if plan is None:
+        return []
+    stores = {store.source: store for store in plan.stores}
+    trees = []
+    for phase in plan.phases:
+        total = phase.planned_tokens(phase.steps)
+        readings = []
+        for part in phase.mixture:
+            store = stores.get(part.source)
+            read = part.share * total if part.share is not None else None
+            if read is None and part.epochs is not None and store is not None:
+                read = part.epochs * store.tokens
+            share = part.share if part.share is not None else None if read is None else min(1.0, read / total)
+            epochs = None if read is None or store is None or not store.tokens else read / store.tokens
+            readings.append(Reading(phase.name, part.source, share, read, epochs))
+        trees.append(PhaseTree(phase.name, _phase_words(phase), tuple(readings)))
+    return trees
 
 
 def shared_facts(members: Sequence[MemberRun]) -> list[SharedFact]:
@@ -163,9 +205,9 @@ def source_facts(study: Study) -> list[SourceFact]:
             SourceFact(
                 name=store.source,
                 kind=kind,
-                documents=f"{store.documents:,}",
-                tokens=format_count(store.tokens),
-                text="" if manifest is None else format_bytes(manifest.text_bytes),
+                documents=store.documents,
+                tokens=store.tokens,
+                text_bytes=None if manifest is None else manifest.text_bytes,
                 note="; ".join(notes),
             )
         )
@@ -175,8 +217,8 @@ def source_facts(study: Study) -> list[SourceFact]:
 def order_words(study: Study) -> list[str]:
     """Return what the ledgers prove, one sentence for each member held against the first."""
     words = []
-    for name, compared in study.order.items():
-        first = study.members[0].name
+    for check in study.order:
+        first, name, compared = check.first, check.second, check.comparison
         if compared.parts_at is not None:
             here, _ = compared.parts_at
             words.append(f"{first} and {name} part at {here.phase} step {here.step}: they read different sequences.")

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from seqpair.compare.bootstrap import paired_difference
 from seqpair.compare.values import FEWEST_ITEMS, Interval
-from seqpair.report.collect import MemberRun, Outcome
+from seqpair.report.collect import MemberRun
+from seqpair.report.evaluation_files import Outcome
 
 NOT_DECIDED = "not decided"
 BOTH_AT_CHANCE = "both at chance"
@@ -59,7 +60,7 @@ class Row:
     """One task.
 
     Attributes:
-        task, title, metric, unit: What was measured.
+        task, title, suite, metric, unit: What was measured; the suite is empty for a study's own text.
         higher_is_better: The direction of the metric.
         n: Items.
         chance: What guessing gives, or None.
@@ -71,6 +72,7 @@ class Row:
 
     task: str
     title: str
+    suite: str
     metric: str
     unit: str
     higher_is_better: bool
@@ -82,22 +84,29 @@ class Row:
     notes: tuple[str, ...]
 
 
-def comparison_rows(members: Sequence[MemberRun]) -> list[Row]:
-    """Return the table's rows: first the tasks that several members do, then the others, by name."""
+def comparison_rows(members: Sequence[MemberRun], most_pairs: int | None = None) -> list[Row]:
+    """Return the table's rows: first the tasks that several members do, then the others, by name.
+
+    Args:
+        members: The members.
+        most_pairs: With how many others the first member is compared at most; None compares it with all.
+    """
     tasks = sorted({task for member in members for task in member.outcomes})
-    rows = [_row(task, members) for task in tasks]
+    rows = [_row(task, members, most_pairs) for task in tasks]
     return sorted(rows, key=lambda row: -sum(cell is not None for cell in row.cells.values()))
 
 
-def _row(task: str, members: Sequence[MemberRun]) -> Row:
+def _row(task: str, members: Sequence[MemberRun], most_pairs: int | None) -> Row:
     outcomes = {member.name: member.outcomes.get(task) for member in members}
-    some = next(outcome for outcome in outcomes.values() if outcome is not None).result
+    any_outcome = next(outcome for outcome in outcomes.values() if outcome is not None)
+    some = any_outcome.result
     cells = {name: None if outcome is None else _cell(outcome) for name, outcome in outcomes.items()}
     first, *others = members
     notes = [outcome.result.note for outcome in outcomes.values() if outcome is not None and outcome.result.note]
     return Row(
         task=task,
-        title=some.title,
+        title=any_outcome.title,
+        suite=some.suite,
         metric=some.metric,
         unit=some.unit,
         higher_is_better=some.higher_is_better,
@@ -105,7 +114,7 @@ def _row(task: str, members: Sequence[MemberRun]) -> Row:
         chance=some.chance,
         baselines=dict(some.baselines),
         cells=cells,
-        differences=tuple(_difference(first.name, other.name, outcomes, cells) for other in others),
+        differences=tuple(_difference(first.name, other.name, outcomes, cells) for other in others[:most_pairs]),
         notes=tuple(dict.fromkeys(notes)),
     )
 

@@ -32,7 +32,8 @@ from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.members import training_order
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.schema import Recipe
-from seqpair.report.page import write_page
+from seqpair.report.collect import collect_study
+from seqpair.report.exports import write_report
 from seqpair.suite.starts import start_finder
 from seqpair.train.assembly import run_folder
 from seqpair.train.loggers.fanout import require_loggers
@@ -103,7 +104,7 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
         _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan, prepared))
     study = Path(recipe.runs) / recipe.name
     _keep_seconds(study, outcome.seconds)
-    outcome.page = _timed(outcome, "report", lambda: write_page(study))
+    outcome.page = _timed(outcome, "report", lambda: write_report(collect_study(study)))
     outcome.finished = True
     return outcome
 

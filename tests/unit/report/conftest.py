@@ -101,7 +101,7 @@ def write_task(folder: Path, task: str, values, *, weights=None, chance=None, hi
     interval, method = standard_interval(items)
     result = TaskResult(
         **{
-            "task": task, "version": 1, "title": TITLES[task], "study": "demo", "member": folder.parent.name,
+            "task": task, "version": 1, "title": TITLES.get(task, task), "study": "demo", "member": folder.parent.name,
             "metric": "accuracy" if higher else "bits per byte", "unit": "accuracy" if higher else "bits per byte",
             "higher_is_better": higher, "chance": chance, "n": len(items), "value": weighted_mean(items),
             "interval": interval, "interval_method": method, "settings": {}, "model_digest": DIGEST,

@@ -18,9 +18,9 @@ def test_a_finished_study_is_read_whole(finished_study):
     assert encoder.outcomes["continuation"].ids == decoder.outcomes["continuation"].ids
     assert len(encoder.train) == encoder.plan.phases[0].steps
     assert {point.source for point in decoder.held_out} == {"prose", "code"}
-    assert encoder.filled[0].predictions[0] == (" os", 0.62)
-    assert decoder.generated[0].prompt == "    def get"
-    assert study.order["decoder"].same
+    assert encoder.samples.filled[0].predictions[0] == (" os", 0.62)
+    assert decoder.samples.generated[0].prompt == "    def get"
+    assert study.order[0].comparison.same
     assert study.seconds["prepare"] == 21.0
     assert encoder.checkpoint.name == f"step{len(encoder.train)}"
 
@@ -84,7 +84,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 def test_a_folder_that_is_no_study_is_refused(finished_study):
     with pytest.raises(EvaluationError, match="no member of a study has run in this folder") as caught:
         collect_study(finished_study / "encoder")
-    assert "give the folder of the study" in str(caught.value)
+    assert "give the folder of a study" in str(caught.value)
 
 
 def test_a_second_export_is_a_column_of_its_own(hybrid_study):
@@ -98,13 +98,13 @@ def test_a_second_export_is_a_column_of_its_own(hybrid_study):
     assert (first.direction, second.direction) == ("bidirectional", "causal")
     assert first.train
     assert second.train == []
-    assert second.generated[0].prompt == "    def get"
+    assert second.samples.generated[0].prompt == "    def get"
     assert second.export["class"] == "OfTheSecondExport"
 
 
 def test_a_second_export_is_held_against_no_ledger_of_its_own(hybrid_study):
     study = collect_study(hybrid_study)
-    assert list(study.order) == ["decoder", "both"]
+    assert [check.second for check in study.order] == ["decoder", "both"]
     assert not any("both as clm" in what for what in study.missing)
 
 

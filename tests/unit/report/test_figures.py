@@ -5,12 +5,13 @@ import pytest
 
 from seqpair.compare.values import Interval
 from seqpair.report.collect import HeldOutPoint, TrainPoint
-from seqpair.report.figures import held_out_figure, smoothed, train_figure
+from seqpair.report.figures import smoothed
 from seqpair.report.marks import attention_mark, interval_mark
+from seqpair.report.member_figures import held_out_drawing, train_drawing
 
 
 def train_points(count):
-    return [TrainPoint(100 * (i + 1), 8.0 - i / count, 9000.0, 1.0, 0.0) for i in range(count)]
+    return [TrainPoint(100 * (i + 1), 8.0 - i / count, 1e-3, "pretrain", 9000.0, 1.0, 0.0) for i in range(count)]
 
 
 def test_a_running_mean_keeps_a_line_and_calms_noise():
@@ -22,7 +23,7 @@ def test_a_running_mean_keeps_a_line_and_calms_noise():
 
 
 def test_a_figure_takes_its_colours_from_the_page():
-    figure = train_figure(train_points(50), "encoder")
+    figure = train_drawing(train_points(50), "encoder").svg
     assert "var(--figure-line)" in figure
     assert "var(--quiet)" in figure
     assert "#01010" not in figure
@@ -30,16 +31,16 @@ def test_a_figure_takes_its_colours_from_the_page():
 
 
 def test_a_long_run_makes_a_small_figure():
-    assert len(train_figure(train_points(100_000), "encoder")) < 60_000
+    assert len(train_drawing(train_points(100_000), "encoder").svg) < 60_000
 
 
 def test_one_step_can_be_drawn():
-    assert train_figure(train_points(1), "encoder").startswith("<svg")
+    assert train_drawing(train_points(1), "encoder").svg.startswith("<svg")
 
 
 def test_a_name_cannot_break_out_of_a_figure():
     points = [HeldOutPoint(tokens, "<b>", 3.0, 2.0, 0.1) for tokens in (0, 100)]
-    figure = held_out_figure(points, '"><script>')
+    figure = held_out_drawing(points, '"><script>').svg
     assert "<script>" not in figure
     assert "<b>" not in figure
 

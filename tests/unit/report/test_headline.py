@@ -11,7 +11,7 @@ from seqpair.report.tables import comparison_rows
 
 def sentences_of(folder, differences=()):
     study = collect_study(folder)
-    found = plan_differences(study.members) or []
+    found = next(iter(plan_differences(study.members).values()), [])
     return headline_sentences(study, comparison_rows(study.members), [*found, *differences])
 
 

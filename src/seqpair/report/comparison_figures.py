@@ -1,0 +1,196 @@
+"""Several members in one figure: lines over tokens or size with bands, values by task, and shares as bars.
+
+Owns what is drawn of several members. Must not know files or output forms. Entry points: `lines_drawing`,
+`values_drawing`, `shares_drawing`; `Line`, `ValueRow` and `ShareRow` are what they draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from seqpair.report.figures import DASHES, Drawing, Palette, canvas, label_text, short_count
+
+_MOST_LEGEND_ROWS = 8
+_MOST_WHISKERS = 8
+_MOST_TOLD = 12
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line with a band.
+
+    Attributes:
+        label: Its name.
+        colour, dash: The numbers of its colour and of its pattern.
+        xs, ys: Its points, by ascending x.
+        lows, highs: The band's edges, as long as `ys`; empty for no band.
+        is_reference: Whether it is someone else's published value.
+    """
+
+    label: str
+    colour: int
+    dash: int
+    xs: Sequence[float]
+    ys: Sequence[float]
+    lows: Sequence[float] = ()
+    highs: Sequence[float] = ()
+    is_reference: bool = False
+
+
+@dataclass(frozen=True)
+class ValueRow:
+    """One member's value on one task, with its interval, and what guessing gives."""
+
+    task: str
+    member: str
+    colour: int
+    value: float
+    low: float
+    high: float
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class ShareRow:
+    """One member's shares, which sum to one."""
+
+    member: str
+    shares: Sequence[float]
+
+
+def lines_drawing(
+    name: str,
+    title: str,
+    unit: str,
+    horizontal: str,
+    lines: Sequence[Line],
+    *,
+    is_log: bool = False,
+    chance: float | None = None,
+) -> Drawing:
+    """Return lines over tokens or size; a line of one point is a dot with a whisker.
+
+    Args:
+        name: The figure's id.
+        title: What it shows.
+        unit: What is upwards.
+        horizontal: What is to the right.
+        lines: The lines.
+        is_log: Whether the horizontal axis is logarithmic.
+        chance: What guessing gives, or None.
+    """
+    rows = min(len(lines), _MOST_LEGEND_ROWS * 3)
+    height = 2.9 + 0.17 * -(-rows // 2)
+
+    def draw(palette: Palette) -> Figure:
+        figure, axes = canvas(label_text(unit, 60), horizontal, palette, (5.0, height))
+        if is_log:
+            _log_axis(axes)
+        for line in lines:
+            _draw_line(axes, line, palette)
+        if chance is not None:
+            axes.axhline(chance, color=palette.quiet, linewidth=0.9, linestyle=(0, (2, 2)), label="chance")
+        figure.legend(
+            loc="outside lower left", ncols=2, frameon=False, labelcolor=palette.ink, fontsize=9, handlelength=2.8,
+        )  # fmt: skip
+        return figure
+
+    told = "; ".join(f"{line.label} {line.ys[-1]:.3g} at {short_count(line.xs[-1])}" for line in lines[:_MOST_TOLD])
+    return Drawing(name, title, f"at the end: {told}", title, draw)
+
+
+def _draw_line(axes: Axes, line: Line, palette: Palette) -> None:
+    colour = palette.quiet if line.is_reference else palette.of(line.colour)
+    if line.lows and len(line.xs) > 1:
+        axes.fill_between(line.xs, line.lows, line.highs, color=colour, alpha=0.16, linewidth=0)
+    elif line.lows:
+        axes.vlines(line.xs, line.lows, line.highs, color=colour, linewidth=1.4)
+    many = len(line.xs) > 30
+    axes.plot(
+        line.xs,
+        line.ys,
+        color=colour,
+        linestyle=DASHES[line.dash % len(DASHES)],
+        linewidth=1.1 if line.is_reference else 1.7,
+        marker="" if many else "s" if line.is_reference else "o",
+        markersize=3.0,
+        label=label_text(line.label),
+    )
+
+
+def _log_axis(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0), numticks=6))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    axes.margins(x=0.08)
+
+
+def values_drawing(name: str, title: str, unit: str, rows: Sequence[ValueRow]) -> Drawing:
+    """Return tasks from top to bottom, on each line a dot with a whisker for each member and a tick for chance."""
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    members = list(dict.fromkeys(row.member for row in rows))
+    step = 0.72 / max(1, len(members))
+    each = 0.22 + 0.1 * min(len(members), 6)
+    height = 1.0 + each * len(tasks) + 0.17 * -(-len(members) // 2)
+
+    def draw(palette: Palette) -> Figure:
+        figure, axes = canvas(label_text(unit, 60), "", palette, (5.0, max(2.0, height)))
+        for row in rows:
+            place = tasks.index(row.task) - 0.36 + step * (members.index(row.member) + 0.5)
+            colour = palette.of(row.colour)
+            if len(members) <= _MOST_WHISKERS:
+                axes.hlines(place, row.low, row.high, color=colour, linewidth=1.5)
+            axes.plot([row.value], [place], "o", color=colour, markersize=4 if len(members) <= _MOST_WHISKERS else 2.6)
+        for index, task in enumerate(tasks):
+            chance = next((row.chance for row in rows if row.task == task and row.chance is not None), None)
+            if chance is not None:
+                axes.vlines(chance, index - 0.42, index + 0.42, color=palette.quiet, linewidth=1, linestyle=(0, (2, 2)))
+        axes.set_yticks(range(len(tasks)), [label_text(task, 30) for task in tasks])
+        axes.set_ylim(len(tasks) - 0.45, -0.55)
+        axes.grid(False)
+        axes.grid(axis="x", color=palette.quiet, alpha=0.22, linewidth=0.6)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        for member in members:
+            colour = palette.of(next(row.colour for row in rows if row.member == member))
+            axes.plot([], [], "o", color=colour, label=label_text(member), markersize=4)
+        if any(row.chance is not None for row in rows):
+            axes.plot([], [], color=palette.quiet, linewidth=1, linestyle=(0, (2, 2)), label="chance")
+        figure.legend(loc="outside lower left", ncols=2, frameon=False, labelcolor=palette.ink, fontsize=9)
+        return figure
+
+    told = "; ".join(f"{row.task}, {row.member}: {row.value:.3f}" for row in rows[:_MOST_TOLD])
+    return Drawing(name, title, told, title, draw)
+
+
+def shares_drawing(name: str, title: str, parts: Sequence[str], rows: Sequence[ShareRow]) -> Drawing:
+    """Return one bar a member, divided by its shares."""
+    height = 1.1 + 0.34 * len(rows) + 0.17 * -(-len(parts) // 3)
+
+    def draw(palette: Palette) -> Figure:
+        figure, axes = canvas("share", "", palette, (5.0, max(1.8, height)))
+        left = [0.0] * len(rows)
+        for index, part in enumerate(parts):
+            widths = [row.shares[index] for row in rows]
+            places = range(len(rows))
+            axes.barh(places, widths, left=left, height=0.62, color=palette.of(index), label=label_text(part, 20))
+            left = [start + width for start, width in zip(left, widths, strict=True)]
+        axes.set_yticks(range(len(rows)), [label_text(row.member) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.grid(False)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        figure.legend(loc="outside lower left", ncols=3, frameon=False, labelcolor=palette.ink, fontsize=9)
+        return figure
+
+    told = "; ".join(
+        f"{row.member}: " + ", ".join(f"{part} {share:.2f}" for part, share in zip(parts, row.shares, strict=True))
+        for row in rows[:_MOST_TOLD]
+    )
+    return Drawing(name, title, told, title, draw)

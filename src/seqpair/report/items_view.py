@@ -1,0 +1,192 @@
+"""The items behind each task: where members disagree, with what was kept of every item.
+
+Owns which items are shown, their order, and how their texts are cut to fit the page. Must not know HTML. Entry
+points: `task_items`, `page_payload`, `items_csv`.
+
+An item on which members differ most comes first. The page holds at most 200 items a task; all of them, with their
+whole texts, are in a CSV file beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from seqpair.report.collect import MemberRun
+from seqpair.report.data_table import formula_safe, script_json
+from seqpair.report.evaluation_files import Outcome
+
+MOST_ITEMS = 200
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How much of the items goes into the page: items a task, characters of a text, and each member's own details."""
+
+    items: int
+    characters: int
+    own_details: bool
+
+
+FITS = (
+    Fit(MOST_ITEMS, 2000, True),
+    Fit(MOST_ITEMS, 600, True),
+    Fit(MOST_ITEMS, 300, False),
+    Fit(100, 200, False),
+    Fit(50, 120, False),
+    Fit(20, 80, False),
+    Fit(5, 80, False),
+)
+"""Tried in this order until the page is small enough."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item.
+
+    Attributes:
+        id: Its name.
+        values: Each member's outcome, None where the member has none.
+        weight: How much it counts for the first member that has it.
+        shared: Details that all members have alike: the question, the answer.
+        own: Each member's other details: the scores, the prediction.
+        spread: How far the members' outcomes are apart: their standard deviation.
+    """
+
+    id: str
+    values: tuple[float | None, ...]
+    weight: float
+    shared: Mapping[str, Any]
+    own: tuple[Mapping[str, Any], ...]
+    spread: float
+
+
+@dataclass(frozen=True)
+class TaskItems:
+    """A task's items, those on which members differ first.
+
+    Attributes:
+        key: The task's name among the outcomes.
+        file: The name of its files: letters, digits, dashes and underlines.
+        title, suite, metric: What was measured.
+        higher_is_better: The direction.
+        members: The members that did it.
+        items: All items.
+    """
+
+    key: str
+    file: str
+    title: str
+    suite: str
+    metric: str
+    higher_is_better: bool
+    members: tuple[str, ...]
+    items: Sequence[Item] = field(default_factory=tuple)
+
+    @property
+    def disagreements(self) -> int:
+        """Return on how many items the members do not all have the same outcome."""
+        return sum(item.spread > 0 for item in self.items)
+
+
+def task_items(members: Sequence[MemberRun]) -> list[TaskItems]:
+    """Return every task's items, first the tasks that most members do.
+
+    Results of another version of a task than the first member's are left out.
+    """
+    keys = sorted({key for member in members for key in member.outcomes})
+    tasks = [_task(key, members) for key in keys]
+    return sorted(tasks, key=lambda task: -len(task.members))
+
+
+def _task(key: str, members: Sequence[MemberRun]) -> TaskItems:
+    found = [(member.name, member.outcomes[key]) for member in members if key in member.outcomes]
+    first = found[0][1].result
+    doers = [(name, outcome) for name, outcome in found if outcome.result.version == first.version]
+    places = [{item: index for index, item in enumerate(outcome.ids)} for _, outcome in doers]
+    ids = sorted({item for outcome in places for item in outcome})
+    items = [_item(item, [outcome for _, outcome in doers], places) for item in ids]
+    items.sort(key=lambda item: (-item.spread, item.id))
+    return TaskItems(
+        key=key,
+        file=key.replace("@", "--"),
+        title=found[0][1].title,
+        suite=first.suite,
+        metric=first.metric,
+        higher_is_better=first.higher_is_better,
+        members=tuple(name for name, _ in doers),
+        items=items,
+    )
+
+
+def _item(name: str, outcomes: Sequence[Outcome], places: Sequence[Mapping[str, int]]) -> Item:
+    at = [place.get(name) for place in places]
+    values = tuple(
+        None if index is None else float(outcome.values[index]) for outcome, index in zip(outcomes, at, strict=True)
+    )
+    details: list[Mapping[str, Any]] = [
+        outcome.details[index] if index is not None and outcome.details else {}
+        for outcome, index in zip(outcomes, at, strict=True)
+    ]
+    here = [detail for detail, index in zip(details, at, strict=True) if index is not None]
+    shared = {
+        key: value for key, value in here[0].items() if all(key in other and other[key] == value for other in here[1:])
+    }
+    own = tuple({key: value for key, value in detail.items() if key not in shared} for detail in details)
+    known = [value for value in values if value is not None]
+    weight = next(
+        float(outcome.weights[index]) for outcome, index in zip(outcomes, at, strict=True) if index is not None
+    )
+    return Item(name, values, weight, shared, own, float(np.std(known)))
+
+
+def page_payload(task: TaskItems, fit: Fit) -> Markup:
+    """Return a task's items for the page's script."""
+    rows = []
+    for item in task.items[: fit.items]:
+        own = [_cut(detail, fit.characters) for detail in item.own] if fit.own_details and any(item.own) else []
+        values = [None if value is None else float(f"{value:.5g}") for value in item.values]
+        rows.append([_cut_text(item.id, fit.characters), values, _cut(item.shared, fit.characters), own])
+    return script_json({"title": task.title, "metric": task.metric, "members": task.members, "items": rows})
+
+
+def items_csv(task: TaskItems) -> str:
+    """Return all of a task's items as CSV: what members share of an item once, then each member's own as JSON."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    shared = list(dict.fromkeys(key for item in task.items for key in item.shared))
+    writer.writerow(["id", "weight", *task.members, *shared, *(f"{member}: details" for member in task.members)])
+    for item in task.items:
+        writer.writerow(
+            [
+                formula_safe(item.id),
+                item.weight,
+                *("" if value is None else value for value in item.values),
+                *(formula_safe(_text(item.shared[key])) if key in item.shared else "" for key in shared),
+                *(json.dumps(dict(own), ensure_ascii=False) if own else "" for own in item.own),
+            ]
+        )
+    return out.getvalue()
+
+
+def _cut(detail: Mapping[str, Any], characters: int) -> dict[str, str]:
+    return {_cut_text(key, characters): _cut_text(_text(value), characters) for key, value in detail.items()}
+
+
+def _text(value: Any) -> str:
+    """Return a detail as text: texts as they are, numbers short, the rest as JSON."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.5g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def _cut_text(text: str, characters: int) -> str:
+    """Return a text, cut with a word on what was left out."""
+    return text if len(text) <= characters else f"{text[:characters]}... [{len(text) - characters:,} more in the CSV]"

@@ -1,0 +1,210 @@
+"""Which figures a study has of several members: held-out text by tokens, quality by size, values, shares.
+
+Owns the choice and the grouping. Must not know how a figure is drawn. Entry points: `held_out_drawings`,
+`size_drawings`, `value_drawings`, `share_drawings`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from seqpair.recipe.sizes import parameter_count
+from seqpair.report.collect import MemberRun
+from seqpair.report.comparison_figures import Line, ShareRow, ValueRow, lines_drawing, shares_drawing, values_drawing
+from seqpair.report.evaluation_files import Outcome
+from seqpair.report.figures import COLOURS, Drawing, figure_id
+from seqpair.report.published import PublishedRow
+from seqpair.report.study_tables import held_out_means, suite_name
+
+_DIRECTIONS = {"causal": "from left to right", "bidirectional": "masked tokens"}
+_MOST_TASKS = 30
+_SUM_TOLERANCE = 0.01
+_LARGEST_LOOKS = 200
+
+
+def base_name(member: MemberRun) -> str:
+    """Return a member's name without that of its study."""
+    return member.name.removeprefix(f"{member.study}/") if member.study else member.name
+
+
+def _runs_by_line(members: Sequence[MemberRun]) -> dict[str, list[MemberRun]]:
+    """Return the members by size and name: those that differ in nothing but the seed share a line."""
+    lines: dict[str, list[MemberRun]] = {}
+    several = len({member.plan.size for member in members if member.plan is not None}) > 1
+    for member in members:
+        size = "" if member.plan is None or not several else f"{member.plan.size} "
+        lines.setdefault(f"{size}{base_name(member)}", []).append(member)
+    return lines
+
+
+def held_out_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
+    """Return, for each direction, held-out bits per byte over content tokens: a line a member, a band over seeds."""
+    drawings = []
+    colours = member_colours(members)
+    for direction, words in _DIRECTIONS.items():
+        here = [m for m in members if m.direction == direction and m.held_out and m.second_of is None]
+        sources = common_sources(here)
+        lines: list[Line] = []
+        seen: dict[int, int] = {}
+        for label, runs in _runs_by_line(here).items():
+            colour = colours[runs[0].name]
+            seen[colour] = seen.get(colour, -1) + 1
+            means = [held_out_means(run, sources) for run in runs]
+            grids = {tuple(tokens for tokens, _ in mean) for mean in means}
+            if len(runs) > 1 and len(grids) == 1:
+                columns = list(zip(*([bits for _, bits in mean] for mean in means), strict=True))
+                middle = [sum(column) / len(column) for column in columns]
+                low, high = [min(column) for column in columns], [max(column) for column in columns]
+                lines.append(_line(f"{label}, {len(runs)} seeds", colour, seen[colour], grids.pop(), middle, low, high))
+                continue
+            for run, mean in zip(runs, means, strict=True):
+                own = label if len(runs) == 1 else run.name
+                tokens, bits = zip(*mean, strict=True)
+                lines.append(_line(own, colour, seen[colour], tokens, bits))
+        if lines:
+            title = f"Held-out text by tokens, {words}, mean of {', '.join(sources) or 'the sources'}"
+            name = figure_id("by-tokens", direction)
+            drawings.append(lines_drawing(name, title, "bits per byte, lower is better", "content tokens", lines))
+    return drawings
+
+
+def _line(
+    label: str,
+    colour: int,
+    dash: int,
+    xs: Sequence[float],
+    ys: Sequence[float],
+    low: Sequence[float] = (),
+    high: Sequence[float] = (),
+) -> Line:
+    """Return a line of at most about `_LARGEST_LOOKS` of its points, the last among them."""
+    at = sorted({*range(0, len(xs), max(1, math.ceil(len(xs) / _LARGEST_LOOKS))), len(xs) - 1})
+
+    def picked(column: Sequence[float]) -> list[float]:
+        return [column[i] for i in at] if column else []
+
+    return Line(label, colour, dash, picked(xs), picked(ys), picked(low), picked(high))
+
+
+def member_colours(members: Sequence[MemberRun]) -> dict[str, int]:
+    """Return the number of each member's colour: a member has one at all sizes and seeds."""
+    names = list(dict.fromkeys(base_name(member) for member in members))
+    return {member.name: names.index(base_name(member)) % COLOURS for member in members}
+
+
+def common_sources(members: Sequence[MemberRun]) -> list[str]:
+    """Return the held-out sources that every look of these members has, so that a mean is of the same text throughout.
+
+    Empty if there are none.
+    """
+    looks: dict[tuple[str, int], list[str]] = {}
+    for member in members:
+        for point in member.held_out:
+            looks.setdefault((member.name, point.tokens), []).append(point.source)
+    every = list(looks.values())
+    return [source for source in every[0] if all(source in look for look in every)] if every else []
+
+
+def size_drawings(members: Sequence[MemberRun], references: Sequence[PublishedRow]) -> list[Drawing]:
+    """Return, for each task with several sizes or a published value, the value by parameters."""
+    drawings = []
+    titles = {key: outcome for member in members for key, outcome in member.outcomes.items()}
+    for key, some in sorted(titles.items()):
+        lines = [*_size_lines(members, key)]
+        beside = [row for row in references if some.result.task in row.tasks and not some.choices]
+        if not lines or (len({x for line in lines for x in line.xs}) < 2 and not beside):
+            continue
+        lines += [
+            Line(
+                f"{row.family} (published)",
+                0,
+                index + 1,
+                [size for size, _ in row.points],
+                [value for _, value in row.points],
+                is_reference=True,
+            )
+            for index, row in enumerate(beside)
+        ]
+        unit = _metric_words(some)
+        drawings.append(
+            lines_drawing(
+                figure_id("by-size", key), f"{some.title}, by size", unit, "parameters", lines, is_log=True,
+                chance=some.result.chance,
+            )
+        )  # fmt: skip
+    return drawings
+
+
+def _size_lines(members: Sequence[MemberRun], key: str) -> Iterator[Line]:
+    """Yield a line a member over its sizes: the mean of the seeds, within the outermost ends of their intervals."""
+    names = list(dict.fromkeys(base_name(member) for member in members))
+    for index, name in enumerate(names):
+        by_size: dict[int, list[MemberRun]] = {}
+        for member in members:
+            if base_name(member) == name and key in member.outcomes and member.plan is not None:
+                count = parameter_count(member.plan.model.shape, member.plan.model.vocab_size).total
+                by_size.setdefault(count, []).append(member)
+        if by_size:
+            found = {size: [run.outcomes[key].result for run in runs] for size, runs in sorted(by_size.items())}
+            yield Line(
+                name,
+                index % COLOURS,
+                index // COLOURS,
+                list(found),
+                [sum(result.value for result in results) / len(results) for results in found.values()],
+                [min(result.interval[0] for result in results) for results in found.values()],
+                [max(result.interval[1] for result in results) for results in found.values()],
+            )
+
+
+def _metric_words(outcome: Outcome) -> str:
+    better = "higher" if outcome.result.higher_is_better else "lower"
+    return f"{outcome.result.metric.replace('_', ' ')}, {better} is better"
+
+
+def value_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
+    """Return a figure for each suite and metric with the values of all members."""
+    groups: dict[tuple[str, str], list[ValueRow]] = {}
+    colours = member_colours(members)
+    for member in members:
+        for outcome in member.outcomes.values():
+            result = outcome.result
+            metric = _metric_words(outcome)
+            row = ValueRow(
+                outcome.title, member.name, colours[member.name], result.value, *result.interval, result.chance
+            )
+            groups.setdefault((suite_name(result.suite), metric), []).append(row)
+    drawings = []
+    for (suite, metric), rows in sorted(groups.items()):
+        tasks = list(dict.fromkeys(row.task for row in rows))
+        for start in range(0, len(tasks), _MOST_TASKS):
+            some = [row for row in rows if row.task in tasks[start : start + _MOST_TASKS]]
+            name = figure_id("values", suite, metric, *([str(start)] if start else []))
+            drawings.append(values_drawing(name, f"{suite}: {metric}", metric, some))
+    return drawings
+
+
+def share_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
+    """Return a figure for each task whose figures hold shares that sum to one: what a member chose, how often.
+
+    Figures belong together if they share all of their name but its last word.
+    """
+    found: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
+    for member in members:
+        for key, outcome in member.outcomes.items():
+            groups: dict[str, dict[str, float]] = {}
+            for name, value in outcome.result.figures.items():
+                head, _, last = name.rpartition("_")
+                groups.setdefault(head, {})[last] = value
+            for head, parts in groups.items():
+                shares = parts.values()
+                if len(parts) > 1 and min(shares) >= 0 and abs(sum(shares) - 1) <= _SUM_TOLERANCE:
+                    found.setdefault((key, outcome.title, head), {})[member.name] = parts
+    drawings = []
+    for (key, title, head), by_member in sorted(found.items()):
+        parts_of = list(dict.fromkeys(part for parts in by_member.values() for part in parts))
+        rows = [ShareRow(name, [parts.get(part, 0.0) for part in parts_of]) for name, parts in by_member.items()]
+        words = f"{title}: {head.replace('_', ' ')}".rstrip(": ")
+        drawings.append(shares_drawing(figure_id("shares", key, head), words, parts_of, rows))
+    return drawings

@@ -1,0 +1,168 @@
+"""The answers to a study's questions as a table and as plain sentences.
+
+Owns which questions a page asks, and which answers stand at its top. Must not know HTML or how an answer is reached.
+Entry points: `answers_of`, `differences_table`, `verdict_sentences`, `summary_sentence`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seqpair.compare.findings import (
+    BOTH_AT_CHANCE,
+    EQUAL_SIZE,
+    NATIVE_OR_CROSSED,
+    NOT_DECIDED,
+    Comparison,
+)
+from seqpair.compare.questions import averages, crossings, equal_size, native_or_crossed, other_pairs
+from seqpair.compare.values import FEWEST_SEEDS, Scores
+from seqpair.report.data_table import Cell, Column, DataTable, estimate_cell, number_cell
+from seqpair.report.marks import interval_mark
+
+MOST_OTHER_MEMBERS = 6
+_MOST_SENTENCES = 8
+_LONGEST_TITLE = 100
+
+
+def answers_of(scores: Sequence[Scores]) -> list[Comparison]:
+    """Return the answers to all questions, the averages of a question before its tasks.
+
+    Every two members of a size are held against each other only where there are few: among many members of one size
+    the named questions remain.
+    """
+    found: list[Comparison] = []
+    by_size: dict[str, set[str]] = {}
+    for one in scores:
+        by_size.setdefault(one.model.size, set()).add(one.model.member)
+    few = max(map(len, by_size.values()), default=0) <= MOST_OTHER_MEMBERS
+    for own in (
+        equal_size(scores),
+        native_or_crossed(scores),
+        other_pairs(scores) if few else [],
+        crossings(scores) if few else [],
+    ):
+        found += [*averages(scores, own), *own]
+    return found
+
+
+def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
+    """Return the answers: a row for each question, task and pair of sides."""
+    columns = [
+        Column("Task"), Column("Question"), Column("First"), Column("Second"), Column("Difference", True),
+        Column("p", True), Column("Would be seen from", True), Column("Items", True), Column("Seeds", True),
+        Column("On these runs"), Column("About training"), Column("Notes"),
+    ]  # fmt: skip
+    caption = (
+        "Differences on the same items, first minus second, with 95 % intervals; p is corrected over a question's "
+        "tasks (Holm). With fewer than three seeds an interval is conditional on these runs: it covers other items, "
+        "not other training runs, and nothing is said about training. 'Would be seen from': the smallest true "
+        "difference that such items and seeds show with 80 % power."
+    )
+    return DataTable("differences", caption, columns, [_row(one) for one in answers]) if answers else None
+
+
+def _row(answer: Comparison) -> list[Cell]:
+    found = answer.difference
+    task = answer.tasks[0]
+    title = f"Mean of {len(answer.tasks)} tasks" if answer.is_average else task.title or task.name
+    notes = "; ".join(answer.cautions)
+    head = [
+        Cell(title, link="" if answer.is_average else task.name),
+        Cell(answer.question),
+        Cell(answer.first.label),
+        Cell(answer.second.label),
+    ]
+    if found is None:
+        return [*head, *[Cell("")] * 5, Cell("not compared"), Cell("not compared"), Cell(answer.reason)]
+    span = 1.15 * max(abs(found.low), abs(found.high), 1e-9)
+    p = found.p if found.p_adjusted is None else found.p_adjusted
+    return [
+        *head,
+        estimate_cell(found.value, found.low, found.high, is_signed=True, mark=interval_mark(found.interval, span)),
+        Cell("" if p is None else p_words(p), p),
+        number_cell(answer.detectable),
+        Cell(f"{found.items:,}", found.items),
+        Cell(str(found.seeds), found.seeds),
+        Cell(_ahead(answer.on_these_runs)),
+        Cell(_ahead(answer.verdict)),
+        Cell(notes),
+    ]
+
+
+def p_words(p: float) -> str:
+    """Return a p value in the usual form."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _ahead(verdict: str) -> str:
+    plain = verdict in (NOT_DECIDED, BOTH_AT_CHANCE) or verdict.startswith("no ")
+    return verdict if plain else f"{verdict} ahead"
+
+
+def verdict_sentences(answers: Sequence[Comparison]) -> list[tuple[str, list[str]]]:
+    """Return (question, sentences): for each pair of sides what is found, then the plainest single answers."""
+    shown = []
+    for question in dict.fromkeys(answer.question for answer in answers):
+        own = [answer for answer in answers if answer.question == question]
+        sentences: list[str] = []
+        several: list[Comparison] = []
+        for pair in dict.fromkeys((one.first.label, one.second.label) for one in own):
+            of_pair = [one for one in own if (one.first.label, one.second.label) == pair]
+            sentences += [one.sentence for one in of_pair if one.is_average and one.difference is not None]
+            tasks = [one for one in of_pair if not one.is_average and one.difference is not None]
+            sentences += [summary_sentence(tasks) if len(tasks) > 1 else one.sentence for one in tasks[:1]]
+            several += tasks if len(tasks) > 1 else []
+        if question in (EQUAL_SIZE, NATIVE_OR_CROSSED):
+            single = several
+            single.sort(key=_p)
+            sentences += [one.sentence for one in single[:_MOST_SENTENCES]]
+        kept = [sentence for sentence in sentences if sentence]
+        shown.append((question[:1].upper() + question[1:], kept[: 3 * _MOST_SENTENCES]))
+    return [(question, sentences) for question, sentences in shown if sentences]
+
+
+def _p(answer: Comparison) -> float:
+    found = answer.difference
+    if found is None:
+        return 2.0
+    p = found.p if found.p_adjusted is None else found.p_adjusted
+    return 1.0 if p is None else p
+
+
+def summary_sentence(answers: Sequence[Comparison]) -> str:
+    """Return one sentence about one pair of sides over its tasks: who is ahead on which; empty without answers."""
+    compared = [one for one in answers if one.difference is not None]
+    if not compared:
+        return ""
+    first, second = compared[0].first.label, compared[0].second.label
+    seeds = min(one.difference.seeds for one in compared if one.difference is not None)
+    parts = []
+    for label in (first, second):
+        won = [_title(one) for one in compared if one.on_these_runs == label]
+        if won:
+            parts.append(f"the {label} is ahead on {_counted(won)}")
+    for verdict, words in ((NOT_DECIDED, "not decided"), (BOTH_AT_CHANCE, "both are at chance")):
+        those = [_title(one) for one in compared if one.on_these_runs == verdict]
+        if those and verdict == NOT_DECIDED:
+            parts.append(f"{_counted(those)} {'is' if len(those) == 1 else 'are'} {words}")
+        elif those:
+            parts.append(f"{words} on {_counted(those)}")
+    tasks = "the one task" if len(compared) == 1 else f"the {len(compared)} tasks"
+    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    scope = (
+        "over other training runs too"
+        if seeds >= FEWEST_SEEDS
+        else f"on these runs; {'one seed says' if seeds == 1 else 'two seeds say'} nothing of other training runs"
+    )
+    return f"Of {tasks} that the {first} and the {second} both do, {listed} ({scope})."
+
+
+def _title(answer: Comparison) -> str:
+    title = answer.tasks[0].title or answer.tasks[0].name
+    return title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]}..."
+
+
+def _counted(titles: Sequence[str]) -> str:
+    names = ", ".join(f'"{title}"' for title in titles[:6]) + (", ..." if len(titles) > 6 else "")
+    return f"{'one' if len(titles) == 1 else len(titles)} ({names})"

@@ -1,0 +1,158 @@
+"""All that a report shows of a study, as tables, figures and items: made once, shown as page, files and README.
+
+Owns the selection. Must not know HTML or files. Entry point: `view_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from seqpair.compare.findings import EQUAL_SIZE, Comparison
+from seqpair.recipe.diff import Difference
+from seqpair.report.collect import MemberRun, Study
+from seqpair.report.data_table import DataTable
+from seqpair.report.figures import Drawing
+from seqpair.report.headline import headline_sentences
+from seqpair.report.items_view import TaskItems, task_items
+from seqpair.report.member_figures import held_out_drawing, train_drawing
+from seqpair.report.plan_view import PhaseTree, phase_trees, plan_differences, source_facts
+from seqpair.report.published import published_rows
+from seqpair.report.scores import scores_of
+from seqpair.report.shared_figures import (
+    held_out_drawings,
+    member_colours,
+    share_drawings,
+    size_drawings,
+    value_drawings,
+)
+from seqpair.report.study_tables import (
+    checkpoints_table,
+    cost_table,
+    differences_of_plans_table,
+    environment_table,
+    parts_table,
+    published_table,
+    readings_table,
+    seconds_table,
+    sources_table,
+    values_table,
+)
+from seqpair.report.tables import Row, comparison_rows
+from seqpair.report.verdicts import answers_of, differences_table, summary_sentence, verdict_sentences
+
+_MANY_MEMBERS = 6
+_POINTS_OF_FEW, _POINTS_OF_MANY = 400, 120
+
+
+@dataclass
+class StudyView:
+    """A study's report before it takes a form.
+
+    Attributes:
+        study: The study.
+        rows: What its members reached.
+        answers: The answers to its questions.
+        verdicts: (question, sentences) for the top of the page.
+        tables: All tables that there are.
+        items: The items behind each task.
+        plan_differences: What each plan differs in from the first one.
+        tree: The data by phase.
+        own_drawings: Each member's own figures.
+        shared_drawings, value_drawings, share_drawings: Figures of several members: training, values, shares.
+        published: Published values of other models, where they are asked for.
+    """
+
+    study: Study
+    rows: list[Row]
+    answers: list[Comparison] = field(default_factory=list)
+    verdicts: list[tuple[str, list[str]]] = field(default_factory=list)
+    tables: list[DataTable] = field(default_factory=list)
+    items: list[TaskItems] = field(default_factory=list)
+    plan_differences: dict[str, list[Difference]] = field(default_factory=dict)
+    tree: list[PhaseTree] = field(default_factory=list)
+    own_drawings: dict[str, list[Drawing]] = field(default_factory=dict)
+    shared_drawings: list[Drawing] = field(default_factory=list)
+    value_drawings: list[Drawing] = field(default_factory=list)
+    share_drawings: list[Drawing] = field(default_factory=list)
+    published: DataTable | None = None
+
+    @property
+    def headline(self) -> list[str]:
+        """Return the first sentences."""
+        at_equal_size = [one for one in self.answers if one.question == EQUAL_SIZE and not one.is_average]
+        sizes = dict.fromkeys(one.first.size for one in at_equal_size)
+        winners = [summary_sentence([one for one in at_equal_size if one.first.size == size]) for size in sizes]
+        plan_differences = next(iter(self.plan_differences.values()), None)
+        return headline_sentences(self.study, self.rows, plan_differences, " ".join(filter(None, winners)))
+
+    def table(self, name: str) -> DataTable | None:
+        """Return the table with this id, or None if the study has none."""
+        return next((table for table in self.tables if table.id == name), None)
+
+    @property
+    def drawings(self) -> list[Drawing]:
+        """Return all figures."""
+        own = [drawing for drawings in self.own_drawings.values() for drawing in drawings]
+        return [*self.value_drawings, *self.share_drawings, *self.shared_drawings, *own]
+
+    @property
+    def pictures(self) -> list[Drawing]:
+        """Return the figures that a README shows: those of several members, and of few members each one's own."""
+        shared = [*self.value_drawings, *self.share_drawings, *self.shared_drawings]
+        own = [drawing for drawings in self.own_drawings.values() for drawing in drawings]
+        return [*shared, *own] if len(self.own_drawings) <= _MANY_MEMBERS else shared
+
+
+def view_of(study: Study, *, published: bool = False) -> StudyView:
+    """Return all that a report shows of a study.
+
+    Args:
+        study: The study.
+        published: Whether published values of other models stand beside its own.
+    """
+    rows = comparison_rows(study.members, most_pairs=1)
+    answers = answers_of(scores_of(study.members))
+    references = published_rows() if published else []
+    view = StudyView(study, rows, answers, verdict_sentences(answers))
+    view.plan_differences = plan_differences(study.members)
+    view.tree = phase_trees(study)
+    view.items = task_items(study.members)
+    view.tables = _tables(view)
+    view.published = published_table(references) if references else None
+    view.own_drawings = _own_drawings(study.members)
+    view.value_drawings = value_drawings(study.members)
+    view.share_drawings = share_drawings(study.members)
+    view.shared_drawings = [*held_out_drawings(study.members), *size_drawings(study.members, references)]
+    return view
+
+
+def _tables(view: StudyView) -> list[DataTable]:
+    members = view.study.members
+    first = next((member.name for member in members if member.plan is not None), "")
+    readings = [reading for phase in view.tree for reading in phase.readings]
+    made = [
+        values_table(view.rows, [member.name for member in members]) if view.rows else None,
+        differences_table(view.answers),
+        parts_table(members),
+        differences_of_plans_table(first, view.plan_differences),
+        checkpoints_table(members),
+        cost_table(members),
+        environment_table(members),
+        seconds_table(view.study.seconds),
+        sources_table(source_facts(view.study)),
+        readings_table(readings),
+    ]
+    return [table for table in made if table is not None]
+
+
+def _own_drawings(members: Sequence[MemberRun]) -> dict[str, list[Drawing]]:
+    most = _POINTS_OF_MANY if len(members) > _MANY_MEMBERS else _POINTS_OF_FEW
+    colours = member_colours(members)
+    drawings: dict[str, list[Drawing]] = {}
+    for member in members:
+        colour = colours[member.name]
+        own = [train_drawing(member.train, member.name, colour, most)] if member.train else []
+        own += [held_out_drawing(member.held_out, member.name, colour)] if member.held_out else []
+        drawings[member.name] = own
+    return drawings
