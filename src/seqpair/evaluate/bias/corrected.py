@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seqpair.errors import EvaluationError
 from seqpair.evaluate.bias.schemas import GENDERS, Gender, Schema
 from seqpair.evaluate.loaded import Ids, LoadedModel
 from seqpair.evaluate.pseudo_log_likelihood import pseudo_log_likelihoods
 from seqpair.evaluate.scorers import RowReads, scorer_of
 from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.tasks.task import TaskSkippedError
 
 GenderScores = dict[Gender, float]
 
@@ -43,7 +43,7 @@ def by_slot(model: LoadedModel, _context: TaskContext, schemas: Sequence[Schema]
     as such a form is one token. Male and female share the sentence around the slot; the neutral one has its own verb.
 
     Raises:
-        EvaluationError: A pronoun is not one token.
+        TaskSkippedError: A pronoun is not one token.
     """
     forms: dict[str, list[int]] = {}
     wanted = RowReads()
@@ -71,7 +71,7 @@ def pronoun_ids(model: LoadedModel, pronoun: str) -> list[int]:
     """Return the ids of a pronoun's written forms that are one token: he, He, HE, each with and without a space.
 
     Raises:
-        EvaluationError: None of them is one token.
+        TaskSkippedError: None of them is one token.
     """
     forms = [before + word for word in (pronoun, pronoun.capitalize(), pronoun.upper()) for before in (" ", "")]
     unknown = getattr(model.tokenizer, "unk_token_id", None)
@@ -94,8 +94,8 @@ def _slot(model: LoadedModel, schema: Schema, gender: Gender) -> tuple[Ids, int]
     return ids, touching[0]
 
 
-def _not_one_token(model: LoadedModel, pronoun: str, ids: Ids) -> EvaluationError:
-    return EvaluationError(
+def _not_one_token(model: LoadedModel, pronoun: str, ids: Ids) -> TaskSkippedError:
+    return TaskSkippedError(
         f"the pronoun {pronoun!r} is not one token of this tokenizer, so no single mask can stand for it",
         seen=" + ".join(repr(piece) for piece in model.tokenizer.convert_ids_to_tokens(ids.tolist())),
         allowed="one token",
