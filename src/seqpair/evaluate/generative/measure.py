@@ -59,13 +59,13 @@ def measure_rows(
         drawn = [draw_shots(row, pool, shots, seed) if shots else [] for seed, row in chunk]
         prompted = with_shots(model, context.scoring, [row for _, row in chunk], drawn, ANSWER_TOKENS)
         own = [entry.row for entry in prompted]
-        scores = iter(scorer.score([pair for row in own if isinstance(row, ScoredRow) for pair in row.pairs]))
+        scores = iter(scorer.score([pair for row in own if isinstance(row, ScoredRow) for pair in row.requests]))
         asked = [row.prompt for row in own if isinstance(row, AnswerRow)]
         texts = iter(generate_texts(model, asked, STOP, ANSWER_TOKENS, context.scoring) if asked else [])
         found = []
         for entry in prompted:
             if isinstance(entry.row, ScoredRow):
-                item = outcome_of(entry.row, [next(scores) for _ in entry.row.pairs], metric)
+                item = outcome_of(entry.row, [next(scores) for _ in entry.row.requests], metric)
             else:
                 item = _answered(entry.row, next(texts))
             found.append(item.model_copy(update={"detail": item.detail | {"shots": entry.shots}}) if shots else item)
@@ -94,8 +94,9 @@ def _over_seeds(own: Sequence[ItemOutcome]) -> ItemOutcome:
     if len(own) == 1:
         return own[0]
     detail = own[0].detail | {"values": [item.value for item in own]}
-    if "acc" in detail:
-        detail["acc"] = math.fsum(item.detail["acc"] for item in own) / len(own)
+    for name in ("acc", "acc_calibrated"):
+        if name in detail:
+            detail[name] = math.fsum(item.detail[name] for item in own) / len(own)
     if "scores" in detail:
         columns = zip(*(item.detail["scores"] for item in own), strict=True)
         detail["scores"] = [math.fsum(column) / len(own) for column in columns]
@@ -104,13 +105,22 @@ def _over_seeds(own: Sequence[ItemOutcome]) -> ItemOutcome:
 
 
 def outcome_of(row: ScoredRow, scores: Sequence[Score], metric: str) -> ItemOutcome:
-    """Return a scored row's outcome by its column's metric; `acc` is kept beside `acc_norm`."""
-    values = [score.log_prob for score in scores]
+    """Return a scored row's outcome by its column's metric; `acc` is kept beside `acc_norm`.
+
+    Args:
+        row: The row.
+        scores: One for each of its requests.
+        metric: `acc` or `acc_norm`.
+    """
+    values = [score.log_prob for score in scores[: len(row.pairs)]]
     detail: dict[str, Any] = {"scores": [round(value, 4) for value in values], "gold": row.gold}
     if len(values) == 1:
         return ItemOutcome(id=row.id, value=float(scores[0].is_greedy), detail=detail)
     normed = [value / max(1, length) for value, length in zip(values, row.lengths, strict=True)]
     detail["acc"] = _point(values, row.gold)
+    if row.blank is not None:
+        without = [score.log_prob for score in scores[len(row.pairs) :]]
+        detail["acc_calibrated"] = _point([a - b for a, b in zip(values, without, strict=True)], row.gold)
     value = _point(normed, row.gold) if metric == "acc_norm" else detail["acc"]
     return ItemOutcome(id=row.id, value=value, detail=detail)
 

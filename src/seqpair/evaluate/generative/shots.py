@@ -59,7 +59,8 @@ def draw_shots(row: Row, pool: Sequence[Row], shots: int, seed: int) -> list[Row
     """
     digest = hashlib.sha256(f"{seed} {row.id}".encode()).digest()
     order = np.random.default_rng(int.from_bytes(digest[:8], "little")).permutation(len(pool))
-    own, found = _asked(row), []
+    own = _asked(row)
+    found: list[Row] = []
     for index in order:
         if len(found) == shots:
             break
@@ -121,4 +122,5 @@ def _prompt(row: Row, shots: Sequence[Row]) -> Row:
     before = "".join(solved_text(shot) + GAP for shot in shots)
     if isinstance(row, AnswerRow):
         return replace(row, prompt=before + row.prompt)
-    return replace(row, pairs=tuple((before + context, continuation) for context, continuation in row.pairs))
+    pairs = tuple((before + context, continuation) for context, continuation in row.pairs)
+    return replace(row, pairs=pairs, blank=None if row.blank is None else before + row.blank)

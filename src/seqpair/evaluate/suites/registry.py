@@ -12,12 +12,14 @@ from seqpair.evaluate.bias import tasks as bias
 from seqpair.evaluate.blimp import tasks as blimp
 from seqpair.evaluate.classification import tasks as classification
 from seqpair.evaluate.generative import tasks as generative
+from seqpair.evaluate.prompts import tasks as prompts
 from seqpair.evaluate.suites.task import SuiteTask
 
 _AREAS: tuple[tuple[SuiteTask, ...], ...] = (
     generative.TASKS,
     blimp.TASKS,
     classification.TASKS,
+    prompts.TASKS,
     bias.TASKS,
 )
 
