@@ -19,6 +19,9 @@ def evaluate_suites(
     data: Annotated[Path, typer.Option(help="The folder with the suites' data files.")] = Path("data/eval"),
     limit: Annotated[int | None, typer.Option(min=1, help="Most items of a task.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0, where a task trains or draws.")] = 1,
+    shots: Annotated[
+        int, typer.Option(min=0, help="Solved examples before each question, drawn by each seed; 0 as published.")
+    ] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results, one inside for each model.")] = None,
     masks: Annotated[int, typer.Option(help="An encoder's masks after what is known.")] = 3,
     end: Annotated[str, typer.Option(help="What ends an encoder's row: sep, period or none.")] = "sep",
@@ -37,15 +40,16 @@ def evaluate_suites(
 
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite blimp --data data/eval --limit 500
     """
+    from seqpair.errors import EvaluationError
     from seqpair.evaluate.model_place import find_model
     from seqpair.evaluate.scorers import ScoringOptions
     from seqpair.evaluate.suites.registry import choose_tasks
-    from seqpair.evaluate.suites.runner import plan_tasks, require_own_folders, results_folder, run_tasks
+    from seqpair.evaluate.suites.runner import plan_tasks, require_own_folders, results_folder, run_models
     from seqpair.evaluate.suites.task import TaskContext
 
     tasks = choose_tasks(suite or ["all"], task or [])
     scoring = ScoringOptions(masks=masks, end=end, score_end=score_end)  # type: ignore[arg-type]
-    context = TaskContext(data, limit=limit, seeds=tuple(range(seeds)), scoring=scoring)
+    context = TaskContext(data, limit=limit, seeds=tuple(range(seeds)), shots=shots, scoring=scoring)
     places = [find_model(name) for name in models]
     folders = [results_folder(place, context, out) for place in places]
     require_own_folders(folders)
@@ -54,12 +58,15 @@ def evaluate_suites(
             _print_plans(place.name, folder, plan_tasks(place, tasks, context, folder))
         return
     reports = []
-    for place, folder in zip(places, folders, strict=True):
-        reports.append(run_tasks(place, tasks, context, folder, device=device, batch_tokens=batch_tokens))
+    for report in run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens):
+        reports.append(report)
         if not as_json:
-            _print_report(reports[-1])
+            _print_report(report)
     if as_json:
         print(json.dumps([report.as_json() for report in reports]))
+    failed = [f"{report.model} {task}" for report in reports for task in report.failed]
+    if failed:
+        raise EvaluationError(f"{len(failed)} results could not be computed", seen=", ".join(failed))
 
 
 def _print_plans(name: str, folder: Path, plans: list[TaskPlan]) -> None:
@@ -77,11 +84,17 @@ def _print_report(report: SuiteReport) -> None:
     for result in report.results:
         error = "" if result.standard_error is None else f" +- {result.standard_error:.4f}"
         chance = "" if result.chance is None else f", chance {result.chance:.4f}"
+        limit = result.settings.get("limit")
+        limited = f" (limit {limit})" if limit is not None else ""
+        shots = f", {result.settings['shots']} shots" if result.settings.get("shots") else ""
         again = ", from before" if result.task in report.cached else ""
-        print(f"{report.model} {result.task}: {result.metric} {result.value:.4f}{error}, n {result.n}{chance}{again}")
+        value = f"{result.metric} {result.value:.4f}{error}, n {result.n}{limited}"
+        print(f"{report.model} {result.task}: {value}{chance}{shots}{again}")
         for name, value in result.figures.items():
             if name == "truncated_rows" and value:
                 print(f"    {value:.0f} contexts were cut on the left")
+            if name == "rows_with_fewer_shots" and value:
+                print(f"    {value:.0f} rows had no room for all shots")
     average = average_of(report.results)
     if average:
         value, error, chance = average["value"], average["standard_error"], average["chance"]

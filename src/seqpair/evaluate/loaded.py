@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 
 from seqpair.errors import EvaluationError
@@ -26,6 +28,7 @@ Head = Callable[[Tensor], Tensor]
 
 BATCH_TOKENS = 8192
 _NO_LIMIT_TOKENS = 1_000_000
+_UNREADABLE = (SafetensorError, UnpicklingError, EOFError)  # weights that are cut off or damaged
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text")
 
 
@@ -210,7 +213,7 @@ def open_model(name: str | Path | ModelPlace, *, device: str = "cpu", batch_toke
             place.folder, dtype=torch.float32, local_files_only=True, **options
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(place.folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (*_UNREADABLE, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise EvaluationError(
             f"transformers cannot load the model {place.name}",
             seen=str(error).splitlines()[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.generative import rows as generative_rows
-from seqpair.evaluate.generative.tasks import AnswerRow, average_of, outcome_of, plain_words
+from seqpair.evaluate.generative.measure import outcome_of, plain_words
+from seqpair.evaluate.generative.rows import AnswerRow
+from seqpair.evaluate.generative.tasks import average_of
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import ItemOutcome, read_items
 from seqpair.evaluate.scorers import Score, ScoringOptions, scorer_of
@@ -230,3 +233,35 @@ def test_eval_is_a_verb(seqpair, random_exports, data, tmp_path):
     code, _, err = seqpair("eval", random_exports["mlm"], random_exports["mlm"], "--data", data)
     assert code == 2
     assert "into one folder" in err
+
+
+def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(seqpair, random_exports, data, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(random_exports["clm"], broken)
+    (broken / "seqpair.json").unlink(missing_ok=True)
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    words = [broken, random_exports["clm"], "--suite", "blimp", "--limit", "2", "--data", data, "--out", tmp_path / "o"]
+    code, text, err = seqpair("eval", *words)
+    assert code == 2
+    assert "failed broken blimp: transformers cannot load the model" in err
+    assert "1 results could not be computed" in err
+    assert "n 2 (limit 2), chance 0.5" in text
+
+
+def test_a_column_that_is_missing_is_one_error_that_names_it(seqpair, random_exports, data, tmp_path):
+    write_rows(data / "blimp" / "set_one.jsonl", [{"sentence_good": "It runs.", "UID": "one", "pairID": "0"}])
+    words = ["--suite", "blimp", "--data", data, "--out", tmp_path / "o"]
+    code, _, err = seqpair("eval", random_exports["clm"], *words)
+    assert code == 2
+    assert "set_one.jsonl, line 1 is no minimal pair" in err
+    assert "no sentence_bad" in err
+
+
+def test_a_folder_without_a_tokenizer_is_refused_before_anything_runs(seqpair, random_exports, data, tmp_path):
+    shutil.copytree(random_exports["clm"], tmp_path / "bare")
+    (tmp_path / "bare" / "tokenizer.json").unlink()
+    words = [random_exports["mlm"], tmp_path / "bare", "--data", data, "--out", tmp_path / "o"]
+    code, text, err = seqpair("eval", *words)
+    assert (code, text) == (2, "")
+    assert "no a tokenizer" in err or "no tokenizer" in err
+    assert not (tmp_path / "o").exists()

@@ -25,12 +25,20 @@ class ScoredRow:
         pairs: Context and continuation of each candidate.
         lengths: Characters that each candidate's score may be divided by.
         gold: The right candidate; for one candidate alone, it is right if the model says it greedily.
+        blank: The same question without content, which says what the model prefers whatever is asked, or `None`.
     """
 
     id: str
     pairs: tuple[tuple[str, str], ...]
     lengths: tuple[int, ...]
     gold: int
+    blank: str | None = None
+
+    @property
+    def requests(self) -> tuple[tuple[str, str], ...]:
+        """What is scored: every candidate, and then every candidate after the question without content."""
+        blanks = () if self.blank is None else tuple((self.blank, continuation) for _, continuation in self.pairs)
+        return self.pairs + blanks
 
 
 @dataclass(frozen=True)

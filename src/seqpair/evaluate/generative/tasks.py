@@ -10,23 +10,18 @@ LAMBADA counts a row if every token of the last word is the model's likeliest.
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from seqpair.evaluate.generative.rows import AnswerRow, ScoredRow, read_rows
-from seqpair.evaluate.greedy import generate_texts
+from seqpair.evaluate.generative.measure import ANSWER_TOKENS, STOP, measure_rows
+from seqpair.evaluate.generative.rows import read_rows
 from seqpair.evaluate.loaded import LoadedModel
-from seqpair.evaluate.results import ItemOutcome, TaskResult
-from seqpair.evaluate.scorers import Score, scorer_of
+from seqpair.evaluate.results import TaskResult
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
 from seqpair.evaluate.tasks.task import BOTH, TaskOutcome, TaskSkippedError
 
-CHUNK_ROWS = 64
-STOP = ("\n", ".", ",")
-ANSWER_TOKENS = 32
 _FROM_HUB = "put the rows of its evaluation split there, one JSON object a line, with the hub's columns"
 
 
@@ -67,26 +62,8 @@ COLUMNS = (
 )
 
 
-def outcome_of(row: ScoredRow, scores: Sequence[Score], metric: str) -> ItemOutcome:
-    """Return a scored row's outcome by its column's metric; `acc` is kept beside `acc_norm`."""
-    values = [score.log_prob for score in scores]
-    detail: dict[str, Any] = {"scores": [round(value, 4) for value in values], "gold": row.gold}
-    if len(values) == 1:
-        return ItemOutcome(id=row.id, value=float(scores[0].is_greedy), detail=detail)
-    normed = [value / max(1, length) for value, length in zip(values, row.lengths, strict=True)]
-    detail["acc"] = _point(values, row.gold)
-    value = _point(normed, row.gold) if metric == "acc_norm" else detail["acc"]
-    return ItemOutcome(id=row.id, value=value, detail=detail)
-
-
-def _point(values: Sequence[float], gold: int) -> float:
-    best = max(values)
-    return float(values[gold] == best) / sum(value == best for value in values)
-
-
-def plain_words(text: str) -> str:
-    """Return a text in lower case, without punctuation and outer spaces, as exact matches are compared."""
-    return text.lower().translate(str.maketrans("", "", string.punctuation)).strip()
+def _train_file(column: Column) -> str:
+    return f"generative/{column.file}_train.jsonl"
 
 
 def run(column: Column, model: LoadedModel, context: TaskContext) -> TaskOutcome:
@@ -94,24 +71,19 @@ def run(column: Column, model: LoadedModel, context: TaskContext) -> TaskOutcome
 
     Raises:
         TaskSkippedError: The file has no rows.
-        EvaluationError: The file cannot be read, or a candidate is longer than the model.
+        EvaluationError: A file cannot be read, a candidate is longer than the model, or examples are too few.
     """
-    rows = context.limited(read_rows(context.input(f"generative/{column.file}.jsonl"), column.kind))
-    if not rows:
+    found = read_rows(context.input(f"generative/{column.file}.jsonl"), column.kind)
+    if not found:
         raise TaskSkippedError("the file has no rows", seen=column.file)
-    scorer = scorer_of(model, context.scoring)
-
-    def compute(chunk: Sequence[ScoredRow | AnswerRow]) -> list[ItemOutcome]:
-        scored = [row for row in chunk if isinstance(row, ScoredRow)]
-        if scored:
-            scores = iter(scorer.score([pair for row in scored for pair in row.pairs]))
-            return [outcome_of(row, [next(scores) for _ in row.pairs], column.metric) for row in scored]
-        answered = [row for row in chunk if isinstance(row, AnswerRow)]
-        texts = generate_texts(model, [row.prompt for row in answered], STOP, ANSWER_TOKENS, context.scoring)
-        return [_answered(row, text) for row, text in zip(answered, texts, strict=True)]
-
-    items = context.by_chunks(rows, compute, CHUNK_ROWS)
-    figures, settings = {}, {"shots": 0, "kind": column.kind}
+    train = _train_file(column)
+    own = context.shots > 0 and context.input(train).is_file()
+    pool = read_rows(context.input(train), column.kind) if own else found
+    measured = measure_rows(model, context, context.limited(found), pool, column.metric)
+    items, figures = measured.items, measured.figures
+    settings = measured.settings | {"kind": column.kind}
+    if context.shots:
+        settings["shots_from"] = train if own else "the other rows of the same file"
     if column.metric == "acc_norm":
         figures["acc"] = math.fsum(item.detail["acc"] for item in items) / len(items)
     if column.kind == "last_word":
@@ -120,11 +92,6 @@ def run(column: Column, model: LoadedModel, context: TaskContext) -> TaskOutcome
     if column.kind == "answer":
         settings |= {"stop": list(STOP), "max_new_tokens": ANSWER_TOKENS}
     return TaskOutcome(items, settings, chance=column.chance, figures=figures, note=column.note)
-
-
-def _answered(row: AnswerRow, text: str) -> ItemOutcome:
-    right = plain_words(text) in {plain_words(answer) for answer in row.answers}
-    return ItemOutcome(id=row.id, value=float(right), detail={"answer": text.strip()})
 
 
 TASKS = tuple(
@@ -139,6 +106,8 @@ TASKS = tuple(
         directions=BOTH,
         inputs=(f"generative/{column.file}.jsonl",),
         run=partial(run, column),
+        uses=("scoring", "shots"),
+        shot_inputs=(_train_file(column),),
         without_inputs=_FROM_HUB if column.name in ("sciq", "social_iqa") else "",
     )
     for column in COLUMNS
@@ -154,8 +123,13 @@ def average_of(results: Sequence[TaskResult]) -> dict[str, Any] | None:
     if not done:
         return None
     errors = [result.standard_error or 0.0 for result in done]
+    limits = {result.settings.get("limit") for result in done} - {None}
+    shots = {result.settings.get("shots") for result in done} - {None, 0}
+    label = f"mean of {len(done)} of the {len(COLUMNS)} columns"
+    label += f", {shots.pop()} shots" if shots else ""
+    label += f", at most {limits.pop()} items each" if limits else ""
     return {
-        "label": f"mean of {len(done)} of the {len(COLUMNS)} columns",
+        "label": label,
         "value": math.fsum(result.value for result in done) / len(done),
         "standard_error": math.sqrt(math.fsum(error * error for error in errors)) / len(done),
         "chance": math.fsum(result.chance or 0.0 for result in done) / len(done),

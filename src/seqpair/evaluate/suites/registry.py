@@ -8,11 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seqpair.errors import EvaluationError
+from seqpair.evaluate.bias import tasks as bias
 from seqpair.evaluate.blimp import tasks as blimp
+from seqpair.evaluate.classification import tasks as classification
 from seqpair.evaluate.generative import tasks as generative
+from seqpair.evaluate.prompts import tasks as prompts
 from seqpair.evaluate.suites.task import SuiteTask
 
-_AREAS: tuple[tuple[SuiteTask, ...], ...] = (generative.TASKS, blimp.TASKS)
+_AREAS: tuple[tuple[SuiteTask, ...], ...] = (
+    generative.TASKS,
+    blimp.TASKS,
+    classification.TASKS,
+    prompts.TASKS,
+    bias.TASKS,
+)
 
 SUITES: dict[str, tuple[SuiteTask, ...]] = {tasks[0].suite: tasks for tasks in _AREAS}
 

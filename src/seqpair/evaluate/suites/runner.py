@@ -1,7 +1,7 @@
 """Running tasks on a model: what was computed before is taken, the rest is computed and written.
 
 Owns the cache key, the places of results, the order, and skipping with a reason. Must not print, and must not know
-how a task works. Entry points: `run_tasks`, `plan_tasks`, `results_folder`.
+how a task works. Entry points: `run_models`, `run_tasks`, `plan_tasks`, `results_folder`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from seqpair.evaluate.results import (
 )
 from seqpair.evaluate.scorers import DEFAULT_SCORING
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
+from seqpair.evaluate.suites.time_left import Pending, TimeLeft
 from seqpair.evaluate.tasks.task import TaskOutcome, TaskSkippedError
 from seqpair.hub.export import read_export_record
 from seqpair.log import Progress, note
@@ -61,6 +62,7 @@ class SuiteReport:
         results: One result a task.
         cached: Names of the tasks whose results were there already.
         skipped: Tasks that were not done, with the reason.
+        failed: Those of the skipped ones that could have been done but ended with an error.
         seconds: How long it took.
     """
 
@@ -69,6 +71,7 @@ class SuiteReport:
     results: list[TaskResult]
     cached: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -80,6 +83,7 @@ class SuiteReport:
             "cached": self.cached,
             "average": average_of(self.results),
             "skipped": self.skipped,
+            "failed": self.failed,
             "seconds": round(self.seconds, 1),
         }
 
@@ -87,8 +91,8 @@ class SuiteReport:
 def results_folder(place: ModelPlace, context: TaskContext, out: Path | None = None) -> Path:
     """Return where a model's results go: beside a member's export, else below `evaluations/`.
 
-    What is not the default (a limit, another way of scoring) has a folder of its own inside, so that a quick look
-    never replaces a full result.
+    What is not the default (a limit, shots, another way of scoring) has a folder of its own inside, so that a quick
+    look never replaces a full result.
 
     Args:
         place: The model.
@@ -102,6 +106,7 @@ def results_folder(place: ModelPlace, context: TaskContext, out: Path | None = N
     else:
         folder = OUTSIDE_FOLDER / place.short_name
     parts = [] if context.limit is None else [f"limit-{context.limit}"]
+    parts += [f"shots-{context.shots}"] if context.shots else []
     default = asdict(DEFAULT_SCORING)
     changed = [f"{name}-{value}" for name, value in asdict(context.scoring).items() if value != default[name]]
     parts += [part.lower() for part in changed]
@@ -139,9 +144,15 @@ class _Digests:
         return self._known[path]
 
 
-def plan_tasks(place: ModelPlace, tasks: Sequence[SuiteTask], context: TaskContext, folder: Path) -> list[TaskPlan]:
+def plan_tasks(
+    place: ModelPlace,
+    tasks: Sequence[SuiteTask],
+    context: TaskContext,
+    folder: Path,
+    digests: _Digests | None = None,
+) -> list[TaskPlan]:
     """Say for each task whether it is skipped, there already, or to be computed; nothing is loaded or written."""
-    digests = _Digests()
+    digests = digests or _Digests()
     there = {result.task: result for result in read_results(folder)} if folder.is_dir() else {}
     plans = []
     for task in tasks:
@@ -149,12 +160,13 @@ def plan_tasks(place: ModelPlace, tasks: Sequence[SuiteTask], context: TaskConte
         if reason:
             plans.append(TaskPlan(task, skipped=reason))
             continue
+        shot_files = [name for name in task.shot_inputs if context.shots and context.input(name).exists()]
         key = sha256_json(
             {
                 "model": place.model_digest,
                 "task": [task.name, task.version],
                 "choices": _choices(place, task, context),
-                "data": {name: digests.of(context.input(name)) for name in task.inputs},
+                "data": {name: digests.of(context.input(name)) for name in (*task.inputs, *shot_files)},
             }
         )
         found = there.get(task.name)
@@ -180,39 +192,71 @@ def _choices(place: ModelPlace, task: SuiteTask, context: TaskContext) -> dict[s
     chosen: dict[str, Any] = {"limit": context.limit, "predicts": place.predicts}
     if "scoring" in task.uses and place.direction == "bidirectional":
         chosen["scoring"] = context.scoring.as_json()
-    if "seeds" in task.uses:
+    draws = context.shots > 0 and "shots" in task.uses
+    if draws:
+        chosen["shots"] = context.shots
+    if "seeds" in task.uses or draws:
         chosen["seeds"] = list(context.seeds)
     chosen |= {name: value for name, value in context.settings.items() if name in task.uses}
     return chosen
 
 
-def run_tasks(
-    place: ModelPlace,
+def run_models(
+    places: Sequence[ModelPlace],
     tasks: Sequence[SuiteTask],
     context: TaskContext,
-    folder: Path,
+    folders: Sequence[Path],
     *,
     device: str = "cpu",
     batch_tokens: int = BATCH_TOKENS,
-) -> SuiteReport:
-    """Run tasks on a model; the model is loaded only if there is something to compute.
+) -> Iterator[SuiteReport]:
+    """Run tasks on models one after the other, and yield each model's report; a model is loaded only if needed.
 
-    A task that cannot be done with this model and data is skipped, with the reason; the others go on.
+    A task that cannot be done with a model and this data is skipped, with the reason, and one that ends with an error
+    is named; the others go on. So do the other models where one cannot be loaded.
 
     Args:
-        place: The model.
+        places: The models.
         tasks: The tasks.
         context: What they are given; its work folder and `watch` are set here.
-        folder: Where the results go.
-        device: Where the model runs.
+        folders: Where each model's results go.
+        device: Where the models run.
         batch_tokens: Most places of a padded batch.
-
-    Raises:
-        EvaluationError: The model cannot be loaded.
     """
+    digests = _Digests()
+    plans = [plan_tasks(place, tasks, context, folder, digests) for place, folder in zip(places, folders, strict=True)]
+    open_plans = [
+        Pending(plan.task.name, place.direction)
+        for place, own in zip(places, plans, strict=True)
+        for plan in own
+        if not plan.skipped and plan.cached is None
+    ]
+    left = TimeLeft(open_plans)
+    if len(open_plans) > 1:
+        note(f"{len(tasks)} tasks, {len(places)} models: {len(open_plans)} results to compute")
+    for place, folder, own in zip(places, folders, plans, strict=True):
+        yield _run_model(place, own, context, folder, left, device, batch_tokens)
+
+
+def run_tasks(
+    place: ModelPlace, tasks: Sequence[SuiteTask], context: TaskContext, folder: Path, **options: Any
+) -> SuiteReport:
+    """Run tasks on one model, as `run_models`."""
+    return next(run_models([place], tasks, context, [folder], **options))
+
+
+def _run_model(
+    place: ModelPlace,
+    plans: Sequence[TaskPlan],
+    context: TaskContext,
+    folder: Path,
+    left: TimeLeft,
+    device: str,
+    batch_tokens: int,
+) -> SuiteReport:
     started, model = time.monotonic(), None
     report = SuiteReport(place.name, folder, [])
-    for number, plan in enumerate(plan_tasks(place, tasks, context, folder), 1):
+    for number, plan in enumerate(plans, 1):
         task = plan.task
         if plan.skipped:
             report.skipped[task.name] = plan.skipped
@@ -221,31 +265,36 @@ def run_tasks(
             report.cached.append(task.name)
             report.results.append(plan.cached)
             continue
-        model = model or open_model(place, device=device, batch_tokens=batch_tokens)
+        began = time.monotonic()
         try:
-            result = _compute(model, plan, context, folder, f"{place.short_name} {task.name} [{number}/{len(tasks)}]")
+            model = model or open_model(place, device=device, batch_tokens=batch_tokens)
+            label = f"{place.short_name} {task.name} [{number}/{len(plans)}]"
+            result = _compute(model, plan, context, folder, label, left)
         except EvaluationError as fault:
+            left.gave_up()
             reason = str(fault).replace("\n  ", "; ")
             report.skipped[task.name] = reason
-            note(
-                f"skipped {task.name}: {reason}"
-                if isinstance(fault, TaskSkippedError)
-                else f"failed {task.name}: {reason}"
-            )
+            skips = isinstance(fault, TaskSkippedError)
+            note(f"{'skipped' if skips else 'failed'} {place.short_name} {task.name}: {reason}")
+            report.failed.extend([] if skips else [task.name])
             continue
+        left.finished(time.monotonic() - began)
         report.results.append(result)
     return replace(report, seconds=time.monotonic() - started)
 
 
-def _compute(model: LoadedModel, plan: TaskPlan, context: TaskContext, folder: Path, label: str) -> TaskResult:
+def _compute(
+    model: LoadedModel, plan: TaskPlan, context: TaskContext, folder: Path, label: str, left: TimeLeft
+) -> TaskResult:
     work = folder / WORK_FOLDER / f"{plan.task.name}-{plan.key[:16]}"
     bar: list[Progress] = []
 
     def watch(done: float, total: float) -> None:
         if not bar:
             bar.append(Progress(label, total, "items", done=done))
-        bar[0].total = total
-        bar[0].update(done)
+        bar[0].total, bar[0].done = total, done
+        rate = bar[0].rate()
+        bar[0].update(done, left.words(total / rate, (total - done) / rate) if rate > 0 else "")
 
     model.truncated = 0
     outcome = plan.task.run(model, replace(context, work=work, watch=watch))
@@ -295,7 +344,7 @@ def _result(model: LoadedModel, plan: TaskPlan, context: TaskContext, outcome: T
         suite=task.suite,
         model=place.name,
         standard_error=error,
-        seeds=list(context.seeds) if "seeds" in task.uses else [],
+        seeds=list(_choices(place, task, context).get("seeds", [])),
         versions=_versions(),
         key=plan.key,
     )

@@ -36,6 +36,7 @@ class TaskContext:
         limit: Most items of a task, the first ones; `None` takes all.
         seeds: The seeds of what a task trains or draws.
         scoring: How an encoder reads a continuation.
+        shots: Solved examples before each question; the published columns have none.
         settings: Other choices of the user; part of the cache key.
         work: A folder for what must survive an interruption of this task; removed when its result is written.
         watch: Called with how many units are done and how many there are.
@@ -45,6 +46,7 @@ class TaskContext:
     limit: int | None = None
     seeds: tuple[int, ...] = (0,)
     scoring: ScoringOptions = DEFAULT_SCORING
+    shots: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     work: Path = Path()
     watch: Callable[[float, float], None] = _silent
@@ -107,7 +109,8 @@ class SuiteTask:
         run: Does it; raises `TaskSkippedError` where the data has no items for it.
         needs_head: Whether it needs a language-model head, or only the hidden states.
         without_inputs: Why there may be no data for it, and where to get some; shown when it is skipped.
-        uses: The parts of the context that its result depends on: `scoring`, `seeds`, names in `settings`.
+        uses: The parts of the context that its result depends on: `scoring`, `seeds`, `shots`, names in `settings`.
+        shot_inputs: Files that examples are drawn from, where they are there and examples are asked for.
     """
 
     name: str
@@ -123,3 +126,4 @@ class SuiteTask:
     needs_head: bool = True
     without_inputs: str = ""
     uses: tuple[str, ...] = ("scoring",)
+    shot_inputs: tuple[str, ...] = ()

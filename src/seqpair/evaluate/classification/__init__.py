@@ -1,0 +1,1 @@
+"""The suite `classification`: fine-tuning on labelled sets, one head for both directions."""

@@ -1,0 +1,320 @@
+"""One fine-tuning run: a setting, a seed, one set or several.
+
+Owns the batches, the losses, the rate and stopping early. Must not know grids or files. Entry points: `tune`,
+`predict`, `EncodedSet`, `TunedRun`.
+
+Every row, word or answer of a step counts the same, however the step is cut into microbatches. With several sets the
+batches of all sets are mixed in one order, each batch from one set, and the mean of the sets' dev metrics decides.
+Source: Mosaic's DecoupledAdamW, as ModernBERT's GLUE runs had it: the decay is a share of the weight and does not
+scale with the rate. Differs: gradients are clipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seqpair.evaluate.finetune.answers import best_span
+from seqpair.evaluate.finetune.metrics import OUTSIDE, all_metrics
+from seqpair.evaluate.finetune.model import TunedModel, tuned_model
+from seqpair.evaluate.finetune.rows import NOT_A_LABEL, RowMaker, TunedRow
+from seqpair.evaluate.finetune.sets import Example, LabelledSet
+from seqpair.evaluate.finetune.settings import TuneSetting
+from seqpair.evaluate.loaded import LoadedModel, length_batches
+
+BETAS = (0.9, 0.98)
+EPSILON = 1e-6
+Watch = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class EncodedSet:
+    """A set and its rows' ids, made once for all runs of one length.
+
+    Attributes:
+        labelled: The set.
+        train, dev, reported: The rows.
+        center, spread: Mean and standard deviation of a number's training labels; the head learns the standardised.
+        counts: Rows made, cut, and labels lost, by part.
+    """
+
+    labelled: LabelledSet
+    train: list[TunedRow]
+    dev: list[TunedRow]
+    reported: list[TunedRow]
+    center: float
+    spread: float
+    counts: dict[str, int]
+
+
+@dataclass
+class TunedRun:
+    """What a run gave.
+
+    Attributes:
+        model: With the weights of its best look at the dev rows.
+        dev: The dev metrics of each set then.
+        steps: Steps taken, and the step of that look.
+        stopped_early: Whether it stopped before its last epoch.
+        failed: Why it gave nothing, or empty.
+        losses: The mean training loss before each look.
+    """
+
+    model: TunedModel | None
+    dev: dict[str, dict[str, float]]
+    steps: tuple[int, int] = (0, 0)
+    stopped_early: bool = False
+    failed: str = ""
+    losses: tuple[float, ...] = ()
+
+
+def encode_set(model: LoadedModel, labelled: LabelledSet, max_tokens: int) -> EncodedSet:
+    """Make all rows of a set."""
+    counts: dict[str, int] = {}
+
+    def part(name: str, examples: Sequence[Example], *, to_learn: bool = False) -> list[TunedRow]:
+        maker = RowMaker(model, max_tokens)
+        rows = maker.make(examples, labelled.kind, to_learn=to_learn)
+        counts.update(
+            {
+                f"{name}_rows": maker.rows,
+                f"{name}_truncated_rows": maker.truncated_rows,
+                f"{name}_cut_tokens": maker.cut_tokens,
+                f"{name}_lost_labels": maker.lost_labels,
+            }
+        )
+        return rows
+
+    numbers = [float(example.label) for example in labelled.train] if labelled.kind == "number" else [0.0]
+    spread = float(np.std(numbers)) or 1.0
+    return EncodedSet(
+        labelled,
+        part("train", labelled.train, to_learn=True),
+        part("dev", labelled.dev),
+        part("reported", labelled.reported),
+        float(np.mean(numbers)),
+        spread,
+        counts,
+    )
+
+
+def _collate(rows: Sequence[TunedRow], pad_id: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids, token types and mask (B, T), padded on the right."""
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), pad_id)
+    types, mask = torch.zeros_like(ids), torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        ids[index, : len(row.ids)] = torch.from_numpy(row.ids)
+        types[index, : len(row.ids)] = torch.from_numpy(row.types)
+        mask[index, : len(row.ids)] = 1
+    return ids.to(device), types.to(device), mask.to(device)
+
+
+def _loss_sum(one: EncodedSet, outputs: Tensor, rows: Sequence[TunedRow]) -> Tensor:
+    """Return the summed loss of some rows."""
+    kind, device = one.labelled.kind, outputs.device
+    if kind == "classes":
+        return nn.functional.cross_entropy(
+            outputs, torch.tensor([row.label for row in rows]).to(device), reduction="sum"
+        )
+    if kind == "number":
+        gold = torch.tensor([(row.label - one.center) / one.spread for row in rows], dtype=torch.float32).to(device)
+        return nn.functional.mse_loss(outputs[:, 0], gold, reduction="sum")
+    if kind == "tags":
+        gold = torch.full(outputs.shape[:2], NOT_A_LABEL)
+        for index, row in enumerate(rows):
+            gold[index, : len(row.ids)] = torch.from_numpy(row.label)
+        return nn.functional.cross_entropy(
+            outputs.flatten(0, 1), gold.flatten().to(device), ignore_index=NOT_A_LABEL, reduction="sum"
+        )
+    real = torch.arange(outputs.shape[1])[None] < torch.tensor([len(row.ids) for row in rows])[:, None]
+    outputs = outputs.masked_fill(~real.to(device).unsqueeze(-1), -1e9)
+    gold = torch.tensor([row.label for row in rows]).to(device)
+    halves = [nn.functional.cross_entropy(outputs[..., side], gold[:, side], reduction="sum") for side in (0, 1)]
+    return (halves[0] + halves[1]) / 2
+
+
+def _votes(one: EncodedSet, rows: Sequence[TunedRow]) -> int:
+    """Return how many labels some rows have."""
+    if one.labelled.kind != "tags":
+        return len(rows)
+    return max(1, sum(int((row.label != NOT_A_LABEL).sum()) for row in rows))
+
+
+def _batches(sets: Sequence[EncodedSet], setting: TuneSetting, seed: int, epoch: int) -> list[tuple[int, list[int]]]:
+    """Return an epoch's batches, each of one set, in an order of (seed, epoch) alone."""
+    draw, found = np.random.default_rng([seed, epoch]), []
+    for number, one in enumerate(sets):
+        order = draw.permutation(len(one.train)).tolist()
+        found += [(number, order[at : at + setting.batch_rows]) for at in range(0, len(order), setting.batch_rows)]
+    return [found[index] for index in draw.permutation(len(found))] if len(sets) > 1 else found
+
+
+def _schedule(step: int, steps: int, warmup_frac: float) -> float:
+    """Return the rate's factor of a step, from 0: up over the warm-up, then down to zero, linearly."""
+    warmup = max(1, round(warmup_frac * steps))
+    return (step + 1) / warmup if step < warmup else max(0.0, (steps - step) / max(1, steps - warmup))
+
+
+def _optimizer(tuned: TunedModel, setting: TuneSetting, steps: int) -> tuple[Any, Any]:
+    # AdamW takes rate x decay of a weight; divided by the peak rate, the decay is a share at the peak.
+    groups = [
+        {
+            "params": [p for p in tuned.parameters() if p.requires_grad and (p.ndim > 1) is matrices],
+            "weight_decay": decay,
+        }
+        for matrices, decay in ((True, setting.weight_decay / setting.learning_rate), (False, 0.0))
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=setting.learning_rate, betas=BETAS, eps=EPSILON)
+    factor = partial(_schedule, steps=steps, warmup_frac=setting.warmup_frac)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+class _Trainer:
+    """The state of one run."""
+
+    def __init__(self, model: LoadedModel, sets: Sequence[EncodedSet], setting: TuneSetting, seed: int) -> None:
+        self.loaded, self.sets, self.setting, self.seed = model, sets, setting, seed
+        self.tuned = tuned_model(
+            model,
+            [one.labelled for one in sets],
+            pooling=setting.pooling,
+            head=setting.head,
+            dropout=setting.dropout,
+            seed=seed,
+        )
+        self.epoch_steps = len(_batches(sets, setting, seed, 0))
+        self.optimizer, self.scheduler = _optimizer(self.tuned, setting, self.epoch_steps * setting.epochs)
+        self.steps = 0
+
+    def step(self, number: int, places: Sequence[int]) -> float:
+        """Take one step; return its mean loss."""
+        one, total = self.sets[number], 0.0
+        rows = [one.train[place] for place in places]
+        votes = _votes(one, rows)
+        for batch in length_batches([len(row.ids) for row in rows], self.loaded.batch_tokens):
+            some = [rows[index] for index in batch]
+            with autocast(self.loaded.device, self.setting.precision):
+                outputs = self.tuned(one.labelled.name, *_collate(some, self.loaded.pad_id, self.loaded.device))
+            loss = _loss_sum(one, outputs, some) / votes
+            loss.backward()
+            total += float(loss.detach())
+        nn.utils.clip_grad_norm_(self.tuned.parameters(), self.setting.clip_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        return total
+
+    def look(self) -> dict[str, dict[str, float]]:
+        """Return the dev metrics of all sets."""
+        found = {}
+        for one in self.sets:
+            guesses = predict(self.loaded, self.tuned, one, "dev", self.setting.precision)
+            found[one.labelled.name] = all_metrics(one.labelled, [row.label for row in one.labelled.dev], guesses)
+        return found
+
+    def decides(self, metrics: dict[str, dict[str, float]]) -> float:
+        """Return what early stopping compares."""
+        return float(np.mean([metrics[one.labelled.name][one.labelled.metric] for one in self.sets]))
+
+
+def tune(model: LoadedModel, sets: Sequence[EncodedSet], setting: TuneSetting, seed: int, watch: Watch) -> TunedRun:
+    """Fine-tune a copy of a model's backbone with fresh heads.
+
+    A run whose loss is no longer finite is given up and says so; another setting may do.
+
+    Args:
+        model: The model; it is not changed.
+        sets: The sets, encoded for this model.
+        setting: How.
+        seed: Draws the head, the order and dropout.
+        watch: Called with the training rows done so far.
+    """
+    devices = [torch.device(model.device)] if model.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        return _tune(_Trainer(model, sets, setting, seed), watch)
+
+
+def _tune(trainer: _Trainer, watch: Watch) -> TunedRun:
+    setting, tuned = trainer.setting, trainer.tuned
+    looks = {round(trainer.epoch_steps * (n + 1) / setting.checks_per_epoch) for n in range(setting.checks_per_epoch)}
+    best, kept, waited, rows_done = TunedRun(None, {}), {}, 0, 0
+    losses: list[float] = []
+    means: list[float] = []
+    for epoch in range(setting.epochs):
+        for at, (number, places) in enumerate(_batches(trainer.sets, setting, trainer.seed, epoch), 1):
+            tuned.train()
+            losses.append(trainer.step(number, places))
+            rows_done += len(places)
+            watch(rows_done)
+            if at not in looks:
+                continue
+            means.append(float(np.mean(losses)))
+            losses.clear()
+            if not np.isfinite(means[-1]):
+                return TunedRun(None, {}, (trainer.steps, 0), failed="the loss was no longer finite")
+            metrics = trainer.look()
+            waited += 1
+            if not best.dev or trainer.decides(metrics) > trainer.decides(best.dev):
+                best, waited = TunedRun(tuned, metrics, (0, trainer.steps)), 0
+                kept = {name: value.detach().to("cpu", copy=True) for name, value in tuned.state_dict().items()}
+            if waited >= setting.patience_checks:
+                break
+        if waited >= setting.patience_checks:
+            break
+    tuned.load_state_dict(kept)
+    best.stopped_early = trainer.steps < trainer.epoch_steps * setting.epochs
+    best.steps, best.losses = (trainer.steps, best.steps[1]), tuple(means)
+    return best
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """Return the context in which a model runs."""
+    return torch.autocast(device.split(":", maxsplit=1)[0], dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@torch.no_grad()
+def outputs_of(
+    model: LoadedModel, tuned: TunedModel, name: str, rows: Sequence[TunedRow], precision: str = "fp32"
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield each row's index and outputs on the CPU, in any order: (C,), or (T, C) of its own length."""
+    tuned.eval()
+    for batch in length_batches([len(row.ids) for row in rows], model.batch_tokens):
+        with autocast(model.device, precision):
+            outputs = tuned(name, *_collate([rows[index] for index in batch], model.pad_id, model.device)).cpu()
+        for place, index in enumerate(batch):
+            yield index, outputs[place] if outputs.ndim == 2 else outputs[place, : len(rows[index].ids)]
+
+
+def predict(
+    model: LoadedModel, tuned: TunedModel, one: EncodedSet, part: Literal["dev", "reported"], precision: str = "fp32"
+) -> list[Any]:
+    """Return a guess for each row of a part: a class's index, a number, a tag's index a word, or a text.
+
+    A word that was cut is guessed to be outside, or else of the first tag.
+    """
+    labelled = one.labelled
+    rows: list[TunedRow] = getattr(one, part)
+    examples: Sequence[Example] = getattr(labelled, part)
+    outside = labelled.labels.index(OUTSIDE) if OUTSIDE in labelled.labels else 0
+    guesses: list[Any] = [None] * len(rows)
+    for index, outputs in outputs_of(model, tuned, labelled.name, rows, precision):
+        row = rows[index]
+        if labelled.kind == "classes":
+            guesses[index] = int(outputs.argmax())
+        elif labelled.kind == "number":
+            guesses[index] = float(outputs[0]) * one.spread + one.center
+        elif labelled.kind == "tags":
+            tags = outputs.argmax(-1).tolist()
+            guesses[index] = tuple(outside if place < 0 else tags[place] for place in row.word_places)
+        else:
+            guesses[index] = best_span(outputs, row.places, examples[index].pair or "")
+    return guesses

@@ -1,0 +1,145 @@
+"""What a set's predictions are worth: every metric of its kind, each row's own value, and what guessing gives.
+
+Owns the metrics. Must not know models. Entry points: `all_metrics`, `row_values`, `constant_guess`.
+
+A correlation or Matthews coefficient without variation, as of a constant guess, counts as 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from seqpair.errors import EvaluationError
+from seqpair.evaluate.finetune.answers import answer_f1, answer_match
+from seqpair.evaluate.finetune.sets import LabelledSet
+
+OUTSIDE = "O"
+
+
+def all_metrics(labelled: LabelledSet, gold: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
+    """Return every metric of a set's kind.
+
+    Args:
+        labelled: The set; its labels' names say which tags are entities, and the last of two classes is the
+            positive one of `f1` (for three and more classes `f1` is the mean weighted by the classes' rows).
+        gold: The rows' labels.
+        predicted: Indices, numbers, tuples of tag indices, or texts.
+    """
+    if labelled.kind == "classes":
+        return _classes(len(labelled.labels), np.asarray(gold), np.asarray(predicted))
+    if labelled.kind == "number":
+        return _numbers(np.asarray(gold, dtype=float), np.asarray(predicted, dtype=float))
+    if labelled.kind == "tags":
+        return _tags(labelled.labels, gold, predicted)
+    pairs = list(zip(gold, predicted, strict=True))
+    return {
+        "f1": _mean([_best(answer_f1, answers, text) for answers, text in pairs]),
+        "exact_match": _mean([_best(answer_match, answers, text) for answers, text in pairs]),
+    }
+
+
+def row_values(labelled: LabelledSet, gold: Sequence[Any], predicted: Sequence[Any]) -> list[float]:
+    """Return each row's own value: right or wrong, minus the squared error, the share of right tags, or an answer's F1.
+
+    For accuracy and answers their mean is the metric; for the others the metric is of all rows together.
+    """
+    pairs = list(zip(gold, predicted, strict=True))
+    if labelled.kind == "classes":
+        return [float(label == guess) for label, guess in pairs]
+    if labelled.kind == "number":
+        return [-float((label - guess) ** 2) for label, guess in pairs]
+    if labelled.kind == "tags":
+        return [_mean([float(a == b) for a, b in zip(tags, guess, strict=True)]) for tags, guess in pairs]
+    rule = answer_match if labelled.metric == "exact_match" else answer_f1
+    return [_best(rule, answers, text) for answers, text in pairs]
+
+
+def is_mean_of_rows(labelled: LabelledSet) -> bool:
+    """Say whether the set's metric is the mean of its rows' values."""
+    return labelled.metric in ("accuracy", "exact_match") or labelled.kind == "span"
+
+
+def constant_guess(labelled: LabelledSet, gold: Sequence[Any]) -> float:
+    """Return the best value of the set's metric that one constant answer gives."""
+    if labelled.kind != "classes":
+        return 0.0
+    guesses = range(len(labelled.labels))
+    return max(all_metrics(labelled, gold, [guess] * len(gold))[labelled.metric] for guess in guesses)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else 0.0
+
+
+def _classes(classes: int, gold: Any, predicted: Any) -> dict[str, float]:
+    """Return the metrics of classes from their confusion counts."""
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (gold, predicted), 1.0)
+    right, total = np.diag(counts), counts.sum()
+    rows, columns = counts.sum(1), counts.sum(0)
+    f1 = 2 * right / np.maximum(rows + columns, 1e-12)
+    present = (rows + columns) > 0
+    weighted = float((f1 * rows).sum() / total)
+    spread = np.sqrt((total**2 - (columns**2).sum()) * (total**2 - (rows**2).sum()))
+    matthews = 0.0 if spread == 0 else float((right.sum() * total - (rows * columns).sum()) / spread)
+    return {
+        "accuracy": float(right.sum() / total),
+        "f1": float(f1[1]) if classes == 2 else weighted,
+        "f1_macro": float(f1[present].mean()),
+        "matthews": matthews,
+    }
+
+
+def _numbers(gold: Any, predicted: Any) -> dict[str, float]:
+    try:
+        from scipy import stats
+    except ModuleNotFoundError as error:
+        raise EvaluationError(
+            "correlations need the package scipy, which is not installed",
+            fix='install the extra: pip install "seqpair[eval]"',
+        ) from error
+    flat = len(gold) < 2 or np.ptp(gold) == 0 or np.ptp(predicted) == 0
+    pearson = 0.0 if flat else float(stats.pearsonr(gold, predicted).statistic)
+    spearman = 0.0 if flat else float(stats.spearmanr(gold, predicted).statistic)
+    error = float(np.sqrt(np.mean((gold - predicted) ** 2)))
+    return {"spearman": spearman, "pearson": pearson, "root_mean_square_error": error}
+
+
+def entities(tags: Sequence[str]) -> set[tuple[int, int, str]]:
+    """Return the entities of a row: first word, word after the last, and type.
+
+    `B-x` begins one, `I-x` goes on; an `I-x` after another type or nothing begins one too, as the CoNLL 2003 script
+    has it. Tags without a prefix are types whose neighbouring words belong together.
+    """
+    found, start, kind = set(), 0, ""
+    for index, tag in enumerate([*tags, OUTSIDE]):
+        prefix, _, rest = tag.partition("-")
+        name = "" if tag == OUTSIDE else (rest if rest and prefix in ("B", "I") else tag)
+        begins = name != kind or (prefix == "B" and bool(rest))
+        if kind and begins:
+            found.add((start, index, kind))
+        if begins:
+            start, kind = index, name
+    return found
+
+
+def _tags(labels: Sequence[str], gold: Sequence[Sequence[int]], predicted: Sequence[Sequence[int]]) -> dict[str, float]:
+    both = in_gold = in_predicted = right = words = 0
+    for tags, guess in zip(gold, predicted, strict=True):
+        a, b = entities([labels[tag] for tag in tags]), entities([labels[tag] for tag in guess])
+        both, in_gold, in_predicted = both + len(a & b), in_gold + len(a), in_predicted + len(b)
+        right += sum(one == other for one, other in zip(tags, guess, strict=True))
+        words += len(tags)
+    return {
+        "f1_entities": 2 * both / max(1, in_gold + in_predicted),
+        "precision_entities": both / max(1, in_predicted),
+        "recall_entities": both / max(1, in_gold),
+        "accuracy_words": right / max(1, words),
+    }
+
+
+def _best(rule: Any, answers: Sequence[str], text: str) -> float:
+    return max((rule(answer, text) for answer in answers), default=rule("", text))

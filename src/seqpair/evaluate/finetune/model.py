@@ -1,0 +1,140 @@
+"""A backbone with one head a set: the same head for encoders and decoders.
+
+Owns pooling and the head. Must not know rows or how they are trained. Entry points: `Head`, `TunedModel`.
+
+    mlp:     dense -> GELU -> norm -> dropout -> linear        the head of ModernBERT's own classes
+    linear:  dropout -> linear
+
+on the pooled state of a row (`classes`, `number`) or on every state (`tags`, `span`). The dense layer and the norm
+have no bias, the last layer has one: the form that the Hugging Face classes of both directions can hold.
+
+Shapes: B rows, T positions, D width, C outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqpair.evaluate.finetune.sets import Kind, LabelledSet
+from seqpair.evaluate.finetune.settings import HeadKind, Pooling
+from seqpair.evaluate.loaded import LoadedModel
+from seqpair.recipe.objectives import Direction
+
+NORM_EPS = 1e-5
+TOKEN_KINDS = ("tags", "span")
+
+
+def pooling_of(pooling: Pooling, direction: Direction) -> Pooling:
+    """Return the pooling that `default` means for a direction."""
+    if pooling != "default":
+        return pooling
+    return "last" if direction == "causal" else "cls"
+
+
+def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """Return one vector a row.
+
+    Args:
+        states: (B, T, D), rows padded on the right.
+        mask: 1 for real tokens (B, T).
+        pooling: `cls`: the first token; `last`: the last real one; `mean`: over all real ones, specials included.
+    """
+    if pooling == "cls":
+        return states[:, 0]
+    if pooling == "last":
+        return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1)
+
+
+class Head(nn.Module):
+    """From states to outputs.
+
+    Args:
+        width: Of a state.
+        outputs: How many values.
+        kind: `mlp` or `linear`.
+        dropout: Share of values dropped before the last layer.
+        std: Standard deviation of the initial weights.
+        generator: Draws them.
+    """
+
+    def __init__(
+        self, width: int, outputs: int, kind: HeadKind, dropout: float, std: float, generator: torch.Generator
+    ) -> None:
+        """Draw the weights."""
+        super().__init__()
+        self.dense = nn.Linear(width, width, bias=False) if kind == "mlp" else None
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS, bias=False) if kind == "mlp" else None
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(width, outputs)
+        with torch.no_grad():
+            if self.dense is not None:
+                self.dense.weight.normal_(0.0, std, generator=generator)
+            self.out.weight.normal_(0.0, std, generator=generator)
+            self.out.bias.zero_()
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return outputs (..., C) of states (..., D)."""
+        if self.dense is not None and self.norm is not None:
+            states = self.norm(nn.functional.gelu(self.dense(states)))
+        outputs: Tensor = self.out(self.dropout(states))
+        return outputs
+
+
+class TunedModel(nn.Module):
+    """A backbone and a head for each set.
+
+    Args:
+        backbone: A model that gives the last hidden states.
+        heads: By the set's name.
+        kinds: The kind of each set.
+        pooling: `cls`, `mean` or `last`.
+        is_causal: Whether the backbone is a decoder.
+    """
+
+    def __init__(
+        self, backbone: Any, heads: Mapping[str, Head], kinds: Mapping[str, Kind], pooling: Pooling, *, is_causal: bool
+    ) -> None:
+        """Take the parts."""
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.ModuleDict(heads)
+        self.kinds, self.pooling, self.is_causal = dict(kinds), pooling, is_causal
+        self.takes_types = int(getattr(backbone.config, "type_vocab_size", 0) or 0) > 1
+
+    def forward(self, name: str, ids: Tensor, types: Tensor, mask: Tensor) -> Tensor:
+        """Return a set's outputs: (B, C), or (B, T, C) for tags and answers; ids, types and mask are (B, T)."""
+        options: dict[str, Any] = {"use_cache": False} if self.is_causal else {}
+        if self.takes_types:
+            options["token_type_ids"] = types
+        states = self.backbone(input_ids=ids, attention_mask=mask, **options).last_hidden_state
+        if self.kinds[name] not in TOKEN_KINDS:
+            states = pool(states, mask, self.pooling)
+        outputs: Tensor = self.heads[name](states).float()
+        return outputs
+
+
+def backbone_of(model: LoadedModel) -> Any:
+    """Return the part of a loaded model that gives the last hidden states."""
+    bare = model.place is not None and not model.place.has_head
+    return model.model if bare else getattr(model.model, "base_model", None) or model.model.model
+
+
+def tuned_model(
+    model: LoadedModel, sets: Sequence[LabelledSet], *, pooling: Pooling, head: HeadKind, dropout: float, seed: int
+) -> TunedModel:
+    """Return a copy of a model's backbone with fresh heads; the model itself stays as it is."""
+    backbone = copy.deepcopy(backbone_of(model)).float()
+    backbone.requires_grad_(True)
+    width, std = int(backbone.config.hidden_size), float(getattr(backbone.config, "initializer_range", 0.02))
+    generator = torch.Generator().manual_seed(seed)
+    heads = {one.name: Head(width, one.outputs, head, dropout, std, generator) for one in sets}
+    kinds = {one.name: one.kind for one in sets}
+    chosen = pooling_of(pooling, model.direction)
+    return TunedModel(backbone, heads, kinds, chosen, is_causal=model.direction == "causal").to(model.device)

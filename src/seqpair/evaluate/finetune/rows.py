@@ -1,0 +1,193 @@
+"""From labelled rows to token ids: templates, cutting to length, and where the labels stand.
+
+Owns the special tokens of single texts and pairs, and counts what was cut. Must not train. Entry points: `RowMaker`,
+`TunedRow`.
+
+An encoder's row is the one its own tokenizer makes, `[CLS] a [SEP] b [SEP]` or whatever its template says. A decoder's
+row has the same form, `begin a end b end`, so that the last position has seen everything and says where it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seqpair.errors import EvaluationError
+from seqpair.evaluate.finetune.sets import Example, Kind
+from seqpair.evaluate.loaded import Ids, LoadedModel
+
+NOT_A_LABEL = -100
+_Piece = tuple[list[int], list[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class RowTemplate:
+    """The special ids around one text, or around and between two, and the token types of the five pieces."""
+
+    begin: tuple[int, ...]
+    middle: tuple[int, ...]
+    end: tuple[int, ...]
+    types: tuple[int, int, int, int, int] = (0, 0, 0, 1, 1)
+
+    @property
+    def specials(self) -> int:
+        """How many special tokens a row has."""
+        return len(self.begin) + len(self.middle) + len(self.end)
+
+
+@dataclass(frozen=True)
+class TunedRow:
+    """A row ready for the model.
+
+    Attributes:
+        ids, types: Token ids and token types (T,).
+        label: A class's index, a number, labels of positions (T,) for `tags`, or (first, last) position of an answer.
+        word_places: For `tags` the position of each word's first token; -1 for a word that was cut.
+        places: For `span` where the text with the answer stands: its first position and its tokens' character spans.
+    """
+
+    ids: Ids
+    types: Ids
+    label: Any
+    word_places: tuple[int, ...] = ()
+    places: tuple[int, tuple[tuple[int, int], ...]] = (0, ())
+
+
+class RowMaker:
+    """Makes rows for one model, and counts.
+
+    Args:
+        model: Whose tokenizer and specials are used.
+        max_tokens: The longest row, specials included; the model's own limit is never passed.
+
+    Attributes:
+        rows, truncated_rows, cut_tokens: How many were made, how many of them were cut, and by how many tokens.
+        lost_labels: Words whose tags, or answers, that were cut away.
+    """
+
+    def __init__(self, model: LoadedModel, max_tokens: int) -> None:
+        """Find the templates."""
+        self._tokenizer = model.tokenizer
+        self.max_tokens = min(max_tokens, model.max_tokens)
+        self.single, self.double = templates_of(model)
+        self.rows = self.truncated_rows = self.cut_tokens = self.lost_labels = 0
+        if self.max_tokens <= self.double.specials + 1:
+            raise EvaluationError(
+                "rows this short have no room for a text", seen=self.max_tokens, allowed=f"> {self.double.specials + 1}"
+            )
+
+    def make(self, examples: Sequence[Example], kind: Kind, *, to_learn: bool = False) -> list[TunedRow]:
+        """Return one row an example; when rows are made to learn from, those whose answer was cut are left out."""
+        if not examples:
+            return []
+        firsts = self._pieces([example.text for example in examples])
+        seconds = self._pieces([example.pair or "" for example in examples])
+        made = []
+        for example, first, second in zip(examples, firsts, seconds, strict=True):
+            row = self._row(example, first, second if example.pair is not None else None, kind)
+            if not (to_learn and kind == "span" and row.label == (NOT_A_LABEL, NOT_A_LABEL)):
+                made.append(row)
+        self.rows += len(examples)
+        return made
+
+    def _pieces(self, texts: Sequence[str]) -> list[_Piece]:
+        encoded = self._tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+
+    def _row(self, example: Example, first: _Piece, second: _Piece | None, kind: Kind) -> TunedRow:
+        template = self.single if second is None else self.double
+        a, b = first[0], [] if second is None else second[0]
+        kept_a, kept_b = self._kept(len(a), len(b), self.max_tokens - template.specials, kind)
+        cut = len(a) + len(b) - kept_a - kept_b
+        self.truncated_rows += cut > 0
+        self.cut_tokens += cut
+        pieces = (template.begin, a[:kept_a], template.middle, b[:kept_b], template.end)
+        ids = np.concatenate([np.asarray(piece, dtype=np.int64) for piece in pieces])
+        types = np.repeat(np.asarray(template.types, dtype=np.int64), [len(piece) for piece in pieces])
+        if kind == "tags":
+            label, places = self._tags(example, first[1][:kept_a], len(template.begin), len(ids))
+            return TunedRow(ids, types, label, word_places=places)
+        if kind == "span":
+            if second is None:
+                raise EvaluationError("a row with an answer needs a text that holds it", seen=example.id)
+            start = len(template.begin) + kept_a + len(template.middle)
+            spans = tuple((int(low), int(high)) for low, high in second[1][:kept_b])
+            return TunedRow(ids, types, self._answer(example, spans, start), places=(start, spans))
+        return TunedRow(ids, types, example.label)
+
+    @staticmethod
+    def _kept(a: int, b: int, room: int, kind: Kind) -> tuple[int, int]:
+        """Return how many tokens of each text stay: the longer one gives first; of a span's row, the text."""
+        if a + b <= room:
+            return a, b
+        if kind == "span":
+            a = min(a, room // 2)
+            return a, min(b, room - a)
+        half = room // 2
+        if a <= half:
+            return a, room - a
+        if b <= room - half:
+            return room - b, b
+        return half, room - half
+
+    def _tags(
+        self, example: Example, spans: Sequence[tuple[int, int]], start: int, length: int
+    ) -> tuple[Ids, tuple[int, ...]]:
+        """Return the labels of all positions and each word's first token, found by characters."""
+        labels, places, token, word_start = np.full(length, NOT_A_LABEL, dtype=np.int64), [], 0, 0
+        for word, tag in zip(example.words, example.label, strict=True):
+            while token < len(spans) and spans[token][1] <= word_start:
+                token += 1
+            if token < len(spans) and spans[token][0] < word_start + len(word):
+                labels[start + token] = tag
+                places.append(start + token)
+            else:
+                places.append(-1)
+                self.lost_labels += 1
+            word_start += len(word) + 1
+        return labels, tuple(places)
+
+    def _answer(self, example: Example, spans: Sequence[tuple[int, int]], start: int) -> tuple[int, int]:
+        """Return the positions of the first answer's first and last token; `NOT_A_LABEL` where it was cut."""
+        low = example.answer_start
+        high = low + len(example.label[0]) if example.label else -1
+        inside = [index for index, span in enumerate(spans) if span[1] > low and span[0] < high]
+        if low < 0 or not inside or spans[inside[-1]][1] < high:
+            self.lost_labels += 1
+            return NOT_A_LABEL, NOT_A_LABEL
+        return start + inside[0], start + inside[-1]
+
+
+def templates_of(model: LoadedModel) -> tuple[RowTemplate, RowTemplate]:
+    """Return the templates of a single text and of a pair."""
+    if model.direction == "causal":
+        begin, end = tuple(model.begin(0)), (model.sep_id,)
+        begin = begin if model.adds_begin else ()
+        return RowTemplate(begin, (), end), RowTemplate(begin, end, end)
+    return _probed(model, None), _probed(model, "a")
+
+
+def _probed(model: LoadedModel, pair: str | None) -> RowTemplate:
+    """Return a template as the tokenizer shows it around one letter, or around two."""
+    encoded = model.tokenizer("a", pair, verbose=False, return_token_type_ids=True)
+    ids, owners = encoded["input_ids"], encoded.sequence_ids(0)
+    kinds = encoded.get("token_type_ids") or [0] * len(ids)
+    firsts = [index for index, owner in enumerate(owners) if owner == 0]
+    seconds = [index for index, owner in enumerate(owners) if owner == 1]
+    last = (seconds or firsts)[-1]
+    begin, end = range(firsts[0]), range(last + 1, len(ids))
+    middle = range(firsts[-1] + 1, seconds[0]) if seconds else range(0)
+
+    def kind_of(places: Sequence[int]) -> int:
+        return int(kinds[places[0]]) if places else 0
+
+    types = (kind_of(begin), kind_of(firsts), kind_of(middle), kind_of(seconds), kind_of(end))
+    return RowTemplate(
+        tuple(ids[index] for index in begin),
+        tuple(ids[index] for index in middle),
+        tuple(ids[index] for index in end),
+        types,
+    )

@@ -1,0 +1,228 @@
+"""A grid of settings over seeds: every run kept when it is done, the best setting chosen on the dev rows.
+
+Owns the order of runs, their records, the choice, and the weights that stay. Must not know where the rows come from.
+Entry points: `tune_grid`, `RunRecord`, `GridResult`.
+
+Each finished run is a file `<key>.json`, named by a digest of its sets, setting and seed: the same call goes on after
+an interruption. A setting's dev score is the mean over its seeds; equal ones leave the earlier setting.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from seqpair import atomic
+from seqpair.digest import sha256_json
+from seqpair.errors import EvaluationError
+from seqpair.evaluate.finetune.loop import EncodedSet, TunedRun, encode_set, predict, tune
+from seqpair.evaluate.finetune.metrics import all_metrics
+from seqpair.evaluate.finetune.model import TunedModel, tuned_model
+from seqpair.evaluate.finetune.sets import LabelledSet
+from seqpair.evaluate.finetune.settings import TuneSetting
+from seqpair.evaluate.loaded import LoadedModel
+
+RECORD_VERSION = 1
+Watch = Callable[[float, float], None]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is kept of a run.
+
+    Attributes:
+        setting, seed: What it was.
+        dev: Dev metrics of each set at the best look.
+        reported: The metrics on each set's reported rows.
+        guesses: Each set's guesses on them, in the rows' order.
+        steps, best_step, stopped_early, failed, losses: As `TunedRun`.
+    """
+
+    setting: TuneSetting
+    seed: int
+    dev: dict[str, dict[str, float]]
+    reported: dict[str, dict[str, float]]
+    guesses: dict[str, list[Any]]
+    steps: int
+    best_step: int
+    stopped_early: bool
+    failed: str
+    losses: list[float]
+
+
+@dataclass(frozen=True)
+class GridResult:
+    """A grid's runs and the setting that the dev rows chose.
+
+    Attributes:
+        sets: The sets, encoded.
+        runs: Every run.
+        chosen: The runs of the chosen setting, one a seed.
+        table: Each setting with its mean dev score, or `None` where all its runs failed.
+        weights: The file with the weights of the chosen setting's best run, if they were kept.
+    """
+
+    sets: list[EncodedSet]
+    runs: list[RunRecord]
+    chosen: list[RunRecord]
+    table: list[tuple[TuneSetting, float | None]]
+    weights: Path | None = None
+
+    @property
+    def best(self) -> RunRecord:
+        """The chosen setting's run with the best dev score."""
+        return max(self.chosen, key=lambda run: dev_score(self.sets, run) or -math.inf)
+
+
+def dev_score(sets: Sequence[EncodedSet], run: RunRecord) -> float | None:
+    """Return what chooses: the mean over the sets of their own dev metric; `None` for a run that failed."""
+    if run.failed:
+        return None
+    return math.fsum(run.dev[one.labelled.name][one.labelled.metric] for one in sets) / len(sets)
+
+
+def tune_grid(
+    model: LoadedModel,
+    labelled: Sequence[LabelledSet],
+    settings: Sequence[TuneSetting],
+    seeds: Sequence[int],
+    work: Path,
+    watch: Watch,
+    *,
+    keep_weights: bool = False,
+) -> GridResult:
+    """Run all settings with all seeds, or take what is there, and choose.
+
+    Args:
+        model: The model to start from.
+        labelled: One set, or several that one model learns together.
+        settings: The grid; all have one `max_tokens`.
+        seeds: The seeds.
+        work: Where the runs are kept.
+        watch: Called with the training rows done, and how many there are at most.
+        keep_weights: Whether the weights of the chosen setting's best run stay in `work`.
+
+    Raises:
+        EvaluationError: All runs failed.
+    """
+    grid = _Grid(model, [encode_set(model, one, settings[0].max_tokens) for one in labelled], work)
+    rows = sum(len(one.train) for one in grid.sets)
+    total = float(sum(rows * setting.epochs for setting in settings) * len(seeds))
+    done, runs, table = 0.0, [], []
+    for setting in settings:
+        own = []
+        for seed in seeds:
+            own.append(grid.run(setting, seed, partial(_shifted, watch, done, total), keep_weights=keep_weights))
+            done += rows * setting.epochs
+            watch(done, total)
+        runs += own
+        table.append((setting, _mean([score for run in own if (score := dev_score(grid.sets, run)) is not None])))
+        grid.prune(_chosen(runs, table))
+    chosen = _chosen(runs, table)
+    if not chosen:
+        raise EvaluationError(
+            "no run of the grid came to an end", seen=runs[0].failed, fix="try lower rates, as the grid `published` has"
+        )
+    result = GridResult(grid.sets, runs, chosen, table)
+    if not keep_weights:
+        return result
+    weights = grid.weights_of(result.best)
+    if not weights.is_file():  # the runs were made by a call that kept no weights
+        grid.record_of(result.best).unlink()
+        grid.run(result.best.setting, result.best.seed, partial(_shifted, watch, 0.0, total), keep_weights=True)
+    return replace(result, weights=weights)
+
+
+def _shifted(watch: Watch, before: float, total: float, more: float) -> None:
+    watch(before + more, total)
+
+
+def _mean(scores: Sequence[float]) -> float | None:
+    return math.fsum(scores) / len(scores) if scores else None
+
+
+def _chosen(runs: Sequence[RunRecord], table: Sequence[tuple[TuneSetting, float | None]]) -> list[RunRecord]:
+    """Return the runs of the best setting so far that did not fail; the first of equal settings."""
+    done = [(setting, score) for setting, score in table if score is not None]
+    if not done:
+        return []
+    best = max(done, key=lambda entry: entry[1])[0]
+    return [run for run in runs if run.setting == best and not run.failed]
+
+
+class _Grid:
+    """The runs on disk: a record each, and the weights that may yet be wanted."""
+
+    def __init__(self, model: LoadedModel, sets: Sequence[EncodedSet], work: Path) -> None:
+        self.model, self.sets, self.work = model, list(sets), work
+        self._common = [RECORD_VERSION, model.model_digest, [one.labelled.digest for one in sets]]
+
+    def record_of(self, run: RunRecord) -> Path:
+        return self._path(run.setting, run.seed)
+
+    def weights_of(self, run: RunRecord) -> Path:
+        return self.record_of(run).with_suffix(".safetensors")
+
+    def _path(self, setting: TuneSetting, seed: int) -> Path:
+        return self.work / f"{sha256_json([*self._common, setting.as_json(), seed])[:24]}.json"
+
+    def run(self, setting: TuneSetting, seed: int, watch: Callable[[float], None], *, keep_weights: bool) -> RunRecord:
+        """Return a run's record, from its file or made now; its weights are written before it."""
+        path = self._path(setting, seed)
+        if path.is_file():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            return RunRecord(**(kept | {"setting": TuneSetting(**kept["setting"])}))
+        made = tune(self.model, self.sets, setting, seed, watch)
+        record = self._measured(made, setting, seed)
+        self.work.mkdir(parents=True, exist_ok=True)
+        if keep_weights and made.model is not None:
+            with atomic.replacing_file(path.with_suffix(".safetensors")) as file:
+                save_file({name: value.contiguous().cpu() for name, value in made.model.state_dict().items()}, file)
+        atomic.write_json(path, asdict(record))
+        return record
+
+    def _measured(self, made: TunedRun, setting: TuneSetting, seed: int) -> RunRecord:
+        reported, guesses = {}, {}
+        for one in self.sets if made.model is not None else ():
+            own = predict(self.model, made.model, one, "reported", setting.precision)  # type: ignore[arg-type]
+            name = one.labelled.name
+            guesses[name] = own
+            reported[name] = all_metrics(one.labelled, [row.label for row in one.labelled.reported], own)
+        return RunRecord(
+            setting, seed, made.dev, reported, guesses, *made.steps, made.stopped_early, made.failed, list(made.losses)
+        )
+
+    def prune(self, chosen: Sequence[RunRecord]) -> None:
+        """Remove the weights of runs that can no longer be the best one of the best setting."""
+        best = max(chosen, key=lambda run: dev_score(self.sets, run) or -math.inf, default=None)
+        for file in self.work.glob("*.safetensors"):
+            if best is None or file != self.weights_of(best):
+                file.unlink()
+
+
+def load_weights(model: LoadedModel, result: GridResult) -> TunedModel:
+    """Return the tuned model of a result whose weights were kept.
+
+    Raises:
+        EvaluationError: They were not.
+    """
+    if result.weights is None:
+        raise EvaluationError("the weights of this grid were not kept")
+    setting = result.best.setting
+    tuned = tuned_model(
+        model,
+        [one.labelled for one in result.sets],
+        pooling=setting.pooling,
+        head=setting.head,
+        dropout=setting.dropout,
+        seed=0,
+    )
+    tuned.load_state_dict(load_file(result.weights))
+    return tuned.eval()

@@ -1,0 +1,128 @@
+"""Labelled sets: rows with a class, a number, a tag a word, or an answer in a text.
+
+Owns these types and splitting. Must not know files or models. Entry points: `Example`, `LabelledSet`, `split_rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from seqpair.digest import hash64, sha256_json
+from seqpair.errors import EvaluationError
+
+Kind = Literal["classes", "number", "tags", "span"]
+KINDS: tuple[Kind, ...] = ("classes", "number", "tags", "span")
+METRICS: dict[Kind, tuple[str, ...]] = {
+    "classes": ("accuracy", "f1", "f1_macro", "matthews"),
+    "number": ("spearman", "pearson"),
+    "tags": ("f1_entities", "accuracy_words"),
+    "span": ("f1", "exact_match"),
+}
+"""The metrics that can choose between settings; the first is what a kind has by default."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row.
+
+    Attributes:
+        id: Its name in the set.
+        text: The text, or the question of a `span` row; for `tags` the words joined by spaces.
+        label: A class's index, a number, a tag's index a word, or a tuple of right answers.
+        pair: The second text of a pair, or the text that holds the answer.
+        words: The words of a `tags` row.
+        answer_start: Where the first answer begins in `pair`, in characters; -1 where unknown.
+    """
+
+    id: str
+    text: str
+    label: Any
+    pair: str | None = None
+    words: tuple[str, ...] = ()
+    answer_start: int = -1
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """A set with what is needed to tune on it.
+
+    Attributes:
+        name: The task's name.
+        kind: What a label is.
+        labels: Names of the classes or tags, in the order of their indices.
+        train, dev, test: Rows to learn from, to choose by, and to report; without `test` the dev rows are reported,
+            as the published GLUE figures are.
+        metric: What chooses and is reported.
+        note: What a reader must know.
+    """
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...] = ()
+    metric: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Fill the default metric and check the parts.
+
+        Raises:
+            EvaluationError: A part is empty, the metric is not one of the kind's, or there is but one class.
+        """
+        object.__setattr__(self, "metric", self.metric or METRICS[self.kind][0])
+        if self.metric not in METRICS[self.kind]:
+            raise EvaluationError(
+                f"the set {self.name} has no such metric", seen=self.metric, allowed=", ".join(METRICS[self.kind])
+            )
+        for part in ("train", "dev"):
+            if not getattr(self, part):
+                raise EvaluationError(f"the set {self.name} has no {part} rows", seen=0, allowed="at least 1")
+        if self.kind == "classes" and len(self.labels) < 2:
+            raise EvaluationError(f"the set {self.name} has one class only", seen=", ".join(self.labels))
+
+    @property
+    def reported(self) -> tuple[Example, ...]:
+        """The rows that the result is about."""
+        return self.test or self.dev
+
+    @property
+    def outputs(self) -> int:
+        """How many values the head gives a row or token."""
+        return {"number": 1, "span": 2}.get(self.kind, len(self.labels))
+
+    @property
+    def digest(self) -> str:
+        """The digest of everything that a run depends on."""
+        rows = [[[row.id, row.text, row.pair, row.label] for row in part] for part in (self.train, self.dev, self.test)]
+        return sha256_json([self.name, self.kind, list(self.labels), self.metric, rows])
+
+    def limited(self, limit: int | None) -> LabelledSet:
+        """Return the set with at most `limit` rows in each part, drawn by their ids."""
+        if limit is None:
+            return self
+        parts = {part: tuple(shuffled(getattr(self, part))[:limit]) for part in ("train", "dev", "test")}
+        return replace(self, **parts)
+
+
+def shuffled(rows: Sequence[Example]) -> list[Example]:
+    """Return rows in an order that depends on their ids only."""
+    return sorted(rows, key=lambda row: (hash64(f"order {row.id}"), row.id))
+
+
+def split_rows(rows: Sequence[Example], shares: Sequence[float]) -> list[tuple[Example, ...]]:
+    """Cut rows into parts that depend on the rows' ids only, not on a seed or their order.
+
+    Args:
+        rows: The rows.
+        shares: The share of each part; the last part takes what is left.
+    """
+    order, parts, start = shuffled(rows), [], 0
+    for index, share in enumerate(shares):
+        stop = len(order) if index == len(shares) - 1 else start + round(share * len(order))
+        parts.append(tuple(order[start:stop]))
+        start = stop
+    return parts

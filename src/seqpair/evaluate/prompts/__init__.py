@@ -1,0 +1,1 @@
+"""Labelled sets as questions: the label is a word that the model finds likeliest, nothing is trained."""

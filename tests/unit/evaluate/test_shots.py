@@ -1,0 +1,139 @@
+"""Solved examples before a question: which, how worded, what does not fit, and several seeds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from seqpair.errors import EvaluationError
+from seqpair.evaluate.generative.rows import AnswerRow, ScoredRow
+from seqpair.evaluate.generative.shots import GAP, draw_shots, solved_text, with_shots
+from seqpair.evaluate.generative.tasks import TASKS
+from seqpair.evaluate.greedy import generate_texts
+from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.results import read_items
+from seqpair.evaluate.scorers import DEFAULT_SCORING, scorer_of
+from seqpair.evaluate.suites.runner import plan_tasks, results_folder, run_tasks
+from seqpair.evaluate.suites.task import TaskContext
+
+POOL = [ScoredRow(str(n), ((f"Is {n} so?", " no"), (f"Is {n} so?", f" yes {n}")), (2, 5), n % 2) for n in range(9)]
+PIQA = next(task for task in TASKS if task.name == "piqa")
+TRIVIA = next(task for task in TASKS if task.name == "triviaqa")
+
+
+@pytest.fixture
+def data(tmp_path):
+    rows = [{"query": f"Question: {n}?\n", "choices": ["one", "two or"], "gold": n % 2} for n in range(6)]
+    (tmp_path / "generative").mkdir()
+    write_rows(tmp_path / "generative/piqa.jsonl", rows)
+    rows = [{"context": f"Question: {n}?\nAnswer:", "answer": f"a{n}", "aliases": []} for n in range(4)]
+    write_rows(tmp_path / "generative/triviaqa_sm_sub.jsonl", rows)
+    return tmp_path
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_shots_are_fixed_by_seed_and_row_and_never_the_row_itself():
+    twin = replace(POOL[3], id="twin")
+    pool = [*POOL, twin]
+    for row in POOL:
+        drawn = draw_shots(row, pool, 7, 5)
+        assert drawn == draw_shots(replace(row), pool, 7, 5)
+        assert row not in drawn
+        assert len({shot.id for shot in drawn}) == 7
+    assert draw_shots(POOL[3], pool, 8, 0)
+    with pytest.raises(EvaluationError, match="not enough other rows"):
+        draw_shots(POOL[3], pool, 9, 0)  # its twin asks the same
+    choices = {tuple(shot.id for shot in draw_shots(POOL[0], pool, 3, seed)) for seed in range(5)}
+    assert len(choices) > 1
+
+
+def test_a_solved_row_ends_in_its_right_answer():
+    assert solved_text(POOL[3]) == "Is 3 so? yes 3"
+    assert solved_text(POOL[2]) == "Is 2 so? no"
+    two = ScoredRow("0", (("The cat", " runs."), ("The dog", " runs.")), (6, 6), 1)
+    assert solved_text(two) == "The dog runs."
+    assert solved_text(AnswerRow("0", "Who?\nAnswer:", ("Ann", "Anna"))) == "Who?\nAnswer: Ann"
+
+
+@pytest.mark.parametrize("name", ["mlm", "clm"])
+def test_shots_without_room_are_left_out_whole_and_counted(models, monkeypatch, name):
+    model, shots = models[name], POOL[1:4]
+    whole = "".join(solved_text(shot) + GAP for shot in shots)
+    longest = len(model.encode([whole + "Is 0 so? yes 0"])[0]) + (5 if name == "mlm" else 1)
+    answer = AnswerRow("0", "Is 0 so?", ("no",))
+    for spare, kept in ((0, 3), (-1, 2)):
+        monkeypatch.setattr(model, "max_tokens", longest + spare)
+        made = with_shots(model, DEFAULT_SCORING, [POOL[0], POOL[0], answer], [shots, [], shots], 8)
+        assert [entry.shots for entry in made[:2]] == [kept, 0]
+        context = "".join(solved_text(shot) + GAP for shot in shots[3 - kept :]) + "Is 0 so?"
+        assert made[0].row.pairs == ((context, " no"), (context, " yes 0"))
+        assert made[1].row == POOL[0]
+        assert made[2].shots == 2  # the eight tokens of an answer need room too
+    monkeypatch.setattr(model, "max_tokens", 9)
+    assert with_shots(model, DEFAULT_SCORING, POOL[:1], [shots], 8)[0].shots == 0
+
+
+@pytest.mark.parametrize("name", ["mlm", "clm", "mntp"])
+def test_a_row_is_scored_behind_its_shots(random_exports, models, data, name):
+    context, out = TaskContext(data, shots=2), data / "out"
+    report = run_tasks(find_model(random_exports[name]), [PIQA, TRIVIA], context, out)
+    result = report.results[0]
+    assert result.settings["shots"] == 2
+    assert result.seeds == [0]
+    assert result.figures["shots_shown"] == 2.0
+    rows = [
+        ScoredRow(str(n + 1), tuple((f"Question: {n}?\nAnswer:", f" {c}") for c in ("one", "two or")), (3, 6), n % 2)
+        for n in range(6)
+    ]
+    for item, row in zip(read_items(out, result), rows, strict=True):
+        before = "".join(solved_text(shot) + "\n\n" for shot in draw_shots(row, rows, 2, 0))
+        scores = scorer_of(models[name]).score([(before + question, answer) for question, answer in row.pairs])
+        assert item.detail["scores"] == pytest.approx([score.log_prob for score in scores], abs=2e-4)
+    answers = [AnswerRow(str(n + 1), f"Question: {n}?\nAnswer:", (f"a{n}",)) for n in range(4)]
+    before = "".join(solved_text(shot) + "\n\n" for shot in draw_shots(answers[0], answers, 2, 0))
+    made = generate_texts(models[name], [before + answers[0].prompt], ("\n", ".", ","), 32)[0]
+    items = read_items(out, report.results[1])
+    assert (items[0].detail["answer"], items[0].detail["shots"]) == (made.strip(), 2)
+
+
+def test_several_seeds_are_one_item_a_row(random_exports, data):
+    place = find_model(random_exports["clm"])
+    single = [
+        run_tasks(place, [PIQA], TaskContext(data, shots=1, seeds=(seed,)), data / f"s{seed}").results[0]
+        for seed in (0, 1)
+    ]
+    both = run_tasks(place, [PIQA], TaskContext(data, shots=1, seeds=(0, 1)), data / "both").results[0]
+    assert both.n == 6
+    assert both.seeds == [0, 1]
+    assert [both.figures["seed_0"], both.figures["seed_1"]] == [result.value for result in single]
+    assert both.value == pytest.approx((single[0].value + single[1].value) / 2)
+    spread = abs(single[0].value - single[1].value) / 2**0.5
+    assert both.figures["standard_deviation_over_seeds"] == pytest.approx(spread)
+    for item in read_items(data / "both", both):
+        assert item.value == sum(item.detail["values"]) / 2
+
+
+def test_shots_and_their_seeds_and_file_are_part_of_the_key(random_exports, data):
+    place, out = find_model(random_exports["clm"]), data / "out"
+
+    def key(**choices):
+        return plan_tasks(place, [PIQA], TaskContext(data, **choices), out)[0].key
+
+    plain, shot = key(), key(shots=1)
+    assert key(seeds=(0, 1)) == plain  # nothing is drawn without shots
+    assert len({plain, shot, key(shots=2), key(shots=1, seeds=(1,))}) == 4
+    assert results_folder(place, TaskContext(data, shots=2), out).name == "shots-2"
+    train = [{"query": f"Train {n}?\n", "choices": ["in", "out"], "gold": 0} for n in range(3)]
+    write_rows(data / "generative/piqa_train.jsonl", train)
+    assert key() == plain
+    assert key(shots=1) != shot
+    result = run_tasks(place, [PIQA], TaskContext(data, shots=3), out).results[0]
+    assert result.settings["shots_from"] == "generative/piqa_train.jsonl"
+    refused = run_tasks(place, [PIQA], TaskContext(data, shots=4), out)
+    assert refused.failed == ["piqa"]
+    assert "not enough other rows" in refused.skipped["piqa"]
