@@ -36,6 +36,7 @@ from seqpair.evaluate.tasks.task import TaskOutcome, TaskSkippedError
 from seqpair.hub.export import read_export_record
 from seqpair.log import Progress, note
 
+_USUAL = ("default", "small")  # what a setting is where the user chose nothing
 OUTSIDE_FOLDER = Path("evaluations")
 WORK_FOLDER = ".work"
 _LIBRARIES = ("seqpair", "torch", "transformers", "tokenizers", "numpy")
@@ -105,6 +106,7 @@ def results_folder(place: ModelPlace, context: TaskContext, out: Path | None = N
     default = asdict(DEFAULT_SCORING)
     changed = [f"{name}-{value}" for name, value in asdict(context.scoring).items() if value != default[name]]
     parts += [part.lower() for part in changed]
+    parts += [f"{name}-{value}" for name, value in context.settings.items() if value not in _USUAL]
     return folder / "_".join(parts) if parts else folder
 
 
