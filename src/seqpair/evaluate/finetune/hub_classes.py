@@ -26,6 +26,7 @@ AUTO_CLASSES: dict[Kind, str] = {
     "number": "AutoModelForSequenceClassification",
     "tags": "AutoModelForTokenClassification",
     "span": "AutoModelForQuestionAnswering",
+    "text": "AutoModelForCausalLM",
 }
 _LAST_LAYERS = ("classifier", "score", "qa_outputs")
 Batch = tuple[Tensor, Tensor, Tensor]

@@ -205,7 +205,7 @@ def _prove(folder: Path, tuned: TunedModel, labelled: LabelledSet, batch: Batch,
 
 def _keep_writer(model: LoadedModel, tuned: TunedModel, result: GridResult, folder: Path) -> dict[str, Any]:
     """Write a decoder that learned to write; its tokenizer is the one it had."""
-    record = _record(model, result, tuned, tuned.backbone, "") | {"hub_class": "AutoModelForCausalLM"}
+    record = _record(model, result, tuned, tuned.backbone, "")
     ids, _, mask = _probe(model, result.sets[0])
     with atomic.replacing_folder(folder) as partial, torch.no_grad():
         tuned.backbone.save_pretrained(partial)
@@ -235,7 +235,13 @@ def open_tuned(folder: Path, *, device: str = "cpu") -> TunedFolder:
             seen=folder,
             allowed="what `seqpair finetune` keeps; a decoder that writes texts is opened as any model",
         )
-    loaded = open_model(folder, device=device)
+    logging = require_transformers(EvaluationError, "opening a tuned model").utils.logging
+    loud = logging.get_verbosity()
+    logging.set_verbosity_error()  # the head in the file is no part of the backbone, and is loaded below
+    try:
+        loaded = open_model(folder, device=device)
+    finally:
+        logging.set_verbosity(loud)
     setting, weights = TuneSetting(**record["setting"]), load_file(folder / HEAD_NAME)
     backbone = loaded.model
     width, eps = int(backbone.config.hidden_size), float(getattr(backbone.config, "norm_eps", 1e-5))

@@ -1,7 +1,7 @@
 """A description of a labelled set, and the set that it describes.
 
 Owns which column is what, and every check of a label. Must not know file formats. Entry points: `SetSpec`,
-`load_spec`, `labelled_set`.
+`load_spec`, `spec_of`, `labelled_set`.
 
 A description is a YAML file or comes from the command line; unknown keys are errors. Without `dev` a tenth of the
 training rows is kept apart, drawn by the rows' numbers.
@@ -78,12 +78,25 @@ def load_spec(path: Path) -> SetSpec:
     for part in ("train", "dev", "test"):
         if given.get(part) and not str(given[part]).startswith(HUB):
             given[part] = str(path.parent / given[part])
+    return spec_of(given, str(path))
+
+
+def spec_of(given: dict[str, Any], origin: str) -> SetSpec:
+    """Return a checked description.
+
+    Args:
+        given: Its values.
+        origin: Where they come from, for the message.
+
+    Raises:
+        EvaluationError: An unknown key, or a value that is not allowed.
+    """
     try:
         return SetSpec.model_validate(given)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)]
         raise EvaluationError(
-            f"{path} does not describe a set", seen="; ".join(faults), allowed=", ".join(SetSpec.model_fields)
+            f"{origin} does not describe a set", seen="; ".join(faults), allowed=", ".join(SetSpec.model_fields)
         ) from error
 
 

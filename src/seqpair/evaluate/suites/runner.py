@@ -253,7 +253,7 @@ def _compute(model: LoadedModel, plan: TaskPlan, context: TaskContext, folder: P
     outcome = plan.task.run(model, replace(context, work=work, watch=watch))
     if bar:
         bar[0].finish()
-    result = _result(model, plan, context, outcome)
+    result = result_of(model, plan, context, outcome)
     write_result(folder, result, outcome.items)
     if work.is_dir():
         shutil.rmtree(work)
@@ -262,7 +262,8 @@ def _compute(model: LoadedModel, plan: TaskPlan, context: TaskContext, folder: P
     return result
 
 
-def _result(model: LoadedModel, plan: TaskPlan, context: TaskContext, outcome: TaskOutcome) -> TaskResult:
+def result_of(model: LoadedModel, plan: TaskPlan, context: TaskContext, outcome: TaskOutcome) -> TaskResult:
+    """Return what is written of an outcome."""
     task, place = plan.task, model.place
     if place is None:
         raise EvaluationError("a suite needs a model that was opened by its name")
