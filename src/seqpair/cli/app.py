@@ -26,6 +26,7 @@ from seqpair.cli.eval import evaluate_suites
 from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
 from seqpair.cli.fill import fill
+from seqpair.cli.finetune import finetune
 from seqpair.cli.generate import generate
 from seqpair.cli.order import order
 from seqpair.cli.plan import plan
@@ -54,6 +55,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     fill,
     generate,
     embed,
+    finetune,
     evaluate,
     power,
     report,

@@ -26,6 +26,10 @@ def evaluate_suites(
     masks: Annotated[int, typer.Option(help="An encoder's masks after what is known.")] = 3,
     end: Annotated[str, typer.Option(help="What ends an encoder's row: sep, period or none.")] = "sep",
     score_end: Annotated[bool, typer.Option("--score-end", help="Score an encoder's end token too.")] = False,
+    grid: Annotated[str, typer.Option(help="Settings that fine-tuning tries: small, published or final.")] = "small",
+    pooling: Annotated[
+        str, typer.Option(help="What a fine-tuned head reads: cls, mean or last; default: cls of encoders, else last.")
+    ] = "default",
     device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most places of a padded batch.")] = 8192,
     dry_run: Annotated[
@@ -41,6 +45,7 @@ def evaluate_suites(
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite blimp --data data/eval --limit 500
     """
     from seqpair.errors import EvaluationError
+    from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
     from seqpair.evaluate.model_place import find_model
     from seqpair.evaluate.scorers import ScoringOptions
     from seqpair.evaluate.suites.registry import choose_tasks
@@ -49,7 +54,10 @@ def evaluate_suites(
 
     tasks = choose_tasks(suite or ["all"], task or [])
     scoring = ScoringOptions(masks=masks, end=end, score_end=score_end)  # type: ignore[arg-type]
-    context = TaskContext(data, limit=limit, seeds=tuple(range(seeds)), shots=shots, scoring=scoring)
+    grid_settings(grid, "", TuneSetting(1e-4, pooling=pooling))  # type: ignore[arg-type]  # checks both
+    tuning = {"grid": grid, "pooling": pooling}
+    seed_numbers = tuple(range(seeds))
+    context = TaskContext(data, limit, seed_numbers, shots=shots, scoring=scoring, settings=tuning)
     places = [find_model(name) for name in models]
     folders = [results_folder(place, context, out) for place in places]
     require_own_folders(folders)

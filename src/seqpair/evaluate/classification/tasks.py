@@ -1,25 +1,41 @@
-"""The tasks of the suite `classification`: fine-tuning on each labelled set of the data folder.
+"""The tasks of the suite `classification`: fine-tuning on labelled sets, one by one, together, and across.
 
-Owns which sets there are and how each is run. Must not know how a model is tuned. Entry point: `TASKS`.
+Owns which tasks there are. Must not know how a model is tuned. Entry point: `TASKS`.
+
+* a set's name: tuned on it and measured on its test rows
+* `<set>_from_<other>`: the same, started from a model that was tuned on another set, whose head is dropped
+* `multitask`: one model with a head for each of several sets
+* `<set>_to_<other>`: tuned on one set, measured on the rows of another
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
-from seqpair.evaluate.classification.local_sets import SETS, LocalSet
+from seqpair.evaluate.classification.local_sets import SETS
+from seqpair.evaluate.classification.named import GLUE_NAMES, find_set
+from seqpair.evaluate.finetune.glue import FROM_MNLI, GLUE
 from seqpair.evaluate.finetune.outcome import outcome_of
-from seqpair.evaluate.finetune.runs import tune_grid
+from seqpair.evaluate.finetune.runs import restarted, tune_grid
+from seqpair.evaluate.finetune.sets import METRICS, LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
+from seqpair.evaluate.finetune.transfer import transfer_of
 from seqpair.evaluate.loaded import LoadedModel
+from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
 from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
 
 USES = ("seeds", "grid", "pooling", "head")
-_UNITS = {"accuracy": "share of items", "spearman": "correlation"}
+TOGETHER = ("snli", "qnli_dev", "stsb", "sentence_polarity", "subjectivity")
+TO_QNLI = {"neutral": "not_entailment", "contradiction": "not_entailment"}
+_UNITS = {"accuracy": "share of items", "spearman": "correlation", "matthews": "correlation"}
+_FROM_HUB = "write the hub's rows there, or run `seqpair finetune MODEL --task` with the set's name"
 
 
-def chosen_settings(context: TaskContext, task: str, max_tokens: int) -> list[TuneSetting]:
+def _settings(context: TaskContext, task: str, max_tokens: int) -> list[TuneSetting]:
     """Return the grid that the user chose, by default the small one."""
     given = context.settings
     base = TuneSetting(
@@ -31,32 +47,134 @@ def chosen_settings(context: TaskContext, task: str, max_tokens: int) -> list[Tu
     return grid_settings(given.get("grid", "small"), task, base)
 
 
-def run(local: LocalSet, model: LoadedModel, context: TaskContext) -> TaskOutcome:
-    """Tune a model on one set and measure it.
+def _read(name: str, context: TaskContext) -> tuple[LabelledSet, list[TuneSetting]]:
+    labelled, max_tokens = find_set(name, context.data)
+    return labelled.limited(context.limit), _settings(context, name, max_tokens)
 
-    Raises:
-        EvaluationError: The data cannot be read, or no run came to an end.
-    """
-    labelled = local.read(context.data).limited(context.limit)
-    settings = chosen_settings(context, local.name, local.max_tokens)
+
+def _alone(name: str, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+    """Tune a model on one set and measure it."""
+    labelled, settings = _read(name, context)
     result = tune_grid(model, [labelled], settings, context.seeds, context.work, context.watch)
     return outcome_of(result, labelled.name, model.direction)
 
 
-TASKS = tuple(
-    SuiteTask(
-        name=local.name,
+def _from(name: str, start: str, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+    """Tune on another set first, by the same grid with the first seed, then as `_alone`."""
+    before, settings = _read(start, context)
+    watch = _half(context.watch, 0.0)
+    first = tune_grid(model, [before], settings, context.seeds[:1], context.work / "start", watch, keep_weights=True)
+    after = replace(context, watch=_half(context.watch, 0.5))
+    outcome = _alone(name, restarted(model, first), after)
+    started = {"set": before.name, "setting": first.best.setting.as_json(), "dev": first.best.dev[before.name]}
+    return replace(outcome, settings=outcome.settings | {"started_from": started})
+
+
+def _half(watch: Callable[[float, float], None], start: float) -> Callable[[float, float], None]:
+    """Return what shows one of two parts as a thousand units of two."""
+    return lambda done, total: watch(1000 * (start + 0.5 * done / total), 1000.0)
+
+
+def _together(model: LoadedModel, context: TaskContext) -> TaskOutcome:
+    """Tune one model on several sets; the value is the mean of the sets' own metrics."""
+    sets = [_read(name, context)[0] for name in TOGETHER]
+    result = tune_grid(model, sets, _settings(context, "", 256), context.seeds, context.work, context.watch)
+    outcomes = {one.name: outcome_of(result, one.name, model.direction) for one in sets}
+    items = [
+        ItemOutcome(id=f"{name}-{item.id}", value=item.value, detail=item.detail)
+        for name, outcome in outcomes.items()
+        for item in outcome.items
+    ]
+    figures = {
+        f"{name}_{figure}": value for name, outcome in outcomes.items() for figure, value in outcome.figures.items()
+    }
+    first = next(iter(outcomes.values()))
+    settings = {key: first.settings[key] for key in ("chosen", "grid")} | {
+        "sets": {name: outcome.settings["values_by_seed"] for name, outcome in outcomes.items()}
+    }
+    return TaskOutcome(
+        items,
+        settings,
+        chance=_mean([outcome.chance or 0.0 for outcome in outcomes.values()]),
+        figures=figures,
+        note="The mean of " + ", ".join(f"{one.name} ({one.metric})" for one in sets) + ".",
+        value=_mean([outcome.value or 0.0 for outcome in outcomes.values()]),
+        standard_error=math.hypot(*(outcome.standard_error or 0.0 for outcome in outcomes.values())) / len(outcomes),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _across(name: str, other: str, meanings: dict[str, str], model: LoadedModel, context: TaskContext) -> TaskOutcome:
+    """Tune on one set and answer the rows of another."""
+    labelled, settings = _read(name, context)
+    transfer = transfer_of(labelled, _read(other, context)[0], meanings)
+    result = tune_grid(model, [labelled], settings, context.seeds, context.work, context.watch, transfers=[transfer])
+    return outcome_of(result, transfer.labelled.name, model.direction)
+
+
+@dataclass(frozen=True)
+class _About:
+    title: str
+    inputs: tuple[str, ...]
+    metric: str
+
+
+def _glue(name: str) -> _About:
+    spec = GLUE[name]
+    return _About(f"GLUE: {name}", (f"glue/{name}",), spec.metric or METRICS[spec.kind][0])
+
+
+_ABOUT = {one.name: _About(one.title, one.inputs, one.metric) for one in SETS} | {
+    name: _glue(name.removeprefix("glue_")) for name in GLUE_NAMES
+}
+
+
+def _task(name: str, title: str, inputs: tuple[str, ...], metric: str, run: Callable[..., TaskOutcome]) -> SuiteTask:
+    return SuiteTask(
+        name=name,
         version=1,
-        title=local.title,
+        title=title,
         suite="classification",
-        metric=local.metric,
-        unit=_UNITS.get(local.metric, "0 to 1"),
+        metric=metric,
+        unit=_UNITS.get(metric, "0 to 1"),
         higher_is_better=True,
         directions=BOTH,
-        inputs=local.inputs,
-        run=partial(run, local),
+        inputs=tuple(dict.fromkeys(inputs)),
+        run=run,
         needs_head=False,
+        without_inputs=_FROM_HUB if any(name.startswith("glue/") for name in inputs) else "",
         uses=USES,
     )
-    for local in SETS
+
+
+def _started(name: str, start: str) -> SuiteTask:
+    about, before = _ABOUT[name], _ABOUT[start]
+    title = f"{about.title}, started from {start}"
+    return _task(f"{name}_from_{start}", title, about.inputs + before.inputs, about.metric, partial(_from, name, start))
+
+
+def _crossed(name: str, other: str, meanings: dict[str, str]) -> SuiteTask:
+    about, after = _ABOUT[name], _ABOUT[other]
+    title = f"Tuned on {name}, measured on {other}"
+    run = partial(_across, name, other, meanings)
+    return _task(f"{name}_to_{other}", title, about.inputs + after.inputs, after.metric, run)
+
+
+TASKS = (
+    *(_task(name, about.title, about.inputs, about.metric, partial(_alone, name)) for name, about in _ABOUT.items()),
+    *(_started(f"glue_{name}", "glue_mnli") for name in FROM_MNLI),
+    _started("stsb", "snli"),
+    _started("qnli_dev", "snli"),
+    _crossed("sentence_polarity", "movie_reviews", {}),
+    _crossed("snli", "qnli_dev", TO_QNLI),
+    _task(
+        "multitask",
+        "One model for " + ", ".join(TOGETHER),
+        tuple(file for name in TOGETHER for file in _ABOUT[name].inputs),
+        "mean of metrics",
+        _together,
+    ),
 )

@@ -21,15 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from seqpair.evaluate.finetune.answers import best_span
-from seqpair.evaluate.finetune.metrics import OUTSIDE, all_metrics
+from seqpair.evaluate.finetune.metrics import all_metrics
 from seqpair.evaluate.finetune.model import TunedModel, tuned_model
 from seqpair.evaluate.finetune.rows import NOT_A_LABEL, RowMaker, TunedRow
-from seqpair.evaluate.finetune.sets import Example, LabelledSet
+from seqpair.evaluate.finetune.sets import LOG_PROB, OUTSIDE, Example, LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting
+from seqpair.evaluate.finetune.write_texts import write_texts
 from seqpair.evaluate.loaded import LoadedModel, length_batches
 
 BETAS = (0.9, 0.98)
 EPSILON = 1e-6
+TEXT_BATCH_TOKENS = 2048
 Watch = Callable[[float], None]
 
 
@@ -104,7 +106,20 @@ def encode_set(model: LoadedModel, labelled: LabelledSet, max_tokens: int) -> En
     )
 
 
-def _collate(rows: Sequence[TunedRow], pad_id: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+def encode_other(model: LoadedModel, labelled: LabelledSet, max_tokens: int, like: EncodedSet) -> EncodedSet:
+    """Make the reported rows of a set that is not learned from; its numbers are scaled as those of `like`."""
+    maker = RowMaker(model, max_tokens)
+    rows = maker.make(labelled.reported, labelled.kind)
+    counts = {
+        "reported_rows": maker.rows,
+        "reported_truncated_rows": maker.truncated_rows,
+        "reported_cut_tokens": maker.cut_tokens,
+        "reported_lost_labels": maker.lost_labels,
+    }
+    return EncodedSet(labelled, [], [], rows, like.center, like.spread, counts)
+
+
+def collate(rows: Sequence[TunedRow], pad_id: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return ids, token types and mask (B, T), padded on the right."""
     longest = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), longest), pad_id)
@@ -126,10 +141,12 @@ def _loss_sum(one: EncodedSet, outputs: Tensor, rows: Sequence[TunedRow]) -> Ten
     if kind == "number":
         gold = torch.tensor([(row.label - one.center) / one.spread for row in rows], dtype=torch.float32).to(device)
         return nn.functional.mse_loss(outputs[:, 0], gold, reduction="sum")
-    if kind == "tags":
+    if kind in ("tags", "text"):
         gold = torch.full(outputs.shape[:2], NOT_A_LABEL)
         for index, row in enumerate(rows):
             gold[index, : len(row.ids)] = torch.from_numpy(row.label)
+        if kind == "text":  # a token is read one position before it stands
+            outputs, gold = outputs[:, :-1], gold[:, 1:]
         return nn.functional.cross_entropy(
             outputs.flatten(0, 1), gold.flatten().to(device), ignore_index=NOT_A_LABEL, reduction="sum"
         )
@@ -142,9 +159,14 @@ def _loss_sum(one: EncodedSet, outputs: Tensor, rows: Sequence[TunedRow]) -> Ten
 
 def _votes(one: EncodedSet, rows: Sequence[TunedRow]) -> int:
     """Return how many labels some rows have."""
-    if one.labelled.kind != "tags":
+    if one.labelled.kind not in ("tags", "text"):
         return len(rows)
     return max(1, sum(int((row.label != NOT_A_LABEL).sum()) for row in rows))
+
+
+def _budget(model: LoadedModel, one: EncodedSet) -> int:
+    """Return the most places of a microbatch; every place of a `text` row gives logits of the whole vocabulary."""
+    return min(model.batch_tokens, TEXT_BATCH_TOKENS) if one.labelled.kind == "text" else model.batch_tokens
 
 
 def _batches(sets: Sequence[EncodedSet], setting: TuneSetting, seed: int, epoch: int) -> list[tuple[int, list[int]]]:
@@ -198,10 +220,10 @@ class _Trainer:
         one, total = self.sets[number], 0.0
         rows = [one.train[place] for place in places]
         votes = _votes(one, rows)
-        for batch in length_batches([len(row.ids) for row in rows], self.loaded.batch_tokens):
+        for batch in length_batches([len(row.ids) for row in rows], _budget(self.loaded, one)):
             some = [rows[index] for index in batch]
             with autocast(self.loaded.device, self.setting.precision):
-                outputs = self.tuned(one.labelled.name, *_collate(some, self.loaded.pad_id, self.loaded.device))
+                outputs = self.tuned(one.labelled.name, *collate(some, self.loaded.pad_id, self.loaded.device))
             loss = _loss_sum(one, outputs, some) / votes
             loss.backward()
             total += float(loss.detach())
@@ -216,13 +238,28 @@ class _Trainer:
         """Return the dev metrics of all sets."""
         found = {}
         for one in self.sets:
+            if one.labelled.kind == "text":
+                found[one.labelled.name] = {LOG_PROB: self._log_prob(one)}
+                continue
             guesses = predict(self.loaded, self.tuned, one, "dev", self.setting.precision)
             found[one.labelled.name] = all_metrics(one.labelled, [row.label for row in one.labelled.dev], guesses)
         return found
 
+    @torch.no_grad()
+    def _log_prob(self, one: EncodedSet) -> float:
+        """Return the mean log-probability of the dev targets' tokens."""
+        self.tuned.eval()
+        total = 0.0
+        for batch in length_batches([len(row.ids) for row in one.dev], _budget(self.loaded, one)):
+            some = [one.dev[index] for index in batch]
+            with autocast(self.loaded.device, self.setting.precision):
+                outputs = self.tuned(one.labelled.name, *collate(some, self.loaded.pad_id, self.loaded.device))
+            total -= float(_loss_sum(one, outputs, some))
+        return total / _votes(one, one.dev)
+
     def decides(self, metrics: dict[str, dict[str, float]]) -> float:
         """Return what early stopping compares."""
-        return float(np.mean([metrics[one.labelled.name][one.labelled.metric] for one in self.sets]))
+        return float(np.mean([metrics[one.labelled.name][one.labelled.chooses] for one in self.sets]))
 
 
 def tune(model: LoadedModel, sets: Sequence[EncodedSet], setting: TuneSetting, seed: int, watch: Watch) -> TunedRun:
@@ -289,24 +326,31 @@ def outputs_of(
     tuned.eval()
     for batch in length_batches([len(row.ids) for row in rows], model.batch_tokens):
         with autocast(model.device, precision):
-            outputs = tuned(name, *_collate([rows[index] for index in batch], model.pad_id, model.device)).cpu()
+            outputs = tuned(name, *collate([rows[index] for index in batch], model.pad_id, model.device)).cpu()
         for place, index in enumerate(batch):
             yield index, outputs[place] if outputs.ndim == 2 else outputs[place, : len(rows[index].ids)]
 
 
 def predict(
-    model: LoadedModel, tuned: TunedModel, one: EncodedSet, part: Literal["dev", "reported"], precision: str = "fp32"
+    model: LoadedModel,
+    tuned: TunedModel,
+    one: EncodedSet,
+    part: Literal["dev", "reported"],
+    precision: str = "fp32",
+    head: str = "",
 ) -> list[Any]:
     """Return a guess for each row of a part: a class's index, a number, a tag's index a word, or a text.
 
-    A word that was cut is guessed to be outside, or else of the first tag.
+    A word that was cut is guessed to be outside, or else of the first tag. The head is the set's own, or another's.
     """
     labelled = one.labelled
+    if labelled.kind == "text":
+        return write_texts(model, tuned.backbone, labelled, part)
     rows: list[TunedRow] = getattr(one, part)
     examples: Sequence[Example] = getattr(labelled, part)
     outside = labelled.labels.index(OUTSIDE) if OUTSIDE in labelled.labels else 0
     guesses: list[Any] = [None] * len(rows)
-    for index, outputs in outputs_of(model, tuned, labelled.name, rows, precision):
+    for index, outputs in outputs_of(model, tuned, head or labelled.name, rows, precision):
         row = rows[index]
         if labelled.kind == "classes":
             guesses[index] = int(outputs.argmax())

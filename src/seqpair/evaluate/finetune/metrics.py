@@ -14,9 +14,7 @@ import numpy as np
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.answers import answer_f1, answer_match
-from seqpair.evaluate.finetune.sets import LabelledSet
-
-OUTSIDE = "O"
+from seqpair.evaluate.finetune.sets import OUTSIDE, LabelledSet
 
 
 def all_metrics(labelled: LabelledSet, gold: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
@@ -34,6 +32,8 @@ def all_metrics(labelled: LabelledSet, gold: Sequence[Any], predicted: Sequence[
         return _numbers(np.asarray(gold, dtype=float), np.asarray(predicted, dtype=float))
     if labelled.kind == "tags":
         return _tags(labelled.labels, gold, predicted)
+    if labelled.kind == "text":
+        return _texts(gold, predicted)
     pairs = list(zip(gold, predicted, strict=True))
     return {
         "f1": _mean([_best(answer_f1, answers, text) for answers, text in pairs]),
@@ -42,7 +42,7 @@ def all_metrics(labelled: LabelledSet, gold: Sequence[Any], predicted: Sequence[
 
 
 def row_values(labelled: LabelledSet, gold: Sequence[Any], predicted: Sequence[Any]) -> list[float]:
-    """Return each row's own value: right or wrong, minus the squared error, the share of right tags, or an answer's F1.
+    """Return each row's own value: right or wrong, minus the squared error, share of right tags, or an answer's F1.
 
     For accuracy and answers their mean is the metric; for the others the metric is of all rows together.
     """
@@ -53,6 +53,8 @@ def row_values(labelled: LabelledSet, gold: Sequence[Any], predicted: Sequence[A
         return [-float((label - guess) ** 2) for label, guess in pairs]
     if labelled.kind == "tags":
         return [_mean([float(a == b) for a, b in zip(tags, guess, strict=True)]) for tags, guess in pairs]
+    if labelled.kind == "text":
+        return [same_text(text, guess) for text, guess in pairs]
     rule = answer_match if labelled.metric == "exact_match" else answer_f1
     return [_best(rule, answers, text) for answers, text in pairs]
 
@@ -106,6 +108,28 @@ def _numbers(gold: Any, predicted: Any) -> dict[str, float]:
     spearman = 0.0 if flat else float(stats.spearmanr(gold, predicted).statistic)
     error = float(np.sqrt(np.mean((gold - predicted) ** 2)))
     return {"spearman": spearman, "pearson": pearson, "root_mean_square_error": error}
+
+
+def same_text(text: str, guess: str) -> float:
+    """Return 1 if two texts are the same but for the white space around them."""
+    return float(text.strip() == guess.strip())
+
+
+def _texts(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
+    """Return BLEU and chrF, 0 to 100, and the share of exact matches."""
+    try:
+        import sacrebleu
+    except ModuleNotFoundError as error:
+        raise EvaluationError(
+            "BLEU needs the package sacrebleu, which is not installed",
+            fix='install the extra: pip install "seqpair[eval]"',
+        ) from error
+    guesses, texts = [guess.strip() for guess in predicted], [[text.strip() for text in gold]]
+    return {
+        "bleu": float(sacrebleu.corpus_bleu(guesses, texts, force=True).score),
+        "chrf": float(sacrebleu.corpus_chrf(guesses, texts).score),
+        "exact_match": _mean([same_text(a, b) for a, b in zip(gold, predicted, strict=True)]),
+    }
 
 
 def entities(tags: Sequence[str]) -> set[tuple[int, int, str]]:

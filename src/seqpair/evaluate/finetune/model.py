@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.sets import Kind, LabelledSet
 from seqpair.evaluate.finetune.settings import HeadKind, Pooling
 from seqpair.evaluate.loaded import LoadedModel
@@ -61,16 +62,24 @@ class Head(nn.Module):
         kind: `mlp` or `linear`.
         dropout: Share of values dropped before the last layer.
         std: Standard deviation of the initial weights.
+        eps: Of the norm; the backbone's, where it has one.
         generator: Draws them.
     """
 
     def __init__(
-        self, width: int, outputs: int, kind: HeadKind, dropout: float, std: float, generator: torch.Generator
+        self,
+        width: int,
+        outputs: int,
+        kind: HeadKind,
+        dropout: float,
+        std: float,
+        generator: torch.Generator,
+        eps: float = NORM_EPS,
     ) -> None:
         """Draw the weights."""
         super().__init__()
         self.dense = nn.Linear(width, width, bias=False) if kind == "mlp" else None
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS, bias=False) if kind == "mlp" else None
+        self.norm = nn.LayerNorm(width, eps=eps, bias=False) if kind == "mlp" else None
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(width, outputs)
         with torch.no_grad():
@@ -91,7 +100,7 @@ class TunedModel(nn.Module):
     """A backbone and a head for each set.
 
     Args:
-        backbone: A model that gives the last hidden states.
+        backbone: A model that gives the last hidden states; for `text` a decoder with its own head.
         heads: By the set's name.
         kinds: The kind of each set.
         pooling: `cls`, `mean` or `last`.
@@ -109,10 +118,13 @@ class TunedModel(nn.Module):
         self.takes_types = int(getattr(backbone.config, "type_vocab_size", 0) or 0) > 1
 
     def forward(self, name: str, ids: Tensor, types: Tensor, mask: Tensor) -> Tensor:
-        """Return a set's outputs: (B, C), or (B, T, C) for tags and answers; ids, types and mask are (B, T)."""
+        """Return a set's outputs: (B, C), or (B, T, C) for tags, answers and texts; ids, types and mask are (B, T)."""
         options: dict[str, Any] = {"use_cache": False} if self.is_causal else {}
         if self.takes_types:
             options["token_type_ids"] = types
+        if self.kinds[name] == "text":
+            logits: Tensor = self.backbone(input_ids=ids, attention_mask=mask, **options).logits.float()
+            return logits
         states = self.backbone(input_ids=ids, attention_mask=mask, **options).last_hidden_state
         if self.kinds[name] not in TOKEN_KINDS:
             states = pool(states, mask, self.pooling)
@@ -129,12 +141,24 @@ def backbone_of(model: LoadedModel) -> Any:
 def tuned_model(
     model: LoadedModel, sets: Sequence[LabelledSet], *, pooling: Pooling, head: HeadKind, dropout: float, seed: int
 ) -> TunedModel:
-    """Return a copy of a model's backbone with fresh heads; the model itself stays as it is."""
-    backbone = copy.deepcopy(backbone_of(model)).float()
+    """Return a copy of a model's backbone with fresh heads; the model itself stays as it is.
+
+    Raises:
+        EvaluationError: Texts are to be learned by a model that is no decoder.
+    """
+    writes = [one.name for one in sets if one.kind == "text"]
+    if writes and (len(sets) > 1 or model.direction != "causal" or not model.has_head):
+        raise EvaluationError(
+            "only a decoder can learn to write texts, and one set of them at a time",
+            seen=f"{', '.join(one.name for one in sets)} with {model.name}, {model.direction}",
+            allowed="a causal model with its language-model head",
+        )
+    backbone = copy.deepcopy(model.model if writes else backbone_of(model)).float()
     backbone.requires_grad_(True)
     width, std = int(backbone.config.hidden_size), float(getattr(backbone.config, "initializer_range", 0.02))
     generator = torch.Generator().manual_seed(seed)
-    heads = {one.name: Head(width, one.outputs, head, dropout, std, generator) for one in sets}
+    eps = float(getattr(backbone.config, "norm_eps", NORM_EPS))
+    heads = {one.name: Head(width, one.outputs, head, dropout, std, generator, eps) for one in sets if not writes}
     kinds = {one.name: one.kind for one in sets}
     chosen = pooling_of(pooling, model.direction)
     return TunedModel(backbone, heads, kinds, chosen, is_causal=model.direction == "causal").to(model.device)

@@ -4,7 +4,7 @@ Owns the standard error of metrics that are no mean. Must not train. Entry point
 
 An item's value is the mean over the seeds of its own value. The value of the result is the mean over the seeds of
 the set's metric; its standard error is over the choice of items (of the items' means, or 400 bootstrap samples of
-items, the same for all seeds); how the seeds differ is a figure of its own.
+items, of texts 100, the same for all seeds); how the seeds differ is a figure of its own.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from seqpair.evaluate.tasks.task import TaskOutcome
 from seqpair.recipe.objectives import Direction
 
 BOOTSTRAP_SAMPLES = 400
+TEXT_SAMPLES = 100
 
 
 def outcome_of(result: GridResult, name: str, direction: Direction) -> TaskOutcome:
-    """Return what a grid says about one of its sets."""
-    one = next(one for one in result.sets if one.labelled.name == name)
+    """Return what a grid says about one of its sets, learned or only answered."""
+    one = next(one for one in [*result.sets, *result.others] if one.labelled.name == name)
+    is_learned = one in result.sets
     labelled = one.labelled
     gold = [row.label for row in labelled.reported]
     guesses = [run.guesses[name] for run in result.chosen]
@@ -36,9 +38,9 @@ def outcome_of(result: GridResult, name: str, direction: Direction) -> TaskOutco
     figures = {
         f"{metric}_mean": value for metric, value in _means([run.reported[name] for run in result.chosen]).items()
     }
-    figures |= {
-        f"dev_{metric}_mean": value for metric, value in _means([run.dev[name] for run in result.chosen]).items()
-    }
+    if is_learned:
+        dev = _means([run.dev[name] for run in result.chosen])
+        figures |= {f"dev_{metric}_mean": value for metric, value in dev.items()}
     values = [run.reported[name][labelled.metric] for run in result.chosen]
     if len(values) > 1:
         figures["seed_standard_deviation"] = float(np.std(values, ddof=1))
@@ -58,7 +60,7 @@ def outcome_of(result: GridResult, name: str, direction: Direction) -> TaskOutco
     }
     error = standard_error(items) if is_mean_of_rows(labelled) else bootstrap_error(labelled, gold, guesses)
     notes = [labelled.note] if labelled.note else []
-    if not labelled.test:
+    if is_learned and not labelled.test:
         notes.append("Reported on the dev rows, which also chose the setting and when to stop.")
     return TaskOutcome(
         items,
@@ -102,7 +104,7 @@ def bootstrap_error(labelled: LabelledSet, gold: Sequence[Any], guesses: Sequenc
     if len(gold) < 2:
         return None
     draw, values = np.random.default_rng(0), []
-    for _ in range(BOOTSTRAP_SAMPLES):
+    for _ in range(TEXT_SAMPLES if labelled.kind == "text" else BOOTSTRAP_SAMPLES):
         places = draw.integers(0, len(gold), len(gold)).tolist()
         sample = [gold[place] for place in places]
         own = [all_metrics(labelled, sample, [guess[place] for place in places])[labelled.metric] for guess in guesses]

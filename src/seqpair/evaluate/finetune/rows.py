@@ -44,7 +44,8 @@ class TunedRow:
 
     Attributes:
         ids, types: Token ids and token types (T,).
-        label: A class's index, a number, labels of positions (T,) for `tags`, or (first, last) position of an answer.
+        label: A class's index, a number, labels of positions (T,) for `tags` and `text`, or (first, last) position of
+            an answer.
         word_places: For `tags` the position of each word's first token; -1 for a word that was cut.
         places: For `span` where the text with the answer stands: its first position and its tokens' character spans.
     """
@@ -83,6 +84,8 @@ class RowMaker:
         """Return one row an example; when rows are made to learn from, those whose answer was cut are left out."""
         if not examples:
             return []
+        if kind == "text":
+            return self._text_rows(examples)
         firsts = self._pieces([example.text for example in examples])
         seconds = self._pieces([example.pair or "" for example in examples])
         made = []
@@ -92,6 +95,42 @@ class RowMaker:
                 made.append(row)
         self.rows += len(examples)
         return made
+
+    def _text_rows(self, examples: Sequence[Example]) -> list[TunedRow]:
+        """Return rows `begin prompt target end` whose labels are the target's ids and the end.
+
+        A prompt too long is cut on the left, as generation does; a target never takes more than half of a row.
+        """
+        sources = self._pieces([self.prompt(example) for example in examples])
+        targets, made = self._pieces([example.label for example in examples]), []
+        room = self.max_tokens - self.single.specials
+        for source, target in zip(sources, targets, strict=True):
+            kept = target[0][: max(room - len(source[0]), room // 2)]
+            given = source[0][max(0, len(source[0]) + len(kept) - room) :]
+            cut = len(source[0]) - len(given) + len(target[0]) - len(kept)
+            self.truncated_rows += cut > 0
+            self.cut_tokens += cut
+            self.lost_labels += len(target[0]) - len(kept)
+            ids = np.asarray([*self.single.begin, *given, *kept, *self.single.end], dtype=np.int64)
+            label = np.full(len(ids), NOT_A_LABEL, dtype=np.int64)
+            start = len(self.single.begin) + len(given)
+            label[start:] = ids[start:]
+            if len(kept) < len(target[0]):
+                label[-1] = NOT_A_LABEL  # a target that was cut does not end here
+            made.append(TunedRow(ids, np.zeros_like(ids), label))
+        self.rows += len(examples)
+        return made
+
+    def prompt(self, example: Example) -> str:
+        """Return what stands before a target: a text, or a chat in the tokenizer's template, or `role: content`."""
+        if not example.turns:
+            return example.text
+        if getattr(self._tokenizer, "chat_template", None):
+            turns = [{"role": role, "content": content} for role, content in example.turns]
+            text = str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+            begin = self._tokenizer.decode(list(self.single.begin)) if self.single.begin else ""
+            return text.removeprefix(begin)  # it stands there anyway
+        return "".join(f"{role}: {content}\n" for role, content in example.turns) + "assistant: "
 
     def _pieces(self, texts: Sequence[str]) -> list[_Piece]:
         encoded = self._tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)

@@ -1,7 +1,7 @@
 """A grid of settings over seeds: every run kept when it is done, the best setting chosen on the dev rows.
 
 Owns the order of runs, their records, the choice, and the weights that stay. Must not know where the rows come from.
-Entry points: `tune_grid`, `RunRecord`, `GridResult`.
+Entry points: `tune_grid`, `restarted`, `RunRecord`, `GridResult`.
 
 Each finished run is a file `<key>.json`, named by a digest of its sets, setting and seed: the same call goes on after
 an interruption. A setting's dev score is the mean over its seeds; equal ones leave the earlier setting.
@@ -9,10 +9,11 @@ an interruption. A setting's dev score is the mean over its seeds; equal ones le
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from safetensors.torch import load_file, save_file
 from seqpair import atomic
 from seqpair.digest import sha256_json
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.finetune.loop import EncodedSet, TunedRun, encode_set, predict, tune
+from seqpair.evaluate.finetune.loop import EncodedSet, TunedRun, encode_other, encode_set, predict, tune
 from seqpair.evaluate.finetune.metrics import all_metrics
 from seqpair.evaluate.finetune.model import TunedModel, tuned_model
 from seqpair.evaluate.finetune.sets import LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting
+from seqpair.evaluate.finetune.transfer import Transfer, translated
 from seqpair.evaluate.loaded import LoadedModel
 
 RECORD_VERSION = 1
@@ -67,6 +69,8 @@ class GridResult:
         chosen: The runs of the chosen setting, one a seed.
         table: Each setting with its mean dev score, or `None` where all its runs failed.
         weights: The file with the weights of the chosen setting's best run, if they were kept.
+        others: The sets that were answered without being learned.
+        others: The sets that were answered without being learned.
     """
 
     sets: list[EncodedSet]
@@ -74,6 +78,7 @@ class GridResult:
     chosen: list[RunRecord]
     table: list[tuple[TuneSetting, float | None]]
     weights: Path | None = None
+    others: list[EncodedSet] = field(default_factory=list)
 
     @property
     def best(self) -> RunRecord:
@@ -85,7 +90,7 @@ def dev_score(sets: Sequence[EncodedSet], run: RunRecord) -> float | None:
     """Return what chooses: the mean over the sets of their own dev metric; `None` for a run that failed."""
     if run.failed:
         return None
-    return math.fsum(run.dev[one.labelled.name][one.labelled.metric] for one in sets) / len(sets)
+    return math.fsum(run.dev[one.labelled.name][one.labelled.chooses] for one in sets) / len(sets)
 
 
 def tune_grid(
@@ -96,6 +101,7 @@ def tune_grid(
     work: Path,
     watch: Watch,
     *,
+    transfers: Sequence[Transfer] = (),
     keep_weights: bool = False,
 ) -> GridResult:
     """Run all settings with all seeds, or take what is there, and choose.
@@ -107,12 +113,15 @@ def tune_grid(
         seeds: The seeds.
         work: Where the runs are kept.
         watch: Called with the training rows done, and how many there are at most.
+        transfers: Other sets, answered by each run's heads.
         keep_weights: Whether the weights of the chosen setting's best run stay in `work`.
 
     Raises:
         EvaluationError: All runs failed.
     """
-    grid = _Grid(model, [encode_set(model, one, settings[0].max_tokens) for one in labelled], work)
+    max_tokens = settings[0].max_tokens
+    grid = _Grid(model, [encode_set(model, one, max_tokens) for one in labelled], work)
+    grid.add_transfers(transfers, max_tokens)
     rows = sum(len(one.train) for one in grid.sets)
     total = float(sum(rows * setting.epochs for setting in settings) * len(seeds))
     done, runs, table = 0.0, [], []
@@ -130,7 +139,7 @@ def tune_grid(
         raise EvaluationError(
             "no run of the grid came to an end", seen=runs[0].failed, fix="try lower rates, as the grid `published` has"
         )
-    result = GridResult(grid.sets, runs, chosen, table)
+    result = GridResult(grid.sets, runs, chosen, table, others=[other for _, other in grid.others])
     if not keep_weights:
         return result
     weights = grid.weights_of(result.best)
@@ -162,7 +171,15 @@ class _Grid:
 
     def __init__(self, model: LoadedModel, sets: Sequence[EncodedSet], work: Path) -> None:
         self.model, self.sets, self.work = model, list(sets), work
-        self._common = [RECORD_VERSION, model.model_digest, [one.labelled.digest for one in sets]]
+        self.others: list[tuple[Transfer, EncodedSet]] = []
+        self._common: list[Any] = [RECORD_VERSION, model.model_digest, [one.labelled.digest for one in sets]]
+
+    def add_transfers(self, transfers: Sequence[Transfer], max_tokens: int) -> None:
+        by_name = {one.labelled.name: one for one in self.sets}
+        for transfer in transfers:
+            other = encode_other(self.model, transfer.labelled, max_tokens, by_name[transfer.head])
+            self.others.append((transfer, other))
+            self._common.append([transfer.head, transfer.labelled.digest, list(transfer.classes)])
 
     def record_of(self, run: RunRecord) -> Path:
         return self._path(run.setting, run.seed)
@@ -184,17 +201,25 @@ class _Grid:
         self.work.mkdir(parents=True, exist_ok=True)
         if keep_weights and made.model is not None:
             with atomic.replacing_file(path.with_suffix(".safetensors")) as file:
-                save_file({name: value.contiguous().cpu() for name, value in made.model.state_dict().items()}, file)
+                save_file({name: value.detach().cpu().clone() for name, value in made.model.state_dict().items()}, file)
         atomic.write_json(path, asdict(record))
         return record
 
     def _measured(self, made: TunedRun, setting: TuneSetting, seed: int) -> RunRecord:
-        reported, guesses = {}, {}
+        reported: dict[str, dict[str, float]] = {}
+        guesses: dict[str, list[Any]] = {}
         for one in self.sets if made.model is not None else ():
             own = predict(self.model, made.model, one, "reported", setting.precision)  # type: ignore[arg-type]
             name = one.labelled.name
             guesses[name] = own
             reported[name] = all_metrics(one.labelled, [row.label for row in one.labelled.reported], own)
+        for transfer, one in self.others if made.model is not None else ():
+            head = transfer.head
+            raw = predict(self.model, made.model, one, "reported", setting.precision, head)  # type: ignore[arg-type]
+            own = [translated(transfer, guess) for guess in raw]
+            guesses[transfer.labelled.name] = own
+            gold = [row.label for row in transfer.labelled.reported]
+            reported[transfer.labelled.name] = all_metrics(transfer.labelled, gold, own)
         return RunRecord(
             setting, seed, made.dev, reported, guesses, *made.steps, made.stopped_early, made.failed, list(made.losses)
         )
@@ -226,3 +251,17 @@ def load_weights(model: LoadedModel, result: GridResult) -> TunedModel:
     )
     tuned.load_state_dict(load_file(result.weights))
     return tuned.eval()
+
+
+def restarted(model: LoadedModel, result: GridResult) -> LoadedModel:
+    """Return a model whose backbone is that of a result's best run; its head is dropped.
+
+    Raises:
+        EvaluationError: The result kept no weights.
+    """
+    start = copy.copy(model)
+    start.model = load_weights(model, result).backbone
+    start.has_head = False
+    run = [result.best.setting.as_json(), result.best.seed]
+    start.model_digest = sha256_json([model.model_digest, [one.labelled.digest for one in result.sets], *run])
+    return start

@@ -12,15 +12,18 @@ from typing import Any, Literal
 from seqpair.digest import hash64, sha256_json
 from seqpair.errors import EvaluationError
 
-Kind = Literal["classes", "number", "tags", "span"]
-KINDS: tuple[Kind, ...] = ("classes", "number", "tags", "span")
+Kind = Literal["classes", "number", "tags", "span", "text"]
+KINDS: tuple[Kind, ...] = ("classes", "number", "tags", "span", "text")
+OUTSIDE = "O"
+LOG_PROB = "log_prob_of_a_target_token"
 METRICS: dict[Kind, tuple[str, ...]] = {
     "classes": ("accuracy", "f1", "f1_macro", "matthews"),
     "number": ("spearman", "pearson"),
     "tags": ("f1_entities", "accuracy_words"),
     "span": ("f1", "exact_match"),
+    "text": ("bleu", "chrf", "exact_match"),
 }
-"""The metrics that can choose between settings; the first is what a kind has by default."""
+"""The metrics that can be reported as the value; the first is what a kind has by default."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class Example:
 
     Attributes:
         id: Its name in the set.
-        text: The text, or the question of a `span` row; for `tags` the words joined by spaces.
-        label: A class's index, a number, a tag's index a word, or a tuple of right answers.
+        text: The text, the question of a `span` row, what stands before a `text` row's target; for `tags` the words
+            joined by spaces.
+        label: A class's index, a number, a tag's index a word, a tuple of right answers, or a target text.
         pair: The second text of a pair, or the text that holds the answer.
         words: The words of a `tags` row.
         answer_start: Where the first answer begins in `pair`, in characters; -1 where unknown.
+        turns: In place of `text`, the turns of a chat before the target: role and content.
     """
 
     id: str
@@ -42,6 +47,7 @@ class Example:
     pair: str | None = None
     words: tuple[str, ...] = ()
     answer_start: int = -1
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class LabelledSet:
         labels: Names of the classes or tags, in the order of their indices.
         train, dev, test: Rows to learn from, to choose by, and to report; without `test` the dev rows are reported,
             as the published GLUE figures are.
-        metric: What chooses and is reported.
+        metric: What is reported, and chooses the setting on the dev rows (for `text` the likelihood chooses).
         note: What a reader must know.
     """
 
@@ -90,6 +96,11 @@ class LabelledSet:
         return self.test or self.dev
 
     @property
+    def chooses(self) -> str:
+        """The dev metric that stops a run and chooses the setting."""
+        return LOG_PROB if self.kind == "text" else self.metric
+
+    @property
     def outputs(self) -> int:
         """How many values the head gives a row or token."""
         return {"number": 1, "span": 2}.get(self.kind, len(self.labels))
@@ -97,7 +108,8 @@ class LabelledSet:
     @property
     def digest(self) -> str:
         """The digest of everything that a run depends on."""
-        rows = [[[row.id, row.text, row.pair, row.label] for row in part] for part in (self.train, self.dev, self.test)]
+        parts = (self.train, self.dev, self.test)
+        rows = [[[row.id, row.text, row.pair, row.label, row.turns] for row in part] for part in parts]
         return sha256_json([self.name, self.kind, list(self.labels), self.metric, rows])
 
     def limited(self, limit: int | None) -> LabelledSet:

@@ -113,6 +113,7 @@ def grid_settings(grid: str, task: str, base: TuneSetting | None = None) -> list
         EvaluationError: There is no such grid.
     """
     base = base or TuneSetting(_SMALL_RATES[0])
+    task = task.removeprefix("glue_")
     batch_rows = _BATCH_ROWS.get(task, DEFAULT_BATCH_ROWS)
     if grid == "small":
         return [replace(base, learning_rate=rate, weight_decay=1e-5, epochs=_SMALL_EPOCHS) for rate in _SMALL_RATES]

@@ -37,6 +37,7 @@ from seqpair.evaluate.tasks.task import TaskOutcome, TaskSkippedError
 from seqpair.hub.export import read_export_record
 from seqpair.log import Progress, note
 
+_USUAL = ("default", "small")  # what a setting is where the user chose nothing
 OUTSIDE_FOLDER = Path("evaluations")
 WORK_FOLDER = ".work"
 _LIBRARIES = ("seqpair", "torch", "transformers", "tokenizers", "numpy")
@@ -110,6 +111,7 @@ def results_folder(place: ModelPlace, context: TaskContext, out: Path | None = N
     default = asdict(DEFAULT_SCORING)
     changed = [f"{name}-{value}" for name, value in asdict(context.scoring).items() if value != default[name]]
     parts += [part.lower() for part in changed]
+    parts += [f"{name}-{value}" for name, value in context.settings.items() if value not in _USUAL]
     return folder / "_".join(parts) if parts else folder
 
 
@@ -300,7 +302,7 @@ def _compute(
     outcome = plan.task.run(model, replace(context, work=work, watch=watch))
     if bar:
         bar[0].finish()
-    result = _result(model, plan, context, outcome)
+    result = result_of(model, plan, context, outcome)
     write_result(folder, result, outcome.items)
     if work.is_dir():
         shutil.rmtree(work)
@@ -309,7 +311,8 @@ def _compute(
     return result
 
 
-def _result(model: LoadedModel, plan: TaskPlan, context: TaskContext, outcome: TaskOutcome) -> TaskResult:
+def result_of(model: LoadedModel, plan: TaskPlan, context: TaskContext, outcome: TaskOutcome) -> TaskResult:
+    """Return what is written of an outcome."""
     task, place = plan.task, model.place
     if place is None:
         raise EvaluationError("a suite needs a model that was opened by its name")

@@ -1,0 +1,256 @@
+"""Keeping a tuned model in a folder that loads again, and loading it.
+
+Owns the folder's form. Must not tune. Entry points: `keep_tuned`, `open_tuned`, `TunedFolder`.
+
+Where a Hugging Face class computes the same, the folder is that class's (`AutoModelForSequenceClassification` and so
+on); else the backbone alone, which `AutoModel` loads. `head.safetensors` holds the heads in either case and
+`seqpair_finetuned.json` says what they are, so that `open_tuned` reads both. A decoder that writes texts is an ordinary
+causal model. Nothing is written if the folder, loaded again, computes anything else.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from seqpair import atomic
+from seqpair.errors import EvaluationError, ExportError
+from seqpair.evaluate.finetune.hub_classes import AUTO_CLASSES, TOLERANCE, Batch, hub_model, largest_difference
+from seqpair.evaluate.finetune.loop import EncodedSet, collate, predict
+from seqpair.evaluate.finetune.model import Head, TunedModel
+from seqpair.evaluate.finetune.rows import RowMaker, TunedRow, templates_of
+from seqpair.evaluate.finetune.runs import GridResult, load_weights
+from seqpair.evaluate.finetune.sets import Example, LabelledSet
+from seqpair.evaluate.finetune.settings import TuneSetting
+from seqpair.evaluate.loaded import LoadedModel, open_model
+from seqpair.hub.library import require_transformers
+
+RECORD_NAME = "seqpair_finetuned.json"
+HEAD_NAME = "head.safetensors"
+FORMAT_VERSION = 1
+PROBE_ROWS = 12
+
+
+@dataclass(frozen=True)
+class TunedFolder:
+    """A kept model, loaded.
+
+    Attributes:
+        loaded: The backbone with its tokenizer.
+        tuned: The model with its heads.
+        record: What `seqpair_finetuned.json` says.
+    """
+
+    loaded: LoadedModel
+    tuned: TunedModel
+    record: dict[str, Any]
+
+    def answer(self, name: str, examples: Sequence[Example]) -> list[Any]:
+        """Return what a head answers: class or tag names, numbers, or texts.
+
+        Raises:
+            EvaluationError: There is no head of this name.
+        """
+        if name not in self.record["sets"]:
+            raise EvaluationError("this model has no such head", seen=name, allowed=", ".join(self.record["sets"]))
+        about = self.record["sets"][name]
+        rows = tuple(examples)
+        labelled = LabelledSet(name, about["kind"], tuple(about["labels"]), rows, rows)
+        made = RowMaker(self.loaded, self.record["setting"]["max_tokens"]).make(rows, labelled.kind)
+        guesses = predict(self.loaded, self.tuned, EncodedSet(labelled, [], made, made, 0.0, 1.0, {}), "dev")
+        if labelled.kind == "classes":
+            return [labelled.labels[guess] for guess in guesses]
+        if labelled.kind == "tags":
+            return [[labelled.labels[tag] for tag in guess] for guess in guesses]
+        return guesses
+
+
+def keep_tuned(model: LoadedModel, result: GridResult, folder: Path) -> dict[str, Any]:
+    """Write the best run's model of a grid, proven by loading it again; return its record.
+
+    Raises:
+        EvaluationError: The grid kept no weights, or the folder exists.
+        ExportError: The folder would compute something else; nothing was written.
+    """
+    if folder.exists():
+        raise EvaluationError("the folder of the tuned model exists", seen=folder, fix="choose another --out")
+    tuned = load_weights(model, result)
+    if "text" in tuned.kinds.values():
+        return _keep_writer(model, tuned, result, folder)
+    _unscale(tuned, result.sets)
+    setting, first = result.best.setting, result.sets[0]
+    batch = _probe(model, first)
+    hub, reason = None, "it has more than one head"
+    if len(result.sets) == 1:
+        hub, reason = hub_model(tuned, first.labelled, model.pad_id, setting.dropout, batch)
+    tokenizer, makes_rows = _tokenizer(model, first.labelled)
+    record = _record(model, result, tuned, hub, reason) | {"tokenizer_makes_the_rows": makes_rows}
+    with atomic.replacing_folder(folder) as partial:
+        (hub if hub is not None else tuned.backbone).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        heads = {name: value.detach().cpu().contiguous() for name, value in tuned.heads.state_dict().items()}
+        save_file(heads, partial / HEAD_NAME)
+        atomic.write_json(partial / RECORD_NAME, record)
+        record["largest_difference"] = _prove(
+            partial, tuned, first.labelled, batch, model.device, is_hub=hub is not None
+        )
+        atomic.write_json(partial / RECORD_NAME, record)
+    return record
+
+
+def _record(model: LoadedModel, result: GridResult, tuned: TunedModel, hub: Any, reason: str) -> dict[str, Any]:
+    setting = result.best.setting
+    return {
+        "format_version": FORMAT_VERSION,
+        "started_from": model.name,
+        "started_from_digest": model.model_digest,
+        "direction": model.direction,
+        "class": type(hub if hub is not None else tuned.backbone).__name__,
+        "hub_class": None if hub is None else AUTO_CLASSES[result.sets[0].labelled.kind],
+        "no_hub_class_because": reason,
+        "pooling": tuned.pooling,
+        "setting": setting.as_json(),
+        "seed": result.best.seed,
+        "dev": result.best.dev,
+        "sets": {
+            one.labelled.name: {
+                "kind": one.labelled.kind,
+                "labels": list(one.labelled.labels),
+                "outputs": one.labelled.outputs,
+                "data_digest": one.labelled.digest,
+            }
+            for one in result.sets
+        },
+    }
+
+
+@torch.no_grad()
+def _unscale(tuned: TunedModel, sets: Sequence[EncodedSet]) -> None:
+    """Let the heads of numbers give the labels' own scale."""
+    for one in sets:
+        if one.labelled.kind == "number":
+            last = tuned.heads[one.labelled.name].out
+            last.weight.mul_(one.spread)
+            last.bias.mul_(one.spread).add_(one.center)
+
+
+def _probe(model: LoadedModel, one: EncodedSet) -> Batch:
+    """Return a batch of rows of different lengths."""
+    rows: list[TunedRow] = sorted(one.dev, key=lambda row: len(row.ids))
+    step = max(1, len(rows) // PROBE_ROWS)
+    return collate(rows[::step][:PROBE_ROWS], model.pad_id, model.device)
+
+
+def _tokenizer(model: LoadedModel, labelled: LabelledSet) -> tuple[Any, bool]:
+    """Return a tokenizer whose template makes the rows of tuning, and whether it does."""
+    tokenizer = copy.deepcopy(model.tokenizer)
+    if model.direction == "causal":
+        from tokenizers.processors import TemplateProcessing
+
+        single, double = templates_of(model)
+        known = {
+            token: tokenizer.convert_ids_to_tokens(token) for token in {*double.begin, *double.middle, *double.end}
+        }
+        begin, middle, end = ([known[token] for token in part] for part in (double.begin, double.middle, double.end))
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=[*begin, "$A", *(known[token] for token in single.end)],
+            pair=[*begin, "$A", *middle, "$B", *end],
+            special_tokens=[(name, token) for token, name in known.items()],
+        )
+    tokenizer.padding_side = "right"
+    return tokenizer, _makes_rows(tokenizer, model, labelled)
+
+
+def _makes_rows(tokenizer: Any, model: LoadedModel, labelled: LabelledSet) -> bool:
+    maker = RowMaker(model, model.max_tokens)
+    examples = labelled.dev[:PROBE_ROWS]
+    plain = [replace(example, label=0) for example in examples]
+    for example, row in zip(plain, maker.make(plain, "classes"), strict=True):
+        pair = () if example.pair is None else (example.pair,)
+        if tokenizer(example.text, *pair, verbose=False)["input_ids"] != row.ids.tolist():
+            return False
+    return True
+
+
+def _prove(folder: Path, tuned: TunedModel, labelled: LabelledSet, batch: Batch, device: str, *, is_hub: bool) -> float:
+    """Load a folder as its users will, and compare.
+
+    Raises:
+        ExportError: Something differs by more than the tolerance.
+    """
+    with torch.no_grad():
+        ours = tuned(labelled.name, *batch)
+        again = open_tuned(folder, device=device).tuned(labelled.name, *batch)
+    differences = [float((ours - again)[batch[2].bool()].abs().max() if ours.ndim == 3 else (ours - again).abs().max())]
+    if is_hub:
+        transformers = require_transformers(ExportError, "keeping a tuned model")
+        auto = getattr(transformers, AUTO_CLASSES[labelled.kind])
+        model = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval().to(device)
+        differences.append(largest_difference(tuned, model, labelled, batch))
+    if not max(differences) <= TOLERANCE:
+        raise ExportError(
+            "the folder of the tuned model would compute something else; nothing was written",
+            seen=f"outputs differ by {max(differences):.3g}",
+            allowed=f"at most {TOLERANCE}",
+        )
+    return max(differences)
+
+
+def _keep_writer(model: LoadedModel, tuned: TunedModel, result: GridResult, folder: Path) -> dict[str, Any]:
+    """Write a decoder that learned to write; its tokenizer is the one it had."""
+    record = _record(model, result, tuned, tuned.backbone, "")
+    ids, _, mask = _probe(model, result.sets[0])
+    with atomic.replacing_folder(folder) as partial, torch.no_grad():
+        tuned.backbone.save_pretrained(partial)
+        model.tokenizer.save_pretrained(partial)
+        again = open_model(partial, device=model.device)
+        options = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+        real = mask.bool()
+        difference = float((tuned.backbone(**options).logits - again.model(**options).logits)[real].abs().max())
+        if not difference <= TOLERANCE:
+            raise ExportError("the tuned decoder would compute something else; nothing was written", seen=difference)
+        record["largest_difference"] = difference
+        atomic.write_json(partial / RECORD_NAME, record)
+    return record
+
+
+def open_tuned(folder: Path, *, device: str = "cpu") -> TunedFolder:
+    """Load a kept model with its heads.
+
+    Raises:
+        EvaluationError: The folder is none that `keep_tuned` wrote, or a decoder that writes texts.
+    """
+    path = folder / RECORD_NAME
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if record.get("format_version") != FORMAT_VERSION or not (folder / HEAD_NAME).is_file():
+        raise EvaluationError(
+            "this folder holds no tuned model with a head",
+            seen=folder,
+            allowed="what `seqpair finetune` keeps; a decoder that writes texts is opened as any model",
+        )
+    logging = require_transformers(EvaluationError, "opening a tuned model").utils.logging
+    loud = logging.get_verbosity()
+    logging.set_verbosity_error()  # the head in the file is no part of the backbone, and is loaded below
+    try:
+        loaded = open_model(folder, device=device)
+    finally:
+        logging.set_verbosity(loud)
+    setting, weights = TuneSetting(**record["setting"]), load_file(folder / HEAD_NAME)
+    backbone = loaded.model
+    width, eps = int(backbone.config.hidden_size), float(getattr(backbone.config, "norm_eps", 1e-5))
+    draw = torch.Generator().manual_seed(0)
+    heads = {
+        name: Head(width, about["outputs"], setting.head, setting.dropout, 0.02, draw, eps)
+        for name, about in record["sets"].items()
+    }
+    kinds = {name: about["kind"] for name, about in record["sets"].items()}
+    tuned = TunedModel(backbone, heads, kinds, record["pooling"], is_causal=record["direction"] == "causal")
+    tuned.heads.load_state_dict(weights)
+    return TunedFolder(loaded, tuned.eval().to(device), record)

@@ -1,0 +1,264 @@
+"""A description of a labelled set, and the set that it describes.
+
+Owns which column is what, and every check of a label. Must not know file formats. Entry points: `SetSpec`,
+`load_spec`, `spec_of`, `labelled_set`.
+
+A description is a YAML file or comes from the command line; unknown keys are errors. Without `dev` a tenth of the
+training rows is kept apart, drawn by the rows' numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from seqpair.errors import EvaluationError
+from seqpair.evaluate.finetune.read_rows import HUB, Row, read_rows
+from seqpair.evaluate.finetune.sets import OUTSIDE, Example, Kind, LabelledSet, split_rows
+from seqpair.recipe.merge import strip
+from seqpair.recipe.yaml_text import read_tree
+
+DEV_SHARE = 0.1
+
+
+class SetSpec(BaseModel):
+    """What a labelled set is.
+
+    Attributes:
+        name: The task's name: small letters, digits and `_`.
+        kind: `classes`, `number`, `tags`, `span` or `text`.
+        train, dev, test: Sources, as `read_rows` takes them; a file is relative to the description.
+        text, pair: Columns of the text and of its partner. For `tags` the words (a list, or one text cut at spaces),
+            for `span` the question and the text that holds the answer, for `text` the source.
+        label: The column of the class, number, tags, answer (a text, a list of right ones, or the form of SQuAD's
+            hub set), or target text.
+        messages: For `text`: a column of chat turns (`role`, `content`) in place of `text` and `label`.
+        id: A column of ids; by default a row's number counts.
+        labels: The classes or tags in their order; by default those of the training rows, sorted.
+        metric: What chooses and is reported.
+        header: Columns of a TSV or CSV file without a first line that names them.
+        prompt: For `text`: what stands before the target; `{source}` is the text.
+        max_tokens: Longest row, specials included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: Kind = "classes"
+    train: str = ""
+    dev: str = ""
+    test: str = ""
+    text: str = "text"
+    pair: str | None = None
+    label: str = "label"
+    messages: str | None = None
+    id: str | None = None
+    labels: tuple[str, ...] = ()
+    metric: str = ""
+    header: tuple[str, ...] = ()
+    prompt: str = "{source}\n"
+    max_tokens: int = Field(default=256, gt=4)
+
+
+def load_spec(path: Path) -> SetSpec:
+    """Return the description in a YAML file; its name is the file's where it gives none.
+
+    Raises:
+        EvaluationError: There is no such file, or it has an unknown key or a value that is not allowed.
+        RecipeError: It is not YAML.
+    """
+    if not path.is_file():
+        raise EvaluationError("there is no such description of a set", seen=path)
+    read = strip(read_tree(path.read_text(encoding="utf-8"), str(path)))
+    given: dict[str, Any] = {"name": path.stem} | (read if isinstance(read, dict) else {"train": str(read)})
+    for part in ("train", "dev", "test"):
+        if given.get(part) and not str(given[part]).startswith(HUB):
+            given[part] = str(path.parent / given[part])
+    return spec_of(given, str(path))
+
+
+def spec_of(given: dict[str, Any], origin: str) -> SetSpec:
+    """Return a checked description.
+
+    Args:
+        given: Its values.
+        origin: Where they come from, for the message.
+
+    Raises:
+        EvaluationError: An unknown key, or a value that is not allowed.
+    """
+    try:
+        return SetSpec.model_validate(given)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)]
+        raise EvaluationError(
+            f"{origin} does not describe a set", seen="; ".join(faults), allowed=", ".join(SetSpec.model_fields)
+        ) from error
+
+
+def labelled_set(spec: SetSpec, *, like: LabelledSet | None = None) -> LabelledSet:
+    """Read the rows of a description and check each.
+
+    Args:
+        spec: The description.
+        like: A set whose classes these rows must have; then `train` and `dev` are not read, and taken from it.
+
+    Raises:
+        EvaluationError: A column is missing, or a label is not one of the set's.
+    """
+    if like is not None:
+        test = _examples(spec, spec.test or spec.dev or spec.train, like.labels)
+        return LabelledSet(spec.name, like.kind, like.labels, like.train, like.dev, test, spec.metric or like.metric)
+    if not spec.train:
+        raise EvaluationError(f"the set {spec.name} names no rows to learn from", fix="give `train`, or --data")
+    labels = spec.labels or _labels_of(spec, read_rows(spec.train, spec.header))
+    train = _examples(spec, spec.train, labels)
+    dev = _examples(spec, spec.dev, labels) if spec.dev else ()
+    note = ""
+    if not dev:
+        train, dev = split_rows(train, (1 - DEV_SHARE, DEV_SHARE))
+        note = "A tenth of the training rows was kept apart as dev rows."
+    test = _examples(spec, spec.test, labels) if spec.test else ()
+    return LabelledSet(spec.name, spec.kind, labels, train, dev, test, metric=spec.metric, note=note)
+
+
+def _labels_of(spec: SetSpec, rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the classes or tags of the training rows: numbers by size, names by letters, `O` first."""
+    if spec.kind not in ("classes", "tags"):
+        return ()
+    values = [_column(row, spec.label, spec.train, number) for number, row in enumerate(rows, 1)]
+    lists = [_list(value) for value in values] if spec.kind == "tags" else [[value] for value in values]
+    found = {str(value) for one in lists for value in one if value is not None}
+    if all(_is_whole(value) for value in found):
+        return tuple(sorted(found, key=int))
+    return tuple(sorted(found, key=lambda name: (name != OUTSIDE, name)))
+
+
+def _is_whole(value: str) -> bool:
+    return value.lstrip("-").isdecimal()
+
+
+def _list(value: Any) -> list[Any]:
+    return value.split() if isinstance(value, str) else list(value)
+
+
+def _column(row: Row, name: str, source: str, number: int) -> Any:
+    if name not in row:
+        raise EvaluationError(
+            f"{source}, row {number} has no column {name!r}",
+            seen=", ".join(row),
+            fix="name the column with `text`, `pair` or `label`; `header` where the first line is a row",
+        )
+    value = row[name]
+    if value is None:
+        raise EvaluationError(f"{source}, row {number} has nothing in the column {name!r}")
+    return value
+
+
+def _examples(spec: SetSpec, source: str, labels: Sequence[str]) -> tuple[Example, ...]:
+    index, made, seen = {label: place for place, label in enumerate(labels)}, [], set()
+    for number, row in enumerate(read_rows(source, spec.header), 1):
+
+        def column(name: str, row: Row = row, number: int = number) -> Any:
+            return _column(row, name, source, number)
+
+        where = f"{source}, row {number}"
+        name = str(column(spec.id)) if spec.id else str(number)
+        if name in seen:
+            raise EvaluationError(f"{where}: its id is taken", seen=name)
+        seen.add(name)
+        made += _READERS[spec.kind](spec, name, column, index, where)
+    return tuple(made)
+
+
+_Column = Callable[[str], Any]
+_Index = dict[str, int]
+
+
+def _pair(spec: SetSpec, column: _Column) -> str | None:
+    return None if spec.pair is None else str(column(spec.pair))
+
+
+def _known(label: object, index: _Index, where: str) -> int:
+    if isinstance(label, int) and str(label) not in index and 0 <= label < len(index):
+        return label  # the number of a class whose name is known, as files of hub rows have it
+    if str(label) not in index:
+        shown = ", ".join(index) if len(index) <= 30 else f"the set's {len(index)} labels"
+        raise EvaluationError(f"{where}: the label is not one of the set's", seen=label, allowed=shown)
+    return index[str(label)]
+
+
+def _classes(spec: SetSpec, name: str, column: _Column, index: _Index, where: str) -> list[Example]:
+    label = _known(column(spec.label), index, where)
+    return [Example(name, str(column(spec.text)), label, pair=_pair(spec, column))]
+
+
+def _number(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str) -> list[Example]:
+    try:
+        value = float(column(spec.label))
+    except (TypeError, ValueError) as error:
+        raise EvaluationError(f"{where}: the label is no number", seen=column(spec.label)) from error
+    if not math.isfinite(value):
+        raise EvaluationError(f"{where}: the label is no finite number", seen=value)
+    return [Example(name, str(column(spec.text)), value, pair=_pair(spec, column))]
+
+
+def _tags(spec: SetSpec, name: str, column: _Column, index: _Index, where: str) -> list[Example]:
+    words, tags = [str(word) for word in _list(column(spec.text))], _list(column(spec.label))
+    if len(words) != len(tags) or not words:
+        raise EvaluationError(f"{where}: there must be one tag a word", seen=f"{len(tags)} tags, {len(words)} words")
+    known = tuple(_known(tag, index, where) for tag in tags)
+    return [Example(name, " ".join(words), known, words=tuple(words))]
+
+
+def _span(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str) -> list[Example]:
+    given, text = column(spec.label), str(column(spec.pair or "context"))
+    start = -1
+    if isinstance(given, dict):
+        texts = tuple(str(one) for one in given.get("text", ()))
+        start = int((given.get("answer_start") or [-1])[0])
+    else:
+        texts = tuple(map(str, given)) if isinstance(given, list) else (str(given),)
+    if texts and start < 0:
+        start = text.find(texts[0])
+    if not texts or not texts[0] or text[start : start + len(texts[0])] != texts[0] or start < 0:
+        raise EvaluationError(
+            f"{where}: the answer does not stand in the text",
+            seen=", ".join(texts) or "no answer",
+            allowed="a part of the text; questions without an answer are not supported",
+        )
+    return [Example(name, str(column(spec.text)), texts, pair=text, answer_start=start)]
+
+
+def _text(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str) -> list[Example]:
+    if spec.messages is None:
+        return [Example(name, spec.prompt.replace("{source}", str(column(spec.text))), str(column(spec.label)))]
+    turns = column(spec.messages)
+    is_chat = isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns)
+    if not is_chat or not all({"role", "content"} <= set(turn) for turn in turns):
+        raise EvaluationError(f"{where}: no chat", seen=str(turns)[:80], allowed="a list of {role, content}")
+    answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant" and place > 0]
+    if not answers:
+        raise EvaluationError(f"{where}: a chat without an answer of the assistant", seen=f"{len(turns)} turns")
+    return [
+        Example(
+            f"{name}-{place}",
+            "",
+            str(turns[place]["content"]),
+            turns=tuple((str(turn["role"]), str(turn["content"])) for turn in turns[:place]),
+        )
+        for place in answers
+    ]
+
+
+_READERS: dict[str, Callable[[SetSpec, str, _Column, _Index, str], list[Example]]] = {
+    "classes": _classes,
+    "number": _number,
+    "tags": _tags,
+    "span": _span,
+    "text": _text,
+}
