@@ -68,6 +68,14 @@ class SavedCheckpoint:
     created: str
 
 
+@dataclass(frozen=True)
+class EvaluatedCheckpoint:
+    """A checkpoint that was exported and evaluated beside the last one, with its results by task."""
+
+    manifest: CheckpointManifest
+    outcomes: dict[str, Outcome]
+
+
 @dataclass
 class MemberRun:
     """Everything that is known of one member, or of the second export of a member.
@@ -85,6 +93,7 @@ class MemberRun:
         samples: What it wrote.
         evaluation: The evaluation's own summary: what was skipped and why, and how long it took.
         saved: The checkpoints on disk, oldest first.
+        evaluated: Those of them whose exports were evaluated too.
         export: `seqpair_export.json`.
         checkpoint: The newest checkpoint's manifest.
         missing: What could not be read, one sentence each.
@@ -104,6 +113,7 @@ class MemberRun:
     export: dict[str, Any] | None = None
     checkpoint: CheckpointManifest | None = None
     saved: list[SavedCheckpoint] = field(default_factory=list)
+    evaluated: list[EvaluatedCheckpoint] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -294,8 +304,25 @@ def _read_checkpoint(member: MemberRun) -> None:
         manifests.sort(key=lambda manifest: manifest.total_steps)
         member.checkpoint = manifests[-1]
         member.saved = [_saved(manifest) for manifest in manifests]
+        member.evaluated = _evaluated(member, {manifest.name: manifest for manifest in manifests})
     else:
         member.missing.append("there is no checkpoint")
+
+
+def _evaluated(member: MemberRun, manifests: dict[str, CheckpointManifest]) -> list[EvaluatedCheckpoint]:
+    """Read `evaluation-NAME` of every `export-NAME` that was made from another checkpoint than the member's export."""
+    last = (member.export or {}).get("checkpoint")
+    second = None if member.plan is None else member.plan.derived.also_exports
+    found: dict[str, EvaluatedCheckpoint] = {}
+    for record in sorted(member.folder.glob(f"{EXPORT_FOLDER}-*/{EXPORT_RECORD}")):
+        suffix = record.parent.name.removeprefix(EXPORT_FOLDER)
+        evaluation = member.folder / f"{EVALUATION_FOLDER}{suffix}"
+        said = read_json_object(record, member.missing) or {}
+        manifest = manifests.get(str(said.get("checkpoint")))
+        if suffix == f"-{second}" or manifest is None or manifest.name == last or not evaluation.is_dir():
+            continue
+        found[manifest.name] = EvaluatedCheckpoint(manifest, read_outcomes(evaluation, member.missing))
+    return sorted(found.values(), key=lambda one: one.manifest.total_steps)
 
 
 def _saved(manifest: CheckpointManifest) -> SavedCheckpoint:

@@ -111,10 +111,9 @@ def held_out_drawing(points: Sequence[HeldOutPoint], name: str, colour: int = 0)
                 label=label_text(source, 16),
             )
         axes.set_ylim(bottom=0)
-        axes.legend(
-            loc="upper right", ncols=2, frameon=False, labelcolor=palette.ink, fontsize=9, handlelength=2.6,
-            borderaxespad=0.0,
-        )  # fmt: skip
+        figure.legend(
+            loc="outside lower left", ncols=3, frameon=False, labelcolor=palette.ink, fontsize=9, handlelength=2.6
+        )
         return figure
 
     ends = ", ".join(f"{source} {line[-1][1]:.2f}" for source, line in lines.items())

@@ -1,6 +1,6 @@
 """What a study left on disk, as the scores that the questions are asked of.
 
-Owns the way from runs to models and scores. Must not know statistics. Entry point: `scores_of`.
+Owns the way from runs to models and scores. Must not know statistics. Entry point: `scores_of_members`.
 """
 
 from __future__ import annotations
@@ -10,38 +10,40 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from seqpair.compare.reading import model_of_plan
 from seqpair.compare.values import Model, Scores, Task
-from seqpair.recipe.cost import plan_cost
-from seqpair.recipe.identity import pair_identity
 from seqpair.recipe.plan import Plan
 from seqpair.report.collect import MemberRun
 from seqpair.report.evaluation_files import Outcome
 
 
-def scores_of(members: Sequence[MemberRun]) -> list[Scores]:
-    """Return every member's scores on every task; a model without a plan is no side of a pair and left out."""
-    return [
-        _scores(_model(member, member.plan), outcome)
-        for member in members
-        if member.plan is not None
-        for outcome in member.outcomes.values()
-    ]
+def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
+    """Return every member's scores on every task, at its end and at evaluated checkpoints.
+
+    A model without a plan is no side of a pair and left out.
+    """
+    found = []
+    for member in members:
+        if member.plan is None:
+            continue
+        found += [_scores(_model(member, member.plan), outcome) for outcome in member.outcomes.values()]
+        for evaluated in member.evaluated:
+            model = model_of_plan(
+                member.plan,
+                checkpoint=evaluated.manifest.name,
+                positions=evaluated.manifest.positions,
+                tokens=evaluated.manifest.content_tokens,
+            )
+            found += [_scores(model, outcome) for outcome in evaluated.outcomes.values()]
+    return found
 
 
 def _model(member: MemberRun, plan: Plan) -> Model:
-    name = member.name.removeprefix(f"{member.study}/") if member.study else member.name
-    cost = plan_cost(plan)
-    return Model(
-        member=name,
-        size=plan.size,
-        seed=plan.seed,
-        direction=member.direction,
-        identity=pair_identity(plan),
+    return model_of_plan(
+        plan,
         tokens=member.train[-1].tokens if member.train else None,
-        parameters=cost.parameters,
-        non_embedding_parameters=cost.non_embedding_parameters,
-        train_flops=cost.flops,
         train_seconds=sum(point.seconds for point in member.train) if member.train else None,
+        objective=member.objective,
     )
 
 

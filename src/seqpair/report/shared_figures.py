@@ -1,15 +1,17 @@
 """Which figures a study has of several members: held-out text by tokens, quality by size, values, shares.
 
 Owns the choice and the grouping. Must not know how a figure is drawn. Entry points: `held_out_drawings`,
-`size_drawings`, `value_drawings`, `share_drawings`.
+`curve_drawings`, `value_drawings`, `share_drawings`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from seqpair.recipe.sizes import parameter_count
+from seqpair.compare.findings import Curve
+from seqpair.compare.progress import curves
+from seqpair.compare.values import Scores
 from seqpair.report.collect import MemberRun
 from seqpair.report.comparison_figures import Line, ShareRow, ValueRow, lines_drawing, shares_drawing, values_drawing
 from seqpair.report.evaluation_files import Outcome
@@ -106,56 +108,60 @@ def common_sources(members: Sequence[MemberRun]) -> list[str]:
     return [source for source in every[0] if all(source in look for look in every)] if every else []
 
 
-def size_drawings(members: Sequence[MemberRun], references: Sequence[PublishedRow]) -> list[Drawing]:
-    """Return, for each task with several sizes or a published value, the value by parameters."""
+def curve_drawings(
+    scores: Sequence[Scores], members: Sequence[MemberRun], references: Sequence[PublishedRow]
+) -> list[Drawing]:
+    """Return each task's value by tokens, from evaluated checkpoints, and by size, with bands over items and seeds.
+
+    A task has a figure where some member has two points, or where there is a published value to stand beside.
+    """
+    colours = {base_name(member): colour for member, colour in _with_colours(members)}
     drawings = []
-    titles = {key: outcome for member in members for key, outcome in member.outcomes.items()}
-    for key, some in sorted(titles.items()):
-        lines = [*_size_lines(members, key)]
-        beside = [row for row in references if some.result.task in row.tasks and not some.choices]
-        if not lines or (len({x for line in lines for x in line.xs}) < 2 and not beside):
-            continue
-        lines += [
-            Line(
-                f"{row.family} (published)",
-                0,
-                index + 1,
-                [size for size, _ in row.points],
-                [value for _, value in row.points],
-                is_reference=True,
-            )
-            for index, row in enumerate(beside)
-        ]
-        unit = _metric_words(some)
-        drawings.append(
-            lines_drawing(
-                figure_id("by-size", key), f"{some.title}, by size", unit, "parameters", lines, is_log=True,
-                chance=some.result.chance,
-            )
-        )  # fmt: skip
+    for axis, words in (("tokens", "content tokens"), ("parameters", "parameters without the embedding")):
+        by_task: dict[str, list[Curve]] = {}
+        for curve in curves(scores, axis):
+            by_task.setdefault(curve.task.name, []).append(curve)
+        for key, found in sorted(by_task.items()):
+            beside = [row for row in references if axis == "parameters" and key in row.tasks]
+            if max(len(curve.points) for curve in found) > 1 or beside:
+                drawings.append(_curve_drawing(axis, words, found, colours, beside))
     return drawings
 
 
-def _size_lines(members: Sequence[MemberRun], key: str) -> Iterator[Line]:
-    """Yield a line a member over its sizes: the mean of the seeds, within the outermost ends of their intervals."""
-    names = list(dict.fromkeys(base_name(member) for member in members))
-    for index, name in enumerate(names):
-        by_size: dict[int, list[MemberRun]] = {}
-        for member in members:
-            if base_name(member) == name and key in member.outcomes and member.plan is not None:
-                count = parameter_count(member.plan.model.shape, member.plan.model.vocab_size).total
-                by_size.setdefault(count, []).append(member)
-        if by_size:
-            found = {size: [run.outcomes[key].result for run in runs] for size, runs in sorted(by_size.items())}
-            yield Line(
-                name,
-                index % COLOURS,
-                index // COLOURS,
-                list(found),
-                [sum(result.value for result in results) / len(results) for results in found.values()],
-                [min(result.interval[0] for result in results) for results in found.values()],
-                [max(result.interval[1] for result in results) for results in found.values()],
+def _with_colours(members: Sequence[MemberRun]) -> list[tuple[MemberRun, int]]:
+    colours = member_colours(members)
+    return [(member, colours[member.name]) for member in members]
+
+
+def _curve_drawing(
+    axis: str, words: str, found: Sequence[Curve], colours: dict[str, int], beside: Sequence[PublishedRow]
+) -> Drawing:
+    task = found[0].task
+    seen: dict[int, int] = {}
+    lines = []
+    for curve in found:
+        colour = colours.get(curve.member, 0)
+        seen[colour] = seen.get(colour, -1) + 1
+        values = [point.value for point in curve.points]
+        lines.append(
+            Line(
+                curve.label,
+                colour,
+                seen[colour],
+                [point.x for point in curve.points],
+                [value.value for value in values],
+                [value.low for value in values],
+                [value.high for value in values],
             )
+        )
+    for index, row in enumerate(beside):
+        sizes, published = [size for size, _ in row.points], [value for _, value in row.points]
+        lines.append(Line(f"{row.family} (published)", 0, index + 1, sizes, published, is_reference=True))
+    better = "higher" if task.higher_is_better else "lower"
+    unit = f"{task.metric.replace('_', ' ')}, {better} is better"
+    title = f"{task.title}, by {'size' if axis == 'parameters' else axis}"
+    name = figure_id(f"by-{axis}", task.name)
+    return lines_drawing(name, title, unit, words, lines, is_log=axis == "parameters", chance=task.chance)
 
 
 def _metric_words(outcome: Outcome) -> str:

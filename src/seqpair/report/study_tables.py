@@ -27,19 +27,16 @@ def suite_name(suite: str) -> str:
 
 def values_table(rows: Sequence[Row], members: Sequence[str]) -> DataTable:
     """Return what each member reached: a row a task, a column a member."""
-    columns = [Column("Task"), Column("Suite"), Column("Metric"), Column("Items", True), Column("Chance", True)]
+    columns = [Column("Task")]
     columns += [Column(member, True, f"m{index % 8}") for index, member in enumerate(members)]
+    columns += [Column("Chance", True), Column("Items", True), Column("Metric"), Column("Suite")]
     body = []
     for row in rows:
-        baselines = tuple(f"{name.replace('_', ' ')}: {value:.3f}" for name, value in row.baselines.items())
+        metric = row.metric.replace("_", " ")
         better = "higher is better" if row.higher_is_better else "lower is better"
-        line = [
-            Cell(row.title, notes=(*baselines, *row.notes), link=row.task),
-            Cell(suite_name(row.suite)),
-            Cell(row.metric.replace("_", " "), notes=(better,)),
-            Cell(f"{row.n:,}", row.n),
-            number_cell(row.chance) if row.chance is not None else Cell("none"),
-        ]
+        baselines = [f"{name.replace('_', ' ')}: {value:.3f}" for name, value in row.baselines.items()]
+        notes = (f"{metric}, {better}", *baselines, *row.notes)
+        line = [Cell(row.title, notes=notes, link=row.task)]
         for member in members:
             cell = row.cells[member]
             if cell is None:
@@ -47,6 +44,12 @@ def values_table(rows: Sequence[Row], members: Sequence[str]) -> DataTable:
                 continue
             found = cell.interval
             line.append(estimate_cell(found.value, found.low, found.high, tag="at chance" if cell.at_chance else ""))
+        line += [
+            number_cell(row.chance) if row.chance is not None else Cell("none"),
+            Cell(f"{row.n:,}", row.n),
+            Cell(metric),
+            Cell(suite_name(row.suite)),
+        ]
         body.append(line)
     caption = "Each member through its exported model, with 95 % intervals over the choice of items."
     return DataTable("values", caption, columns, body)

@@ -22,7 +22,7 @@ from seqpair.report.marks import interval_mark
 
 MOST_OTHER_MEMBERS = 6
 _MOST_SENTENCES = 8
-_LONGEST_TITLE = 100
+_LONGEST_TITLE, _LONGEST_SENTENCE = 100, 1000
 
 
 def answers_of(scores: Sequence[Scores]) -> list[Comparison]:
@@ -49,9 +49,9 @@ def answers_of(scores: Sequence[Scores]) -> list[Comparison]:
 def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
     """Return the answers: a row for each question, task and pair of sides."""
     columns = [
-        Column("Task"), Column("Question"), Column("First"), Column("Second"), Column("Difference", True),
-        Column("p", True), Column("Would be seen from", True), Column("Items", True), Column("Seeds", True),
-        Column("On these runs"), Column("About training"), Column("Notes"),
+        Column("Task"), Column("First"), Column("Second"), Column("Difference", True), Column("On these runs"),
+        Column("About training"), Column("p", True), Column("Would be seen from", True), Column("Items", True),
+        Column("Seeds", True), Column("Question"), Column("Notes"),
     ]  # fmt: skip
     caption = (
         "Differences on the same items, first minus second, with 95 % intervals; p is corrected over a question's "
@@ -69,23 +69,25 @@ def _row(answer: Comparison) -> list[Cell]:
     notes = "; ".join(answer.cautions)
     head = [
         Cell(title, link="" if answer.is_average else task.name),
-        Cell(answer.question),
         Cell(answer.first.label),
         Cell(answer.second.label),
     ]
     if found is None:
-        return [*head, *[Cell("")] * 5, Cell("not compared"), Cell("not compared"), Cell(answer.reason)]
+        none = Cell("not compared")
+        return [*head, Cell(""), none, none, *[Cell("")] * 4, Cell(answer.question), Cell(answer.reason)]
     span = 1.15 * max(abs(found.low), abs(found.high), 1e-9)
+    mark = interval_mark(found.interval, span)
     p = found.p if found.p_adjusted is None else found.p_adjusted
     return [
         *head,
-        estimate_cell(found.value, found.low, found.high, is_signed=True, mark=interval_mark(found.interval, span)),
+        estimate_cell(found.value, found.low, found.high, is_signed=True, mark=mark),
+        Cell(_ahead(answer.on_these_runs)),
+        Cell(_ahead(answer.verdict)),
         Cell("" if p is None else p_words(p), p),
         number_cell(answer.detectable),
         Cell(f"{found.items:,}", found.items),
         Cell(str(found.seeds), found.seeds),
-        Cell(_ahead(answer.on_these_runs)),
-        Cell(_ahead(answer.verdict)),
+        Cell(answer.question),
         Cell(notes),
     ]
 
@@ -117,9 +119,13 @@ def verdict_sentences(answers: Sequence[Comparison]) -> list[tuple[str, list[str
             single = several
             single.sort(key=_p)
             sentences += [one.sentence for one in single[:_MOST_SENTENCES]]
-        kept = [sentence for sentence in sentences if sentence]
+        kept = [_cut(sentence) for sentence in sentences if sentence]
         shown.append((question[:1].upper() + question[1:], kept[: 3 * _MOST_SENTENCES]))
     return [(question, sentences) for question, sentences in shown if sentences]
+
+
+def _cut(sentence: str) -> str:
+    return sentence if len(sentence) <= _LONGEST_SENTENCE else f"{sentence[:_LONGEST_SENTENCE]}..."
 
 
 def _p(answer: Comparison) -> float:

@@ -18,12 +18,12 @@ from seqpair.report.items_view import TaskItems, task_items
 from seqpair.report.member_figures import held_out_drawing, train_drawing
 from seqpair.report.plan_view import PhaseTree, phase_trees, plan_differences, source_facts
 from seqpair.report.published import published_rows
-from seqpair.report.scores import scores_of
+from seqpair.report.scores import scores_of_members
 from seqpair.report.shared_figures import (
+    curve_drawings,
     held_out_drawings,
     member_colours,
     share_drawings,
-    size_drawings,
     value_drawings,
 )
 from seqpair.report.study_tables import (
@@ -112,7 +112,8 @@ def view_of(study: Study, *, published: bool = False) -> StudyView:
         published: Whether published values of other models stand beside its own.
     """
     rows = comparison_rows(study.members, most_pairs=1)
-    answers = answers_of(scores_of(study.members))
+    scores = scores_of_members(study.members)
+    answers = answers_of(scores)
     references = published_rows() if published else []
     view = StudyView(study, rows, answers, verdict_sentences(answers))
     view.plan_differences = plan_differences(study.members)
@@ -123,7 +124,7 @@ def view_of(study: Study, *, published: bool = False) -> StudyView:
     view.own_drawings = _own_drawings(study.members)
     view.value_drawings = value_drawings(study.members)
     view.share_drawings = share_drawings(study.members)
-    view.shared_drawings = [*held_out_drawings(study.members), *size_drawings(study.members, references)]
+    view.shared_drawings = [*held_out_drawings(study.members), *curve_drawings(scores, study.members, references)]
     return view
 
 
