@@ -27,7 +27,9 @@ def evaluate_suites(
     end: Annotated[str, typer.Option(help="What ends an encoder's row: sep, period or none.")] = "sep",
     score_end: Annotated[bool, typer.Option("--score-end", help="Score an encoder's end token too.")] = False,
     device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Most places of a padded batch.")] = 8192,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most places of a padded batch; 2048 on a CPU, else 16384.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be computed, and compute nothing.")
     ] = False,
