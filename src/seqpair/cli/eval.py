@@ -31,7 +31,9 @@ def evaluate_suites(
         str, typer.Option(help="What a fine-tuned head reads: cls, mean or last; default: cls of encoders, else last.")
     ] = "default",
     device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Most places of a padded batch.")] = 8192,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most places of a padded batch; 2048 on a CPU, else 16384.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be computed, and compute nothing.")
     ] = False,

@@ -26,7 +26,8 @@ from seqpair.recipe.objectives import Direction
 Ids = NDArray[np.int64]
 Head = Callable[[Tensor], Tensor]
 
-BATCH_TOKENS = 8192
+BATCH_TOKENS = 2048  # on a CPU a larger batch only leaves the caches, docs/evaluation.md
+_ACCELERATOR_BATCH_TOKENS = 16384
 _NO_LIMIT_TOKENS = 1_000_000
 _UNREADABLE = (SafetensorError, UnpicklingError, EOFError)  # weights that are cut off or damaged
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text")
@@ -194,13 +195,13 @@ class LoadedModel:
         return torch.log_softmax(logits.float(), dim=-1)
 
 
-def open_model(name: str | Path | ModelPlace, *, device: str = "cpu", batch_tokens: int = BATCH_TOKENS) -> LoadedModel:
+def open_model(name: str | Path | ModelPlace, *, device: str = "cpu", batch_tokens: int | None = None) -> LoadedModel:
     """Open an export of ours, any Hugging Face folder, or a name on the hub; encoder or decoder.
 
     Args:
         name: The folder or name, or what `find_model` returned for it.
         device: Where the model runs.
-        batch_tokens: Most places of a padded batch.
+        batch_tokens: Most places of a padded batch; by default 2,048 on a CPU, else 16,384.
 
     Raises:
         EvaluationError: There is no such model, it cannot be loaded, or is of a kind that cannot be evaluated.
@@ -227,6 +228,8 @@ def open_model(name: str | Path | ModelPlace, *, device: str = "cpu", batch_toke
             fix="export the checkpoint with this version",
         )
     model = model.eval().to(device)
+    if batch_tokens is None:
+        batch_tokens = BATCH_TOKENS if device == "cpu" else _ACCELERATOR_BATCH_TOKENS
     head, whole = (None, False) if not place.has_head else _find_head(model, place.direction, device)
     return LoadedModel(
         model,

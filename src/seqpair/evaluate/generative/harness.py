@@ -19,7 +19,7 @@ import numpy as np
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.greedy import generate_texts
-from seqpair.evaluate.loaded import BATCH_TOKENS, open_model
+from seqpair.evaluate.loaded import open_model
 from seqpair.evaluate.scorers import Request, ScoringOptions, scorer_of
 from seqpair.log import Progress
 
@@ -46,7 +46,7 @@ class SeqpairLM(LM):  # type: ignore[misc]
         masks: int = 3,
         end: Literal["sep", "period", "none"] = "sep",
         score_end: bool = False,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         device: str | None = None,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
@@ -58,7 +58,7 @@ class SeqpairLM(LM):  # type: ignore[misc]
             masks: An encoder's masks after what is known.
             end: What ends an encoder's row.
             score_end: Whether that is scored.
-            batch_tokens: Most places of a padded batch.
+            batch_tokens: Most places of a padded batch; by default as `open_model` has it.
             device: Where the model runs; by default the CPU.
             batch_size: lm-eval gives it; batches here are by tokens, and no result depends on them.
             max_batch_size: As `batch_size`.

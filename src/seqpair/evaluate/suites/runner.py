@@ -17,7 +17,7 @@ from typing import Any
 from seqpair.digest import sha256_file, sha256_json
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.generative.tasks import average_of
-from seqpair.evaluate.loaded import BATCH_TOKENS, LoadedModel, open_model
+from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.results import (
     EVALUATION_FOLDER,
@@ -210,7 +210,7 @@ def run_models(
     folders: Sequence[Path],
     *,
     device: str = "cpu",
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
 ) -> Iterator[SuiteReport]:
     """Run tasks on models one after the other, and yield each model's report; a model is loaded only if needed.
 
@@ -223,7 +223,7 @@ def run_models(
         context: What they are given; its work folder and `watch` are set here.
         folders: Where each model's results go.
         device: Where the models run.
-        batch_tokens: Most places of a padded batch.
+        batch_tokens: Most places of a padded batch; by default as `open_model` has it.
     """
     digests = _Digests()
     plans = [plan_tasks(place, tasks, context, folder, digests) for place, folder in zip(places, folders, strict=True)]
@@ -254,7 +254,7 @@ def _run_model(
     folder: Path,
     left: TimeLeft,
     device: str,
-    batch_tokens: int,
+    batch_tokens: int | None,
 ) -> SuiteReport:
     started, model = time.monotonic(), None
     report = SuiteReport(place.name, folder, [])
