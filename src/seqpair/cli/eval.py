@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from seqpair.evaluate.suites.runner import SuiteReport, TaskPlan
 
 
+Grid = Annotated[str, typer.Option(help="Settings that fine-tuning tries: small, published or final.")]
+Pooling = Annotated[
+    str, typer.Option(help="What a fine-tuned head reads: cls, mean or last; default: cls of encoders, else last.")
+]
+
+
 def evaluate_suites(
     models: Annotated[list[str], typer.Argument(help="Exports, Hugging Face folders or names on the hub.")],
     suite: Annotated[list[str] | None, typer.Option(help="A suite, or `all`; repeatable.")] = None,
@@ -23,10 +29,8 @@ def evaluate_suites(
     masks: Annotated[int, typer.Option(help="An encoder's masks after what is known.")] = 3,
     end: Annotated[str, typer.Option(help="What ends an encoder's row: sep, period or none.")] = "sep",
     score_end: Annotated[bool, typer.Option("--score-end", help="Score an encoder's end token too.")] = False,
-    grid: Annotated[str, typer.Option(help="Settings that fine-tuning tries: small, published or final.")] = "small",
-    pooling: Annotated[
-        str, typer.Option(help="What a fine-tuned head reads: cls, mean or last; default: cls of encoders, else last.")
-    ] = "default",
+    grid: Grid = "small",
+    pooling: Pooling = "default",
     device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most places of a padded batch.")] = 8192,
     dry_run: Annotated[
@@ -41,7 +45,6 @@ def evaluate_suites(
 
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite blimp --data data/eval --limit 500
     """
-    from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
     from seqpair.evaluate.model_place import find_model
     from seqpair.evaluate.scorers import ScoringOptions
     from seqpair.evaluate.suites.registry import choose_tasks
@@ -50,8 +53,7 @@ def evaluate_suites(
 
     tasks = choose_tasks(suite or ["all"], task or [])
     scoring = ScoringOptions(masks=masks, end=end, score_end=score_end)  # type: ignore[arg-type]
-    grid_settings(grid, "", TuneSetting(1e-4, pooling=pooling))  # type: ignore[arg-type]  # checks both
-    tuning = {"grid": grid, "pooling": pooling}
+    tuning = _tuning(grid, pooling)
     context = TaskContext(data, limit=limit, seeds=tuple(range(seeds)), scoring=scoring, settings=tuning)
     places = [find_model(name) for name in models]
     folders = [results_folder(place, context, out) for place in places]
@@ -67,6 +69,14 @@ def evaluate_suites(
             _print_report(reports[-1])
     if as_json:
         print(json.dumps([report.as_json() for report in reports]))
+
+
+def _tuning(grid: str, pooling: str) -> dict[str, str]:
+    """Return the choices of the suite `classification`, checked."""
+    from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
+
+    grid_settings(grid, "", TuneSetting(1e-4, pooling=pooling))  # type: ignore[arg-type]
+    return {"grid": grid, "pooling": pooling}
 
 
 def _print_plans(name: str, folder: Path, plans: list[TaskPlan]) -> None:

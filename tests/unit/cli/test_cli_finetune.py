@@ -188,3 +188,9 @@ def test_a_folder_without_a_tokenizer_is_refused(exports, files, tmp_path):
     (Path(folder) / "tokenizer.json").unlink()
     with pytest.raises(EvaluationError, match="no model that can be evaluated"):
         run(folder, "--data", files / "rows.tsv", "--text", "sentence", "--label", "mood", "--dry-run")
+
+
+@pytest.mark.parametrize("option", [("--grid", "huge"), ("--pooling", "max")])
+def test_the_suite_refuses_a_grid_or_pooling_that_is_not_there(exports, option):
+    with pytest.raises(EvaluationError, match=f"no (grid of this name|such {option[0][2:]})"):
+        CliRunner().invoke(app, ["eval", exports["mlm"], "--suite", "classification", *option], catch_exceptions=False)
