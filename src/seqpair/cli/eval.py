@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from seqpair.evaluate.suites.runner import SuiteReport, TaskPlan
 
 
+Grid = Annotated[str, typer.Option(help="Settings that fine-tuning tries: small, published or final.")]
+Pooling = Annotated[
+    str, typer.Option(help="What a fine-tuned head reads: cls, mean or last; default: cls of encoders, else last.")
+]
+
+
 def evaluate_suites(
     models: Annotated[list[str], typer.Argument(help="Exports, Hugging Face folders or names on the hub.")],
     suite: Annotated[list[str] | None, typer.Option(help="A suite, or `all`; repeatable.")] = None,
@@ -26,10 +32,8 @@ def evaluate_suites(
     masks: Annotated[int, typer.Option(help="An encoder's masks after what is known.")] = 3,
     end: Annotated[str, typer.Option(help="What ends an encoder's row: sep, period or none.")] = "sep",
     score_end: Annotated[bool, typer.Option("--score-end", help="Score an encoder's end token too.")] = False,
-    grid: Annotated[str, typer.Option(help="Settings that fine-tuning tries: small, published or final.")] = "small",
-    pooling: Annotated[
-        str, typer.Option(help="What a fine-tuned head reads: cls, mean or last; default: cls of encoders, else last.")
-    ] = "default",
+    grid: Grid = "small",
+    pooling: Pooling = "default",
     device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most places of a padded batch; 2048 on a CPU, else 16384.")
@@ -47,7 +51,6 @@ def evaluate_suites(
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite blimp --data data/eval --limit 500
     """
     from seqpair.errors import EvaluationError
-    from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
     from seqpair.evaluate.model_place import find_model
     from seqpair.evaluate.scorers import ScoringOptions
     from seqpair.evaluate.suites.registry import choose_tasks
@@ -56,8 +59,7 @@ def evaluate_suites(
 
     tasks = choose_tasks(suite or ["all"], task or [])
     scoring = ScoringOptions(masks=masks, end=end, score_end=score_end)  # type: ignore[arg-type]
-    grid_settings(grid, "", TuneSetting(1e-4, pooling=pooling))  # type: ignore[arg-type]  # checks both
-    tuning = {"grid": grid, "pooling": pooling}
+    tuning = _tuning(grid, pooling)
     seed_numbers = tuple(range(seeds))
     context = TaskContext(data, limit, seed_numbers, shots=shots, scoring=scoring, settings=tuning)
     places = [find_model(name) for name in models]
@@ -77,6 +79,14 @@ def evaluate_suites(
     failed = [f"{report.model} {task}" for report in reports for task in report.failed]
     if failed:
         raise EvaluationError(f"{len(failed)} results could not be computed", seen=", ".join(failed))
+
+
+def _tuning(grid: str, pooling: str) -> dict[str, str]:
+    """Return the choices of the suite `classification`, checked."""
+    from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
+
+    grid_settings(grid, "", TuneSetting(1e-4, pooling=pooling))  # type: ignore[arg-type]
+    return {"grid": grid, "pooling": pooling}
 
 
 def _print_plans(name: str, folder: Path, plans: list[TaskPlan]) -> None:

@@ -15,91 +15,88 @@ if TYPE_CHECKING:
     from seqpair.evaluate.finetune.transfer import Transfer
 
 _SOURCE = "a .tsv, .csv, .jsonl or .conll file, or hub:NAME:CONFIG#SPLIT"
+_LISTS = ("labels", "header")
+
+Model = Annotated[str, typer.Argument(help="An export, a Hugging Face folder or name, or a model kept before.")]
+Task = Annotated[
+    list[str] | None,
+    typer.Option(help="A set of the data folder, glue_NAME, or a description NAME.yaml; several learn together."),
+]
+Data = Annotated[str, typer.Option(help=f"Rows to learn from: {_SOURCE}.")]
+Dev = Annotated[str, typer.Option(help="Rows to choose by; without, a tenth of the training rows.")]
+Test = Annotated[str, typer.Option(help="Rows to report; without, the dev rows.")]
+KindOf = Annotated[str, typer.Option(help="What a label is: classes, number, tags, span or text.")]
+Text = Annotated[str, typer.Option(help="The column of the text, words, question or source.")]
+Pair = Annotated[str | None, typer.Option(help="The column of the second text, or of the text with the answer.")]
+Label = Annotated[str, typer.Option(help="The column of the class, number, tags, answer or target.")]
+Given = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE: any other key of a description or a setting (docs/finetuning.md)."),
+]
+Others = Annotated[list[str] | None, typer.Option(help="Another set, as --task, or a file: answered, not learned.")]
+Meaning = Annotated[list[str] | None, typer.Option("--map", help="LABEL=LABEL_OF_THE_OTHER_SET, for --transfer.")]
+DataFolder = Annotated[Path, typer.Option(help="The folder with the named sets.")]
+Grid = Annotated[str, typer.Option(help="Settings to try: small, published or final.")]
+Rate = Annotated[list[float] | None, typer.Option(help="A learning rate, in place of the grid; repeatable.")]
+Epochs = Annotated[list[int] | None, typer.Option(help="Passes over the rows, with --rate; repeatable.")]
+PoolingOf = Annotated[str, typer.Option(help="cls, mean or last; default: cls of encoders, last of decoders.")]
+Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Most rows of each part.")]
+Out = Annotated[Path | None, typer.Option(help="The job's folder; default: finetuned/MODEL/SETS.")]
+Keep = Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the chosen model.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
+BatchTokens = Annotated[int, typer.Option(min=1, help="Most places of a padded batch.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Read the rows, say what would run, write nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
 
 def finetune(
-    model: Annotated[str, typer.Argument(help="An export, a Hugging Face folder or name, or a model kept before.")],
-    task: Annotated[
-        list[str] | None,
-        typer.Option(help="A set of the data folder, glue_NAME, or a description NAME.yaml; several learn together."),
-    ] = None,
-    data: Annotated[str, typer.Option(help=f"Rows to learn from: {_SOURCE}.")] = "",
-    dev: Annotated[str, typer.Option(help="Rows to choose by; without, a tenth of the training rows.")] = "",
-    test: Annotated[str, typer.Option(help="Rows to report; without, the dev rows.")] = "",
-    kind: Annotated[str, typer.Option(help="What a label is: classes, number, tags, span or text.")] = "classes",
-    text: Annotated[str, typer.Option(help="The column of the text, words, question or source.")] = "text",
-    pair: Annotated[str, typer.Option(help="The column of the second text, or of the text with the answer.")] = "",
-    label: Annotated[str, typer.Option(help="The column of the class, number, tags, answer or target.")] = "label",
-    messages: Annotated[str, typer.Option(help="For text: the column of chat turns, in place of the two.")] = "",
-    labels: Annotated[str, typer.Option(help="The classes in their order, with commas between.")] = "",
-    header: Annotated[str, typer.Option(help="The columns of a file without a header, with commas between.")] = "",
-    prompt: Annotated[str, typer.Option(help="For text: what stands before the target; \\n is a line end.")] = (
-        "{source}\\n"
-    ),
-    metric: Annotated[str, typer.Option(help="What chooses and is reported; default: the kind's first.")] = "",
-    name: Annotated[str, typer.Option(help="The name of the set that --data gives.")] = "data",
-    transfer: Annotated[
-        list[str] | None, typer.Option(help="Another set, as --task, or a file: answered and not learned.")
-    ] = None,
-    meaning: Annotated[
-        list[str] | None, typer.Option("--map", help="LABEL=LABEL_OF_THE_OTHER_SET, for --transfer.")
-    ] = None,
-    data_folder: Annotated[Path, typer.Option(help="The folder with the named sets.")] = Path("data/eval"),
-    grid: Annotated[str, typer.Option(help="Settings to try: small, published or final.")] = "small",
-    rate: Annotated[list[float] | None, typer.Option(help="A learning rate, in place of the grid; repeatable.")] = None,
-    decay: Annotated[list[float] | None, typer.Option(help="A weight decay, with --rate; repeatable.")] = None,
-    epochs: Annotated[list[int] | None, typer.Option(help="Passes, with --rate; repeatable.")] = None,
-    batch_rows: Annotated[int | None, typer.Option(min=1, help="Rows of a step.")] = None,
-    pooling: Annotated[str, typer.Option(help="cls, mean or last; default: cls of encoders, last of decoders.")] = (
-        "default"
-    ),
-    head: Annotated[str, typer.Option(help="mlp (dense, GELU, norm, linear) or linear.")] = "mlp",
-    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="In the head.")] = 0.1,
-    max_tokens: Annotated[int | None, typer.Option(min=5, help="Longest row; longer ones are cut and counted.")] = None,
-    patience: Annotated[int, typer.Option(min=1, help="Looks at the dev rows without a better score.")] = 3,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most rows of each part.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The job's folder; default: finetuned/MODEL/SETS.")] = None,
-    keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the chosen model.")] = True,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")] = "cpu",
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Most places of a padded batch.")] = 8192,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read the rows, say what would run, write nothing.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    model: Model,
+    task: Task = None,
+    data: Data = "",
+    dev: Dev = "",
+    test: Test = "",
+    kind: KindOf = "classes",
+    text: Text = "text",
+    pair: Pair = None,
+    label: Label = "label",
+    given: Given = None,
+    transfer: Others = None,
+    meaning: Meaning = None,
+    data_folder: DataFolder = Path("data/eval"),
+    grid: Grid = "small",
+    rate: Rate = None,
+    epochs: Epochs = None,
+    pooling: PoolingOf = "default",
+    seeds: Seeds = 1,
+    limit: Limit = None,
+    out: Out = None,
+    keep: Keep = True,
+    device: Device = "cpu",
+    batch_tokens: BatchTokens = 8192,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fine-tune an encoder or a decoder on labelled rows: one head for both directions, or texts for a decoder.
 
     Every setting of the grid runs with every seed; the dev rows stop a run and choose the setting. The chosen model is
     kept with its head, as a Hugging Face class where one computes the same. An interrupted job goes on.
 
-    Example: seqpair finetune runs/demo/encoder/export --data reviews.tsv --text sentence --label label --seeds 3
+    Example: seqpair finetune runs/demo/encoder/export --data reviews.tsv --text sentence --label mood --seeds 3
     """
-    from seqpair.errors import EvaluationError
-    from seqpair.evaluate.classification.named import find_set
     from seqpair.evaluate.finetune.job import TuneJob, job_folder, run_job
     from seqpair.evaluate.loaded import open_model
     from seqpair.evaluate.model_place import find_model
 
-    if bool(data) == bool(task):
-        raise EvaluationError("say what is to be learned", seen=data or None, allowed="either --data or --task")
-    columns = {"text": text, "pair": pair or None, "label": label, "messages": messages or None, "metric": metric}
-    columns |= {"kind": kind, "labels": _split(labels), "header": _split(header)}
-    columns["prompt"] = prompt.replace("\\n", "\n")
-    found = (
-        [find_set(one, data_folder) for one in task]
-        if task
-        else [_described(columns | {"name": name, "train": data, "dev": dev, "test": test})]
-    )
-    sets = tuple(labelled.limited(limit) for labelled, _ in found)
-    base: dict[str, Any] = {"pooling": pooling, "head": head, "dropout": dropout, "precision": precision}
-    base |= {"patience_checks": patience, "max_tokens": max_tokens or max(longest for _, longest in found)}
-    settings = _settings(sets[0].name, grid, base, rate, decay, epochs, batch_rows)
-    transfers = [_transfer(one, sets[0], columns, meaning or [], data_folder, limit) for one in transfer or []]
+    columns = {"kind": kind, "text": text, "pair": pair, "label": label, "train": data, "dev": dev, "test": test}
+    columns, common = _with_given({"name": "data"} | columns, {"pooling": pooling}, given or [])
+    sets, longest = _sets(task or [], columns, data_folder)
+    settings = _settings(sets[0].name, grid, {"max_tokens": longest} | common, rate, epochs)
+    transfers = tuple(_transfer(one, sets[0], columns, meaning or [], data_folder, limit) for one in transfer or [])
     place = find_model(model)
+    learned = tuple(one.limited(limit) for one in sets)
     folder = out or job_folder(place, [one.name for one in sets])
-    job = TuneJob(sets, tuple(settings), tuple(range(seeds)), folder, tuple(transfers), limit, keep)
+    job = TuneJob(learned, tuple(settings), tuple(range(seeds)), folder, transfers, limit, keep)
     if dry_run:
         _print_plan(place.name, job)
         return
@@ -110,39 +107,69 @@ def finetune(
         _print_report(report)
 
 
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",")) if text else ()
+def _with_given(
+    columns: dict[str, Any], common: dict[str, Any], given: list[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the keys of the description and of the settings, with what --set says."""
+    from dataclasses import fields
+
+    from seqpair.errors import EvaluationError
+    from seqpair.evaluate.finetune.set_spec import SetSpec
+    from seqpair.evaluate.finetune.settings import TuneSetting
+    from seqpair.recipe.yaml_text import plain_scalar
+
+    settings = {field.name for field in fields(TuneSetting)} - {"learning_rate", "epochs", "pooling"}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not equals or (key not in settings and key not in SetSpec.model_fields):
+            raise EvaluationError(
+                "--set has no such key",
+                seen=pair,
+                allowed=", ".join(f"{name}=VALUE" for name in [*SetSpec.model_fields, *sorted(settings)]),
+            )
+        if key in SetSpec.model_fields:
+            parts = [part.strip() for part in value.split(",")] if key in _LISTS else value.replace("\\n", "\n")
+            columns = columns | {key: parts}
+        if key in settings:
+            common = common | {key: plain_scalar(value)}
+    return columns, common
 
 
-def _described(given: dict[str, Any]) -> tuple[LabelledSet, int]:
+def _sets(tasks: list[str], columns: dict[str, Any], folder: Path) -> tuple[list[LabelledSet], int]:
+    """Return the sets to learn, and the longest row that suits them."""
+    from seqpair.errors import EvaluationError
+    from seqpair.evaluate.classification.named import find_set
     from seqpair.evaluate.finetune.set_spec import labelled_set, spec_of
 
-    spec = spec_of(given, "the command line")
-    return labelled_set(spec), spec.max_tokens
+    if bool(columns["train"]) == bool(tasks):
+        raise EvaluationError(
+            "say what is to be learned", seen=columns["train"] or None, allowed="either --data or --task"
+        )
+    if not tasks:
+        spec = spec_of(columns, "the command line")
+        return [labelled_set(spec)], spec.max_tokens
+    found = [find_set(name, folder) for name in tasks]
+    return [labelled for labelled, _ in found], max(longest for _, longest in found)
 
 
 def _settings(
-    name: str,
-    grid: str,
-    base: dict[str, Any],
-    rates: list[float] | None,
-    decays: list[float] | None,
-    epochs: list[int] | None,
-    batch_rows: int | None,
+    name: str, grid: str, common: dict[str, Any], rates: list[float] | None, epochs: list[int] | None
 ) -> list[TuneSetting]:
     from dataclasses import replace
 
     from seqpair.errors import EvaluationError
     from seqpair.evaluate.finetune.settings import TuneSetting, given_settings, grid_settings
 
-    common = TuneSetting(1e-4, **base)
+    try:
+        base = TuneSetting(1e-4, **common)
+    except TypeError as error:
+        raise EvaluationError("a setting of another type than its own", seen=common) from error
     if rates:
-        settings = given_settings(rates, decays or [1e-5], epochs or [3], common)
-    elif decays or epochs:
-        raise EvaluationError("--decay and --epochs belong to a grid of your own", fix="give --rate too")
-    else:
-        settings = grid_settings(grid, name, common)
-    return settings if batch_rows is None else [replace(setting, batch_rows=batch_rows) for setting in settings]
+        return given_settings(rates, [base.weight_decay], epochs or [3], base)
+    if epochs:
+        raise EvaluationError("--epochs belongs to a grid of your own", fix="give --rate too")
+    own = {key: value for key, value in common.items() if key in ("batch_rows", "weight_decay")}
+    return list(dict.fromkeys(replace(setting, **own) for setting in grid_settings(grid, name, base)))
 
 
 def _transfer(

@@ -19,7 +19,7 @@ from seqpair.evaluate.loaded import open_model
 from seqpair.hub.export import export_checkpoint
 
 MOODS = ("--data", "rows.tsv", "--text", "sentence", "--label", "mood")
-FAST = ("--rate", "1e-2", "--epochs", "4", "--batch-rows", "8", "--dropout", "0", "--max-tokens", "48")
+FAST = ("--rate", "1e-2", "--epochs", "4", "--set", "batch_rows=8", "--set", "dropout=0", "--set", "max_tokens=48")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_another_job_does_not_replace_a_kept_model(exports, files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "columns"), [("pairs", ("--text", "source", "--label", "target")), ("chats", ("--messages", "turns"))]
+    ("file", "columns"), [("pairs", ("--text", "source", "--label", "target")), ("chats", ("--set", "messages=turns"))]
 )
 def test_a_decoder_learns_to_write_and_is_kept_as_a_causal_model(exports, files, tmp_path, file, columns):
     path = files / f"{file}.jsonl"
@@ -107,7 +107,7 @@ def test_a_decoder_learns_to_write_and_is_kept_as_a_causal_model(exports, files,
             tmp_path / "job",
             "--json",
         ),
-        *("--rate", "2e-2", "--epochs", "12", "--batch-rows", "4", "--patience", "12"),
+        *("--rate", "2e-2", "--epochs", "12", "--set", "batch_rows=4", "--set", "patience_checks=12"),
     )
     assert found.exit_code == 0, found.output
     report = json.loads(found.stdout)
@@ -147,7 +147,7 @@ def test_a_dry_run_reads_the_rows_and_writes_nothing(exports, files, tmp_path):
 
 def test_cut_rows_are_counted_and_said(exports, files, tmp_path, capfd):
     given = (exports["mlm"], "--data", files / "rows.tsv", "--text", "sentence", "--label", "mood", "--no-keep")
-    found = run(*given, "--rate", "1e-3", "--epochs", "1", "--max-tokens", "5", "--out", tmp_path, "--json")
+    found = run(*given, "--rate", "1e-3", "--epochs", "1", "--set", "max_tokens=5", "--out", tmp_path, "--json")
     figures = json.loads(found.stdout)["results"][0]["figures"]
     assert figures["train_truncated_rows"] == 36
     assert "36 of 36 train rows were cut" in found.stderr
@@ -161,10 +161,12 @@ def test_cut_rows_are_counted_and_said(exports, files, tmp_path, capfd):
         (("--data", "nothing.tsv"), "no such file"),
         (("--data", "rows.xlsx"), "cannot be read from such a file"),
         (
-            ("--data", "rows.tsv", "--text", "sentence", "--label", "mood", "--labels", "bad,worse"),
+            ("--data", "rows.tsv", "--text", "sentence", "--label", "mood", "--set", "labels=bad,worse"),
             "not one of the set's",
         ),
         ((*MOODS, "--kind", "number"), "no number"),
+        ((*MOODS, "--set", "dropuot=0"), "no such key"),
+        ((*MOODS, "--set", "batch_rows=many"), "another type"),
         ((*MOODS, "--kind", "sort"), "does not describe"),
         ((*MOODS, "--epochs", "3"), "give --rate too"),
         ((*MOODS, "--pooling", "max"), "no such pooling"),
@@ -186,3 +188,9 @@ def test_a_folder_without_a_tokenizer_is_refused(exports, files, tmp_path):
     (Path(folder) / "tokenizer.json").unlink()
     with pytest.raises(EvaluationError, match="no model that can be evaluated"):
         run(folder, "--data", files / "rows.tsv", "--text", "sentence", "--label", "mood", "--dry-run")
+
+
+@pytest.mark.parametrize("option", [("--grid", "huge"), ("--pooling", "max")])
+def test_the_suite_refuses_a_grid_or_pooling_that_is_not_there(exports, option):
+    with pytest.raises(EvaluationError, match=f"no (grid of this name|such {option[0][2:]})"):
+        CliRunner().invoke(app, ["eval", exports["mlm"], "--suite", "classification", *option], catch_exceptions=False)

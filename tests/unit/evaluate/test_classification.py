@@ -14,9 +14,10 @@ from seqpair.evaluate.classification.local_sets import SETS
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.suites.registry import SUITES, choose_tasks
-from seqpair.evaluate.suites.runner import run_tasks
+from seqpair.evaluate.suites.runner import results_folder, run_tasks
 from seqpair.evaluate.suites.task import TaskContext
 
+MULTITASK = [(name, "spearman" if name == "stsb" else "accuracy") for name in classification.TOGETHER]
 READERS = {one.name: one.read for one in SETS}
 
 
@@ -80,6 +81,41 @@ def test_every_set_is_tuned_on_and_a_second_run_costs_nothing(random_exports, da
     monkeypatch.setattr(classification, "tune_grid", None)
     again = run_tasks(place, choose_tasks(["classification"], names), context, tmp_path / "out")
     assert sorted(again.cached) == sorted(names)
+
+
+def test_sets_are_learned_after_together_with_and_for_others(random_exports, data, tmp_path):
+    for name in ("rte", "mnli"):
+        labels = 2 if name == "rte" else 3
+        columns = ("sentence1", "sentence2") if name == "rte" else ("premise", "hypothesis")
+        rows = [dict(zip(columns, (f"a {n}", f"b {n}"), strict=True)) | {"label": n % labels} for n in range(12)]
+        for split in ("train", "validation", "validation_matched", "validation_mismatched"):
+            path = data / f"glue/{name}/{split}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    place = find_model(random_exports["mlm"])
+    context = TaskContext(data, limit=8, settings={"grid": "final"})
+    names = ["glue_rte_from_glue_mnli", "stsb_from_snli", "snli_to_qnli_dev", "multitask"]
+    report = run_tasks(place, choose_tasks(["classification"], names), context, tmp_path / "out")
+    assert report.skipped == {}
+    by_name = {result.task: result for result in report.results}
+    assert by_name["glue_rte_from_glue_mnli"].settings["started_from"]["set"] == "glue_mnli"
+    assert "Reported on the dev rows" in by_name["glue_rte_from_glue_mnli"].note
+    assert by_name["stsb_from_snli"].metric == "spearman"
+    crossed = by_name["snli_to_qnli_dev"]
+    assert crossed.n == 2
+    assert {item.detail["gold"] for item in read_items(tmp_path / "out", crossed)} <= {"entailment", "not_entailment"}
+    together = by_name["multitask"]
+    values = [together.figures[f"{name}_{metric}_mean"] for name, metric in MULTITASK]
+    assert together.value == pytest.approx(sum(values) / len(values))
+    assert not (tmp_path / "out" / ".work").exists()
+
+
+def test_a_choice_that_is_not_the_usual_one_has_a_folder_of_its_own(random_exports, data):
+    place = find_model(random_exports["mlm"])
+    usual = results_folder(place, TaskContext(data, settings={"grid": "small", "pooling": "default"}))
+    assert usual == results_folder(place, TaskContext(data))
+    other = results_folder(place, TaskContext(data, limit=5, settings={"grid": "final", "pooling": "mean"}))
+    assert other == usual / "limit-5_grid-final_pooling-mean"
 
 
 def test_the_parts_of_a_split_share_no_row_and_do_not_depend_on_chance(data):

@@ -10,9 +10,9 @@ from labelled_sets import answers, numbers, tags, two_classes
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune import runs as runs_module
-from seqpair.evaluate.finetune.loop import encode_set, predict, tune
+from seqpair.evaluate.finetune.loop import encode_set, outputs_of, predict, tune
 from seqpair.evaluate.finetune.metrics import all_metrics
-from seqpair.evaluate.finetune.model import pool
+from seqpair.evaluate.finetune.model import pool, tuned_model
 from seqpair.evaluate.finetune.outcome import outcome_of
 from seqpair.evaluate.finetune.runs import load_weights, tune_grid
 from seqpair.evaluate.finetune.settings import TuneSetting, given_settings, grid_settings
@@ -52,10 +52,22 @@ def test_a_step_cut_into_microbatches_is_the_same_step(models):
             model = models["mlm"]
             kept, model.batch_tokens = model.batch_tokens, budget
             one = encode_set(model, make(), 64)
-            losses.append(tune(model, [one], TuneSetting(1e-3, epochs=2, dropout=0.0), 0, silent).losses)
+            losses.append(tune(model, [one], TuneSetting(1e-3, epochs=1, dropout=0.0), 0, silent).losses)
             model.batch_tokens = kept
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     assert losses[2] == pytest.approx(losses[3], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mlm", "clm"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
+def test_a_rows_outputs_do_not_depend_on_its_neighbours(models, name, pooling):
+    model, labelled = models[name], numbers()
+    one = encode_set(model, labelled, 64)
+    tuned = tuned_model(model, [labelled], pooling=pooling, head="mlp", dropout=0.5, seed=0)
+    together = dict(outputs_of(model, tuned, "numbers", one.train))
+    for index, row in enumerate(one.train):
+        ((_, alone),) = outputs_of(model, tuned, "numbers", [row])
+        torch.testing.assert_close(together[index], alone, atol=1e-5, rtol=0)
 
 
 def test_pooling_reads_real_tokens_only():

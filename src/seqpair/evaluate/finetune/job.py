@@ -27,7 +27,7 @@ from seqpair.evaluate.results import TaskResult, write_result
 from seqpair.evaluate.suites.runner import TaskPlan, result_of
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
 from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
-from seqpair.log import Progress, note
+from seqpair.log import Progress
 
 OUT_FOLDER = Path("finetuned")
 SUITE = "finetune"
@@ -125,7 +125,6 @@ def run_job(model: LoadedModel, job: TuneJob) -> JobReport:
         keep_weights=job.keep and not folder.exists(),
     )
     bar.finish()
-    _warn(result)
     results = [_write(model, job, result, one.labelled) for one in (*result.sets, *result.others)]
     if result.weights is not None:
         kept = keep_tuned(model, result, folder) | {"folder": str(folder)}
@@ -159,18 +158,6 @@ def _require_free(model: LoadedModel, job: TuneJob) -> None:
         )
     job.out.mkdir(parents=True, exist_ok=True)
     mark.write_text(key + "\n", encoding="utf-8")
-
-
-def _warn(result: GridResult) -> None:
-    """Say what was cut, once a set."""
-    for one in (*result.sets, *result.others):
-        for part in ("train", "dev", "reported"):
-            cut = one.counts.get(f"{part}_truncated_rows", 0)
-            if cut:
-                rows, tokens = one.counts[f"{part}_rows"], one.counts[f"{part}_cut_tokens"]
-                lost = one.counts[f"{part}_lost_labels"]
-                also = f", and {lost:,} labels with them" if lost else ""
-                note(f"{one.labelled.name}: {cut:,} of {rows:,} {part} rows were cut, by {tokens:,} tokens{also}")
 
 
 def _write(model: LoadedModel, job: TuneJob, result: GridResult, labelled: LabelledSet) -> TaskResult:

@@ -30,6 +30,7 @@ from seqpair.evaluate.finetune.sets import LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting
 from seqpair.evaluate.finetune.transfer import Transfer, translated
 from seqpair.evaluate.loaded import LoadedModel
+from seqpair.log import note
 
 RECORD_VERSION = 1
 Watch = Callable[[float, float], None]
@@ -122,6 +123,8 @@ def tune_grid(
     max_tokens = settings[0].max_tokens
     grid = _Grid(model, [encode_set(model, one, max_tokens) for one in labelled], work)
     grid.add_transfers(transfers, max_tokens)
+    for one in (*grid.sets, *(other for _, other in grid.others)):
+        _say_what_was_cut(one)
     rows = sum(len(one.train) for one in grid.sets)
     total = float(sum(rows * setting.epochs for setting in settings) * len(seeds))
     done, runs, table = 0.0, [], []
@@ -147,6 +150,15 @@ def tune_grid(
         grid.record_of(result.best).unlink()
         grid.run(result.best.setting, result.best.seed, partial(_shifted, watch, 0.0, total), keep_weights=True)
     return replace(result, weights=weights)
+
+
+def _say_what_was_cut(one: EncodedSet) -> None:
+    for part in ("train", "dev", "reported"):
+        cut = one.counts.get(f"{part}_truncated_rows", 0)
+        if cut:
+            rows, tokens, lost = (one.counts[f"{part}_{name}"] for name in ("rows", "cut_tokens", "lost_labels"))
+            also = f", and {lost:,} labels with them" if lost else ""
+            note(f"{one.labelled.name}: {cut:,} of {rows:,} {part} rows were cut, by {tokens:,} tokens{also}")
 
 
 def _shifted(watch: Watch, before: float, total: float, more: float) -> None:

@@ -87,7 +87,7 @@ class TuneSetting:
                     f"there is no such {name}", seen=getattr(self, name), allowed=", ".join(map(str, allowed))
                 )
         for name in ("learning_rate", "epochs", "batch_rows", "max_tokens", "checks_per_epoch", "patience_checks"):
-            if not getattr(self, name) > 0:
+            if not getattr(self, name) > 0:  # a text raises TypeError here
                 raise EvaluationError(f"{name} of a fine-tuning run", seen=getattr(self, name), allowed="above 0")
 
     def as_json(self) -> dict[str, Any]:
