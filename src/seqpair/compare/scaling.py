@@ -40,6 +40,7 @@ _START_EXPONENTS = (0.1, 0.3, 0.6, 1.0)
 _START_FLOORS = (0.2, 0.6, 0.9, 0.98)
 _LOWEST_LOG = -15.0
 _MOST_EXPONENT = 4.0
+_MOST_STARTS = 16
 _FEWEST_SPARE_POINTS = 2
 _FEWEST_RUNS, _FEW_RUNS = 3, 8
 _SAME = 1e-9
@@ -251,7 +252,7 @@ def _objective(theta: Floats, logs: Floats, target: Floats, delta: float) -> tup
 
 
 def _starts(logs: Floats, target: Floats, floor: bool) -> list[Floats]:
-    """Return points to start from: exponents and floors on a grid, coefficients so that each term takes its part."""
+    """Return points to start from, the best of a grid of exponents and floors; coefficients give each term its part."""
     losses = np.exp(target)
     variables = logs.shape[1]
     starts = []
@@ -262,7 +263,7 @@ def _starts(logs: Floats, target: Floats, floor: bool) -> list[Floats]:
             for axis, exponent in enumerate(exponents):
                 theta += [float(np.median(np.log(rest / variables) + exponent * logs[:, axis])), exponent]
             starts.append(np.array(theta))
-    return starts
+    return sorted(starts, key=lambda theta: _objective(theta, logs, target, HUBER_DELTA)[0])[:_MOST_STARTS]
 
 
 def _best_fit(
