@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from seqpair.recipe.cost import plan_cost
+from seqpair.recipe.cost import plan_cost, scoring_cost
 from seqpair.recipe.diff import Difference
+from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.report.collect import MemberRun
 from seqpair.report.data_table import Cell, Column, DataTable, estimate_cell, number_cell
 from seqpair.report.plan_view import Reading, SourceFact
@@ -18,6 +19,7 @@ from seqpair.report.tables import Row
 from seqpair.units import format_bytes, format_count, format_seconds
 
 OWN_TEXT = "own text"
+_CONTEXT_TOKENS, _SCORED_TOKENS = 64, 8
 
 
 def suite_name(suite: str) -> str:
@@ -121,6 +123,7 @@ def cost_table(members: Sequence[MemberRun]) -> DataTable | None:
         Column("Member"), Column("Size"), Column("Parameters", True), Column("Training FLOPs", True),
         Column("Tokens read", True), Column("Training time", True), Column("Tokens a second", True),
         Column("Padding", True), Column("Checkpoints", True), Column("Evaluation time", True),
+        Column("Rows to score", True), Column("FLOPs to score", True),
     ]  # fmt: skip
     body = []
     for member in members:
@@ -133,6 +136,8 @@ def cost_table(members: Sequence[MemberRun]) -> DataTable | None:
         speed = median(point.tokens_per_second for point in member.train) if member.train else None
         evaluated = member.evaluation.get("seconds")
         tokens = member.train[-1].tokens if member.train else 0
+        objective = OBJECTIVES[member.plan.phases[-1].objectives[-1].objective]
+        rows, flops = scoring_cost(member.plan.model, objective, _CONTEXT_TOKENS, _SCORED_TOKENS)
         body.append(
             [
                 Cell(member.name),
@@ -145,11 +150,14 @@ def cost_table(members: Sequence[MemberRun]) -> DataTable | None:
                 Cell(f"{100 * waste:.1f} %", waste),
                 Cell(format_bytes(disk), disk),
                 Cell(format_seconds(evaluated), evaluated) if isinstance(evaluated, int | float) else Cell(""),
+                Cell(str(rows), rows),
+                Cell(f"{flops:.2e}", flops),
             ]
         )
     caption = (
         "What each member cost. FLOPs are the plan's, by its formula; time is the sum of the training steps; a member "
-        "that continues another one counts its own steps only."
+        f"that continues another one counts its own steps only. To score: rows and FLOPs that {_SCORED_TOKENS} tokens "
+        f"after {_CONTEXT_TOKENS} take from left to right; an encoder reads a row for each, a decoder one row."
     )
     return DataTable("cost", caption, columns, body, filters=len(body) > 8) if body else None
 

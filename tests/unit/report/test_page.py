@@ -139,7 +139,7 @@ def test_a_second_export_has_a_column_but_no_curve(hybrid_study):
     assert re.search(r"<td>[^<]*encoder</td><td>[^<]*both as clm</td>", page)
     assert "the second export of both: the same weights, read as clm" in page
     assert "OfTheSecondExport" in page
-    assert 'id="train-both-' in page
+    assert 'id="figure-train-both"' in page
     assert "train-both-as-clm" not in page
     assert "seqpair diff demo encoder both\n" in page
     assert "seqpair diff demo encoder both as clm" not in page
