@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -115,6 +116,15 @@ def test_a_grid_goes_on_where_it_was_stopped_and_keeps_one_model(models, tmp_pat
     assert predict(models["clm"], tuned, result.sets[0], "reported") == result.best.guesses["two"]
     whole = tune_grid(models["clm"], [two_classes()], settings, [0, 1], tmp_path / "whole", silent)
     assert json.dumps([run.guesses for run in whole.runs]) == json.dumps([run.guesses for run in result.runs])
+
+
+def test_a_score_of_zero_is_better_than_a_negative_one(models, tmp_path):
+    labelled = replace(two_classes(), metric="matthews")
+    result = tune_grid(models["mlm"], [labelled], [TuneSetting(1e-4, epochs=1)], [0, 1], tmp_path, silent)
+    runs = [
+        replace(run, dev={"two": {"matthews": value}}) for run, value in zip(result.chosen, (-0.1, 0.0), strict=True)
+    ]
+    assert replace(result, chosen=runs).best.seed == 1
 
 
 def test_several_sets_are_learned_by_one_model(models, tmp_path):

@@ -103,11 +103,11 @@ def _numbers(gold: Any, predicted: Any) -> dict[str, float]:
             "correlations need the package scipy, which is not installed",
             fix='install the extra: pip install "seqpair[eval]"',
         ) from error
-    flat = len(gold) < 2 or np.ptp(gold) == 0 or np.ptp(predicted) == 0
+    flat = len(gold) < 2 or np.ptp(gold) == 0 or np.ptp(predicted) == 0 or not np.isfinite(predicted).all()
     pearson = 0.0 if flat else float(stats.pearsonr(gold, predicted).statistic)
     spearman = 0.0 if flat else float(stats.spearmanr(gold, predicted).statistic)
-    error = float(np.sqrt(np.mean((gold - predicted) ** 2)))
-    return {"spearman": spearman, "pearson": pearson, "root_mean_square_error": error}
+    distance = float(np.sqrt(np.mean((gold - predicted) ** 2)))
+    return {"spearman": spearman, "pearson": pearson, "root_mean_square_error": distance}
 
 
 def same_text(text: str, guess: str) -> float:

@@ -84,7 +84,7 @@ class GridResult:
     @property
     def best(self) -> RunRecord:
         """The chosen setting's run with the best dev score."""
-        return max(self.chosen, key=lambda run: dev_score(self.sets, run) or -math.inf)
+        return max(self.chosen, key=lambda run: _score(self.sets, run))
 
 
 def dev_score(sets: Sequence[EncodedSet], run: RunRecord) -> float | None:
@@ -92,6 +92,12 @@ def dev_score(sets: Sequence[EncodedSet], run: RunRecord) -> float | None:
     if run.failed:
         return None
     return math.fsum(run.dev[one.labelled.name][one.labelled.chooses] for one in sets) / len(sets)
+
+
+def _score(sets: Sequence[EncodedSet], run: RunRecord) -> float:
+    """Return `dev_score`, below all others for a run that failed."""
+    score = dev_score(sets, run)
+    return -math.inf if score is None else score
 
 
 def tune_grid(
@@ -238,7 +244,7 @@ class _Grid:
 
     def prune(self, chosen: Sequence[RunRecord]) -> None:
         """Remove the weights of runs that can no longer be the best one of the best setting."""
-        best = max(chosen, key=lambda run: dev_score(self.sets, run) or -math.inf, default=None)
+        best = max(chosen, key=lambda run: _score(self.sets, run), default=None)
         for file in self.work.glob("*.safetensors"):
             if best is None or file != self.weights_of(best):
                 file.unlink()
