@@ -82,6 +82,8 @@ def _print_report(report: SuiteReport) -> None:
         for name, value in result.figures.items():
             if name == "truncated_rows" and value:
                 print(f"    {value:.0f} contexts were cut on the left")
+        if result.note and result.suite == "retrieval":
+            print(f"    {result.note}")
     average = average_of(report.results)
     if average:
         value, error, chance = average["value"], average["standard_error"], average["chance"]

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.blimp import tasks as blimp
 from seqpair.evaluate.generative import tasks as generative
+from seqpair.evaluate.retrieval import tasks as retrieval
 from seqpair.evaluate.suites.task import SuiteTask
 
-_AREAS: tuple[tuple[SuiteTask, ...], ...] = (generative.TASKS, blimp.TASKS)
+_AREAS: tuple[tuple[SuiteTask, ...], ...] = (generative.TASKS, blimp.TASKS, retrieval.TASKS)
 
 SUITES: dict[str, tuple[SuiteTask, ...]] = {tasks[0].suite: tasks for tasks in _AREAS}
 
