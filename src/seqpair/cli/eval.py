@@ -23,6 +23,10 @@ def evaluate_suites(
     masks: Annotated[int, typer.Option(help="An encoder's masks after what is known.")] = 3,
     end: Annotated[str, typer.Option(help="What ends an encoder's row: sep, period or none.")] = "sep",
     score_end: Annotated[bool, typer.Option("--score-end", help="Score an encoder's end token too.")] = False,
+    choose: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A choice of the tasks, NAME=VALUE (docs/retrieval.md); repeatable."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most places of a padded batch.")] = 8192,
     dry_run: Annotated[
@@ -39,13 +43,15 @@ def evaluate_suites(
     """
     from seqpair.evaluate.model_place import find_model
     from seqpair.evaluate.scorers import ScoringOptions
-    from seqpair.evaluate.suites.registry import choose_tasks
+    from seqpair.evaluate.suites.registry import choose_tasks, read_settings
     from seqpair.evaluate.suites.runner import plan_tasks, require_own_folders, results_folder, run_tasks
     from seqpair.evaluate.suites.task import TaskContext
 
     tasks = choose_tasks(suite or ["all"], task or [])
     scoring = ScoringOptions(masks=masks, end=end, score_end=score_end)  # type: ignore[arg-type]
-    context = TaskContext(data, limit=limit, seeds=tuple(range(seeds)), scoring=scoring)
+    context = TaskContext(
+        data, limit=limit, seeds=tuple(range(seeds)), scoring=scoring, settings=read_settings(tasks, choose or [])
+    )
     places = [find_model(name) for name in models]
     folders = [results_folder(place, context, out) for place in places]
     require_own_folders(folders)

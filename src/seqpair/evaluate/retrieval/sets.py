@@ -15,8 +15,8 @@ from typing import Any
 from seqpair.digest import hash64
 from seqpair.errors import EvaluationError
 
-DOCUMENTS_PER_QUERY = 20
-"""How many documents a limited set keeps for each of its queries."""
+DOCUMENTS_PER_QUERY, LONG_DOCUMENTS_PER_QUERY = 20, 2
+"""How many documents a limited set keeps for each of its queries, where they are short and where they are long."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,18 @@ class RetrievalSet:
         """How many documents have no text; they stay, and can be found by nobody."""
         return sum(not text.strip() for text in self.documents.values())
 
-    def limited(self, queries: int | None) -> RetrievalSet:
+    def limited(self, queries: int | None, documents_per_query: int = DOCUMENTS_PER_QUERY) -> RetrievalSet:
         """Return the first queries, with their relevant documents and others drawn by the hash of their ids.
 
         Args:
             queries: Most queries; `None` keeps all of it.
+            documents_per_query: Documents to keep for each of them.
         """
         if queries is None or queries >= len(self.queries):
             return self
         kept = dict(list(self.queries.items())[:queries])
         needed = {document for query in kept for document in self.relevant[query]}
-        room = max(0, DOCUMENTS_PER_QUERY * queries - len(needed))
+        room = max(0, documents_per_query * queries - len(needed))
         others = sorted((hash64(document), document) for document in self.documents if document not in needed)
         needed.update(document for _, document in others[:room])
         return RetrievalSet(

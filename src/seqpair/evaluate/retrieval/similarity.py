@@ -19,6 +19,7 @@ from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.retrieval.embedders import Vectors
 
 HIGHEST = 5.0
+STSB_TRAIN, STSB_DEV, STSB_TEST = (f"similarity/stsb-en-{part}.csv" for part in ("train", "dev", "test"))
 
 
 @dataclass(frozen=True)

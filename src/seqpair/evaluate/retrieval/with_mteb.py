@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,7 +149,7 @@ def run_task(
     def corpus_of(subset: str, split: str) -> int:
         return len(task.dataset[subset][split]["corpus"])
 
-    with _recorded(task, outcomes, corpus_of), _quiet():
+    with _recorded(task, outcomes, corpus_of):
         result = mteb.evaluate(
             _encoder(embedder, kept, watch), [task], cache=None, co2_tracker=False, show_progress_bar=False
         )
@@ -159,20 +158,6 @@ def run_task(
             own = outcomes[row["hf_subset"]]
             own.scores.update({name: float(value) for name, value in row.items() if isinstance(value, float | int)})
     return outcomes
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Let mteb fetch nothing about the model, and show no bars."""
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("TQDM_DISABLE", None)
-        else:
-            os.environ["TQDM_DISABLE"] = before
 
 
 def local_task(given: RetrievalSet) -> Any:
@@ -224,8 +209,17 @@ def search_set(
     return run_task(local_task(given), embedder, kept, watch)["default"]
 
 
-def run_hub_task(name: str, embedder: Embedder, kept: Path, watch: Callable[[float], None]) -> dict[str, SearchOutcome]:
-    """Run a retrieval task that mteb knows by name; its data comes from the hub.
+def run_hub_task(
+    name: str, subsets: Sequence[str], embedder: Embedder, kept: Path, watch: Callable[[float], None]
+) -> dict[str, SearchOutcome]:
+    """Run a retrieval task that mteb knows by name on its test split, or the split it has; the hub gives its data.
+
+    Args:
+        name: Its name in mteb.
+        subsets: The subsets to take; empty takes all.
+        embedder: What embeds its texts.
+        kept: Where vectors survive an interruption.
+        watch: Called with how many texts were embedded.
 
     Raises:
         TaskSkippedError: The hub does not give the data.
@@ -235,7 +229,9 @@ def run_hub_task(name: str, embedder: Embedder, kept: Path, watch: Callable[[flo
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
-        task = mteb.get_task(name)
+        splits = mteb.get_task(name).metadata.eval_splits
+        chosen = ["test"] if "test" in splits else splits[:1]
+        task = mteb.get_task(name, eval_splits=chosen, hf_subsets=list(subsets) or None)
     except KeyError as error:
         raise EvaluationError("mteb has no task of this name", seen=name) from error
     if not hasattr(task, "k_values"):

@@ -6,6 +6,7 @@ Must not know how a task works. Entry points: `SUITES`, `choose_tasks`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.blimp import tasks as blimp
@@ -42,4 +43,25 @@ def choose_tasks(suites: Sequence[str], names: Sequence[str] = ()) -> list[Suite
             seen=", ".join(strange),
             allowed=", ".join(task.name for task in tasks),
         )
-    return [task for task in tasks if not names or task.name in names]
+    return [task for task in tasks if (task.name in names if names or task.only_named else True)]
+
+
+def read_settings(tasks: Sequence[SuiteTask], given: Sequence[str]) -> dict[str, str]:
+    """Read choices of the form NAME=VALUE that these tasks know; files become absolute.
+
+    Raises:
+        EvaluationError: One is of another form, comes twice, or no task has such a choice.
+    """
+    known = sorted({name for task in tasks for name in task.uses} - {"scoring", "seeds"})
+    files = {name for task in tasks for name, _ in task.files}
+    found: dict[str, str] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not value or name not in known or name in found:
+            raise EvaluationError(
+                "this is no choice of these tasks" if name not in found else "a choice comes twice",
+                seen=text,
+                allowed="NAME=VALUE with a NAME of " + (", ".join(known) or "none: these tasks have no choices"),
+            )
+        found[name] = str(Path(value).resolve()) if name in files else value
+    return found

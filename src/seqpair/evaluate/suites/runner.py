@@ -37,7 +37,7 @@ from seqpair.hub.export import read_export_record
 from seqpair.log import Progress, note
 
 OUTSIDE_FOLDER = Path("evaluations")
-WORK_FOLDER = ".work"
+WORK_FOLDER, KEPT_FOLDER = ".work", "kept"
 _LIBRARIES = ("seqpair", "torch", "transformers", "tokenizers", "numpy")
 
 
@@ -105,6 +105,7 @@ def results_folder(place: ModelPlace, context: TaskContext, out: Path | None = N
     default = asdict(DEFAULT_SCORING)
     changed = [f"{name}-{value}" for name, value in asdict(context.scoring).items() if value != default[name]]
     parts += [part.lower() for part in changed]
+    parts += [f"{name}-{Path(str(value)).name}" for name, value in context.settings.items()]
     return folder / "_".join(parts) if parts else folder
 
 
@@ -154,7 +155,7 @@ def plan_tasks(place: ModelPlace, tasks: Sequence[SuiteTask], context: TaskConte
                 "model": place.model_digest,
                 "task": [task.name, task.version],
                 "choices": _choices(place, task, context),
-                "data": {name: digests.of(context.input(name)) for name in task.inputs},
+                "data": {name: digests.of(path) for name, path in task.paths(context).items()},
             }
         )
         found = there.get(task.name)
@@ -168,7 +169,8 @@ def _reason(place: ModelPlace, task: SuiteTask, context: TaskContext) -> str:
         return f"a {place.direction} model cannot do it"
     if task.needs_head and not place.has_head:
         return "the model has no language-model head"
-    absent = [name for name in task.inputs if not context.input(name).exists()]
+    paths = task.paths(context).items()
+    absent = [name if name in task.inputs else str(path) for name, path in paths if not path.exists()]
     if absent:
         reason = f"the data folder {context.data} has no {', '.join(absent)}"
         return f"{reason}; {task.without_inputs}" if task.without_inputs else reason
@@ -182,7 +184,8 @@ def _choices(place: ModelPlace, task: SuiteTask, context: TaskContext) -> dict[s
         chosen["scoring"] = context.scoring.as_json()
     if "seeds" in task.uses:
         chosen["seeds"] = list(context.seeds)
-    chosen |= {name: value for name, value in context.settings.items() if name in task.uses}
+    files = [name for name, _ in task.files]  # their content counts, not their names
+    chosen |= {name: value for name, value in context.settings.items() if name in task.uses and name not in files}
     return chosen
 
 
@@ -248,7 +251,7 @@ def _compute(model: LoadedModel, plan: TaskPlan, context: TaskContext, folder: P
         bar[0].update(done)
 
     model.truncated = 0
-    outcome = plan.task.run(model, replace(context, work=work, watch=watch))
+    outcome = plan.task.run(model, replace(context, work=work, watch=watch, kept=folder / KEPT_FOLDER))
     if bar:
         bar[0].finish()
     result = _result(model, plan, context, outcome)

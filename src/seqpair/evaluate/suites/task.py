@@ -39,6 +39,7 @@ class TaskContext:
         settings: Other choices of the user; part of the cache key.
         work: A folder for what must survive an interruption of this task; removed when its result is written.
         watch: Called with how many units are done and how many there are.
+        kept: A folder for what tasks share and keep, such as a fine-tuned model; beside the results.
     """
 
     data: Path
@@ -48,6 +49,7 @@ class TaskContext:
     settings: dict[str, Any] = field(default_factory=dict)
     work: Path = Path()
     watch: Callable[[float, float], None] = _silent
+    kept: Path = Path()
 
     def input(self, name: str) -> Path:
         """Return the path of an input of the task."""
@@ -108,6 +110,8 @@ class SuiteTask:
         needs_head: Whether it needs a language-model head, or only the hidden states.
         without_inputs: Why there may be no data for it, and where to get some; shown when it is skipped.
         uses: The parts of the context that its result depends on: `scoring`, `seeds`, names in `settings`.
+        files: Settings that name a file, each with the input that stands where the user names none.
+        only_named: Whether it is done only when it is asked for by its name, such as a large task of the hub.
     """
 
     name: str
@@ -123,3 +127,10 @@ class SuiteTask:
     needs_head: bool = True
     without_inputs: str = ""
     uses: tuple[str, ...] = ("scoring",)
+    files: tuple[tuple[str, str], ...] = ()
+    only_named: bool = False
+
+    def paths(self, context: TaskContext) -> dict[str, Path]:
+        """Return every input by its name, and the files of settings by the setting's."""
+        files = {name: context.input(str(context.settings.get(name, usual))) for name, usual in self.files}
+        return {name: context.input(name) for name in self.inputs} | files
