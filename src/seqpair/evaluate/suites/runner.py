@@ -38,7 +38,7 @@ from seqpair.log import Progress, note
 
 OUTSIDE_FOLDER = Path("evaluations")
 WORK_FOLDER, KEPT_FOLDER = ".work", "kept"
-_LIBRARIES = ("seqpair", "torch", "transformers", "tokenizers", "numpy")
+_LIBRARIES = ("seqpair", "torch", "transformers", "tokenizers", "numpy", "sentence-transformers", "mteb")
 
 
 @dataclass(frozen=True)
