@@ -34,6 +34,10 @@ def evaluate_suites(
     score_end: Annotated[bool, typer.Option("--score-end", help="Score an encoder's end token too.")] = False,
     grid: Grid = "small",
     pooling: Pooling = "default",
+    choose: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A choice of the tasks, NAME=VALUE (docs/retrieval.md); repeatable."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most places of a padded batch; 2048 on a CPU, else 16384.")
@@ -53,15 +57,15 @@ def evaluate_suites(
     from seqpair.errors import EvaluationError
     from seqpair.evaluate.model_place import find_model
     from seqpair.evaluate.scorers import ScoringOptions
-    from seqpair.evaluate.suites.registry import choose_tasks
+    from seqpair.evaluate.suites.registry import choose_tasks, read_settings
     from seqpair.evaluate.suites.runner import plan_tasks, require_own_folders, results_folder, run_models
     from seqpair.evaluate.suites.task import TaskContext
 
     tasks = choose_tasks(suite or ["all"], task or [])
     scoring = ScoringOptions(masks=masks, end=end, score_end=score_end)  # type: ignore[arg-type]
-    tuning = _tuning(grid, pooling)
+    settings = _tuning(grid, pooling) | read_settings(tasks, choose or [])
     seed_numbers = tuple(range(seeds))
-    context = TaskContext(data, limit, seed_numbers, shots=shots, scoring=scoring, settings=tuning)
+    context = TaskContext(data, limit, seed_numbers, shots=shots, scoring=scoring, settings=settings)
     places = [find_model(name) for name in models]
     folders = [results_folder(place, context, out) for place in places]
     require_own_folders(folders)
@@ -115,6 +119,8 @@ def _print_report(report: SuiteReport) -> None:
                 print(f"    {value:.0f} contexts were cut on the left")
             if name == "rows_with_fewer_shots" and value:
                 print(f"    {value:.0f} rows had no room for all shots")
+        if result.note and result.suite == "retrieval":
+            print(f"    {result.note}")
     average = average_of(report.results)
     if average:
         value, error, chance = average["value"], average["standard_error"], average["chance"]

@@ -49,6 +49,8 @@ seqpair's evaluations read the right position. Embeddings and fine-tuning heads 
 _PIPELINE_TAGS = {"next": "text-generation", "masked": "fill-mask", "masked_next": "feature-extraction"}
 """A tag for each kind of prediction; the Hub's fill-mask widget would read `masked_next` at the wrong position."""
 
+_POOLED = {False: "the mean over all tokens", True: "the state of the last token"}
+
 _LOADING = {"next": _CAUSAL, "masked": _MASKED, "masked_next": _MASKED_NEXT}
 
 
@@ -85,6 +87,9 @@ member of a pair. The pair's other members have the same shape, data, order and 
 ```python
 {_LOADING[objective.predicts]}
 ```
+
+For vectors, `SentenceTransformer("PATH").encode(texts)` of sentence-transformers: {_POOLED[causal]}. It was not
+trained for similarity; fine-tune it first where that matters.
 {_NEXT_NOTE if objective.predicts == "masked_next" else ""}
 ## How it was trained
 

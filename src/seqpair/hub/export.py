@@ -28,6 +28,7 @@ from seqpair.hub.card import model_card
 from seqpair.hub.config import ModelFacts, generation_config, hub_config
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel
+from seqpair.hub.sentence_files import write_sentence_files
 from seqpair.hub.tokenizer_files import write_tokenizer
 from seqpair.hub.verify import MOST_CHECKED_TOKENS, Verification, check_texts, verify_export
 from seqpair.hub.weights import to_hub
@@ -149,6 +150,7 @@ def export_checkpoint(
         with atomic.replacing_folder(out) as folder:
             _write_model(folder, loaded, facts, version)
             write_tokenizer(folder, tokenizer, objective, facts.seq_len)
+            write_sentence_files(folder, objective.direction, facts.model.shape.width, facts.seq_len)
             real = check_texts(texts, tokenizer, row_tokens)
             proof = verify_export(folder, native, tokenizer, objective, real, row_tokens=row_tokens)
             digest = sha256_file(folder / WEIGHTS_NAME)

@@ -6,6 +6,7 @@ Must not know how a task works. Entry points: `SUITES`, `choose_tasks`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.bias import tasks as bias
@@ -13,6 +14,7 @@ from seqpair.evaluate.blimp import tasks as blimp
 from seqpair.evaluate.classification import tasks as classification
 from seqpair.evaluate.generative import tasks as generative
 from seqpair.evaluate.prompts import tasks as prompts
+from seqpair.evaluate.retrieval import tasks as retrieval
 from seqpair.evaluate.suites.task import SuiteTask
 
 _AREAS: tuple[tuple[SuiteTask, ...], ...] = (
@@ -20,8 +22,10 @@ _AREAS: tuple[tuple[SuiteTask, ...], ...] = (
     blimp.TASKS,
     classification.TASKS,
     prompts.TASKS,
+    retrieval.TASKS,
     bias.TASKS,
 )
+_WITH_OPTIONS = {"scoring", "seeds", "shots", "grid", "pooling"}  # choices that have an option of their own
 
 SUITES: dict[str, tuple[SuiteTask, ...]] = {tasks[0].suite: tasks for tasks in _AREAS}
 
@@ -50,4 +54,25 @@ def choose_tasks(suites: Sequence[str], names: Sequence[str] = ()) -> list[Suite
             seen=", ".join(strange),
             allowed=", ".join(task.name for task in tasks),
         )
-    return [task for task in tasks if not names or task.name in names]
+    return [task for task in tasks if (task.name in names if names or task.only_named else True)]
+
+
+def read_settings(tasks: Sequence[SuiteTask], given: Sequence[str]) -> dict[str, str]:
+    """Read choices of the form NAME=VALUE that these tasks know; files become absolute.
+
+    Raises:
+        EvaluationError: One is of another form, comes twice, or no task has such a choice.
+    """
+    known = sorted({name for task in tasks for name in task.uses} - _WITH_OPTIONS)
+    files = {name for task in tasks for name, _ in task.files}
+    found: dict[str, str] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not value or name not in known or name in found:
+            raise EvaluationError(
+                "this is no choice of these tasks" if name not in found else "a choice comes twice",
+                seen=text,
+                allowed="NAME=VALUE with a NAME of " + (", ".join(known) or "none: these tasks have no choices"),
+            )
+        found[name] = str(Path(value).resolve()) if name in files else value
+    return found

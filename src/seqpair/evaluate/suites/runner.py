@@ -39,8 +39,8 @@ from seqpair.log import Progress, note
 
 _USUAL = ("default", "small")  # what a setting is where the user chose nothing
 OUTSIDE_FOLDER = Path("evaluations")
-WORK_FOLDER = ".work"
-_LIBRARIES = ("seqpair", "torch", "transformers", "tokenizers", "numpy")
+WORK_FOLDER, KEPT_FOLDER = ".work", "kept"
+_LIBRARIES = ("seqpair", "torch", "transformers", "tokenizers", "numpy", "sentence-transformers", "mteb")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def results_folder(place: ModelPlace, context: TaskContext, out: Path | None = N
     default = asdict(DEFAULT_SCORING)
     changed = [f"{name}-{value}" for name, value in asdict(context.scoring).items() if value != default[name]]
     parts += [part.lower() for part in changed]
-    parts += [f"{name}-{value}" for name, value in context.settings.items() if value not in _USUAL]
+    chosen = {name: value for name, value in context.settings.items() if value not in _USUAL}
+    parts += [f"{name}-{Path(str(value)).name}" for name, value in chosen.items()]
     return folder / "_".join(parts) if parts else folder
 
 
@@ -162,13 +163,14 @@ def plan_tasks(
         if reason:
             plans.append(TaskPlan(task, skipped=reason))
             continue
-        shot_files = [name for name in task.shot_inputs if context.shots and context.input(name).exists()]
+        shown = {name: context.input(name) for name in task.shot_inputs if context.shots}
+        files = task.paths(context) | {name: path for name, path in shown.items() if path.exists()}
         key = sha256_json(
             {
                 "model": place.model_digest,
                 "task": [task.name, task.version],
                 "choices": _choices(place, task, context),
-                "data": {name: digests.of(context.input(name)) for name in (*task.inputs, *shot_files)},
+                "data": {name: digests.of(path) for name, path in files.items()},
             }
         )
         found = there.get(task.name)
@@ -182,7 +184,8 @@ def _reason(place: ModelPlace, task: SuiteTask, context: TaskContext) -> str:
         return f"a {place.direction} model cannot do it"
     if task.needs_head and not place.has_head:
         return "the model has no language-model head"
-    absent = [name for name in task.inputs if not context.input(name).exists()]
+    paths = task.paths(context).items()
+    absent = [name if name in task.inputs else str(path) for name, path in paths if not path.exists()]
     if absent:
         reason = f"the data folder {context.data} has no {', '.join(absent)}"
         return f"{reason}; {task.without_inputs}" if task.without_inputs else reason
@@ -199,7 +202,8 @@ def _choices(place: ModelPlace, task: SuiteTask, context: TaskContext) -> dict[s
         chosen["shots"] = context.shots
     if "seeds" in task.uses or draws:
         chosen["seeds"] = list(context.seeds)
-    chosen |= {name: value for name, value in context.settings.items() if name in task.uses}
+    files = [name for name, _ in task.files]  # their content counts, not their names
+    chosen |= {name: value for name, value in context.settings.items() if name in task.uses and name not in files}
     return chosen
 
 
@@ -299,7 +303,7 @@ def _compute(
         bar[0].update(done, left.words(total / rate, (total - done) / rate) if rate > 0 else "")
 
     model.truncated = 0
-    outcome = plan.task.run(model, replace(context, work=work, watch=watch))
+    outcome = plan.task.run(model, replace(context, work=work, watch=watch, kept=folder / KEPT_FOLDER))
     if bar:
         bar[0].finish()
     result = result_of(model, plan, context, outcome)

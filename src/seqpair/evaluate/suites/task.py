@@ -40,6 +40,7 @@ class TaskContext:
         settings: Other choices of the user; part of the cache key.
         work: A folder for what must survive an interruption of this task; removed when its result is written.
         watch: Called with how many units are done and how many there are.
+        kept: A folder for what tasks share and keep, such as a fine-tuned model; beside the results.
     """
 
     data: Path
@@ -50,6 +51,7 @@ class TaskContext:
     settings: dict[str, Any] = field(default_factory=dict)
     work: Path = Path()
     watch: Callable[[float, float], None] = _silent
+    kept: Path = Path()
 
     def input(self, name: str) -> Path:
         """Return the path of an input of the task."""
@@ -111,6 +113,8 @@ class SuiteTask:
         without_inputs: Why there may be no data for it, and where to get some; shown when it is skipped.
         uses: The parts of the context that its result depends on: `scoring`, `seeds`, `shots`, names in `settings`.
         shot_inputs: Files that examples are drawn from, where they are there and examples are asked for.
+        files: Settings that name a file, each with the input that stands where the user names none.
+        only_named: Whether it is done only when it is asked for by its name, such as a large task of the hub.
     """
 
     name: str
@@ -127,3 +131,10 @@ class SuiteTask:
     without_inputs: str = ""
     uses: tuple[str, ...] = ("scoring",)
     shot_inputs: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    only_named: bool = False
+
+    def paths(self, context: TaskContext) -> dict[str, Path]:
+        """Return every input by its name, and the files of settings by the setting's."""
+        files = {name: context.input(str(context.settings.get(name, usual))) for name, usual in self.files}
+        return {name: context.input(name) for name in self.inputs} | files

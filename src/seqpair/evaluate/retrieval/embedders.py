@@ -1,0 +1,257 @@
+"""What turns texts into vectors: our own packed forward pass, sentence-transformers, or pooled hidden states.
+
+Owns the choice between them, the batches by tokens, the counting of texts that were cut, and vectors that survive an
+interruption. Must not know tasks. Entry points: `embedder_of`, `SentenceEmbedder`, `embed_by_chunks`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqpair import atomic
+from seqpair.digest import sha256_json
+from seqpair.errors import EvaluationError
+from seqpair.evaluate.embed import POOLINGS, embed_texts
+from seqpair.evaluate.loaded import LoadedModel, length_batches
+from seqpair.evaluate.scorers import TextEmbedder
+from seqpair.hub import opened
+from seqpair.hub.library import require_transformers
+
+CHUNK_TEXTS, CHUNK_CHARACTERS = 512, 500_000
+MODULES_NAME = "modules.json"
+AS_FOLDER = "folder"
+Vectors = NDArray[np.float32]
+
+
+class Embedder(Protocol):
+    """Texts to vectors.
+
+    Attributes:
+        method: How, in words; part of a result's settings.
+        truncated: How many texts were longer than the model reads.
+        max_tokens: The longest text, specials included.
+    """
+
+    method: str
+    truncated: int
+    max_tokens: int
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return (n, D) vectors."""
+        ...
+
+
+class NativeEmbedder:
+    """Our own classes: packed without padding.
+
+    Args:
+        model: The model, ours or of our two classes.
+        pooling: A name in `embed.POOLINGS`.
+        batch_tokens: Most tokens computed at once.
+    """
+
+    def __init__(self, model: opened.OpenedModel, pooling: str, batch_tokens: int) -> None:
+        """Take the model."""
+        self.model, self.pooling, self.batch_tokens = model, pooling, batch_tokens
+        self.method = f"native, {pooling} pooling"
+        self.truncated, self.max_tokens = 0, model.max_tokens
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return (n, D) vectors."""
+        room = self.max_tokens - (2 if self.model.native.direction == "bidirectional" else 1)
+        self.truncated += sum(len(ids) > room for ids in self.model.tokenizer.encode(texts))
+        return embed_texts(self.model, texts, self.pooling, batch_tokens=self.batch_tokens)
+
+
+class PooledEmbedder:
+    """Any model's hidden states, pooled."""
+
+    def __init__(self, model: LoadedModel, pooling: str) -> None:
+        """Take the model and a name in `embed.POOLINGS`."""
+        self.model, self.pooling = model, pooling
+        self.method = f"hidden states, {pooling} pooling"
+        self.truncated, self.max_tokens = 0, model.max_tokens
+        self._embedder = TextEmbedder(model)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return (n, D) vectors."""
+        before = self.model.truncated
+        vectors = self._embedder.embed(texts, self.pooling)
+        self.truncated += self.model.truncated - before
+        self.model.truncated = before  # counted here, so that no text counts twice
+        return vectors
+
+
+class SentenceEmbedder:
+    """A model of sentence-transformers with its own modules.
+
+    Args:
+        model: The `SentenceTransformer`.
+        batch_tokens: Most places of a padded batch.
+    """
+
+    def __init__(self, model: Any, batch_tokens: int) -> None:
+        """Take the model."""
+        self.model, self.batch_tokens = model, batch_tokens
+        self.truncated, self.max_tokens = 0, int(model.max_seq_length or model.tokenizer.model_max_length)
+        modules = ", ".join(type(module).__name__ for module in model)
+        self.method = f"sentence-transformers: {modules}; {pooling_of(model)} pooling"
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return (n, D) vectors."""
+        encoded = self.model.tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
+        lengths = [min(len(ids), self.max_tokens) for ids in encoded]
+        self.truncated += sum(len(ids) > self.max_tokens for ids in encoded)
+        width = int(self.model.get_embedding_dimension())
+        vectors = np.empty((len(texts), width), dtype=np.float32)
+        for batch in length_batches(lengths, self.batch_tokens):
+            given = [texts[index] for index in batch]
+            vectors[batch] = self.model.encode(given, batch_size=len(given), show_progress_bar=False)
+        return vectors
+
+
+def pooling_of(model: Any) -> str:
+    """Return the name of the pooling of a `SentenceTransformer`, or `no` without such a module."""
+    for module in model:
+        if type(module).__name__ == "Pooling":
+            return str(module.pooling_mode)
+    return "no"
+
+
+def require_sentence_transformers() -> Any:
+    """Return the module `sentence_transformers`, quiet.
+
+    Raises:
+        EvaluationError: It is not installed.
+    """
+    require_transformers(EvaluationError, "the retrieval suite")
+    try:
+        import sentence_transformers
+    except ModuleNotFoundError as error:
+        raise EvaluationError(
+            "this needs the library sentence-transformers, which is not installed",
+            seen=error.name,
+            fix='install the extra: pip install "seqpair[eval]"',
+        ) from error
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    return sentence_transformers
+
+
+def open_sentence_model(folder: Path, device: str) -> Any:
+    """Return the `SentenceTransformer` of a folder.
+
+    Raises:
+        EvaluationError: It cannot be loaded, or has no tokenizer.
+    """
+    library = require_sentence_transformers()
+    try:
+        model = library.SentenceTransformer(str(folder), device=device, local_files_only=True)
+        tokenizer = model.tokenizer
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:
+        raise EvaluationError(
+            "sentence-transformers cannot load this folder", seen=f"{folder}: {str(error).splitlines()[0]}"
+        ) from error
+    if tokenizer is None:
+        raise EvaluationError("this folder has no tokenizer", seen=folder)
+    return model.eval()
+
+
+def require_known_pooling(pooling: str) -> None:
+    """Check the name of a pooling.
+
+    Raises:
+        EvaluationError: There is none of this name.
+    """
+    if pooling != AS_FOLDER and pooling not in POOLINGS:
+        raise EvaluationError(
+            "there is no pooling of this name", seen=repr(pooling), allowed=", ".join((AS_FOLDER, *POOLINGS))
+        )
+
+
+def embedder_of(model: LoadedModel, pooling: str) -> Embedder:
+    """Return what embeds with a model as it is.
+
+    Args:
+        model: Any model that was opened by its name.
+        pooling: A name in `embed.POOLINGS`; `folder` is what the folder's own modules say, and the mean over the
+            text's own tokens for a model without modules and for our exports, which were not trained to be pooled.
+
+    Raises:
+        EvaluationError: There is no such pooling, or the folder's modules cannot be loaded.
+    """
+    require_known_pooling(pooling)
+    folder = model.folder
+    if pooling == AS_FOLDER and folder is not None and not model.is_ours and (folder / MODULES_NAME).is_file():
+        return SentenceEmbedder(open_sentence_model(folder, model.device), model.batch_tokens)
+    chosen = "mean" if pooling == AS_FOLDER else pooling
+    if model.is_ours and folder is not None:
+        read = opened.open_model(folder)
+        read.native.model.to(model.device)
+        return NativeEmbedder(read, chosen, model.batch_tokens)
+    return PooledEmbedder(model, chosen)
+
+
+def embed_by_chunks(
+    embedder: Embedder, texts: Sequence[str], kept: Path | None, watch: Callable[[int], None]
+) -> Vectors:
+    """Return the vectors of texts, computed some at a time; a chunk in the folder `kept` is not computed again.
+
+    Args:
+        embedder: What computes them.
+        texts: The texts.
+        kept: Where chunks survive an interruption; `None` keeps none.
+        watch: Called with how many texts are done.
+
+    Returns:
+        (n, D) float32 in the texts' order.
+
+    Raises:
+        EvaluationError: A vector is not finite.
+    """
+    found, done = [], 0
+    for chunk in _chunks(texts):
+        name = sha256_json([embedder.method, embedder.max_tokens, chunk])[:24]
+        path = None if kept is None else kept / f"vectors-{name}.npz"
+        found.append(_chunk(embedder, chunk, path))
+        done += len(chunk)
+        watch(done)
+    return np.concatenate(found)
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Cut texts into runs that take about as long, long texts or short."""
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        if chunk and (len(chunk) == CHUNK_TEXTS or characters + len(text) > CHUNK_CHARACTERS):
+            yield chunk
+            chunk, characters = [], 0
+        chunk.append(text)
+        characters += len(text)
+    if chunk:
+        yield chunk
+
+
+def _chunk(embedder: Embedder, texts: list[str], path: Path | None) -> Vectors:
+    if path is not None and path.is_file():
+        with np.load(path, allow_pickle=False) as stored:
+            embedder.truncated += int(stored["truncated"])
+            vectors: Vectors = stored["vectors"]
+            return vectors
+    before = embedder.truncated
+    vectors = embedder.embed(texts)
+    if not np.isfinite(vectors).all():
+        raise EvaluationError("the model gives vectors that are not finite", seen=embedder.method)
+    if path is not None:
+        buffer = io.BytesIO()
+        np.savez(buffer, vectors=vectors, truncated=np.int64(embedder.truncated - before))
+        atomic.write_bytes(path, buffer.getvalue())
+    return vectors

@@ -1,0 +1,82 @@
+"""What a search says as a task's result: an item a query, means, chance, and what a reader must know.
+
+Must not know how texts are embedded. Entry points: `search_outcome`, `search_items`, `cut_note`, `warn_cut`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from seqpair.evaluate.results import ItemOutcome
+from seqpair.evaluate.retrieval.embedders import Embedder
+from seqpair.evaluate.retrieval.measures import DEPTH, chance_of
+from seqpair.evaluate.retrieval.sets import RetrievalSet
+from seqpair.evaluate.retrieval.with_mteb import SearchOutcome
+from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.log import note
+
+
+def search_items(outcome: SearchOutcome) -> list[ItemOutcome]:
+    """Return one item a query: nDCG at 10, and beside it recall, reciprocal rank and the first rank."""
+    return [
+        ItemOutcome(
+            id=own.query,
+            value=own.ndcg,
+            detail={
+                "recall_at_10": own.recall,
+                "mrr_at_10": own.mrr,
+                "recall_at_100": own.recall_at_100,
+                "rank": own.rank,
+            },
+        )
+        for own in outcome.queries
+    ]
+
+
+def cut_note(truncated: int, max_tokens: int) -> str:
+    """Return what a reader must know of texts that were cut, or nothing."""
+    return f"{truncated} texts were longer than the {max_tokens} tokens the model reads, and cut." if truncated else ""
+
+
+def search_outcome(given: RetrievalSet, outcome: SearchOutcome, embedder: Embedder) -> TaskOutcome:
+    """Return a search's outcome as a task's."""
+    chance = chance_of(outcome.gains, outcome.documents)
+    items = search_items(outcome)
+    means = {
+        name: math.fsum(item.detail[name] for item in items) / len(items)
+        for name in ("recall_at_10", "mrr_at_10", "recall_at_100")
+    }
+    notes = [cut_note(embedder.truncated, embedder.max_tokens)]
+    if len(given.documents) < given.whole_documents:
+        notes.append(f"Only {len(given.documents)} of {given.whole_documents} documents: easier than the whole set.")
+    if given.unjudged:
+        notes.append(f"{given.unjudged} queries without a relevant document were left out.")
+    if given.empty_documents:
+        notes.append(f"{given.empty_documents} documents have no text.")
+    return TaskOutcome(
+        items,
+        {
+            "embedding": embedder.method,
+            "max_tokens": embedder.max_tokens,
+            "similarity": "cosine",
+            "documents": len(given.documents),
+            "of_documents": given.whole_documents,
+        },
+        chance=chance["ndcg"],
+        figures={
+            **means,
+            f"recall_at_{DEPTH}_chance": chance["recall"],
+            f"mrr_at_{DEPTH}_chance": chance["mrr"],
+            "truncated_texts": float(embedder.truncated),
+            "empty_documents": float(given.empty_documents),
+            "unjudged_queries": float(given.unjudged),
+        },
+        note=" ".join(part for part in notes if part),
+    )
+
+
+def warn_cut(embedder: Embedder) -> None:
+    """Tell the person who watches of texts that were cut."""
+    message = cut_note(embedder.truncated, embedder.max_tokens)
+    if message:
+        note(message)

@@ -1,0 +1,211 @@
+"""Retrieval sets: documents, queries, and which documents answer which query.
+
+Owns the two file forms (a folder of `corpus.jsonl`, `queries.jsonl` and `qrels.tsv`; SQuAD's JSON), their checks, and
+what a limit keeps. Must not know models. Entry points: `RetrievalSet`, `read_folder`, `read_squad`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqpair.digest import hash64
+from seqpair.errors import EvaluationError
+
+DOCUMENTS_PER_QUERY, LONG_DOCUMENTS_PER_QUERY = 20, 2
+"""How many documents a limited set keeps for each of its queries, where they are short and where they are long."""
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """A corpus with questions about it.
+
+    Attributes:
+        name: What it is called.
+        documents: Text by id; a title is a part of it.
+        queries: Text by id; all have at least one relevant document.
+        relevant: For each query, the gain of each relevant document, at least 1.
+        whole_documents: Documents before a limit.
+        unjudged: Queries that were left out because no document is relevant to them.
+    """
+
+    name: str
+    documents: dict[str, str]
+    queries: dict[str, str]
+    relevant: dict[str, dict[str, int]]
+    whole_documents: int
+    unjudged: int = 0
+
+    @property
+    def empty_documents(self) -> int:
+        """How many documents have no text; they stay, and can be found by nobody."""
+        return sum(not text.strip() for text in self.documents.values())
+
+    def limited(self, queries: int | None, documents_per_query: int = DOCUMENTS_PER_QUERY) -> RetrievalSet:
+        """Return the first queries, with their relevant documents and others drawn by the hash of their ids.
+
+        Args:
+            queries: Most queries; `None` keeps all of it.
+            documents_per_query: Documents to keep for each of them.
+        """
+        if queries is None or queries >= len(self.queries):
+            return self
+        kept = dict(list(self.queries.items())[:queries])
+        needed = {document for query in kept for document in self.relevant[query]}
+        room = max(0, documents_per_query * queries - len(needed))
+        others = sorted((hash64(document), document) for document in self.documents if document not in needed)
+        needed.update(document for _, document in others[:room])
+        return RetrievalSet(
+            self.name,
+            {document: text for document, text in self.documents.items() if document in needed},
+            kept,
+            {query: self.relevant[query] for query in kept},
+            self.whole_documents,
+            self.unjudged,
+        )
+
+
+def checked_set(
+    name: str, documents: dict[str, str], queries: dict[str, str], relevant: dict[str, dict[str, int]]
+) -> RetrievalSet:
+    """Return a set after its checks.
+
+    Raises:
+        EvaluationError: There is nothing to search or to ask, a query is empty, or a judgement names an id that does
+            not exist.
+    """
+    if not documents or not queries:
+        raise EvaluationError(
+            f"{name} is no retrieval set", seen=f"{len(documents)} documents, {len(queries)} queries", allowed="some"
+        )
+    empty = [query for query, text in queries.items() if not text.strip()]
+    if empty:
+        raise EvaluationError(
+            f"a query of {name} is empty", seen=f"{len(empty)}, the first is {empty[0]!r}", fix="leave it out"
+        )
+    for query, gains in relevant.items():
+        if query not in queries:
+            raise EvaluationError(f"the judgements of {name} name a query that does not exist", seen=repr(query))
+        strange = next((document for document in gains if document not in documents), None)
+        if strange is not None:
+            raise EvaluationError(
+                f"the judgements of {name} name a document that does not exist", seen=f"{strange!r} for {query!r}"
+            )
+    gains = {
+        query: {document: gain for document, gain in found.items() if gain > 0} for query, found in relevant.items()
+    }
+    judged = {query: text for query, text in queries.items() if gains.get(query)}
+    if not judged:
+        raise EvaluationError(f"no query of {name} has a relevant document", seen=f"{len(queries)} queries")
+    return RetrievalSet(
+        name, documents, judged, {query: gains[query] for query in judged}, len(documents), len(queries) - len(judged)
+    )
+
+
+def read_folder(folder: Path, queries: str = "queries.jsonl", judgements: str = "qrels.tsv") -> RetrievalSet:
+    """Read a folder of `corpus.jsonl` (`_id`, `text`, perhaps `title`), queries and judgements.
+
+    Args:
+        folder: The folder.
+        queries: The file of the queries (`_id`, `text`).
+        judgements: The tab-separated file with the columns query-id, corpus-id, score.
+
+    Raises:
+        EvaluationError: A file is missing, a line cannot be read, an id comes twice or does not exist, a query is
+            empty.
+    """
+    documents = {}
+    for where, row in _rows(folder / "corpus.jsonl"):
+        title, text = str(row.get("title") or "").strip(), _text(where, row)
+        _add(documents, where, row, f"{title} {text}" if title else text)
+    asked: dict[str, str] = {}
+    for where, row in _rows(folder / queries):
+        _add(asked, where, row, _text(where, row))
+    return checked_set(folder.name, documents, asked, _judgements(folder / judgements))
+
+
+def read_squad(path: Path) -> RetrievalSet:
+    """Read a file of SQuAD's form: the passages are the documents, each question's own passage answers it.
+
+    Raises:
+        EvaluationError: It is not of that form.
+    """
+    _require_file(path)
+    documents: dict[str, str] = {}
+    queries: dict[str, str] = {}
+    relevant: dict[str, dict[str, int]] = {}
+    ids: dict[str, str] = {}
+    try:
+        articles = json.loads(path.read_text(encoding="utf-8"))["data"]
+        paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
+        for paragraph in paragraphs:
+            document = ids.setdefault(paragraph["context"], f"passage-{len(ids)}")
+            documents[document] = paragraph["context"]
+            for question in paragraph["qas"]:
+                if question["id"] in queries:
+                    raise EvaluationError(f"an id comes twice in {path.name}", seen=question["id"])
+                queries[question["id"]] = question["question"]
+                relevant[question["id"]] = {document: 1}
+    except (ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(
+            f"{path.name} is not of SQuAD's form",
+            seen=f"{type(error).__name__}: {error}",
+            allowed="data > paragraphs > context and qas > id, question",
+        ) from error
+    return checked_set(path.name, documents, queries, relevant)
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise EvaluationError("a file of a retrieval set is missing", seen=path)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    _require_file(path)
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path.parent.name}/{path.name}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise EvaluationError(f"{where} is not JSON", seen=error) from error
+        yield where, row
+
+
+def _text(where: str, row: dict[str, Any]) -> str:
+    missing = [name for name in ("_id", "text") if not isinstance(row, dict) or name not in row]
+    if missing:
+        raise EvaluationError(
+            f"{where} lacks a column", seen=f"no {', no '.join(missing)}", allowed="the columns _id and text"
+        )
+    return str(row["text"])
+
+
+def _add(known: dict[str, str], where: str, row: dict[str, Any], text: str) -> None:
+    identity = str(row["_id"])
+    if identity in known:
+        raise EvaluationError(f"{where} repeats an id", seen=repr(identity))
+    known[identity] = text
+
+
+def _judgements(path: Path) -> dict[str, dict[str, int]]:
+    _require_file(path)
+    lines = path.read_text(encoding="utf-8").split("\n")
+    columns = ["query-id", "corpus-id", "score"]
+    if lines[0].rstrip("\r").split("\t") != columns:
+        raise EvaluationError(f"{path.name} lacks a column", seen=repr(lines[0]), allowed=", ".join(columns))
+    relevant: dict[str, dict[str, int]] = {}
+    for number, line in enumerate(lines[1:], 2):
+        if not line.strip():
+            continue
+        parts = line.rstrip("\r").split("\t")
+        if len(parts) != len(columns) or not parts[2].strip().isdigit():
+            raise EvaluationError(
+                f"{path.name}, line {number} is no judgement", seen=repr(line), allowed="two ids and a whole number"
+            )
+        relevant.setdefault(parts[0], {})[parts[1]] = int(parts[2])
+    return relevant

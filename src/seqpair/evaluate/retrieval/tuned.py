@@ -1,0 +1,218 @@
+"""Tasks on embedders that are fine-tuned first: encoders and decoders by one protocol.
+
+Owns joining the seeds. Must not know how fine-tuning works. Entry point: `TASKS`.
+
+All sets are searched with the same embedder of a seed, which is kept beside the results. An item's value is the mean
+over the seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from seqpair.evaluate.loaded import LoadedModel
+from seqpair.evaluate.results import ItemOutcome, weighted_mean
+from seqpair.evaluate.retrieval.contrastive import Tuned, tune_on_pairs, tune_on_scores
+from seqpair.evaluate.retrieval.embedders import embed_by_chunks
+from seqpair.evaluate.retrieval.measures import DEPTH, spearman_error
+from seqpair.evaluate.retrieval.options import SETTINGS, TuningOptions
+from seqpair.evaluate.retrieval.outcomes import cut_note, search_outcome, warn_cut
+from seqpair.evaluate.retrieval.pairs import read_pairs
+from seqpair.evaluate.retrieval.sets import (
+    DOCUMENTS_PER_QUERY,
+    LONG_DOCUMENTS_PER_QUERY,
+    RetrievalSet,
+    read_folder,
+    read_squad,
+)
+from seqpair.evaluate.retrieval.similarity import (
+    STSB_DEV,
+    STSB_TEST,
+    STSB_TRAIN,
+    cosines_of,
+    pair_items,
+    pearson,
+    read_scored_pairs,
+    spearman,
+)
+from seqpair.evaluate.retrieval.tuned_folder import open_tuned
+from seqpair.evaluate.retrieval.with_mteb import search_set
+from seqpair.evaluate.suites.task import SuiteTask, TaskContext
+from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.log import note
+
+PAIRS_FILE = "retrieval/pairs.jsonl"
+
+
+class _Steps:
+    """One count over all seeds: the pairs trained on, then the texts embedded.
+
+    Args:
+        context: Whose `watch` is told.
+        pairs, texts: How many of them a seed has.
+    """
+
+    def __init__(self, context: TaskContext, pairs: int, texts: int) -> None:
+        self._context, self._pairs, self._texts = context, pairs, texts
+
+    def tuning(self, seed: int) -> Callable[[float, float], None]:
+        """Return what fine-tuning tells how much of it is done."""
+        return lambda done, total: self._tell(seed, self._pairs * done / total)
+
+    def embedding(self, seed: int) -> Callable[[float], None]:
+        """Return what embedding tells how many texts are done."""
+        return lambda done: self._tell(seed, self._pairs + done)
+
+    def _tell(self, seed: int, done: float) -> None:
+        each, seeds = self._pairs + self._texts, self._context.seeds
+        self._context.watch(seeds.index(seed) * each + done, each * len(seeds))
+
+
+def search(
+    read: Callable[[Path], RetrievalSet], name: str, per_query: int, model: LoadedModel, context: TaskContext
+) -> TaskOutcome:
+    """Fine-tune on pairs for each seed, search a local set, and join the seeds.
+
+    Raises:
+        EvaluationError: The pairs or the set cannot be read, or the model cannot be fine-tuned.
+    """
+    options = TuningOptions.of(context.settings).limited(context.limit)
+    given = read(context.input(name)).limited(context.limit, per_query)
+    path = context.input(options.pairs or PAIRS_FILE)
+    pairs = read_pairs(path, options.columns, options.train_pairs)
+    if pairs.left_out:
+        note(f"{pairs.left_out} rows of {path.name} were left out: an empty text, or there before")
+    texts = len(given.documents) + len(given.queries)
+    steps = _Steps(context, len(pairs.pairs) * options.epochs * len(options.learning_rates), texts)
+    outcomes, tunings = [], []
+    for seed in context.seeds:
+        tuned = tune_on_pairs(model, pairs.pairs, options, seed, context.kept, steps.tuning(seed))
+        embedder = open_tuned(tuned.folder, model)
+        found = search_set(given, embedder, context.work / f"seed{seed}", steps.embedding(seed))
+        outcomes.append(search_outcome(given, found, embedder))
+        tunings.append(tuned)
+        warn_cut(embedder)
+    joined = join_seeds(outcomes, tunings, options)
+    return replace(
+        joined, settings=joined.settings | {"training_pairs": len(pairs.pairs), "pairs_digest": pairs.digest}
+    )
+
+
+def similarity(model: LoadedModel, context: TaskContext) -> TaskOutcome:
+    """Fine-tune on STS-B's training pairs for each seed, and rank its test pairs.
+
+    Raises:
+        EvaluationError: The pairs cannot be read, or the model cannot be fine-tuned.
+    """
+    options = TuningOptions.of(context.settings).limited(context.limit)
+    training = read_scored_pairs(context.input(STSB_TRAIN))[: options.train_pairs]
+    dev = context.limited(read_scored_pairs(context.input(STSB_DEV)))
+    pairs = context.limited(read_scored_pairs(context.input(STSB_TEST)))
+    texts, scores = [text for pair in pairs for text in (pair.first, pair.second)], [pair.score for pair in pairs]
+    steps = _Steps(context, len(training) * options.epochs * len(options.learning_rates), len(texts))
+    outcomes, tunings = [], []
+    for seed in context.seeds:
+        tuned = tune_on_scores(model, training, dev, options, seed, context.kept, steps.tuning(seed))
+        embedder = open_tuned(tuned.folder, model)
+        vectors = embed_by_chunks(embedder, texts, context.work / f"seed{seed}", steps.embedding(seed))
+        cosines = cosines_of(vectors[::2], vectors[1::2])
+        value = spearman(cosines, scores)
+        figures = {"pearson": pearson(cosines, scores), "truncated_texts": float(embedder.truncated)}
+        settings = {"embedding": embedder.method, "max_tokens": embedder.max_tokens, "similarity": "cosine"}
+        text = cut_note(embedder.truncated, embedder.max_tokens)
+        outcomes.append(TaskOutcome(pair_items(pairs, cosines), settings, 0.0, {}, figures, text, value=value))
+        tunings.append(tuned)
+    joined = join_seeds(outcomes, tunings, options)
+    mean = math.fsum(outcome.value or 0.0 for outcome in outcomes) / len(outcomes)
+    return replace(
+        joined,
+        value=mean,
+        standard_error=spearman_error(mean, len(pairs)),
+        settings=joined.settings | {"training_pairs": len(training)},
+    )
+
+
+def join_seeds(outcomes: Sequence[TaskOutcome], tunings: Sequence[Tuned], options: TuningOptions) -> TaskOutcome:
+    """Return one outcome of those of all seeds.
+
+    An item's value is its mean over the seeds, its details are the first seed's; figures are means, and the deviation
+    between seeds stands beside them.
+    """
+    first = outcomes[0]
+    columns = zip(*(outcome.items for outcome in outcomes), strict=True)
+    items = [
+        ItemOutcome(
+            id=own[0].id,
+            value=math.fsum(item.value for item in own) / len(own),
+            detail=own[0].detail | ({"values_by_seed": [item.value for item in own]} if len(own) > 1 else {}),
+        )
+        for own in columns
+    ]
+    values = [weighted_mean(outcome.items) if outcome.value is None else outcome.value for outcome in outcomes]
+    figures = {name: math.fsum(own.figures[name] for own in outcomes) / len(outcomes) for name in first.figures}
+    if len(values) > 1:
+        mean = math.fsum(values) / len(values)
+        figures["deviation_between_seeds"] = math.sqrt(
+            math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+        )
+    sweeps: list[dict[str, Any]] = [
+        {"seed": tuned.record["seed"], "chosen": tuned.record["chosen"], "sweep": tuned.record["sweep"]}
+        for tuned in tunings
+    ]
+    settings = first.settings | {
+        "tuning": asdict(options),
+        "dev_metric": tunings[0].record["metric"],
+        "sweeps": sweeps,
+        "values_by_seed": values,
+        "embedders": [str(tuned.folder) for tuned in tunings],
+    }
+    return replace(first, items=items, figures=figures, settings=settings)
+
+
+def _search_task(
+    name: str, title: str, path: str, read: Callable[[Path], RetrievalSet], per_query: int = DOCUMENTS_PER_QUERY
+) -> SuiteTask:
+    return SuiteTask(
+        name=f"{name}_tuned",
+        version=1,
+        title=f"{title}, fine-tuned on pairs",
+        suite="retrieval",
+        metric=f"ndcg_at_{DEPTH}",
+        unit=f"mean nDCG at {DEPTH}",
+        higher_is_better=True,
+        directions=BOTH,
+        inputs=(path,),
+        run=partial(search, read, path, per_query),
+        needs_head=False,
+        without_inputs="training pairs are named with --set pairs=FILE",
+        uses=("seeds", *SETTINGS),
+        files=(("pairs", PAIRS_FILE),),
+    )
+
+
+TASKS = (
+    SuiteTask(
+        name="stsb_tuned",
+        version=1,
+        title="STS-B test, fine-tuned on its training pairs",
+        suite="retrieval",
+        metric="spearman",
+        unit="Spearman's correlation",
+        higher_is_better=True,
+        directions=BOTH,
+        inputs=(STSB_TRAIN, STSB_DEV, STSB_TEST),
+        run=similarity,
+        needs_head=False,
+        uses=("seeds", *(name for name in SETTINGS if name not in ("pairs", "columns", "hard_negatives"))),
+    ),
+    _search_task("xquad", "XQuAD passages", "retrieval/xquad.en.json", read_squad),
+    _search_task("cosqa", "CoSQA Python functions", "retrieval/cosqa_python", read_folder),
+    _search_task(
+        "qmsum_long", "QMSum meetings, long documents", "retrieval/qmsum_long", read_folder, LONG_DOCUMENTS_PER_QUERY
+    ),
+)
