@@ -26,7 +26,7 @@ from seqpair.recipe.objectives import Direction
 Ids = NDArray[np.int64]
 Head = Callable[[Tensor], Tensor]
 
-BATCH_TOKENS = 2048  # on a CPU a larger batch only leaves the caches, docs/evaluation.md
+BATCH_TOKENS = 2048  # on a CPU a larger batch only leaves the caches; no result depends on it
 _ACCELERATOR_BATCH_TOKENS = 16384
 _NO_LIMIT_TOKENS = 1_000_000
 _UNREADABLE = (SafetensorError, UnpicklingError, EOFError)  # weights that are cut off or damaged
