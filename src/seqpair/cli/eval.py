@@ -16,6 +16,9 @@ Grid = Annotated[str, typer.Option(help="Settings that fine-tuning tries: small,
 Pooling = Annotated[
     str, typer.Option(help="What a fine-tuned head reads: cls, mean or last; default: cls of encoders, else last.")
 ]
+Choices = Annotated[
+    list[str] | None, typer.Option("--set", help="A choice of the tasks, NAME=VALUE (docs/retrieval.md); repeatable.")
+]
 
 
 def evaluate_suites(
@@ -34,10 +37,7 @@ def evaluate_suites(
     score_end: Annotated[bool, typer.Option("--score-end", help="Score an encoder's end token too.")] = False,
     grid: Grid = "small",
     pooling: Pooling = "default",
-    choose: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A choice of the tasks, NAME=VALUE (docs/retrieval.md); repeatable."),
-    ] = None,
+    choose: Choices = None,
     device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most places of a padded batch; 2048 on a CPU, else 16384.")
@@ -54,7 +54,6 @@ def evaluate_suites(
 
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite blimp --data data/eval --limit 500
     """
-    from seqpair.errors import EvaluationError
     from seqpair.evaluate.model_place import find_model
     from seqpair.evaluate.scorers import ScoringOptions
     from seqpair.evaluate.suites.registry import choose_tasks, read_settings
@@ -80,6 +79,13 @@ def evaluate_suites(
             _print_report(report)
     if as_json:
         print(json.dumps([report.as_json() for report in reports]))
+    _require_all(reports)
+
+
+def _require_all(reports: list[SuiteReport]) -> None:
+    """Raise an error if a result could not be computed."""
+    from seqpair.errors import EvaluationError
+
     failed = [f"{report.model} {task}" for report in reports for task in report.failed]
     if failed:
         raise EvaluationError(f"{len(failed)} results could not be computed", seen=", ".join(failed))
