@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from seqpair.report.figures import DASHES, Drawing, Palette, canvas, label_text, short_count
+from seqpair.units import format_count
 
-_MOST_LEGEND_ROWS = 8
+_LONGEST_OF_TWO = 22
 _MOST_WHISKERS = 8
+_MOST_MARKED = 5
 _MOST_TOLD = 12
 
 
@@ -84,19 +86,20 @@ def lines_drawing(
         is_log: Whether the horizontal axis is logarithmic.
         chance: What guessing gives, or None.
     """
-    rows = min(len(lines), _MOST_LEGEND_ROWS * 3)
-    height = 2.9 + 0.17 * -(-rows // 2)
+    columns = 1 if max(len(line.label) for line in lines) > _LONGEST_OF_TWO else 2
+    height = 2.9 + 0.17 * -(-(len(lines) + (chance is not None)) // columns)
 
     def draw(palette: Palette) -> Figure:
         figure, axes = canvas(label_text(unit, 60), horizontal, palette, (5.0, height))
         if is_log:
-            _log_axis(axes)
+            _log_axis(axes, sorted({x for line in lines for x in line.xs}))
         for line in lines:
             _draw_line(axes, line, palette)
         if chance is not None:
             axes.axhline(chance, color=palette.quiet, linewidth=0.9, linestyle=(0, (2, 2)), label="chance")
         figure.legend(
-            loc="outside lower left", ncols=2, frameon=False, labelcolor=palette.ink, fontsize=9, handlelength=2.8,
+            loc="outside lower left", ncols=columns, frameon=False, labelcolor=palette.ink, fontsize=9,
+            handlelength=2.8,
         )  # fmt: skip
         return figure
 
@@ -123,11 +126,13 @@ def _draw_line(axes: Axes, line: Line, palette: Palette) -> None:
     )
 
 
-def _log_axis(axes: Axes) -> None:
+def _log_axis(axes: Axes, xs: Sequence[float]) -> None:
+    """Make the horizontal axis logarithmic; few sizes are marked themselves, many by round numbers."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0), numticks=6))
+    few = len(xs) <= _MOST_MARKED
+    axes.xaxis.set_major_locator(FixedLocator(xs) if few else LogLocator(10, subs=(1.0, 2.0, 5.0), numticks=6))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     axes.margins(x=0.08)
 
 

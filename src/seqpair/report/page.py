@@ -23,6 +23,7 @@ from seqpair.report.figures import Drawing
 from seqpair.report.items_view import FITS, MOST_ITEMS, Fit, TaskItems, page_payload
 from seqpair.report.marks import attention_mark, interval_mark
 from seqpair.report.plan_view import member_facts, order_words, shared_facts
+from seqpair.report.study_tables import member_colours
 from seqpair.report.terminal import signed
 from seqpair.report.view import StudyView, view_of
 from seqpair.units import format_count
@@ -115,6 +116,7 @@ def _values(view: StudyView) -> dict[str, Any]:
         "shared": shared_facts(study.members),
         "order": order_words(study),
         "facts": {member.name: member_facts(member) for member in study.members},
+        "colours": member_colours(study.members),
         "marks": {member.name: Markup(attention_mark(member.direction)) for member in study.members},
         "commands": _commands(study),
         "version": __version__,

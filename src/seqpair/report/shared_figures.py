@@ -15,19 +15,14 @@ from seqpair.compare.values import Scores
 from seqpair.report.collect import MemberRun
 from seqpair.report.comparison_figures import Line, ShareRow, ValueRow, lines_drawing, shares_drawing, values_drawing
 from seqpair.report.evaluation_files import Outcome
-from seqpair.report.figures import COLOURS, Drawing, figure_id
+from seqpair.report.figures import Drawing, figure_id
 from seqpair.report.published import PublishedRow
-from seqpair.report.study_tables import held_out_means, suite_name
+from seqpair.report.study_tables import base_name, held_out_means, member_colours, suite_name
 
 _DIRECTIONS = {"causal": "from left to right", "bidirectional": "masked tokens"}
 _MOST_TASKS = 30
 _SUM_TOLERANCE = 0.01
 _LARGEST_LOOKS = 200
-
-
-def base_name(member: MemberRun) -> str:
-    """Return a member's name without that of its study."""
-    return member.name.removeprefix(f"{member.study}/") if member.study else member.name
 
 
 def _runs_by_line(members: Sequence[MemberRun]) -> dict[str, list[MemberRun]]:
@@ -87,12 +82,6 @@ def _line(
         return [column[i] for i in at] if column else []
 
     return Line(label, colour, dash, picked(xs), picked(ys), picked(low), picked(high))
-
-
-def member_colours(members: Sequence[MemberRun]) -> dict[str, int]:
-    """Return the number of each member's colour: a member has one at all sizes and seeds."""
-    names = list(dict.fromkeys(base_name(member) for member in members))
-    return {member.name: names.index(base_name(member)) % COLOURS for member in members}
 
 
 def common_sources(members: Sequence[MemberRun]) -> list[str]:

@@ -13,6 +13,7 @@ from seqpair.recipe.diff import Difference
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.report.collect import MemberRun
 from seqpair.report.data_table import Cell, Column, DataTable, estimate_cell, number_cell
+from seqpair.report.figures import COLOURS
 from seqpair.report.plan_view import Reading, SourceFact
 from seqpair.report.published import PublishedRow
 from seqpair.report.tables import Row
@@ -22,15 +23,26 @@ OWN_TEXT = "own text"
 _CONTEXT_TOKENS, _SCORED_TOKENS = 64, 8
 
 
+def base_name(member: MemberRun) -> str:
+    """Return a member's name without that of its study."""
+    return member.name.removeprefix(f"{member.study}/") if member.study else member.name
+
+
+def member_colours(members: Sequence[MemberRun]) -> dict[str, int]:
+    """Return the number of each member's colour: a member has one at all sizes and seeds."""
+    names = list(dict.fromkeys(base_name(member) for member in members))
+    return {member.name: names.index(base_name(member)) % COLOURS for member in members}
+
+
 def suite_name(suite: str) -> str:
     """Return a suite's name in words; tasks on a study's own held-out text belong to none."""
     return suite or OWN_TEXT
 
 
-def values_table(rows: Sequence[Row], members: Sequence[str]) -> DataTable:
+def values_table(rows: Sequence[Row], members: Sequence[str], colours: Mapping[str, int]) -> DataTable:
     """Return what each member reached: a row a task, a column a member."""
     columns = [Column("Task")]
-    columns += [Column(member, True, f"m{index % 8}") for index, member in enumerate(members)]
+    columns += [Column(member, True, f"m{colours[member]}") for member in members]
     columns += [Column("Chance", True), Column("Items", True), Column("Metric"), Column("Suite")]
     body = []
     for row in rows:
@@ -70,7 +82,8 @@ def parts_table(members: Sequence[MemberRun]) -> DataTable | None:
     if not found:
         return None
     columns = [Column("Task"), Column("Part")]
-    columns += [Column(name, True, f"m{index % 8}") for index, name in enumerate(names)]
+    colours = member_colours(members)
+    columns += [Column(name, True, f"m{colours[name]}") for name in names]
     body = [
         [Cell(titles[key]), Cell(figure.replace("_", " ")), *(number_cell(values.get(name)) for name in names)]
         for (key, figure), values in sorted(found.items())

@@ -22,7 +22,6 @@ from seqpair.report.scores import scores_of_members
 from seqpair.report.shared_figures import (
     curve_drawings,
     held_out_drawings,
-    member_colours,
     share_drawings,
     value_drawings,
 )
@@ -31,6 +30,7 @@ from seqpair.report.study_tables import (
     cost_table,
     differences_of_plans_table,
     environment_table,
+    member_colours,
     parts_table,
     published_table,
     readings_table,
@@ -133,7 +133,7 @@ def _tables(view: StudyView) -> list[DataTable]:
     first = next((member.name for member in members if member.plan is not None), "")
     readings = [reading for phase in view.tree for reading in phase.readings]
     made = [
-        values_table(view.rows, [member.name for member in members]) if view.rows else None,
+        values_table(view.rows, [member.name for member in members], member_colours(members)) if view.rows else None,
         differences_table(view.answers),
         parts_table(members),
         differences_of_plans_table(first, view.plan_differences),

@@ -32,7 +32,7 @@ def test_the_files_are_where_the_contract_says_and_old_ones_go(finished_study):
         assert "var(" not in drawn.read_text(encoding="utf-8")
     assert (page.parent / "figures" / "train-encoder.png").read_bytes().startswith(b"\x89PNG")
     text = (page.parent / "report.md").read_text(encoding="utf-8")
-    assert "| Task | Suite |" in text
+    assert "| Task | encoder | decoder |" in text
     assert all((page.parent / after.split(")")[0]).is_file() for after in text.split("](")[1:])
 
 
