@@ -109,11 +109,11 @@ def test_on_a_mismatch_nothing_is_written_and_an_earlier_export_stays(tmp_path, 
     assert list(out.parent.iterdir()) == []
     monkeypatch.setattr(export_module, "to_hub", honest)
     export_checkpoint(checkpoint, out, real_texts())
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     monkeypatch.setattr(export_module, "to_hub", wrong)
     with pytest.raises(ExportError, match="nothing was written"):
         export_checkpoint(checkpoint, out, real_texts(), overwrite=True)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert [path.name for path in out.parent.iterdir()] == ["model"]
 
 

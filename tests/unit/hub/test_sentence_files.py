@@ -14,11 +14,10 @@ from seqpair.hub.opened import open_model
 
 
 @pytest.mark.parametrize(("objective", "pooling", "mode"), [("mlm", "mean-all", "mean"), ("clm", "last", "lasttoken")])
-def test_a_sentence_transformer_of_an_export_embeds_as_we_do(tmp_path, monkeypatch, objective, pooling, mode):
+def test_a_sentence_transformer_of_an_export_embeds_as_we_do(tmp_path, objective, pooling, mode):
     library = pytest.importorskip("sentence_transformers", reason="the eval extra is not installed")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     export_checkpoint(write_run(tmp_path, objective), tmp_path / "export", real_texts()[:2])
-    model = library.SentenceTransformer(str(tmp_path / "export"), device="cpu")
+    model = library.SentenceTransformer(str(tmp_path / "export"), device="cpu", local_files_only=True)
     assert model[1].pooling_mode == mode
     assert model.max_seq_length == open_model(tmp_path / "export").max_tokens
     texts = ["a river", "def length(text):\n    return len(text)", "It rained. " * 60, "x"]

@@ -248,7 +248,7 @@ def _train(
     rows = len(job.rows[next(iter(job.rows))])
     steps = math.ceil(rows / options.batch_pairs) * options.epochs
     on_cpu = str(trained.device) == "cpu"
-    trained.model_card_data.generate_widget_examples = False  # they cost a pass and print
+    trained.model_card_data.widget = [{"text": ""}]  # else examples are drawn and printed for a card that nobody writes
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(work),
         num_train_epochs=options.epochs,

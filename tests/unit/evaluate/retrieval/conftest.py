@@ -23,7 +23,11 @@ def write_lines(path, rows):
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
     """No library may look anything up."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # read from the environment at import
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     require_sentence_transformers()
     require_mteb()
 
