@@ -213,7 +213,9 @@ def _print_report(report: JobReport) -> None:
         if result.note:
             print(f"    {result.note}")
     chosen = report.results[0].settings["chosen"]
-    print(f"chosen: lr {chosen['learning_rate']:g}, epochs {chosen['epochs']}, {chosen['pooling']} pooling")
+    writes = report.kept.get("hub_class") == "AutoModelForCausalLM"
+    reads = "" if writes else f", {chosen['pooling']} pooling"
+    print(f"chosen: lr {chosen['learning_rate']:g}, epochs {chosen['epochs']}{reads}")
     if report.kept:
         kind = report.kept.get("hub_class") or report.kept.get("no_hub_class_because")
         print(f"kept: {report.kept['folder']}" + (f" ({kind})" if kind else ""))
