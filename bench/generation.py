@@ -7,7 +7,7 @@ The bound at batch 1 is the time to read the weights once for every token: their
 read of a buffer of the same bytes in the same round (`torch.sum`, or a matrix-vector product over it), with the
 same number of threads. Keys and values are not counted: the bound is a little too fast. The share of the bound is
 given twice: of whole runs, prompt included; and of the fastest tenth of single tokens by the fastest tenth of
-reads, which other work on the machine disturbs less.
+reads, which other work on the machine disturbs less. With one thread all seconds are of processor time.
 
     python bench/generation.py --rounds 5 --out bench/results/generation.md
 """
@@ -109,18 +109,23 @@ def run_ours(decoder: CachedDecoder, prompts: list[list[int]], new_tokens: int, 
 
     def run() -> list[list[int]]:
         marks: list[float] = []
-        found = generate(decoder, prompts, new_tokens, watch=lambda _: marks.append(time.perf_counter()))
+        found = generate(decoder, prompts, new_tokens, watch=lambda _: marks.append(clock()))
         steps.extend(after - before for before, after in itertools.pairwise(marks))
         return [continuation.ids for continuation in found]
 
     return run
 
 
+def clock() -> float:
+    """Return seconds: of this process with one thread, which other work on the machine stretches little, else wall."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     """Return the seconds that something takes, and its result."""
-    started = time.perf_counter()
+    started = clock()
     result = work()
-    return time.perf_counter() - started, result
+    return clock() - started, result
 
 
 def read_seconds(buffer: torch.Tensor) -> list[float]:
@@ -179,7 +184,8 @@ def describe_machine(model: LanguageModel, read: float) -> list[str]:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     size = CachedDecoder(model, ROPE).weight_bytes()
     return [
-        f"{datetime.date.today()}, commit {commit.stdout.strip()}, {torch.get_num_threads()} threads "
+        f"{datetime.date.today()}, commit {commit.stdout.strip()}, {torch.get_num_threads()} threads, "
+        f"{'processor' if torch.get_num_threads() == 1 else 'wall'} seconds "
         f"({torch.backends.cpu.get_cpu_capability()}, {platform.machine()}), torch {torch.__version__}, "
         f"transformers {transformers.__version__}, load average {os.getloadavg()[0]:.1f}.",
         f"Weights read for a token: {size / 1e6:.1f} MB; read at {size / read / 1e9:.1f} GB/s in the first round.",

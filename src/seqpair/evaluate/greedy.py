@@ -111,9 +111,8 @@ def _fill(
     still_open = list(range(len(contents)))
     for _ in range(limit):
         rows = [np.array([model.cls_id, *contents[i], *made[i], *tail], dtype=np.int64) for i in still_open]
-        for batch, states in model.readable(rows):
-            spots = torch.tensor([len(rows[place]) - back for place in batch], device=states.device)
-            table = model.log_probabilities(states[torch.arange(len(batch), device=states.device), spots])
+        for batch, states in model.read_at(rows, [np.array([len(row) - back]) for row in rows]):
+            table = model.log_probabilities(states)
             for place, token in zip(batch, table.argmax(-1).tolist(), strict=True):
                 made[still_open[place]].append(token)
         still_open = [index for index in still_open if not cut.done(made[index])]

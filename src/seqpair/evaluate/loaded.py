@@ -17,10 +17,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from seqpair.errors import EvaluationError
+from seqpair.errors import EvaluationError, HubFolderError
 from seqpair.evaluate.model_place import ModelPlace, find_model
 from seqpair.hub.config import HUB_CLASSES
+from seqpair.hub.folder_config import read_folder_config
 from seqpair.hub.library import require_transformers
+from seqpair.hub.weights import from_hub
+from seqpair.nn.model import LanguageModel
+from seqpair.nn.reader import RowReader
 from seqpair.recipe.objectives import Direction
 
 Ids = NDArray[np.int64]
@@ -28,28 +32,40 @@ Head = Callable[[Tensor], Tensor]
 
 BATCH_TOKENS = 2048  # on a CPU a larger batch only leaves the caches; no result depends on it
 _ACCELERATOR_BATCH_TOKENS = 16384
+_READER_PADDING_FRAC = 0.05
+_SMALL_BATCH_TOKENS = 512
+"""Up to here a batch may be padded as it comes: one more batch would cost as much."""
+_PROOF_TOKENS = 8
+"""Tokens beyond the window in the row on which a reader is proven."""
 _NO_LIMIT_TOKENS = 1_000_000
 _UNREADABLE = (SafetensorError, UnpicklingError, EOFError)  # weights that are cut off or damaged
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text")
 
 
-def length_batches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
+def length_batches(lengths: Sequence[int], budget_tokens: int, padding_frac: float = 1.0) -> list[list[int]]:
     """Cut rows into batches of similar length, longest first.
 
     Args:
         lengths: Tokens of each row.
         budget_tokens: Most places of a padded batch, rows x longest; one longer row goes alone.
+        padding_frac: Most padding of a batch as a share of its places; small batches may have more.
 
     Returns:
         Batches of row indices; every index exactly once.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[list[int]] = []
+    real = 0  # tokens of the last batch
     for index in order:
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget_tokens:
+        places = (len(batches[-1]) + 1) * lengths[batches[-1][0]] if batches else 0
+        padding = places - real - lengths[index]
+        wastes = places > _SMALL_BATCH_TOKENS and padding > padding_frac * places
+        if batches and places <= budget_tokens and not wastes:
             batches[-1].append(index)
+            real += lengths[index]
         else:
             batches.append([index])
+            real = lengths[index]
     return batches
 
 
@@ -67,6 +83,7 @@ class LoadedModel:
         head: Last hidden states (R, D) to logits (R, V); by default the head of our two classes. `None` with
             `whole_logits` where no part of the model gives the logits from the states.
         whole_logits: Whether logits are only to be had at all positions, from the whole model.
+        reader: Reads states at chosen places in place of the model, proven to give the same; else the model does.
 
     Attributes:
         max_tokens: The longest row, specials included.
@@ -87,6 +104,7 @@ class LoadedModel:
         place: ModelPlace | None = None,
         head: Head | None = None,
         whole_logits: bool = False,
+        reader: RowReader | None = None,
         device: str = "cpu",
     ) -> None:
         """Take the parts; use `open_model` for a name."""
@@ -94,7 +112,7 @@ class LoadedModel:
         self.direction, self.predicts, self.model_digest = direction, predicts, model_digest
         self.batch_tokens, self.place, self.device = batch_tokens, place, device
         self.has_head = place is None or place.has_head
-        self._head, self._whole_logits = head, whole_logits
+        self._head, self._whole_logits, self.reader = head, whole_logits, reader
         self.max_tokens = _max_tokens(model.config, tokenizer)
         self.cls_id, self.sep_id, self.mask_id, self.pad_id = _special_ids(tokenizer, direction)
         self.adds_begin = place is None or place.is_ours or _begins_with(tokenizer, self.cls_id)
@@ -153,8 +171,16 @@ class LoadedModel:
             yield batch, backbone(**inputs).last_hidden_state
 
     @torch.no_grad()
-    def readable(self, rows: Sequence[Ids]) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield, batch by batch, what `log_probabilities` reads: the states, or all logits where it must be.
+    def read_at(self, rows: Sequence[Ids], places: Sequence[Ids]) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield, batch by batch, what `log_probabilities` takes, at the places that are read.
+
+        Args:
+            rows: Token ids with specials.
+            places: For each row, the indices of the tokens whose outputs are read.
+
+        Yields:
+            The rows' indices, and (M, D) states (or logits, where the model gives nothing less): the first of
+            these rows' places in their order, then the second's.
 
         Raises:
             EvaluationError: The model has no language-model head.
@@ -166,9 +192,16 @@ class LoadedModel:
                 allowed="a model for masked or causal language modelling",
                 fix="use it where texts are embedded: classification, retrieval",
             )
-        if not self._whole_logits:
-            yield from self.states(rows)
+        if self.reader is not None:
+            for batch in length_batches([len(row) for row in rows], self.batch_tokens, _READER_PADDING_FRAC):
+                yield batch, self.reader.read([rows[i] for i in batch], [places[i] for i in batch])
             return
+        for batch, states in self._all_logits(rows) if self._whole_logits else self.states(rows):
+            row = np.repeat(np.arange(len(batch)), [len(places[i]) for i in batch])
+            place = np.concatenate([places[i] for i in batch])
+            yield batch, states[torch.from_numpy(row).to(states.device), torch.from_numpy(place).to(states.device)]
+
+    def _all_logits(self, rows: Sequence[Ids]) -> Iterator[tuple[list[int], Tensor]]:
         for batch, inputs in self._batches(rows):
             yield batch, self.model(**inputs).logits
 
@@ -185,7 +218,7 @@ class LoadedModel:
 
     @torch.no_grad()
     def log_probabilities(self, states: Tensor) -> Tensor:
-        """Return the log-probabilities (R, V), fp32, of gathered rows of `readable` (R, D)."""
+        """Return the log-probabilities (R, V), fp32, of what `read_at` gives, (R, D)."""
         if self._whole_logits:
             logits = states
         elif self._head is not None:
@@ -241,8 +274,33 @@ def open_model(name: str | Path | ModelPlace, *, device: str = "cpu", batch_toke
         place=place,
         head=head,
         whole_logits=whole,
+        reader=_find_reader(model, place) if device == "cpu" else None,
         device=device,
     )
+
+
+@torch.no_grad()
+def _find_reader(model: Any, place: ModelPlace) -> RowReader | None:
+    """Return our own forward of a model of our two classes, proven on a row that is longer than the window."""
+    if type(model).__name__ not in {name for name, _ in HUB_CLASSES.values()}:
+        return None
+    try:
+        config = read_folder_config(place.folder)
+        plan = config.model_plan()
+        state = from_hub(model.state_dict(), plan.shape.layers, config.direction)
+        rope = config.rope()
+    except HubFolderError:
+        return None  # something that our model cannot express: the class itself computes it
+    with torch.device("meta"):
+        ours = LanguageModel(plan)
+    ours.load_state_dict(state, assign=True)
+    reader = RowReader(ours, rope, config.direction)
+    tokens = min(plan.window_tokens + _PROOF_TOKENS, config.max_position_embeddings)
+    row = np.arange(tokens, dtype=np.int64) * 7 % plan.vocab_size
+    options = {"use_cache": False} if config.direction == "causal" else {}
+    theirs = model.model(input_ids=torch.from_numpy(row)[None], **options).last_hidden_state[0]
+    same = torch.allclose(reader.read([row], [np.arange(tokens)]), theirs, rtol=1e-3, atol=1e-3)
+    return reader if same else None
 
 
 def _our_head(model: Any, direction: Direction) -> Head:

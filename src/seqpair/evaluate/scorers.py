@@ -168,14 +168,17 @@ class RowReads:
     def totals(self, model: LoadedModel, lengths: Sequence[int]) -> list[Score]:
         """Return the scores of the requests, whose continuations have so many tokens."""
         totals, greedy = np.zeros(len(lengths), dtype=np.float64), np.ones(len(lengths), dtype=bool)
-        for batch, states in model.readable(self.rows):
-            reads = [(place, *read) for place, index in enumerate(batch) for read in self._reads[index]]
-            place, position, token, request = np.array(reads, dtype=np.int64).T
-            spots, inverse = np.unique(np.stack([place, position]), axis=1, return_inverse=True)
-            spot_places, spot_positions = torch.from_numpy(spots).to(states.device)
-            table = model.log_probabilities(states[spot_places, spot_positions]).cpu()  # (spots, V)
-            best = table.argmax(-1).numpy()[inverse.reshape(-1)]
-            values = table[torch.from_numpy(inverse.reshape(-1)), torch.from_numpy(token)]
+        places = [np.unique([position for position, _, _ in reads]) for reads in self._reads]
+        for batch, states in model.read_at(self.rows, places):
+            table = model.log_probabilities(states).cpu()  # (spots, V)
+            found, first = [], 0
+            for index in batch:
+                spot_of = {int(position): first + spot for spot, position in enumerate(places[index])}
+                found += [(spot_of[position], token, request) for position, token, request in self._reads[index]]
+                first += len(places[index])
+            spot, token, request = np.array(found, dtype=np.int64).T
+            best = table.argmax(-1).numpy()[spot]
+            values = table[torch.from_numpy(spot), torch.from_numpy(token)]
             np.add.at(totals, request, values.double().numpy())
             np.logical_and.at(greedy, request, best == token)
         return [
@@ -288,10 +291,10 @@ def token_log_probabilities(model: LoadedModel, contents: Sequence[Ids]) -> list
     """
     rows = [np.concatenate(([model.cls_id], content)).astype(np.int64) for content in contents]
     found: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(rows)
-    for batch, states in model.readable(rows):
-        for place, index in enumerate(batch):
+    for batch, states in model.read_at(rows, [np.arange(len(content)) for content in contents]):
+        for index, own in zip(batch, states.split([len(contents[i]) for i in batch]), strict=True):
             targets = torch.from_numpy(contents[index])
-            table = model.log_probabilities(states[place, : len(targets)]).cpu()  # (T, V)
+            table = model.log_probabilities(own).cpu()  # (T, V)
             found[index] = table.gather(1, targets[:, None])[:, 0].numpy()
     return found
 
@@ -317,9 +320,8 @@ def masked_predictions(
         row[places + 1] = model.mask_id
         rows.append(row)
     found: list[tuple[Ids, NDArray[np.float32]]] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(rows)
-    for batch, states in model.readable(rows):
-        for place, index in enumerate(batch):
-            spots = torch.from_numpy(chosen[index] + 1 - shift)
-            best = model.log_probabilities(states[place, spots]).cpu().topk(top, dim=-1)
+    for batch, states in model.read_at(rows, [places + 1 - shift for places in chosen]):
+        for index, own in zip(batch, states.split([len(chosen[i]) for i in batch]), strict=True):
+            best = model.log_probabilities(own).cpu().topk(top, dim=-1)
             found[index] = (best.indices.numpy(), best.values.numpy())
     return found

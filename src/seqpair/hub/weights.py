@@ -89,7 +89,8 @@ def to_hub(state: Mapping[str, Tensor], layers: int, direction: Direction) -> di
 def from_hub(tensors: Mapping[str, Tensor], layers: int, direction: Direction) -> dict[str, Tensor]:
     """Return our model's parameters for the tensors of a Hugging Face file; the inverse of `to_hub`.
 
-    A `decoder.weight` that equals the token table is accepted and dropped.
+    A `decoder.weight` that equals the token table is accepted and dropped. Tensors that need no joining are
+    those given, not copies.
 
     Raises:
         HubFolderError: A parameter is missing or unknown, or the output matrix is not the token table.
@@ -107,4 +108,7 @@ def from_hub(tensors: Mapping[str, Tensor], layers: int, direction: Direction) -
     wanted = {name for theirs in names.values() for name in theirs}
     fix = "use a folder of the class with its language-model head, whose config.json belongs to its weights"
     _require_names(set(tensors) - {"decoder.weight"}, wanted, HubFolderError, fix)
-    return {ours: torch.cat([tensors[name] for name in theirs]) for ours, theirs in names.items()}
+    return {
+        ours: tensors[theirs[0]] if len(theirs) == 1 else torch.cat([tensors[name] for name in theirs])
+        for ours, theirs in names.items()
+    }

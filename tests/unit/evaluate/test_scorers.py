@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import types
 
 import numpy as np
@@ -11,9 +13,12 @@ from checkpointed_run import real_texts
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqpair.atomic import write_json
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import LoadedModel, length_batches, open_model
 from seqpair.evaluate.scorers import TextEmbedder, masked_predictions, scorer_of, token_log_probabilities
+from seqpair.hub.folder_config import FolderConfig
+from seqpair.nn.rope import RopeBases
 
 OBJECTIVE_NAMES = ("mlm", "clm", "mntp")
 
@@ -56,6 +61,24 @@ def test_batched_scores_equal_the_slow_loop(models, name):
     requests = requests_for(models[name])
     slow = [score_slowly(models[name], *request) for request in requests]
     assert log_probs(scorer_of(models[name]), requests) == pytest.approx(slow, abs=1e-4)
+
+
+def test_exports_are_read_by_our_own_forward_and_others_by_their_class(models, random_exports, tmp_path):
+    assert all(model.reader is not None for model in models.values())
+    folder = shutil.copytree(random_exports["mlm"], tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    write_json(folder / "config.json", {**config, "hidden_activation": "gelu_new"})  # not expressible by ours
+    other = open_model(folder)
+    assert other.reader is None
+    requests = requests_for(other)
+    slow = [score_slowly(other, *request) for request in requests]
+    assert log_probs(scorer_of(other), requests) == pytest.approx(slow, abs=1e-4)
+
+
+def test_a_reader_that_differs_from_the_class_is_not_used(random_exports, monkeypatch):
+    right = FolderConfig.rope
+    monkeypatch.setattr(FolderConfig, "rope", lambda self: RopeBases(right(self).global_theta, 50.0))
+    assert open_model(random_exports["mlm"]).reader is None
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 100, 100_000])
@@ -182,3 +205,12 @@ def test_batches_hold_every_row_once_within_the_budget(lengths, budget):
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= budget
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60))
+def test_batches_of_some_size_hold_little_padding(lengths):
+    batches = length_batches(lengths, 100_000, padding_frac=0.1)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        places = len(batch) * max(lengths[index] for index in batch)
+        assert places <= 512 or places - sum(lengths[index] for index in batch) <= 0.1 * places

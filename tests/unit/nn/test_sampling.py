@@ -20,9 +20,10 @@ def test_greedy_takes_the_likeliest():
     assert choose_tokens(torch.stack([LOGITS, -LOGITS]), Sampling(), torch.arange(2), 0).tolist() == [0, 3]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # by numpy, and by blocks
 @pytest.mark.parametrize("entries", [64, 320, 327])
-def test_the_likeliest_is_what_argmax_finds_the_first_of_equal_ones(entries):
-    values = torch.randint(0, 9, (40, entries), generator=torch.Generator().manual_seed(0)).float()
+def test_the_likeliest_is_what_argmax_finds_the_first_of_equal_ones(entries, dtype):
+    values = torch.randint(0, 9, (40, entries), generator=torch.Generator().manual_seed(0)).to(dtype)
     assert torch.equal(likeliest(values), values.argmax(-1))
 
 
