@@ -18,7 +18,8 @@ from seqpair.nn.rope import RopeBases
 from seqpair.objectives.parts import Part, parts_of_step
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.load import load_recipe
-from seqpair.train.step import ObjectiveLoss, StepInput, StepLoss, accumulate_gradients
+from seqpair.train.step import ObjectiveLoss, StepLoss, accumulate_gradients
+from seqpair.train.work import StepInput, make_work
 
 HYBRID = ["model.attn_out_dropout=0.0", "members.both={objective: {hybrid: {causal_frac: 0.4}}}"]
 
@@ -55,9 +56,8 @@ def one_step(study, member: str, microbatch_tokens: int, world_size: int) -> tup
         )
         builder = TargetBuilder(prepared.tokenizer, plan.seed)
         world = PretendedWorld(rank, world_size)
-        losses.append(
-            accumulate_gradients(ObjectiveLoss(model), given, builder, prepared.tokenizer.specials, world, bf16=False)
-        )
+        work = make_work(given, builder, prepared.tokenizer.specials, world)
+        losses.append(accumulate_gradients(ObjectiveLoss(model), work, world, bf16=False))
         for name, parameter in model.named_parameters():
             mean[name] = mean.get(name, torch.zeros_like(parameter)) + parameter.grad / world_size
     return sum(loss.loss for loss in losses), mean

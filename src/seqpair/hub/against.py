@@ -29,6 +29,7 @@ from seqpair.hub.weights import to_hub
 from seqpair.objectives.targets import ModelInput
 from seqpair.recipe.objectives import Direction
 from seqpair.train.assembly import Run
+from seqpair.train.feed import work_of_step
 from seqpair.train.loop import step_gradients
 
 
@@ -126,7 +127,7 @@ def compare_training(run: Run, rounds: int) -> Comparison:
     batch = read_batch(run.orders[phase.name], 0)
 
     def ours() -> None:
-        step_gradients(run, phase, batch)
+        step_gradients(run, phase, work_of_step(run, phase, batch))
         run.optimizer.step().read()
         run.optimizer.zero_grad(set_to_none=True)
 

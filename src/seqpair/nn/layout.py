@@ -6,6 +6,7 @@ know ids or models. Entry point: `Layout.from_lengths`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -57,6 +58,16 @@ class Layout:
             device: Where the index tensors live.
         """
         return cls(np.asarray(lengths, dtype=np.int64), torch.device(device))
+
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Layout:
+        """Return this layout with its index tensors changed (pinned, or copied to a device) and nothing derived yet."""
+        other = copy.copy(self)
+        other.starts, other.sequence_ids, other.positions = map(
+            change, (self.starts, self.sequence_ids, self.positions)
+        )
+        other.device = other.starts.device
+        other._derived = {}
+        return other
 
     def derive(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """Return what `make` gives, made once per layout and key: masks, rotation tables, plans of work."""

@@ -188,6 +188,7 @@ class RuntimePlan(_Frozen):
         microbatch_tokens: Token budget of one microbatch on one rank, specials included.
         threads: CPU threads; null leaves torch's default.
         deterministic: Ask torch for deterministic algorithms.
+        prefetch_batches: Steps whose work is made ahead on a thread; 0 for none, null for 2 on CUDA and else none.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -196,6 +197,7 @@ class RuntimePlan(_Frozen):
     microbatch_tokens: Count = Field(default=8192, gt=0)
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
+    prefetch_batches: int | None = Field(default=None, ge=0)
 
 
 class DerivedPlan(_Frozen):
