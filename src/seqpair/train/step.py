@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seqpair.data.batches import Batch
+from seqpair.distributed.compiled import CountedCompile
 from seqpair.distributed.parallel import no_sync
 from seqpair.distributed.world import World
 from seqpair.errors import NotFiniteError
@@ -27,17 +28,32 @@ from seqpair.train.work import StepWork
 
 
 class ObjectiveLoss(nn.Module):
-    """A language model and its summed loss as one module, so that DDP can wrap the whole of it."""
+    """A language model and its summed loss as one module, so that DDP can wrap the whole of it.
 
-    def __init__(self, model: LanguageModel) -> None:
+    Args:
+        model: The model.
+        compiled: Runs the model's forward pass, compiled; without it, it is run as it is.
+    """
+
+    def __init__(self, model: LanguageModel, compiled: CountedCompile | None = None) -> None:
         """Keep the model; it has no parameters of its own."""
         super().__init__()
-        self.model = model
+        self.model, self._compiled = model, compiled
 
     def forward(self, given: ModelInput, rope: RopeBases) -> Tensor:
         """Return the summed negative log-likelihood of a microbatch's targets, in nats, as a scalar."""
-        states = self.model(given.ids, given.layout, given.direction, rope, given.output_index)  # (M, D)
+        states = self._states(given, rope)[: given.target_ids.shape[0]]  # (M, D); fixed shapes have more outputs
         return summed_cross_entropy(states, self.model.output_weight, self.model.output_bias, given.target_ids)
+
+    def _states(self, given: ModelInput, rope: RopeBases) -> Tensor:
+        arguments = (given.ids, given.layout, given.direction, rope, given.output_index)
+        if self._compiled is None:
+            states: Tensor = self.model(*arguments)
+            return states
+        self.model.backbone.derive_tables(given.layout, rope)  # outside of the graph, where it is an input
+        shape = (given.direction, given.layout.total, given.layout.max_length, rope)
+        about = f"{given.direction}, {given.layout.total} tokens, {given.output_index.shape[0]} outputs"
+        return self._compiled(shape, about, *arguments)
 
 
 @dataclass(frozen=True)

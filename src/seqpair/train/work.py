@@ -15,6 +15,7 @@ from seqpair.data.packing import microbatches
 from seqpair.data.tokenizer import SpecialIds
 from seqpair.distributed.world import World
 from seqpair.nn.rope import RopeBases
+from seqpair.objectives.fixed_shape import FixedShape, fill
 from seqpair.objectives.parts import Part
 from seqpair.objectives.targets import Chosen, ModelInput, TargetBuilder
 
@@ -29,6 +30,7 @@ class StepInput:
         mask_frac: Share of content tokens to choose, for objectives that corrupt.
         rope: The phase's RoPE bases.
         microbatch_tokens: Token budget of one microbatch.
+        fixed_for: The phase's longest sequence, where all microbatches of an objective are to have one shape.
     """
 
     batch: Batch
@@ -36,6 +38,7 @@ class StepInput:
     mask_frac: float | None
     rope: RopeBases
     microbatch_tokens: int
+    fixed_for: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,14 @@ def _microbatches(
     """Yield this rank's microbatches, part after part: each has one objective, so one direction."""
     for part, predicted in zip(given.parts, chosen, strict=True):
         ends_every_piece = part.objective.ends_every_piece
+        shape = None
+        if given.fixed_for is not None:
+            shape = FixedShape.of(part.objective, given.mask_frac, given.microbatch_tokens, given.fixed_for)
         lengths = sequence_lengths(given.batch, ends_every_piece)[part.indices]
         for group in microbatches(lengths, world.world_size, given.microbatch_tokens)[world.rank]:
             if group.size:
                 rows = assemble(given.batch, part.indices[group], specials, ends_every_piece)
-                yield builder.build(part.objective, rows, predicted, "cpu")
+                made = builder.build(part.objective, rows, predicted, "cpu")
             else:
-                yield builder.dummy(part.objective, "cpu")
+                made = builder.dummy(part.objective, "cpu")
+            yield made if shape is None else fill(made, shape, specials.pad)
