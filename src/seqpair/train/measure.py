@@ -71,6 +71,7 @@ class Measurement:
         split: Where the time of a step goes.
         peak_memory_bytes: Highest memory in use: of the device, or of the process on a CPU.
         added_memory_bytes: By how much that is above the level before the first step.
+        graphs: Graphs that were compiled, the warm-up's included; 0 where the model is not compiled.
         limit: What limits the speed, in words.
     """
 
@@ -88,6 +89,7 @@ class Measurement:
     split: Split
     peak_memory_bytes: int
     added_memory_bytes: int
+    graphs: int
     limit: str
 
     def as_json(self) -> dict[str, Any]:
@@ -223,6 +225,7 @@ def _measure(run: Run, steps: _Steps, seconds: float, tokens: int | None) -> Mea
         split=split,
         peak_memory_bytes=peak_memory,
         added_memory_bytes=max(0, peak_memory - before),
+        graphs=0 if run.compiled is None else run.compiled.graphs,
         limit=limit_words(split, mfu, device.type),
     )
 

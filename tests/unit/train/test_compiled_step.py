@@ -11,7 +11,7 @@ from seqpair.nn import attention, varlen
 from seqpair.nn.attention import attend_reference
 from seqpair.nn.layout import Layout
 from seqpair.train.assembly import assemble_run, compile_model
-from seqpair.train.feed import work_of_step
+from seqpair.train.feed import StepFeed, work_of_step
 from seqpair.train.loop import step_gradients
 from seqpair.train.step import ObjectiveLoss
 from seqpair.train.synthetic import synthetic_study
@@ -156,3 +156,27 @@ def test_rows_for_another_library_leave_out_what_was_filled_in(tmp_path):
 
 def test_every_kernel_that_is_said_to_be_traceable_exists():
     assert set(attention.TRACEABLE_KERNELS) <= set(attention.KERNELS)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.02), ("fp32", 1e-3)])
+@pytest.mark.parametrize("member", ["encoder", "decoder"])
+def test_on_a_gpu_the_compiled_pinned_step_made_ahead_is_the_plain_one(tmp_path, member, precision, tolerance):
+    losses = []
+    for number, words in enumerate((["compile=off", "prefetch_batches=0"], ["compile=on", "prefetch_batches=2"])):
+        overrides = ["runtime.microbatch_tokens=2048", "model.attn_out_dropout=0", *(f"runtime.{w}" for w in words)]
+        plan, prepared = synthetic_study(
+            tmp_path / str(number), "1m", member, vocab_size=1024, seq_len=512, batch_tokens=8192,
+            precision=precision, overrides=overrides,
+        )  # fmt: skip
+        run = assemble_run(plan, prepared, World(0, 1, 0, torch.device("cuda", 0), None))
+        phase, feed = plan.phases[0], StepFeed(run, ((plan.phases[0], step) for step in range(6)))
+        losses.append([])
+        for _ in range(5):
+            run.optimizer.zero_grad(set_to_none=True)
+            losses[-1].append(step_gradients(run, phase, feed.take()).loss)
+        work = feed.take()
+        feed.close()
+        assert next(iter(work.microbatches)).ids.is_pinned() == bool(number)
+    assert losses[0] == pytest.approx(losses[1], rel=tolerance)
+    assert precision == "fp32" or run.compiled.graphs == 1
