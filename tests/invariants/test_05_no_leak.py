@@ -8,6 +8,8 @@ from seqpair.nn.init import initialise
 from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
+from seqpair.objectives.fixed_shape import FixedShape, fill
+from seqpair.objectives.targets import ModelInput
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES
 
@@ -94,3 +96,17 @@ def test_no_gradient_flows_to_what_must_not_be_seen(model, direction):
     reached = found[0].grad.abs().amax(1) > 0
     seen = range(100, 121) if direction == "causal" else range(100, 133)
     assert reached.nonzero().flatten().tolist() == list(seen)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_no_output_depends_on_what_fills_a_fixed_shape(model, direction):
+    layout = Layout.from_lengths(LENGTHS)
+    nothing = torch.empty(0, dtype=torch.int64)
+    given = ModelInput(random_ids(), layout, direction, nothing, nothing)
+    alone = model.hidden(given.ids, layout, direction, ROPE)
+    for filler in (3, 77):
+        made = fill(given, FixedShape(tokens=700, longest_tokens=160, outputs=1), filler)
+        filled = model.hidden(made.ids, made.layout, direction, ROPE)
+        assert filled.shape[0] == 700
+        torch.testing.assert_close(filled[: sum(LENGTHS)], alone, rtol=1e-4, atol=2e-5)

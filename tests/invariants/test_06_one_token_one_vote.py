@@ -18,7 +18,8 @@ from seqpair.nn.rope import RopeBases
 from seqpair.objectives.parts import Part, parts_of_step
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.load import load_recipe
-from seqpair.train.step import ObjectiveLoss, StepInput, StepLoss, accumulate_gradients
+from seqpair.train.step import ObjectiveLoss, StepLoss, accumulate_gradients
+from seqpair.train.work import StepInput, make_work
 
 HYBRID = ["model.attn_out_dropout=0.0", "members.both={objective: {hybrid: {causal_frac: 0.4}}}"]
 
@@ -35,7 +36,9 @@ class PretendedWorld:
         return values
 
 
-def one_step(study, member: str, microbatch_tokens: int, world_size: int) -> tuple[float, dict[str, torch.Tensor]]:
+def one_step(
+    study, member: str, microbatch_tokens: int, world_size: int, *, fixed: bool = False
+) -> tuple[float, dict[str, torch.Tensor]]:
     """Return a step's loss and gradients, over ranks run one after another, averaged as DDP would."""
     recipe = load_recipe(str(study.recipe), HYBRID)
     prepared, plan = open_recipe_data(recipe), plan_member(recipe, member)
@@ -52,12 +55,12 @@ def one_step(study, member: str, microbatch_tokens: int, world_size: int) -> tup
             mask_frac=phase.mask_frac,
             rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
             microbatch_tokens=microbatch_tokens,
+            fixed_for=phase.seq_len if fixed else None,
         )
         builder = TargetBuilder(prepared.tokenizer, plan.seed)
         world = PretendedWorld(rank, world_size)
-        losses.append(
-            accumulate_gradients(ObjectiveLoss(model), given, builder, prepared.tokenizer.specials, world, bf16=False)
-        )
+        work = make_work(given, builder, prepared.tokenizer.specials, world)
+        losses.append(accumulate_gradients(ObjectiveLoss(model), work, world, bf16=False))
         for name, parameter in model.named_parameters():
             mean[name] = mean.get(name, torch.zeros_like(parameter)) + parameter.grad / world_size
     return sum(loss.loss for loss in losses), mean
@@ -66,8 +69,10 @@ def one_step(study, member: str, microbatch_tokens: int, world_size: int) -> tup
 @pytest.mark.parametrize("member", ["encoder", "decoder", "both"])
 def test_one_token_one_vote_for_any_microbatch_and_world_size(prepared_study, member):
     reference_loss, reference = one_step(prepared_study, member, microbatch_tokens=100_000, world_size=1)
-    for microbatch_tokens, world_size in ((128, 1), (500, 1), (100_000, 2), (300, 4), (100, 16)):
-        loss, gradients = one_step(prepared_study, member, microbatch_tokens, world_size)
+    layouts = ((128, 1, False), (500, 1, False), (100_000, 2, False), (300, 4, False), (100, 16, False))
+    filled = ((500, 1, True), (100, 16, True))  # with tokens and outputs that are filled in, for compiled models
+    for microbatch_tokens, world_size, fixed in layouts + filled:
+        loss, gradients = one_step(prepared_study, member, microbatch_tokens, world_size, fixed=fixed)
         assert loss == pytest.approx(reference_loss, rel=1e-5)
         for name, gradient in gradients.items():
             torch.testing.assert_close(

@@ -159,5 +159,7 @@ def _show(plan: Plan, found: Measurement) -> None:
         f"  memory        peak {format_bytes(found.peak_memory_bytes)}, "
         f"{format_bytes(found.added_memory_bytes)} above the level before the first step"
     )
+    if found.graphs:
+        print(f"  compiled      {found.graphs} graphs")
     print(f"  limit         {found.limit}")
     print(f"  MFU = {MFU_FORMULA}; FLOPs a token = {FLOPS_FORMULA}")

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from seqpair.hub.weights import to_hub
 from seqpair.objectives.targets import ModelInput
 from seqpair.recipe.objectives import Direction
 from seqpair.train.assembly import Run
+from seqpair.train.feed import work_of_step
 from seqpair.train.loop import step_gradients
 
 
@@ -87,10 +89,12 @@ def pad_rows(given: ModelInput, pad_id: int) -> PaddedRows:
         given: Packed ids and targets, of `clm` or `mlm`.
         pad_id: The id of `[PAD]`.
     """
-    lengths, device = list(given.layout.lengths), given.ids.device
+    predicted, device = given.target_ids.shape[0], given.ids.device
+    borders = np.cumsum(given.layout.lengths)
+    lengths = given.layout.lengths[: np.searchsorted(borders, given.layout.total - given.filler_tokens) + 1]
     labels = torch.full_like(given.ids, -100)
     shift = 1 if given.direction == "causal" else 0
-    labels[given.output_index + shift] = given.target_ids
+    labels[given.output_index[:predicted] + shift] = given.target_ids
     shape = (len(lengths), max(lengths))
     ids = torch.full(shape, pad_id, dtype=torch.int64, device=device)
     mask = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -101,7 +105,7 @@ def pad_rows(given: ModelInput, pad_id: int) -> PaddedRows:
         padded[row, :length] = labels[begin : begin + length]
         mask[row, :length] = 1
         begin += length
-    return PaddedRows(ids, mask, padded, int(given.target_ids.numel()))
+    return PaddedRows(ids, mask, padded, predicted)
 
 
 def compare_training(run: Run, rounds: int) -> Comparison:
@@ -126,7 +130,7 @@ def compare_training(run: Run, rounds: int) -> Comparison:
     batch = read_batch(run.orders[phase.name], 0)
 
     def ours() -> None:
-        step_gradients(run, phase, batch)
+        step_gradients(run, phase, work_of_step(run, phase, batch))
         run.optimizer.step().read()
         run.optimizer.zero_grad(set_to_none=True)
 

@@ -51,6 +51,8 @@ KERNELS: dict[str, Kernel] = {
     "flash": attend_flash,
     "flex": attend_flex,
 }
+TRACEABLE_KERNELS = ("reference", "varlen")
+"""What torch can compile together with the layers around it: the work is the same for every layout."""
 _GPU_KERNELS = (("varlen", varlen_is_usable), ("flash", flash_is_usable), ("flex", flex_is_usable))
 
 
@@ -100,4 +102,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: Wi
         SeqpairError: There is no kernel of this name, or it cannot run on such queries.
     """
     chosen = suited_kernel(query) if kernel == "auto" else check_kernel(kernel)
+    if torch.compiler.is_compiling() and chosen not in TRACEABLE_KERNELS:
+        return _attend_uncompiled(chosen, query, key, value, layout, window)
     return KERNELS[chosen](query, key, value, layout, window)
+
+
+@torch.compiler.disable
+def _attend_uncompiled(name: str, query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: Window) -> Tensor:
+    """Run a kernel between two compiled graphs: its plan of work differs from layout to layout."""
+    return KERNELS[name](query, key, value, layout, window)

@@ -19,6 +19,7 @@ from seqpair.nn.dropout import dropout
 from seqpair.nn.gate import gated_gelu
 from seqpair.nn.layout import Layout
 from seqpair.nn.rope import RopeBases, rotary_tables, rotated_parts
+from seqpair.nn.varlen import short_starts
 from seqpair.recipe.objectives import Direction
 from seqpair.recipe.plan import ModelPlan
 
@@ -120,6 +121,13 @@ class Backbone(nn.Module):
         self.embedding_norm = layer_norm(plan)
         self.layers = nn.ModuleList(Layer(plan, index, kernel) for index in range(plan.shape.layers))
         self.final_norm = layer_norm(plan)
+
+    def derive_tables(self, layout: Layout, rope: RopeBases) -> None:
+        """Make what the layers derive from a layout, so that a compiled forward pass finds it there."""
+        for theta in rope:
+            rotary_tables(layout, theta, self.plan.shape.head_dim)
+        if layout.device.type == "cuda":
+            short_starts(layout)
 
     def forward(
         self,

@@ -1,8 +1,8 @@
 """Dropout that is cheap on a CPU.
 
 Owns the draw of the mask. On a CPU torch draws one double a value, which costs more than the layer it
-regularises; here one 64-bit draw of the global generator gives four values 16 bits each. Elsewhere it
-is torch's own. Entry point: `dropout`.
+regularises; here one 64-bit draw of the global generator gives four values 16 bits each. Elsewhere,
+and in compiled code, it is torch's own. Entry point: `dropout`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def dropout(states: Tensor, probability: float, training: bool) -> Tensor:
     """
     if not training or probability == 0.0:
         return states
-    if states.device.type != "cpu":
+    if states.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(states, probability)
     dropped: Tensor = _Dropout.apply(states, round(probability * _LEVELS))
     return dropped

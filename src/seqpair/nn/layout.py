@@ -6,6 +6,7 @@ know ids or models. Entry point: `Layout.from_lengths`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -23,19 +24,19 @@ class Layout:
     Attributes:
         lengths: Tokens of each sequence, on the host, so that kernels plan without a device sync.
         total: N, their sum.
-        max_length: The longest.
+        max_length: The longest, or the bound that was given.
         starts: (S+1,) int64, where each sequence begins, and N.
         positions: (N,) int64, a token's index in its own sequence.
         sequence_ids: (N,) int64, the sequence a token belongs to.
     """
 
-    def __init__(self, sizes: npt.NDArray[np.int64], device: torch.device) -> None:
+    def __init__(self, sizes: npt.NDArray[np.int64], device: torch.device, longest_tokens: int | None) -> None:
         """Derive the index tensors from (S,) lengths; use `from_lengths`."""
         assert sizes.size, "a layout holds at least one sequence"
         assert sizes.min() > 0, "a sequence holds at least one token"
         self.lengths: tuple[int, ...] = tuple(sizes.tolist())
         self.total = int(sizes.sum())
-        self.max_length = int(sizes.max())
+        self.max_length = int(sizes.max()) if longest_tokens is None else longest_tokens
         self.device = device
         # In numpy, whose calls cost less: a microbatch is small enough for that to matter.
         starts = np.zeros(sizes.size + 1, dtype=np.int64)
@@ -49,14 +50,30 @@ class Layout:
         self._derived: dict[Hashable, Any] = {}
 
     @classmethod
-    def from_lengths(cls, lengths: Sequence[int] | npt.NDArray[np.int64], device: torch.device | str = "cpu") -> Layout:
+    def from_lengths(
+        cls,
+        lengths: Sequence[int] | npt.NDArray[np.int64],
+        device: torch.device | str = "cpu",
+        longest_tokens: int | None = None,
+    ) -> Layout:
         """Return the layout of sequences of these lengths, each at least 1.
 
         Args:
             lengths: S lengths: a list, a tuple or an integer array.
             device: Where the index tensors live.
+            longest_tokens: A bound of the lengths that is known before them, taken for the longest.
         """
-        return cls(np.asarray(lengths, dtype=np.int64), torch.device(device))
+        return cls(np.asarray(lengths, dtype=np.int64), torch.device(device), longest_tokens)
+
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Layout:
+        """Return this layout with its index tensors changed (pinned, or copied to a device) and nothing derived yet."""
+        other = copy.copy(self)
+        other.starts, other.sequence_ids, other.positions = map(
+            change, (self.starts, self.sequence_ids, self.positions)
+        )
+        other.device = other.starts.device
+        other._derived = {}
+        return other
 
     def derive(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """Return what `make` gives, made once per layout and key: masks, rotation tables, plans of work."""

@@ -98,6 +98,12 @@ def _turn_into(out: Tensor, states: Tensor, cos: Tensor, sin: Tensor, sense: int
         out.copy_(wide)
 
 
+def _turned(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return the rotation as one expression, rounded once."""
+    first, second = states.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(states.dtype)
+
+
 def rotate(states: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     """Turn every head's features by their position.
 
@@ -119,5 +125,9 @@ def rotated_parts(qkv: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, T
         qkv: (N, 3H, K), heads of queries, keys and values in this order.
         tables: From `rotary_tables`.
     """
+    if torch.compiler.is_compiling():  # the compiler fuses the definition; it cannot trace writes into slices
+        query_key, value = qkv.tensor_split((2 * (qkv.shape[1] // 3),), dim=1)
+        query, key = _turned(query_key, *tables).chunk(2, dim=1)
+        return query, key, value
     parts: tuple[Tensor, Tensor, Tensor] = _RotatedParts.apply(qkv, *tables)
     return parts

@@ -25,10 +25,16 @@ def varlen_is_usable(query: Tensor) -> bool:
         query.device.type == "cuda"
         and query.dtype in (torch.bfloat16, torch.float16)
         and torch.version.hip is None
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        and _is_ampere_or_newer(query.device.index)
     )
 
 
+@torch.compiler.assume_constant_result
+def _is_ampere_or_newer(device_index: int) -> bool:
+    return torch.cuda.get_device_capability(device_index) >= (8, 0)
+
+
+@torch.compiler.assume_constant_result
 @functools.cache
 def flash_generation(device_index: int) -> str:
     """Return the flash attention that torch uses from here on, `FA2` or `FA3`, after choosing the newest.
@@ -48,6 +54,17 @@ def flash_generation(device_index: int) -> str:
     return "FA3"
 
 
+def short_starts(layout: Layout) -> Tensor:
+    """Return the boundaries as int32, (S + 1,); S may be any number in a compiled model."""
+    return layout.derive("int32 starts", lambda: _any_length(layout.starts.to(torch.int32)))
+
+
+def _any_length(starts: Tensor) -> Tensor:
+    if not torch.compiler.is_compiling():
+        torch._dynamo.mark_dynamic(starts, 0)
+    return starts
+
+
 def attend_varlen(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: tuple[int | None, int | None]
 ) -> Tensor:
@@ -64,7 +81,7 @@ def attend_varlen(
             fix="set runtime.kernel to auto, or runtime.precision to bf16",
         )
     flash_generation(query.device.index)
-    starts = layout.derive("int32 starts", lambda: layout.starts.to(torch.int32))
+    starts = short_starts(layout)
     left, right = (-1 if side is None else side for side in window)
     parts = (states.contiguous() for states in (query, key, value))
     return varlen_attn(*parts, starts, starts, layout.max_length, layout.max_length, window_size=(left, right))

@@ -13,7 +13,8 @@ before anything is built. Entry points: `TargetBuilder`, `ModelInput`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,7 @@ class ModelInput:
         direction: The attention direction.
         output_index: (M,) int64, ascending: the outputs that predict something.
         target_ids: (M,) int64, what they predict.
+        filler_tokens: Tokens among N that belong to no sequence of the batch.
     """
 
     ids: Tensor
@@ -48,6 +50,17 @@ class ModelInput:
     direction: Direction
     output_index: Tensor
     target_ids: Tensor
+    filler_tokens: int = 0
+
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> ModelInput:
+        """Return this microbatch with all its tensors changed: pinned, or copied to a device."""
+        return replace(
+            self,
+            ids=change(self.ids),
+            layout=self.layout.map_tensors(change),
+            output_index=change(self.output_index),
+            target_ids=change(self.target_ids),
+        )
 
 
 @dataclass(frozen=True)
@@ -161,6 +174,7 @@ class TargetBuilder:
             direction=objective.direction,
             output_index=nothing,
             target_ids=nothing,
+            filler_tokens=1,
         )
 
     @staticmethod

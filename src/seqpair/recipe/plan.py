@@ -217,6 +217,9 @@ class RuntimePlan(_Frozen):
         microbatch_tokens: Token budget of one microbatch on one rank, specials included.
         threads: CPU threads; null leaves torch's default.
         deterministic: Ask torch for deterministic algorithms.
+        compile: Compile the model with torch: `off`, `on`, or `auto`: on CUDA with triton. Microbatches then have
+            one shape, filled up.
+        prefetch_batches: Steps whose work is made ahead on a thread; 0 for none, null for 2 on CUDA and else none.
         loggers: Where metrics go besides `metrics.jsonl`: `tensorboard`, `trackio`, `wandb`.
     """
 
@@ -226,6 +229,8 @@ class RuntimePlan(_Frozen):
     microbatch_tokens: Count = Field(default=8192, gt=0)
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
+    compile: Literal["auto", "on", "off"] = "auto"
+    prefetch_batches: int | None = Field(default=None, ge=0)
     loggers: tuple[LoggerName, ...] = ()
 
     @field_validator("loggers")

@@ -21,9 +21,11 @@ from seqpair.data.planning import require_stores
 from seqpair.data.prepare import Prepared
 from seqpair.data.store import Store
 from seqpair.digest import hash64
+from seqpair.distributed.compiled import CountedCompile, should_compile
 from seqpair.distributed.parallel import wrap
 from seqpair.distributed.world import World
 from seqpair.errors import CheckpointError, RecipeError, StoreError
+from seqpair.nn.attention import TRACEABLE_KERNELS, suited_kernel
 from seqpair.nn.hidden_matrices import maps_in
 from seqpair.nn.init import initialise
 from seqpair.nn.model import LanguageModel
@@ -52,6 +54,7 @@ class Run:
         folder: The run's folder.
         world: The ranks and this rank's device.
         model: The language model, on the device.
+        compiled: The model's forward pass, compiled, if it is.
         module: Its summed loss, wrapped in DDP if there are several ranks.
         optimizer: The optimiser.
         builder: Corruption and targets.
@@ -64,6 +67,7 @@ class Run:
     folder: Path
     world: World
     model: LanguageModel
+    compiled: CountedCompile | None
     module: nn.Module
     optimizer: NamedOptimizer
     builder: TargetBuilder
@@ -76,7 +80,8 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World) -> Run:
     """Build a run from a plan.
 
     Raises:
-        RecipeError: The plan is an estimate, or a logger's package is not installed.
+        RecipeError: The plan is an estimate, does not fit the tokenizer, or a logger's package is not installed.
+        SeqpairError: The model is to be compiled and cannot be.
         StoreError: A store is not the one that the plan was made for.
         DiskFullError: The disk cannot hold two checkpoints.
     """
@@ -90,12 +95,14 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World) -> Run:
     model = LanguageModel(plan.model, kernel=plan.runtime.kernel)
     initialise(model, plan.model, plan.seed)
     model.to(world.device).train()
+    compiled = compile_model(model, plan, world.device)
     return Run(
         plan=plan,
         folder=folder,
         world=world,
         model=model,
-        module=wrap(ObjectiveLoss(model), world),
+        compiled=compiled,
+        module=wrap(ObjectiveLoss(model, compiled), world),
         optimizer=make_optimizer(model, plan.optimizer, maps_in),
         builder=TargetBuilder(prepared.tokenizer, plan.seed),
         orders={phase.name: PhaseOrder(plan.seed, phase, _stores_of(phase, prepared)) for phase in plan.phases},
@@ -105,6 +112,29 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World) -> Run:
         },
         prepared=prepared,
     )
+
+
+def compile_model(
+    model: LanguageModel, plan: Plan, device: torch.device, backend: str = "inductor"
+) -> CountedCompile | None:
+    """Return the model's forward pass compiled, as one graph where the attention kernel allows it, if the plan asks.
+
+    Args:
+        model: The model, on its device.
+        plan: The plan.
+        device: The device.
+        backend: The name of torch's backend.
+
+    Raises:
+        SeqpairError: The model is to be compiled and cannot be.
+    """
+    if not should_compile(plan.runtime.compile, device):
+        return None
+    dtype = torch.bfloat16 if plan.runtime.precision == "bf16" else torch.float32
+    kernel = plan.runtime.kernel
+    if kernel == "auto":
+        kernel = suited_kernel(torch.empty(1, 1, plan.model.shape.head_dim, dtype=dtype, device=device))
+    return CountedCompile(model.forward, whole=kernel in TRACEABLE_KERNELS, backend=backend)
 
 
 def _stores_of(phase: PhasePlan, prepared: Prepared) -> dict[str, Store]:

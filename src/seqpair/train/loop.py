@@ -9,28 +9,26 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from seqpair.checkpoint.catalog import latest_valid, thin
 from seqpair.checkpoint.lock import lock_run
 from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
-from seqpair.data.batches import Batch, read_batch
 from seqpair.data.ledger import Ledger
 from seqpair.data.prepare import Prepared
 from seqpair.distributed.world import World
 from seqpair.log import Progress, note
-from seqpair.nn.rope import RopeBases
-from seqpair.objectives.parts import parts_of_step
-from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.train.assembly import Run, assemble_run, pin_plan, run_folder, seed_dropout
+from seqpair.train.feed import StepFeed
 from seqpair.train.loggers.fanout import open_loggers
 from seqpair.train.metrics import Metrics
 from seqpair.train.position import Place, manifest_fields, place_after, restore
 from seqpair.train.starting import StartingPoint, begin_from
-from seqpair.train.step import StepInput, StepLoss, accumulate_gradients, not_finite
+from seqpair.train.step import StepLoss, accumulate_gradients, not_finite
 from seqpair.train.stopping import StopRequest
+from seqpair.train.work import StepWork
 
 
 @dataclass(frozen=True)
@@ -83,25 +81,10 @@ def train_member(
             return loop.go()
 
 
-def step_gradients(run: Run, phase: PhasePlan, batch: Batch) -> StepLoss:
+def step_gradients(run: Run, phase: PhasePlan, work: StepWork) -> StepLoss:
     """Make the gradients of a step's mean loss over all predicted tokens, on every rank."""
-    seed_dropout(run.plan, phase.name, batch.step, run.world.rank)
-    span = phase.span_of(batch.step)
-    given = StepInput(
-        batch=batch,
-        parts=parts_of_step(batch, OBJECTIVES[span.objective], span.causal_frac, run.plan.seed),
-        mask_frac=phase.mask_frac,
-        rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
-        microbatch_tokens=run.plan.runtime.microbatch_tokens,
-    )
-    return accumulate_gradients(
-        run.module,
-        given,
-        run.builder,
-        run.prepared.tokenizer.specials,
-        run.world,
-        bf16=run.plan.runtime.precision == "bf16",
-    )
+    seed_dropout(run.plan, phase.name, work.batch.step, run.world.rank)
+    return accumulate_gradients(run.module, work, run.world, bf16=run.plan.runtime.precision == "bf16")
 
 
 class _Loop:
@@ -133,6 +116,7 @@ class _Loop:
         if loggers is not None:
             self.metrics.follow(loggers)
         self.loss_shown: float | None = None
+        self.feed = StepFeed(run, self._places_left())
 
     def go(self) -> Outcome:
         """Run all steps that are left."""
@@ -156,10 +140,18 @@ class _Loop:
         return self._outcome(began, first, finished=True)
 
     def close(self) -> None:
-        """Close the files of records."""
+        """End the feed and close the files of records."""
+        self.feed.close()
         if self.ledger is not None:
             self.ledger.close()
         self.metrics.close()
+
+    def _places_left(self) -> Iterator[tuple[PhasePlan, int]]:
+        """Return the phase and the number of every step that is left."""
+        place = self.place
+        for index, phase in enumerate(self.run.plan.phases[place.phase_index :]):
+            for step in range(place.step if index == 0 else 0, phase.steps):
+                yield phase, step
 
     def _asked_to_stop(self) -> bool:
         """Return whether any rank was asked to stop, so that all ranks agree on the step."""
@@ -177,8 +169,10 @@ class _Loop:
 
     def _one_step(self, phase: PhasePlan, progress: Progress) -> None:
         run, step, began = self.run, self.place.step, time.monotonic()
-        batch = read_batch(run.orders[phase.name], step)
-        loss = step_gradients(run, phase, batch)
+        work = self.feed.take()
+        batch = work.batch
+        assert (batch.phase, batch.step) == (phase.name, step), "the feed gives the steps in the loop's order"
+        loss = step_gradients(run, phase, work)
         lr_frac = phase.lr_frac(step)
         run.optimizer.set_lr_frac(lr_frac)
         numbers = run.optimizer.step().read()

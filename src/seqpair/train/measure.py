@@ -11,6 +11,7 @@ pass leaves out the exchange of gradients; what it saves is the communication th
 from __future__ import annotations
 
 import contextlib
+import itertools
 import resource
 import statistics
 import sys
@@ -22,13 +23,15 @@ from typing import Any
 
 import torch
 
-from seqpair.data.batches import Batch, read_batch, sequence_lengths
+from seqpair.data.batches import sequence_lengths
 from seqpair.distributed.hardware import peak_rate, synchronize
 from seqpair.distributed.parallel import no_sync
 from seqpair.log import Progress
 from seqpair.recipe.cost import flops_per_token
 from seqpair.train.assembly import Run
+from seqpair.train.feed import StepFeed
 from seqpair.train.loop import step_gradients
+from seqpair.train.work import StepWork
 
 WARM_UP_STEPS = 2
 MFU_FORMULA = "FLOPs a token (recipe/cost.py) x tokens/s with specials / (ranks x peak)"
@@ -36,7 +39,7 @@ MFU_FORMULA = "FLOPs a token (recipe/cost.py) x tokens/s with specials / (ranks 
 
 @dataclass(frozen=True)
 class Split:
-    """Median seconds of a step's parts; `data` is reading, corrupting and assembling."""
+    """Median seconds of a step's parts; `data` is reading, corrupting and assembling, or waiting for it."""
 
     data: float
     forward: float
@@ -68,6 +71,7 @@ class Measurement:
         split: Where the time of a step goes.
         peak_memory_bytes: Highest memory in use: of the device, or of the process on a CPU.
         added_memory_bytes: By how much that is above the level before the first step.
+        graphs: Graphs that were compiled, the warm-up's included; 0 where the model is not compiled.
         limit: What limits the speed, in words.
     """
 
@@ -85,6 +89,7 @@ class Measurement:
     split: Split
     peak_memory_bytes: int
     added_memory_bytes: int
+    graphs: int
     limit: str
 
     def as_json(self) -> dict[str, Any]:
@@ -97,17 +102,18 @@ class _Steps:
 
     def __init__(self, run: Run) -> None:
         """Begin at the first step."""
-        self.run, self.phase, self.step = run, run.plan.phases[0], 0
+        self.run, self.phase = run, run.plan.phases[0]
+        self.feed = StepFeed(run, ((self.phase, step) for step in itertools.cycle(range(self.phase.steps))))
         self.content_tokens = self.all_tokens = 0
 
-    def read(self) -> Batch:
-        """Return the next step's batch; after the phase's last step comes its first again."""
-        batch = read_batch(self.run.orders[self.phase.name], self.step % self.phase.steps)
-        self.step += 1
+    def read(self) -> StepWork:
+        """Return the next step's work; after the phase's last step comes its first again."""
+        work = self.feed.take()
+        batch = work.batch
         ends = self.phase.objective_of(batch.step).ends_every_piece
         self.content_tokens += int(batch.content.size)
         self.all_tokens += int(sequence_lengths(batch, ends).sum())
-        return batch
+        return work
 
     def go(self) -> float:
         """Run one whole step as the loop does; return its seconds."""
@@ -116,12 +122,12 @@ class _Steps:
         self.update(self.read())
         return time.perf_counter() - started
 
-    def update(self, batch: Batch, before_optimizer: Callable[[], None] = lambda: None) -> None:
-        """Make the gradients of a batch and take the optimiser's step."""
+    def update(self, work: StepWork, before_optimizer: Callable[[], None] = lambda: None) -> None:
+        """Make the gradients of a step and take the optimiser's step."""
         optimizer = self.run.optimizer
-        step_gradients(self.run, self.phase, batch)
+        step_gradients(self.run, self.phase, work)
         before_optimizer()
-        optimizer.set_lr_frac(self.phase.lr_frac(batch.step))
+        optimizer.set_lr_frac(self.phase.lr_frac(work.batch.step))
         optimizer.step().read()
         optimizer.zero_grad(set_to_none=True)
 
@@ -181,8 +187,13 @@ def measure_training(run: Run, seconds: float, tokens: int | None = None) -> Mea
         seconds: Stop after this time (at least three steps), ...
         tokens: ... or after this many content tokens, if given.
     """
-    device, world, phase = run.world.device, run.world, run.plan.phases[0]
     steps = _Steps(run)
+    with contextlib.closing(steps.feed):
+        return _measure(run, steps, seconds, tokens)
+
+
+def _measure(run: Run, steps: _Steps, seconds: float, tokens: int | None) -> Measurement:
+    device, world, phase = run.world.device, run.world, run.plan.phases[0]
     before = _reset_memory(device)
     for _ in range(WARM_UP_STEPS):
         steps.go()
@@ -214,6 +225,7 @@ def measure_training(run: Run, seconds: float, tokens: int | None = None) -> Mea
         split=split,
         peak_memory_bytes=peak_memory,
         added_memory_bytes=max(0, peak_memory - before),
+        graphs=0 if run.compiled is None else run.compiled.graphs,
         limit=limit_words(split, mfu, device.type),
     )
 

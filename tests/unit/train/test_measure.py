@@ -74,10 +74,10 @@ def test_the_parts_of_a_step_make_up_the_step(tmp_path):
 
 def test_steps_are_those_of_the_order_and_begin_anew_at_the_end(tmp_path):
     run = make_run(tmp_path)
+    short = run.plan.phases[0].model_copy(update={"steps": 3})
+    run.plan = run.plan.model_copy(update={"phases": (short,)})
     steps = _Steps(run)
-    assert [steps.read().step for _ in range(3)] == [0, 1, 2]
-    steps.step = run.plan.phases[0].steps
-    assert steps.read().step == 0
+    assert [steps.read().batch.step for _ in range(5)] == [0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize(
