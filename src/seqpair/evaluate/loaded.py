@@ -23,6 +23,7 @@ from seqpair.hub.config import HUB_CLASSES
 from seqpair.hub.folder_config import read_folder_config
 from seqpair.hub.library import require_transformers
 from seqpair.hub.weights import from_hub
+from seqpair.log import note
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.reader import RowReader
 from seqpair.recipe.objectives import Direction
@@ -300,6 +301,8 @@ def _find_reader(model: Any, place: ModelPlace) -> RowReader | None:
     options = {"use_cache": False} if config.direction == "causal" else {}
     theirs = model.model(input_ids=torch.from_numpy(row)[None], **options).last_hidden_state[0]
     same = torch.allclose(reader.read([row], [np.arange(tokens)]), theirs, rtol=1e-3, atol=1e-3)
+    if not same:
+        note(f"{place.name}: our own forward differs from {type(model).__name__}, which is taken instead; it is slower")
     return reader if same else None
 
 
