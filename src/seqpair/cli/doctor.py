@@ -37,6 +37,7 @@ def doctor(
     for kernel in found.kernels:
         state = f"chosen for {' and '.join(kernel.chosen_for)}" if kernel.chosen_for else "not chosen"
         print(f"kernel      {kernel.name}: {state if kernel.usable else 'cannot run here'}; {kernel.why}")
+    print(f"model       {found.compiled}")
     rates = [found.fp32_flops_per_second / 1e9, found.bf16_flops_per_second / 1e9, found.read_bytes_per_second / 1e9]
     print("torch.mm    fp32 {:,.0f} GFLOP/s, bf16 {:,.0f} GFLOP/s; memory read at {:,.1f} GB/s".format(*rates))
     for line in found.advice:

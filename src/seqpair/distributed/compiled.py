@@ -1,7 +1,7 @@
 """A function compiled by torch, with its compilations counted.
 
 Owns the choice whether to compile, the count, and a note about every compilation that was not expected. Must not
-know models. Entry points: `should_compile`, `CountedCompile`.
+know models. Entry points: `should_compile`, `compile_words`, `CountedCompile`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,14 @@ def should_compile(mode: str, device: torch.device) -> bool:
             fix=f"install {missing}, or set runtime.compile to auto",
         )
     return mode == "on" or (mode == "auto" and device.type == "cuda" and missing is None)
+
+
+def compile_words(device: torch.device) -> str:
+    """Return what `runtime.compile: auto` does on a device, and why."""
+    missing = _missing_generator(device)
+    if missing is not None:
+        return f"not compiled; it would need {missing}"
+    return "compiled, in microbatches of one shape" if should_compile("auto", device) else "not compiled unless told to"
 
 
 def _missing_generator(device: torch.device) -> str | None:

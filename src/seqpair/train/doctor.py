@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from seqpair.distributed.compiled import compile_words
 from seqpair.distributed.hardware import Hardware, look_around, matrix_rate, read_rate
 from seqpair.distributed.world import choose_device
 from seqpair.nn import attention
@@ -44,6 +45,7 @@ class Diagnosis:
         hardware: The device that `auto` takes, and the CPU.
         load: The load average over one minute; `None` where it cannot be told.
         kernels: The attention kernels.
+        compiled: What `runtime.compile: auto` does here, and why.
         fp32_flops_per_second, bf16_flops_per_second: `torch.mm` of 1,024 x 1,024 on the device.
         read_bytes_per_second: Reading 64 MiB on the device.
         advice: What to do to go faster; empty if nothing is known.
@@ -55,6 +57,7 @@ class Diagnosis:
     hardware: Hardware
     load: float | None
     kernels: tuple[KernelFinding, ...]
+    compiled: str
     fp32_flops_per_second: float
     bf16_flops_per_second: float
     read_bytes_per_second: float
@@ -87,6 +90,7 @@ def examine(device_name: str = "auto") -> Diagnosis:
         hardware=hardware,
         load=load,
         kernels=find_kernels(device),
+        compiled=compile_words(device),
         fp32_flops_per_second=fp32,
         bf16_flops_per_second=bf16,
         read_bytes_per_second=read_rate(device),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from seqpair.distributed import compiled
-from seqpair.distributed.compiled import should_compile
+from seqpair.distributed.compiled import compile_words, should_compile
 from seqpair.errors import SeqpairError
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -28,3 +28,11 @@ def test_a_cpu_without_a_compiler_and_mps_are_refused(monkeypatch):
         should_compile("on", CPU)
     with pytest.raises(SeqpairError, match="runtime.compile"):
         should_compile("on", MPS)
+
+
+def test_the_doctor_says_what_auto_does_and_what_is_missing(monkeypatch):
+    monkeypatch.setattr(compiled.importlib.util, "find_spec", lambda name: object())
+    assert compile_words(CUDA).startswith("compiled")
+    assert compile_words(MPS).startswith("not compiled; it would need")
+    monkeypatch.setattr(compiled.importlib.util, "find_spec", lambda name: None)
+    assert compile_words(CUDA) == "not compiled; it would need triton"
