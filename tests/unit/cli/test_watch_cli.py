@@ -12,11 +12,18 @@ import urllib.request
 
 import pytest
 
+HEEDS_CTRL_C = """
+import signal
+from seqpair.cli.app import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
+main()
+"""
+
 
 @pytest.fixture
 def started(tmp_path):
     """Start `seqpair watch` of a folder that is not there; return the process and its address."""
-    command = [sys.executable, "-m", "seqpair", "watch", "demo", "--port", "0", "--every", "0.5"]
+    command = [sys.executable, "-c", HEEDS_CTRL_C, "watch", "demo", "--port", "0", "--every", "0.5"]
     command += ["--set", f"runs={tmp_path}/runs"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     first = process.stdout.readline()

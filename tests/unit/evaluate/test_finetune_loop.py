@@ -18,7 +18,7 @@ from seqpair.evaluate.finetune.outcome import outcome_of
 from seqpair.evaluate.finetune.runs import load_weights, tune_grid
 from seqpair.evaluate.finetune.settings import TuneSetting, given_settings, grid_settings
 
-FAST = TuneSetting(1e-2, epochs=6, batch_rows=8, patience_checks=6, dropout=0.0)
+FAST = TuneSetting(1e-2, epochs=12, batch_rows=8, patience_checks=12, dropout=0.0)
 
 
 def silent(*_: float) -> None:

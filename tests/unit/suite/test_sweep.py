@@ -17,7 +17,7 @@ from seqpair.report.sweep_record import collect_sweep, read_record
 from seqpair.suite import sweep as sweep_module
 from seqpair.suite.sweep import planned_runs, run_sweep
 from seqpair.suite.sweep_grid import SweepRequest, plan_sweep
-from seqpair.train import loop
+from seqpair.train import feed
 
 RATES = "optimizer.lr=1e-3,3e-3,9e-3"
 SHORT = ("budget=3k",)
@@ -71,7 +71,7 @@ def unevaluated(monkeypatch):
 def over_rates(folder):
     """A sweep over three rates that a signal stopped in its second run, and that was repeated to its end."""
     wanted = request(folder, RATES)
-    patch, read, calls = pytest.MonkeyPatch(), loop.read_batch, []
+    patch, read, calls = pytest.MonkeyPatch(), feed.read_batch, []
 
     def read_and_stop(order, step):
         calls.append(step)
@@ -79,7 +79,7 @@ def over_rates(folder):
             os.kill(os.getpid(), signal.SIGTERM)
         return read(order, step)
 
-    patch.setattr(loop, "read_batch", read_and_stop)
+    patch.setattr(feed, "read_batch", read_and_stop)
     try:
         stopped = run_sweep(wanted)
     finally:

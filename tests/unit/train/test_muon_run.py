@@ -40,11 +40,11 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped(
     calls = []
     whole = loop.step_gradients
 
-    def stop_at_nine(run, phase, batch):
-        calls.append(batch.step)
-        if batch.step == 9:
+    def stop_at_nine(run, phase, work):
+        calls.append(work.batch.step)
+        if work.batch.step == 9:
             os.kill(os.getpid(), signal.SIGTERM)
-        return whole(run, phase, batch)
+        return whole(run, phase, work)
 
     monkeypatch.setattr(loop, "step_gradients", stop_at_nine)
     stopped, outcome = train(prepared_study, tmp_path / "stopped", member)

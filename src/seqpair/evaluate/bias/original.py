@@ -18,7 +18,6 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from seqpair.evaluate.bias.corrected import GenderScores
 from seqpair.evaluate.bias.schemas import GENDERS, Gender, Schema
@@ -54,9 +53,8 @@ def _by_mask(model: LoadedModel, schemas: Sequence[Schema]) -> list[GenderScores
     rows = [np.asarray(ids, dtype=np.int64) for ids in model.tokenizer(texts, verbose=False)["input_ids"]]
     genders = {word: gender for gender, words in _POOLED.items() for word in words}
     found: list[GenderScores] = [{} for _ in rows]
-    for batch, states in model.readable(rows):
-        spots = torch.tensor([int(np.argmax(rows[index] == model.mask_id)) for index in batch], device=states.device)
-        table = model.log_probabilities(states[torch.arange(len(batch), device=states.device), spots])
+    for batch, states in model.read_at(rows, [np.flatnonzero(row == model.mask_id)[:1] for row in rows]):
+        table = model.log_probabilities(states)
         best = table.exp().topk(min(TOP_TOKENS, table.shape[-1]), dim=-1)
         for index, values, tokens in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
             pooled: GenderScores = dict.fromkeys(GENDERS, 0.0)

@@ -95,7 +95,7 @@ def _search_task(
 
 TASKS = (
     SuiteTask(
-        name="stsb",
+        name="stsb_vectors",
         version=1,
         title="STS-B test, as trained",
         suite="retrieval",
@@ -108,7 +108,7 @@ TASKS = (
         needs_head=False,
         uses=("embed_pooling",),
     ),
-    _search_task("xquad", "XQuAD passages, as trained", "retrieval/xquad.en.json", read_squad),
+    _search_task("xquad_passages", "XQuAD passages, as trained", "retrieval/xquad.en.json", read_squad),
     _search_task("cosqa", "CoSQA Python functions, as trained", "retrieval/cosqa_python", read_folder),
     _search_task(
         "qmsum_long",

@@ -24,7 +24,9 @@ def test_the_model_finds_passages_and_mteb_alone_agrees(data, tmp_path):
     from sentence_transformers import SentenceTransformer
 
     folder = package.get_model_path()
-    report = run_tasks(find_model(folder), choose_tasks(["retrieval"], ["xquad"]), TaskContext(data), tmp_path / "out")
+    report = run_tasks(
+        find_model(folder), choose_tasks(["retrieval"], ["xquad_passages"]), TaskContext(data), tmp_path / "out"
+    )
     result = report.results[0]
     assert result.settings["embedding"].startswith("sentence-transformers: Transformer, Pooling, Normalize")
     assert result.value > 0.95
@@ -38,5 +40,5 @@ def test_the_model_finds_passages_and_mteb_alone_agrees(data, tmp_path):
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="STS-B is not here; name its folder in SEQPAIR_EVAL_DATA")
 def test_stsb_has_the_known_correlation(tmp_path):
     place = find_model(package.get_model_path())
-    report = run_tasks(place, choose_tasks(["retrieval"], ["stsb"]), TaskContext(REAL_DATA), tmp_path / "out")
+    report = run_tasks(place, choose_tasks(["retrieval"], ["stsb_vectors"]), TaskContext(REAL_DATA), tmp_path / "out")
     assert report.results[0].value == pytest.approx(0.8203, abs=0.002)
