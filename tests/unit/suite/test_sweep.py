@@ -165,7 +165,7 @@ def test_a_point_is_a_study_that_the_report_reads(over_rates):
 
     study = collect_study(over_rates[2].folder / "lr-0p003")
     assert [member.name for member in study.members] == ["encoder", "decoder"]
-    assert study.order["decoder"].same
+    assert [(check.second, check.comparison.same) for check in study.order] == [("decoder", True)]
 
 
 def test_the_page_stands_alone(over_rates):
