@@ -230,7 +230,7 @@ def _log_loss(theta: Floats, logs: Floats) -> Floats:
     """Return log L, (n,): theta is log E, then log A and a for each variable."""
     terms = [np.full(len(logs), theta[0])]
     terms += [theta[1 + 2 * axis] - theta[2 + 2 * axis] * logs[:, axis] for axis in range(logs.shape[1])]
-    return np.asarray(special.logsumexp(terms, axis=0))
+    return np.asarray(np.logaddexp.reduce(terms, axis=0))
 
 
 def _objective(theta: Floats, logs: Floats, target: Floats, delta: float) -> tuple[float, Floats]:
@@ -241,7 +241,7 @@ def _objective(theta: Floats, logs: Floats, target: Floats, delta: float) -> tup
             *(theta[1 + 2 * axis] - theta[2 + 2 * axis] * logs[:, axis] for axis in range(logs.shape[1])),
         ]
     )
-    fitted = special.logsumexp(terms, axis=0)
+    fitted = np.logaddexp.reduce(terms, axis=0)
     shares = np.exp(terms - fitted)
     residual = (fitted - target) / delta
     slope = np.clip(residual, -1.0, 1.0) / delta

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,6 +20,8 @@ from seqpair.units import format_count
 _LONGEST_OF_TWO = 22
 _MOST_WHISKERS = 8
 _MOST_MARKED = 5
+_APART = 1.3
+"""Marks that are closer on a logarithmic axis would cover each other."""
 _MOST_TOLD = 12
 
 
@@ -129,7 +132,7 @@ def _draw_line(axes: Axes, line: Line, palette: Palette) -> None:
 def _log_axis(axes: Axes, xs: Sequence[float]) -> None:
     """Make the horizontal axis logarithmic; few sizes are marked themselves, many by round numbers."""
     axes.set_xscale("log")
-    few = len(xs) <= _MOST_MARKED
+    few = len(xs) <= _MOST_MARKED and all(large > _APART * small for small, large in pairwise(xs))
     axes.xaxis.set_major_locator(FixedLocator(xs) if few else LogLocator(10, subs=(1.0, 2.0, 5.0), numticks=6))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))

@@ -33,6 +33,7 @@ def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
                 checkpoint=evaluated.manifest.name,
                 positions=evaluated.manifest.positions,
                 tokens=evaluated.manifest.content_tokens,
+                train_seconds=_seconds_until(member, evaluated.manifest.content_tokens),
             )
             found += [_scores(model, outcome) for outcome in evaluated.outcomes.values()]
     return found
@@ -45,6 +46,12 @@ def _model(member: MemberRun, plan: Plan) -> Model:
         train_seconds=sum(point.seconds for point in member.train) if member.train else None,
         objective=member.objective,
     )
+
+
+def _seconds_until(member: MemberRun, tokens: int) -> float | None:
+    """Return the seconds of the training steps that read a member's first tokens; None without steps."""
+    steps = [point.seconds for point in member.train if point.tokens <= tokens]
+    return math.fsum(steps) if steps else None
 
 
 def _scores(model: Model, outcome: Outcome) -> Scores:
@@ -66,4 +73,5 @@ def _scores(model: Model, outcome: Outcome) -> Scores:
         values=outcome.values,
         weights=outcome.weights,
         value=None if math.isclose(mean, result.value, rel_tol=1e-6, abs_tol=1e-9) else result.value,
+        details=dict(zip(outcome.ids, outcome.details, strict=True)) if outcome.details else {},
     )

@@ -19,13 +19,13 @@ from seqpair.report.figures import Drawing, figure_id
 from seqpair.report.published import PublishedRow
 from seqpair.report.study_tables import base_name, held_out_means, member_colours, suite_name
 
-_DIRECTIONS = {"causal": "from left to right", "bidirectional": "masked tokens"}
+DIRECTIONS = {"causal": "from left to right", "bidirectional": "masked tokens"}
 _MOST_TASKS = 30
 _SUM_TOLERANCE = 0.01
 _LARGEST_LOOKS = 200
 
 
-def _runs_by_line(members: Sequence[MemberRun]) -> dict[str, list[MemberRun]]:
+def runs_by_line(members: Sequence[MemberRun]) -> dict[str, list[MemberRun]]:
     """Return the members by size and name: those that differ in nothing but the seed share a line."""
     lines: dict[str, list[MemberRun]] = {}
     several = len({member.plan.size for member in members if member.plan is not None}) > 1
@@ -39,12 +39,12 @@ def held_out_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
     """Return, for each direction, held-out bits per byte over content tokens: a line a member, a band over seeds."""
     drawings = []
     colours = member_colours(members)
-    for direction, words in _DIRECTIONS.items():
+    for direction, words in DIRECTIONS.items():
         here = [m for m in members if m.direction == direction and m.held_out and m.second_of is None]
         sources = common_sources(here)
         lines: list[Line] = []
         seen: dict[int, int] = {}
-        for label, runs in _runs_by_line(here).items():
+        for label, runs in runs_by_line(here).items():
             colour = colours[runs[0].name]
             seen[colour] = seen.get(colour, -1) + 1
             means = [held_out_means(run, sources) for run in runs]
@@ -53,12 +53,14 @@ def held_out_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
                 columns = list(zip(*([bits for _, bits in mean] for mean in means), strict=True))
                 middle = [sum(column) / len(column) for column in columns]
                 low, high = [min(column) for column in columns], [max(column) for column in columns]
-                lines.append(_line(f"{label}, {len(runs)} seeds", colour, seen[colour], grids.pop(), middle, low, high))
+                lines.append(
+                    thinned_line(f"{label}, {len(runs)} seeds", colour, seen[colour], grids.pop(), middle, low, high)
+                )
                 continue
             for run, mean in zip(runs, means, strict=True):
                 own = label if len(runs) == 1 else run.name
                 tokens, bits = zip(*mean, strict=True)
-                lines.append(_line(own, colour, seen[colour], tokens, bits))
+                lines.append(thinned_line(own, colour, seen[colour], tokens, bits))
         if lines:
             title = f"Held-out text by tokens, {words}, mean of {', '.join(sources) or 'the sources'}"
             name = figure_id("by-tokens", direction)
@@ -66,7 +68,7 @@ def held_out_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
     return drawings
 
 
-def _line(
+def thinned_line(
     label: str,
     colour: int,
     dash: int,
@@ -74,9 +76,10 @@ def _line(
     ys: Sequence[float],
     low: Sequence[float] = (),
     high: Sequence[float] = (),
+    most: int = _LARGEST_LOOKS,
 ) -> Line:
-    """Return a line of at most about `_LARGEST_LOOKS` of its points, the last among them."""
-    at = sorted({*range(0, len(xs), max(1, math.ceil(len(xs) / _LARGEST_LOOKS))), len(xs) - 1})
+    """Return a line of at most about `most` of its points, the last among them."""
+    at = sorted({*range(0, len(xs), max(1, math.ceil(len(xs) / most))), len(xs) - 1})
 
     def picked(column: Sequence[float]) -> list[float]:
         return [column[i] for i in at] if column else []

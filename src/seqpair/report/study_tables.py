@@ -11,6 +11,7 @@ from statistics import median
 from seqpair.recipe.cost import plan_cost, scoring_cost
 from seqpair.recipe.diff import Difference
 from seqpair.recipe.objectives import OBJECTIVES
+from seqpair.recipe.plan import Plan
 from seqpair.report.collect import MemberRun
 from seqpair.report.data_table import Cell, Column, DataTable, estimate_cell, number_cell
 from seqpair.report.figures import COLOURS
@@ -20,7 +21,8 @@ from seqpair.report.tables import Row
 from seqpair.units import format_bytes, format_count, format_seconds
 
 OWN_TEXT = "own text"
-_CONTEXT_TOKENS, _SCORED_TOKENS = 64, 8
+CONTEXT_TOKENS, SCORED_TOKENS = 64, 8
+"""What scoring an item is taken to be: so many tokens after so many."""
 
 
 def base_name(member: MemberRun) -> str:
@@ -149,8 +151,7 @@ def cost_table(members: Sequence[MemberRun]) -> DataTable | None:
         speed = median(point.tokens_per_second for point in member.train) if member.train else None
         evaluated = member.evaluation.get("seconds")
         tokens = member.train[-1].tokens if member.train else 0
-        objective = OBJECTIVES[member.plan.phases[-1].objectives[-1].objective]
-        rows, flops = scoring_cost(member.plan.model, objective, _CONTEXT_TOKENS, _SCORED_TOKENS)
+        rows, flops = item_cost(member.plan, member.objective)
         body.append(
             [
                 Cell(member.name),
@@ -169,10 +170,21 @@ def cost_table(members: Sequence[MemberRun]) -> DataTable | None:
         )
     caption = (
         "What each member cost. FLOPs are the plan's, by its formula; time is the sum of the training steps; a member "
-        f"that continues another one counts its own steps only. To score: rows and FLOPs that {_SCORED_TOKENS} tokens "
-        f"after {_CONTEXT_TOKENS} take from left to right; an encoder reads a row for each, a decoder one row."
+        f"that continues another one counts its own steps only. To score: rows and FLOPs that {SCORED_TOKENS} tokens "
+        f"after {CONTEXT_TOKENS} take from left to right; an encoder reads a row for each, a decoder one row."
     )
     return DataTable("cost", caption, columns, body, filters=len(body) > 8) if body else None
+
+
+def item_cost(plan: Plan, objective: str | None = None) -> tuple[int, float]:
+    """Return the rows and the FLOPs that `SCORED_TOKENS` tokens after `CONTEXT_TOKENS` take from left to right.
+
+    Args:
+        plan: The member's plan.
+        objective: The objective of a second export; None for the member's own.
+    """
+    own = objective or plan.phases[-1].objectives[-1].objective
+    return scoring_cost(plan.model, OBJECTIVES[own], CONTEXT_TOKENS, SCORED_TOKENS)
 
 
 def differences_of_plans_table(first: str, differences: Mapping[str, Sequence[Difference]]) -> DataTable | None:

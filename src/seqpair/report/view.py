@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from seqpair.compare.findings import EQUAL_SIZE, Comparison
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import MemberRun, Study
+from seqpair.report.cost_view import cost_drawings, overtakings_table, points_by_cost, quality_table
 from seqpair.report.data_table import DataTable
+from seqpair.report.disagreement_table import disagreements_table
 from seqpair.report.figures import Drawing
 from seqpair.report.headline import headline_sentences
 from seqpair.report.items_view import TaskItems, task_items
 from seqpair.report.member_figures import held_out_drawing, train_drawing
 from seqpair.report.plan_view import PhaseTree, phase_trees, plan_differences, source_facts
 from seqpair.report.published import published_rows
+from seqpair.report.scaling_view import scaling_laws
 from seqpair.report.scores import scores_of_members
 from seqpair.report.shared_figures import (
     curve_drawings,
@@ -60,6 +63,8 @@ class StudyView:
         tree: The data by phase.
         own_drawings: Each member's own figures.
         shared_drawings, value_drawings, share_drawings: Figures of several members: training, values, shares.
+        law_drawings, cost_drawings: Power laws of held-out text; quality by FLOPs, wall time and the cost of scoring.
+        overtaking_words: What was found of curves that pass each other.
         published: Published values of other models, where they are asked for.
     """
 
@@ -75,6 +80,9 @@ class StudyView:
     shared_drawings: list[Drawing] = field(default_factory=list)
     value_drawings: list[Drawing] = field(default_factory=list)
     share_drawings: list[Drawing] = field(default_factory=list)
+    law_drawings: list[Drawing] = field(default_factory=list)
+    cost_drawings: list[Drawing] = field(default_factory=list)
+    overtaking_words: str = ""
     published: DataTable | None = None
 
     @property
@@ -94,14 +102,18 @@ class StudyView:
     def drawings(self) -> list[Drawing]:
         """Return all figures."""
         own = [drawing for drawings in self.own_drawings.values() for drawing in drawings]
-        return [*self.value_drawings, *self.share_drawings, *self.shared_drawings, *own]
+        return [*self._of_several, *own]
+
+    @property
+    def _of_several(self) -> list[Drawing]:
+        return [
+            *self.value_drawings, *self.share_drawings, *self.shared_drawings, *self.law_drawings, *self.cost_drawings
+        ]  # fmt: skip
 
     @property
     def pictures(self) -> list[Drawing]:
         """Return the figures that a README shows: those of several members, and of few members each one's own."""
-        shared = [*self.value_drawings, *self.share_drawings, *self.shared_drawings]
-        own = [drawing for drawings in self.own_drawings.values() for drawing in drawings]
-        return [*shared, *own] if len(self.own_drawings) <= _MANY_MEMBERS else shared
+        return self.drawings if len(self.own_drawings) <= _MANY_MEMBERS else self._of_several
 
 
 def view_of(study: Study, *, published: bool = False) -> StudyView:
@@ -120,6 +132,12 @@ def view_of(study: Study, *, published: bool = False) -> StudyView:
     view.tree = phase_trees(study)
     view.items = task_items(study.members)
     view.tables = _tables(view)
+    laws, view.law_drawings = scaling_laws(study.members)
+    points = points_by_cost(scores, study.members)
+    view.cost_drawings = cost_drawings(scores, points, study.members)
+    passed, view.overtaking_words = overtakings_table(scores)
+    asked = [laws, quality_table(points), passed, disagreements_table(answers, scores)]
+    view.tables += [table for table in asked if table is not None]
     view.published = published_table(references) if references else None
     view.own_drawings = _own_drawings(study.members)
     view.value_drawings = value_drawings(study.members)
