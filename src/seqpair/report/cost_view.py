@@ -43,17 +43,25 @@ _WIDE = 4.0
 
 
 def points_by_cost(scores: Sequence[Scores], members: Sequence[MemberRun]) -> list[CostPoint]:
-    """Return every final model's value on every task with its costs."""
+    """Return every final model's value on every task with its costs; of two runs of one seed the first counts."""
     inference: dict[str, tuple[float, float]] = {}
     for member in members:
         if member.plan is not None:
             name = member.plan.member if member.objective is None else f"{member.plan.member} as {member.objective}"
             inference[f"{member.plan.size} {name}".strip()] = item_cost(member.plan, member.objective)
-    return cost_points(scores, inference)
+    runs: dict[tuple[str, str, int], Scores] = {}
+    for one in scores:
+        if not one.model.checkpoint:
+            runs.setdefault((one.model.label, one.task.name, one.model.seed), one)
+    return cost_points(list(runs.values()), inference)
 
 
 def cost_drawings(scores: Sequence[Scores], points: Sequence[CostPoint], members: Sequence[MemberRun]) -> list[Drawing]:
-    """Return held-out text by FLOPs and by wall time, then some tasks' values by those and by the cost of scoring."""
+    """Return held-out text by FLOPs and by wall time, then some tasks' values by those and by the cost of scoring.
+
+    Values by FLOPs and by time have a figure where some member has two moments or there are two sizes; ends of members
+    of one size are in the table alone.
+    """
     colours = {base_name(member): colour for member, colour in zip(members, _colours(members), strict=True)}
     drawings = [
         drawing
@@ -67,7 +75,7 @@ def cost_drawings(scores: Sequence[Scores], points: Sequence[CostPoint], members
         found = curves(some, axis)
         for task in tasks:
             own = [curve for curve in found if curve.task.name == task]
-            if own:
+            if max((len(curve.points) for curve in own), default=0) > 1 or len({curve.size for curve in own}) > 1:
                 drawings.append(_by_training(axis, own, colours))
     return [*drawings, *(_by_scoring([p for p in points if p.task.name == task], colours) for task in tasks)]
 
@@ -184,9 +192,10 @@ def quality_table(points: Sequence[CostPoint]) -> DataTable | None:
             ]
         )
     caption = (
-        "What each model reaches and what it costs, the mean over its seeds. A member that continues another one "
-        f"counts its own training only. Scoring is {SCORED_TOKENS} tokens after {CONTEXT_TOKENS} from left to right, "
-        "for which an encoder reads a row a token. 'Better for no more': models with a higher value that cost no more "
+        "What each model reaches and what it costs, the mean over its seeds; of two runs of one seed the first "
+        "counts. A member that continues another one counts its own training only. Scoring is "
+        f"{SCORED_TOKENS} tokens after {CONTEXT_TOKENS} from left to right, for which an encoder reads a row a token. "
+        "'Better for no more': models with a higher value that cost no more "
         "to score, by the values alone, which says nothing of chance."
     )
     return DataTable("quality-by-cost", caption, columns, body) if body else None

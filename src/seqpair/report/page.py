@@ -91,7 +91,7 @@ def _values(view: StudyView) -> dict[str, Any]:
         "published-values": view.published is not None,
         "shares": bool(view.share_drawings),
         "items": bool(view.items),
-        "scaling": view.table("scaling") is not None,
+        "scaling": view.table("scaling-laws") is not None,
         "quality": view.table("quality-by-cost") is not None or bool(view.cost_drawings),
     }
     return {
@@ -111,7 +111,7 @@ def _values(view: StudyView) -> dict[str, Any]:
         "seconds": view.table("seconds"),
         "sources": view.table("sources"),
         "readings": view.table("readings"),
-        "laws": view.table("scaling"),
+        "laws": view.table("scaling-laws"),
         "quality": view.table("quality-by-cost"),
         "overtakings": view.table("overtakings"),
         "overtaking_words": view.overtaking_words,

@@ -166,7 +166,7 @@ def _table(laws: Sequence[Law]) -> DataTable | None:
         "before its learning rate falls, not ends of runs planned for so many tokens, which lie lower. Beyond the "
         "last look nothing checks the form: an interval there is a lower bound of what is not known."
     )
-    return DataTable("scaling", caption, columns, [_row(law) for law in laws]) if laws else None
+    return DataTable("scaling-laws", caption, columns, [_row(law) for law in laws]) if laws else None
 
 
 def _row(law: Law) -> list[Cell]:

@@ -41,10 +41,20 @@ def test_held_out_text_and_tasks_have_figures_by_flops_time_and_scoring(study):
     titles = [drawing.title for drawing in drawings]
     assert sum(title.startswith("Held-out text by training FLOPs, ") for title in titles) == 2
     assert sum(title.startswith("Held-out text by seconds of training, ") for title in titles) == 2
-    for axis in ("training FLOPs", "seconds of training", "the cost of scoring"):
-        assert f"True continuation among four, by {axis}" in titles
+    assert "True continuation among four, by the cost of scoring" in titles
+    assert "True continuation among four, by training FLOPs" not in titles, "one size and no checkpoint is no curve"
     by_task = [drawing for drawing in drawings if drawing.id.startswith("scoring")]
     assert len(by_task) == 2 <= MOST_TASKS
+
+
+def test_models_of_two_sizes_have_a_figure_by_training(study):
+    small, large = study.members
+    large.plan = large.plan.model_copy(update={"size": "4m"})
+    scores = scores_of_members([small, large])
+    drawings = cost_drawings(scores, points_by_cost(scores, [small, large]), [small, large])
+    titles = [drawing.title for drawing in drawings]
+    assert "True continuation among four, by training FLOPs" in titles
+    assert "True continuation among four, by seconds of training" in titles
 
 
 def test_held_out_text_ends_at_what_the_run_spent(study):

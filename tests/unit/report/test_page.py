@@ -71,7 +71,9 @@ def test_nothing_is_loaded_and_one_script_is_run(page):
 
 def test_the_parts_come_in_their_order_and_the_list_of_parts_leads_to_each(page):
     parts = re.findall(r'<section id="([\w-]+)">', page)
-    assert parts == ["comparison", "items", "curves", "samples", "pair", "data", "trained", "again"]
+    assert parts == [
+        "comparison", "items", "curves", "scaling", "quality", "samples", "pair", "data", "trained", "again"
+    ]  # fmt: skip
     assert re.findall(r'<li><a href="#([\w-]+)">', page) == parts
 
 
