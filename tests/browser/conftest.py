@@ -160,7 +160,7 @@ def large_outcome(task: int, base: str, generator: np.random.Generator) -> Outco
         unit="share of items", higher_is_better=True, chance=0.25, n=ITEMS, value=value,
         interval=(max(0.0, value - 0.06), value + 0.06), interval_method="made up", settings={},
         model_digest="5f" * 32, items=f"task_{task:02d}.items.jsonl", suite=SUITES[task % len(SUITES)],
-        figures={"chose_he": value, "chose_she": 0.9 - value, "chose_they": 0.1} if task == 4 else {},
+        figures={"share_he": value, "share_she": 0.9 - value, "share_they": 0.1} if task == 4 else {},
     )  # fmt: skip
     details = tuple(
         {

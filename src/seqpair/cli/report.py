@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seqpair.report.collect import Study
 
 WIDTH_WITHOUT_TERMINAL = 140
+MOST_COLUMNS = 8
 
 
 def report(
@@ -88,6 +89,9 @@ def _print_study(study: Study) -> None:
     rows = comparison_rows(study.members)
     if not rows:
         print(f"{study.name}: no results yet; `seqpair evaluate` makes them")
+        return
+    if len(study.members) > MOST_COLUMNS:
+        print(f"{study.name}: {len(study.members)} members are too many for a terminal; the page has their table")
         return
     table = comparison_table(rows, [member.name for member in study.members], study.name)
     Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL).print(table)

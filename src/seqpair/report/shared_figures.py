@@ -184,9 +184,9 @@ def value_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
 
 
 def share_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
-    """Return a figure for each task whose figures hold shares that sum to one: what a member chose, how often.
+    """Return a figure for each task whose `share_*` figures sum to one: what a member chose, how often.
 
-    Figures belong together if they share all of their name but its last word.
+    Figures belong together if they have all of their name in common but its last word. Others may sum to one by chance.
     """
     found: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
     for member in members:
@@ -197,7 +197,8 @@ def share_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
                 groups.setdefault(head, {})[last] = value
             for head, parts in groups.items():
                 shares = parts.values()
-                if len(parts) > 1 and min(shares) >= 0 and abs(sum(shares) - 1) <= _SUM_TOLERANCE:
+                named = head.split("_")[0] == "share"
+                if named and len(parts) > 1 and min(shares) >= 0 and abs(sum(shares) - 1) <= _SUM_TOLERANCE:
                     found.setdefault((key, outcome.title, head), {})[member.name] = parts
     drawings = []
     for (key, title, head), by_member in sorted(found.items()):
