@@ -153,7 +153,7 @@ class Backbone(nn.Module):
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             window = attention_window(self.plan, index, direction)
-            theta = rope.global_theta if index % self.plan.global_every == 0 else rope.local_theta
+            theta = rope.of_layer(index, self.plan.global_every)
             states = layer(states, layout, window, theta, output_index if index == last else None)
         hidden: Tensor = self.final_norm(states)
         return hidden

@@ -22,7 +22,7 @@ from seqpair.nn.backbone import Layer, attention_window
 from seqpair.nn.cache import KeyValueCache
 from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel
-from seqpair.nn.rope import RopeBases
+from seqpair.nn.rope import RopeBases, complex_turns, paired_features
 from seqpair.recipe.plan import ModelPlan
 
 _HALF_ROOT = 0.5**0.5
@@ -92,19 +92,16 @@ class CachedDecoder:
         self._head_norm = model.head.norm.weight.detach()
         self._layers = [self._lay_out(layer) for layer in backbone.layers]
         self._windows: list[Window] = [attention_window(self.plan, i, "causal") for i in range(shape.layers)]
-        self._thetas = [
-            rope.global_theta if i % self.plan.global_every == 0 else rope.local_theta for i in range(shape.layers)
-        ]
+        self._thetas = [rope.of_layer(i, self.plan.global_every) for i in range(shape.layers)]
         self._turns: dict[float, Tensor] = {}  # theta -> (positions, 1, K/2) complex
         self._turns_made = 0
 
     def _lay_out(self, layer: Layer) -> _Weights:
         shape = self.plan.shape
-        fused = layer.attention.wqkv.weight.detach().view(3, shape.heads, 2, shape.head_dim // 2, shape.width)
-        turned = fused[:2].transpose(2, 3).reshape(-1, shape.width)  # pair j: features 2j and 2j + 1
+        query_key, value = layer.attention.wqkv.weight.detach().split((2 * shape.width, shape.width))
         return _Weights(
             attention_norm=getattr(layer.attention_norm, "weight", None),
-            wqkv=torch.cat([turned, fused[2].reshape(-1, shape.width)]).t().contiguous(),
+            wqkv=torch.cat([paired_features(query_key, shape.head_dim), value]).t().contiguous(),
             attention_out=layer.attention.wo.weight.detach().t().contiguous(),
             mlp_norm=layer.mlp_norm.weight.detach(),
             mlp_in=layer.mlp.wi.weight.detach().t().contiguous(),
@@ -121,12 +118,8 @@ class CachedDecoder:
         """Make the rotations of positions 0 .. tokens - 1, unless they are there."""
         if tokens <= self._turns_made:
             return
-        head_dim, device = self.plan.shape.head_dim, self.table.device
-        exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
-        positions = torch.arange(tokens, dtype=torch.float32, device=device)
         for theta in set(self._thetas):
-            angles = positions[:, None, None] / theta**exponent
-            self._turns[theta] = torch.polar(torch.ones_like(angles), angles)
+            self._turns[theta] = complex_turns(tokens, theta, self.plan.shape.head_dim, self.table.device)
         self._turns_made = tokens
 
     def _rotate(self, qkv: Tensor, turns: Tensor) -> None:

@@ -26,7 +26,7 @@ from seqpair.nn.attention import Window, attend
 from seqpair.nn.backbone import Layer, attention_window
 from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel
-from seqpair.nn.rope import RopeBases
+from seqpair.nn.rope import RopeBases, complex_turns, paired_features
 from seqpair.recipe.objectives import Direction
 
 _DENSE_CELLS = 1 << 17
@@ -92,16 +92,13 @@ class RowReader:
         self._final_norm = backbone.final_norm.weight.detach()
         self._layers = [self._lay_out(layer) for layer in backbone.layers]
         self._windows: list[Window] = [attention_window(self.plan, i, direction) for i in range(shape.layers)]
-        self._thetas = [
-            rope.global_theta if i % self.plan.global_every == 0 else rope.local_theta for i in range(shape.layers)
-        ]
+        self._thetas = [rope.of_layer(i, self.plan.global_every) for i in range(shape.layers)]
 
     def _lay_out(self, layer: Layer) -> _Weights:
         shape = self.plan.shape
         fused = layer.attention.wqkv.weight.detach()
         query_key, wv = fused.split((2 * shape.width, shape.width))
-        pairs = query_key.view(2, shape.heads, 2, shape.head_dim // 2, shape.width)
-        wqk = pairs.transpose(2, 3).reshape(2 * shape.width, shape.width)  # pair j: features 2j and 2j + 1
+        wqk = paired_features(query_key, shape.head_dim)
         wq, wk = wqk.chunk(2)
         activated, gate = layer.mlp.wi.weight.detach().chunk(2)
         norm = getattr(layer.attention_norm, "weight", None)
@@ -132,7 +129,7 @@ class RowReader:
         batch = _pad_rows(rows, places)
         longest = batch.ids.shape[1]
         states = self._norm(F.embedding(batch.ids.flatten(), self._table), self._embedding_norm)  # (B * T, D)
-        turns = {theta: self._turns(theta, longest) for theta in set(self._thetas)}
+        turns = {theta: complex_turns(longest, theta, self.head_dim) for theta in set(self._thetas)}
         kept = _Kept()
         for index, layer in enumerate(self._layers):
             is_last = index == len(self._layers) - 1
@@ -174,12 +171,6 @@ class RowReader:
         shaped = states.view(rows, len(states) // rows, -1, self.head_dim)
         torch.view_as_complex(shaped.view(*shaped.shape[:3], -1, 2)).mul_(turns)
         return shaped
-
-    def _turns(self, theta: float, tokens: int) -> Tensor:
-        """Return the rotations of positions 0 .. tokens - 1, (tokens, 1, K/2) complex."""
-        exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float32) / self.head_dim
-        angles = torch.arange(tokens, dtype=torch.float32)[:, None, None] / theta**exponent
-        return torch.polar(torch.ones_like(angles), angles)
 
     def _norm(self, states: Tensor, weight: Tensor) -> Tensor:
         return F.layer_norm(states, (self.plan.shape.width,), weight, None, self.plan.norm_eps)

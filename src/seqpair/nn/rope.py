@@ -1,7 +1,8 @@
 """Rotary positions, half-split (NeoX): feature j turns with feature j + K/2.
 
 Owns the rotation and its tables, which are made once per layout and base. Must not know attention.
-Entry points: `RopeBases`, `rotate`, `rotated_parts`, `rotary_tables`.
+Entry points: `RopeBases`, `rotate`, `rotated_parts`, `rotary_tables`; for forwards without gradients, which
+turn a pair of features as one complex number, `paired_features` and `complex_turns`.
 
 Source: Su et al., RoFormer, arXiv 2104.09864, section 3.2; angle of pair j at position t is
 t * theta^(-2j/K). Positions are those in the token's own sequence, in fp32.
@@ -22,6 +23,22 @@ class RopeBases(NamedTuple):
 
     global_theta: float
     local_theta: float
+
+    def of_layer(self, layer: int, global_every: int) -> float:
+        """Return a layer's base, where every `global_every`-th layer from the first on is global."""
+        return self.global_theta if layer % global_every == 0 else self.local_theta
+
+
+def paired_features(weight: Tensor, head_dim: int) -> Tensor:
+    """Return a projection (J * K, D) with the rows of each head reordered: pair j becomes features 2j and 2j + 1."""
+    return weight.view(-1, 2, head_dim // 2, weight.shape[-1]).transpose(1, 2).reshape(weight.shape)
+
+
+def complex_turns(tokens: int, theta: float, head_dim: int, device: torch.device | None = None) -> Tensor:
+    """Return the rotations of positions 0 .. tokens - 1, (tokens, 1, K/2) complex."""
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
+    angles = torch.arange(tokens, dtype=torch.float32, device=device)[:, None, None] / theta**exponent
+    return torch.polar(torch.ones_like(angles), angles)
 
 
 def rotary_tables(layout: Layout, theta: float, head_dim: int) -> tuple[Tensor, Tensor]:
