@@ -13,10 +13,10 @@ from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
 from seqpair.evaluate.retrieval.embedders import AS_FOLDER, embedder_of
 from seqpair.evaluate.retrieval.measures import DEPTH, chance_of
-from seqpair.evaluate.retrieval.outcomes import cut_note, search_items, warn_cut
+from seqpair.evaluate.retrieval.outcomes import cut_note, search_items, search_task, warn_cut
 from seqpair.evaluate.retrieval.with_mteb import run_hub_task
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.tasks.task import TaskOutcome
 
 NAMES = {
     "codesearchnet": "CodeSearchNetRetrieval",
@@ -70,20 +70,8 @@ def run(name: str, model: LoadedModel, context: TaskContext) -> TaskOutcome:
 
 
 TASKS = tuple(
-    SuiteTask(
-        name=f"hub_{short}",
-        version=1,
-        title=f"{name} of mteb, as trained",
-        suite="retrieval",
-        metric=f"ndcg_at_{DEPTH}",
-        unit=f"mean nDCG at {DEPTH}",
-        higher_is_better=True,
-        directions=BOTH,
-        inputs=(),
-        run=partial(run, name),
-        needs_head=False,
-        uses=("embed_pooling",),
-        only_named=True,
+    search_task(
+        f"hub_{short}", f"{name} of mteb, as trained", partial(run, name), (), uses=("embed_pooling",), only_named=True
     )
     for short, name in NAMES.items()
 )

@@ -1,19 +1,27 @@
 """What a search says as a task's result: an item a query, means, chance, and what a reader must know.
 
-Must not know how texts are embedded. Entry points: `search_outcome`, `search_items`, `cut_note`, `warn_cut`.
+Must not know how texts are embedded. Entry points: `search_outcome`, `similarity_outcome`, `search_items`,
+`search_task`, `similarity_task`, `cut_note`, `warn_cut`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.retrieval.embedders import Embedder
-from seqpair.evaluate.retrieval.measures import DEPTH, chance_of
+from seqpair.evaluate.retrieval.embedders import Embedder, Vectors
+from seqpair.evaluate.retrieval.measures import DEPTH, chance_of, spearman_error
 from seqpair.evaluate.retrieval.sets import RetrievalSet
+from seqpair.evaluate.retrieval.similarity import ScoredPair, cosines_of, pair_items, pearson, spearman
 from seqpair.evaluate.retrieval.with_mteb import SearchOutcome
-from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.evaluate.suites.task import SuiteTask, TaskContext
+from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
 from seqpair.log import note
+
+Run = Callable[[LoadedModel, TaskContext], TaskOutcome]
 
 
 def search_items(outcome: SearchOutcome) -> list[ItemOutcome]:
@@ -72,6 +80,56 @@ def search_outcome(given: RetrievalSet, outcome: SearchOutcome, embedder: Embedd
             "unjudged_queries": float(given.unjudged),
         },
         note=" ".join(part for part in notes if part),
+    )
+
+
+def similarity_outcome(pairs: Sequence[ScoredPair], vectors: Vectors, embedder: Embedder) -> TaskOutcome:
+    """Return how well cosines rank pairs as a task's outcome.
+
+    Args:
+        pairs: The pairs, (n,).
+        vectors: Of the first and the second text of each pair in turn, (2 n, D).
+        embedder: What made them.
+    """
+    cosines, scores = cosines_of(vectors[::2], vectors[1::2]), [pair.score for pair in pairs]
+    value = spearman(cosines, scores)
+    return TaskOutcome(
+        pair_items(pairs, cosines),
+        {"embedding": embedder.method, "max_tokens": embedder.max_tokens, "similarity": "cosine"},
+        chance=0.0,
+        figures={"pearson": pearson(cosines, scores), "truncated_texts": float(embedder.truncated)},
+        note=cut_note(embedder.truncated, embedder.max_tokens),
+        value=value,
+        standard_error=spearman_error(value, len(pairs)),
+    )
+
+
+def search_task(name: str, title: str, run: Run, inputs: tuple[str, ...], **more: Any) -> SuiteTask:
+    """Return a task of the suite whose items are queries; `more` are other fields of `SuiteTask`."""
+    return _task(name, title, (f"ndcg_at_{DEPTH}", f"mean nDCG at {DEPTH}"), run, inputs, more)
+
+
+def similarity_task(name: str, title: str, run: Run, inputs: tuple[str, ...], **more: Any) -> SuiteTask:
+    """Return a task of the suite whose items are pairs of texts; `more` are other fields of `SuiteTask`."""
+    return _task(name, title, ("spearman", "Spearman's correlation"), run, inputs, more)
+
+
+def _task(
+    name: str, title: str, metric: tuple[str, str], run: Run, inputs: tuple[str, ...], more: dict[str, Any]
+) -> SuiteTask:
+    return SuiteTask(
+        name=name,
+        version=1,
+        title=title,
+        suite="retrieval",
+        metric=metric[0],
+        unit=metric[1],
+        higher_is_better=True,
+        directions=BOTH,
+        inputs=inputs,
+        run=run,
+        needs_head=False,
+        **more,
     )
 
 

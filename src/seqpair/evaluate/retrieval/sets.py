@@ -7,7 +7,7 @@ what a limit keeps. Must not know models. Entry points: `RetrievalSet`, `read_fo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,3 +209,45 @@ def _judgements(path: Path) -> dict[str, dict[str, int]]:
             )
         relevant.setdefault(parts[0], {})[parts[1]] = int(parts[2])
     return relevant
+
+
+@dataclass(frozen=True)
+class LocalSet:
+    """A set of the data folder that the suite searches.
+
+    Attributes:
+        name, tuned_name: Of the task with models as they are, and with fine-tuned ones.
+        title: What it is, in words.
+        path: Where it lies in the data folder.
+        read: Reads it there.
+        documents_per_query: How many documents are kept for a query under a limit.
+    """
+
+    name: str
+    tuned_name: str
+    title: str
+    path: str
+    read: Callable[[Path], RetrievalSet]
+    documents_per_query: int = DOCUMENTS_PER_QUERY
+
+    def load(self, data: Path, limit: int | None) -> RetrievalSet:
+        """Return the set, or what counts of it under a limit.
+
+        Raises:
+            EvaluationError: It cannot be read.
+        """
+        return self.read(data / self.path).limited(limit, self.documents_per_query)
+
+
+LOCAL_SETS = (
+    LocalSet("xquad_passages", "xquad_tuned", "XQuAD passages", "retrieval/xquad.en.json", read_squad),
+    LocalSet("cosqa", "cosqa_tuned", "CoSQA Python functions", "retrieval/cosqa_python", read_folder),
+    LocalSet(
+        "qmsum_long",
+        "qmsum_long_tuned",
+        "QMSum meetings, long documents",
+        "retrieval/qmsum_long",
+        read_folder,
+        LONG_DOCUMENTS_PER_QUERY,
+    ),
+)

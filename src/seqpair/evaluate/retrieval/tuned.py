@@ -12,38 +12,28 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
 from seqpair.evaluate.retrieval.contrastive import Tuned, tune_on_pairs, tune_on_scores
 from seqpair.evaluate.retrieval.embedders import embed_by_chunks
-from seqpair.evaluate.retrieval.measures import DEPTH, spearman_error
+from seqpair.evaluate.retrieval.measures import spearman_error
 from seqpair.evaluate.retrieval.options import SETTINGS, TuningOptions
-from seqpair.evaluate.retrieval.outcomes import cut_note, search_outcome, warn_cut
+from seqpair.evaluate.retrieval.outcomes import (
+    search_outcome,
+    search_task,
+    similarity_outcome,
+    similarity_task,
+    warn_cut,
+)
 from seqpair.evaluate.retrieval.pairs import read_pairs
-from seqpair.evaluate.retrieval.sets import (
-    DOCUMENTS_PER_QUERY,
-    LONG_DOCUMENTS_PER_QUERY,
-    RetrievalSet,
-    read_folder,
-    read_squad,
-)
-from seqpair.evaluate.retrieval.similarity import (
-    STSB_DEV,
-    STSB_TEST,
-    STSB_TRAIN,
-    cosines_of,
-    pair_items,
-    pearson,
-    read_scored_pairs,
-    spearman,
-)
+from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet
+from seqpair.evaluate.retrieval.similarity import STSB_DEV, STSB_TEST, STSB_TRAIN, read_scored_pairs
 from seqpair.evaluate.retrieval.tuned_folder import open_tuned
 from seqpair.evaluate.retrieval.with_mteb import search_set
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.tasks.task import TaskOutcome
 from seqpair.log import note
 
 PAIRS_FILE = "retrieval/pairs.jsonl"
@@ -73,16 +63,14 @@ class _Steps:
         self._context.watch(seeds.index(seed) * each + done, each * len(seeds))
 
 
-def search(
-    read: Callable[[Path], RetrievalSet], name: str, per_query: int, model: LoadedModel, context: TaskContext
-) -> TaskOutcome:
+def search(local: LocalSet, model: LoadedModel, context: TaskContext) -> TaskOutcome:
     """Fine-tune on pairs for each seed, search a local set, and join the seeds.
 
     Raises:
         EvaluationError: The pairs or the set cannot be read, or the model cannot be fine-tuned.
     """
     options = TuningOptions.of(context.settings).limited(context.limit)
-    given = read(context.input(name)).limited(context.limit, per_query)
+    given = local.load(context.data, context.limit)
     path = context.input(options.pairs or PAIRS_FILE)
     pairs = read_pairs(path, options.columns, options.train_pairs)
     if pairs.left_out:
@@ -113,19 +101,14 @@ def similarity(model: LoadedModel, context: TaskContext) -> TaskOutcome:
     training = read_scored_pairs(context.input(STSB_TRAIN))[: options.train_pairs]
     dev = context.limited(read_scored_pairs(context.input(STSB_DEV)))
     pairs = context.limited(read_scored_pairs(context.input(STSB_TEST)))
-    texts, scores = [text for pair in pairs for text in (pair.first, pair.second)], [pair.score for pair in pairs]
+    texts = [text for pair in pairs for text in (pair.first, pair.second)]
     steps = _Steps(context, len(training) * options.epochs * len(options.learning_rates), len(texts))
     outcomes, tunings = [], []
     for seed in context.seeds:
         tuned = tune_on_scores(model, training, dev, options, seed, context.kept, steps.tuning(seed))
         embedder = open_tuned(tuned.folder, model)
         vectors = embed_by_chunks(embedder, texts, context.work / f"seed{seed}", steps.embedding(seed))
-        cosines = cosines_of(vectors[::2], vectors[1::2])
-        value = spearman(cosines, scores)
-        figures = {"pearson": pearson(cosines, scores), "truncated_texts": float(embedder.truncated)}
-        settings = {"embedding": embedder.method, "max_tokens": embedder.max_tokens, "similarity": "cosine"}
-        text = cut_note(embedder.truncated, embedder.max_tokens)
-        outcomes.append(TaskOutcome(pair_items(pairs, cosines), settings, 0.0, {}, figures, text, value=value))
+        outcomes.append(similarity_outcome(pairs, vectors, embedder))
         tunings.append(tuned)
     joined = join_seeds(outcomes, tunings, options)
     mean = math.fsum(outcome.value or 0.0 for outcome in outcomes) / len(outcomes)
@@ -174,45 +157,24 @@ def join_seeds(outcomes: Sequence[TaskOutcome], tunings: Sequence[Tuned], option
     return replace(first, items=items, figures=figures, settings=settings)
 
 
-def _search_task(
-    name: str, title: str, path: str, read: Callable[[Path], RetrievalSet], per_query: int = DOCUMENTS_PER_QUERY
-) -> SuiteTask:
-    return SuiteTask(
-        name=f"{name}_tuned",
-        version=1,
-        title=f"{title}, fine-tuned on pairs",
-        suite="retrieval",
-        metric=f"ndcg_at_{DEPTH}",
-        unit=f"mean nDCG at {DEPTH}",
-        higher_is_better=True,
-        directions=BOTH,
-        inputs=(path,),
-        run=partial(search, read, path, per_query),
-        needs_head=False,
-        without_inputs="training pairs are named with --set pairs=FILE",
-        uses=("seeds", *SETTINGS),
-        files=(("pairs", PAIRS_FILE),),
-    )
-
-
 TASKS = (
-    SuiteTask(
-        name="stsb_tuned",
-        version=1,
-        title="STS-B test, fine-tuned on its training pairs",
-        suite="retrieval",
-        metric="spearman",
-        unit="Spearman's correlation",
-        higher_is_better=True,
-        directions=BOTH,
-        inputs=(STSB_TRAIN, STSB_DEV, STSB_TEST),
-        run=similarity,
-        needs_head=False,
+    similarity_task(
+        "stsb_tuned",
+        "STS-B test, fine-tuned on its training pairs",
+        similarity,
+        (STSB_TRAIN, STSB_DEV, STSB_TEST),
         uses=("seeds", *(name for name in SETTINGS if name not in ("pairs", "columns", "hard_negatives"))),
     ),
-    _search_task("xquad", "XQuAD passages", "retrieval/xquad.en.json", read_squad),
-    _search_task("cosqa", "CoSQA Python functions", "retrieval/cosqa_python", read_folder),
-    _search_task(
-        "qmsum_long", "QMSum meetings, long documents", "retrieval/qmsum_long", read_folder, LONG_DOCUMENTS_PER_QUERY
+    *(
+        search_task(
+            local.tuned_name,
+            f"{local.title}, fine-tuned on pairs",
+            partial(search, local),
+            (local.path,),
+            without_inputs="training pairs are named with --set pairs=FILE",
+            uses=("seeds", *SETTINGS),
+            files=(("pairs", PAIRS_FILE),),
+        )
+        for local in LOCAL_SETS
     ),
 )
