@@ -86,14 +86,13 @@ def _print_study(study: Study) -> None:
     from seqpair.report.tables import comparison_rows
     from seqpair.report.terminal import comparison_table
 
-    rows = comparison_rows(study.members)
-    if not rows:
+    if not any(member.outcomes for member in study.members):
         print(f"{study.name}: no results yet; `seqpair evaluate` makes them")
         return
     if len(study.members) > MOST_COLUMNS:
         print(f"{study.name}: {len(study.members)} members are too many for a terminal; the page has their table")
         return
-    table = comparison_table(rows, [member.name for member in study.members], study.name)
+    table = comparison_table(comparison_rows(study.members), [member.name for member in study.members], study.name)
     Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL).print(table)
 
 

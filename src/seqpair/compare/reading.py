@@ -1,7 +1,7 @@
 """From plans and result files to what is compared.
 
 Owns that translation. Must not know folders beyond a result's own. Entry points: `model_of_plan`, `read_scores`,
-`scores_of`.
+`scores_of`, `task_of`.
 """
 
 from __future__ import annotations
@@ -68,21 +68,26 @@ def scores_of(model: Model, result: TaskResult, items: Sequence[ItemOutcome]) ->
     is_mean = math.isclose(weighted_mean(items), result.value, rel_tol=1e-9, abs_tol=1e-12)
     return Scores(
         model=model,
-        task=Task(
-            name=result.task,
-            version=result.version,
-            title=result.title,
-            metric=result.metric,
-            unit=result.unit,
-            higher_is_better=result.higher_is_better,
-            chance=result.chance,
-            settings=result.settings,
-        ),
+        task=task_of(result),
         ids=tuple(item.id for item in items),
         values=np.array([item.value for item in items]),
         weights=np.array([item.weight for item in items]),
         value=None if is_mean else result.value,
         details={item.id: item.detail for item in items if item.detail},
+    )
+
+
+def task_of(result: TaskResult) -> Task:
+    """Return what a result is of."""
+    return Task(
+        name=result.task,
+        version=result.version,
+        title=result.title,
+        metric=result.metric,
+        unit=result.unit,
+        higher_is_better=result.higher_is_better,
+        chance=result.chance,
+        settings=result.settings,
     )
 
 

@@ -20,7 +20,7 @@ from seqpair.report.collect import MemberRun
 from seqpair.report.comparison_figures import Line, lines_drawing
 from seqpair.report.data_table import Cell, Column, DataTable, estimate_cell
 from seqpair.report.figures import Drawing, figure_id
-from seqpair.report.shared_figures import DIRECTIONS, common_sources, runs_by_line, thinned_line
+from seqpair.report.shared_figures import DIRECTIONS, common_sources, curve_lines, runs_by_line, thinned_line
 from seqpair.report.study_tables import (
     CONTEXT_TOKENS,
     SCORED_TOKENS,
@@ -132,18 +132,9 @@ def _spent(run: MemberRun, tokens: Sequence[float], axis: str) -> list[float]:
 
 def _by_training(axis: str, found: Sequence[Curve], colours: Mapping[str, int]) -> Drawing:
     task = found[0].task
-    seen: dict[int, int] = {}
-    lines = []
-    for curve in found:
-        colour = colours.get(curve.member, 0)
-        seen[colour] = seen.get(colour, -1) + 1
-        values = [point.value for point in curve.points]
-        xs, ys = [point.x for point in curve.points], [value.value for value in values]
-        lows, highs = [value.low for value in values], [value.high for value in values]
-        lines.append(Line(curve.label, colour, seen[colour], xs, ys, lows, highs))
     words = _AXES[axis]
     name = figure_id("flops" if axis == "train_flops" else "seconds", task.name)
-    return _value_drawing(name, f"{task.title or task.name}, by {words}", words, lines, found[0].task)
+    return _value_drawing(name, f"{task.title or task.name}, by {words}", words, curve_lines(found, colours), task)
 
 
 def _by_scoring(points: Sequence[CostPoint], colours: Mapping[str, int]) -> Drawing:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from seqpair.compare.reading import model_of_plan
-from seqpair.compare.values import Model, Scores, Task
+from seqpair.compare.reading import model_of_plan, task_of
+from seqpair.compare.values import Model, Scores
 from seqpair.recipe.plan import Plan
 from seqpair.report.collect import MemberRun
 from seqpair.report.evaluation_files import Outcome
@@ -59,16 +60,7 @@ def _scores(model: Model, outcome: Outcome) -> Scores:
     mean = float(np.average(outcome.values, weights=outcome.weights))
     return Scores(
         model=model,
-        task=Task(
-            name=outcome.key,
-            version=result.version,
-            title=outcome.title,
-            metric=result.metric,
-            unit=result.unit,
-            higher_is_better=result.higher_is_better,
-            chance=result.chance,
-            settings=result.settings,
-        ),
+        task=replace(task_of(result), name=outcome.key, title=outcome.title),
         ids=outcome.ids,
         values=outcome.values,
         weights=outcome.weights,

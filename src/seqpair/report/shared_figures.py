@@ -7,7 +7,7 @@ Owns the choice and the grouping. Must not know how a figure is drawn. Entry poi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from seqpair.compare.findings import Curve
 from seqpair.compare.progress import curves
@@ -125,27 +125,25 @@ def _with_colours(members: Sequence[MemberRun]) -> list[tuple[MemberRun, int]]:
     return [(member, colours[member.name]) for member in members]
 
 
-def _curve_drawing(
-    axis: str, words: str, found: Sequence[Curve], colours: dict[str, int], beside: Sequence[PublishedRow]
-) -> Drawing:
-    task = found[0].task
+def curve_lines(found: Sequence[Curve], colours: Mapping[str, int]) -> list[Line]:
+    """Return curves as lines with their intervals; those of one member's colour are told apart by their style."""
     seen: dict[int, int] = {}
     lines = []
     for curve in found:
         colour = colours.get(curve.member, 0)
         seen[colour] = seen.get(colour, -1) + 1
         values = [point.value for point in curve.points]
-        lines.append(
-            Line(
-                curve.label,
-                colour,
-                seen[colour],
-                [point.x for point in curve.points],
-                [value.value for value in values],
-                [value.low for value in values],
-                [value.high for value in values],
-            )
-        )
+        xs, ys = [point.x for point in curve.points], [value.value for value in values]
+        lows, highs = [value.low for value in values], [value.high for value in values]
+        lines.append(Line(curve.label, colour, seen[colour], xs, ys, lows, highs))
+    return lines
+
+
+def _curve_drawing(
+    axis: str, words: str, found: Sequence[Curve], colours: dict[str, int], beside: Sequence[PublishedRow]
+) -> Drawing:
+    task = found[0].task
+    lines = curve_lines(found, colours)
     for index, row in enumerate(beside):
         sizes, published = [size for size, _ in row.points], [value for _, value in row.points]
         lines.append(Line(f"{row.family} (published)", 0, index + 1, sizes, published, is_reference=True))
