@@ -89,9 +89,12 @@ class LivePage:
     def page(self) -> Rendered:
         """Return the page, rendered again if the folder changed and the last rendering is long enough ago."""
         with self._lock:
-            if self._rendered is None or (self._rested() and folder_version(self.folder) != self._rendered.version):
+            if self._rendered is not None and not self._rested():
+                return self._rendered
+            version = folder_version(self.folder)
+            if self._rendered is None or version != self._rendered.version:
                 began = time.monotonic()
-                self._rendered = self._made(folder_version(self.folder))
+                self._rendered = self._made(version)
                 self._ended = time.monotonic()
                 self._rest = max(self.every_seconds, _REST_OF_A_RENDERING * (self._ended - began))
             return self._rendered

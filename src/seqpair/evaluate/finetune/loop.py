@@ -221,10 +221,7 @@ class _Trainer:
         rows = [one.train[place] for place in places]
         votes = _votes(one, rows)
         for batch in length_batches([len(row.ids) for row in rows], _budget(self.loaded, one)):
-            some = [rows[index] for index in batch]
-            with autocast(self.loaded.device, self.setting.precision):
-                outputs = self.tuned(one.labelled.name, *collate(some, self.loaded.pad_id, self.loaded.device))
-            loss = _loss_sum(one, outputs, some) / votes
+            loss = self._summed_loss(one, [rows[index] for index in batch]) / votes
             loss.backward()
             total += float(loss.detach())
         nn.utils.clip_grad_norm_(self.tuned.parameters(), self.setting.clip_norm)
@@ -251,11 +248,14 @@ class _Trainer:
         self.tuned.eval()
         total = 0.0
         for batch in length_batches([len(row.ids) for row in one.dev], _budget(self.loaded, one)):
-            some = [one.dev[index] for index in batch]
-            with autocast(self.loaded.device, self.setting.precision):
-                outputs = self.tuned(one.labelled.name, *collate(some, self.loaded.pad_id, self.loaded.device))
-            total -= float(_loss_sum(one, outputs, some))
+            total -= float(self._summed_loss(one, [one.dev[index] for index in batch]))
         return total / _votes(one, one.dev)
+
+    def _summed_loss(self, one: EncodedSet, rows: Sequence[TunedRow]) -> Tensor:
+        """Return the summed loss of some rows of a set, as a scalar."""
+        with autocast(self.loaded.device, self.setting.precision):
+            outputs = self.tuned(one.labelled.name, *collate(rows, self.loaded.pad_id, self.loaded.device))
+        return _loss_sum(one, outputs, rows)
 
     def decides(self, metrics: dict[str, dict[str, float]]) -> float:
         """Return what early stopping compares."""

@@ -71,7 +71,6 @@ class GridResult:
         table: Each setting with its mean dev score, or `None` where all its runs failed.
         weights: The file with the weights of the chosen setting's best run, if they were kept.
         others: The sets that were answered without being learned.
-        others: The sets that were answered without being learned.
     """
 
     sets: list[EncodedSet]

@@ -24,7 +24,7 @@ from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.retrieval.embedders import Embedder, SentenceEmbedder, require_sentence_transformers
 from seqpair.evaluate.retrieval.options import TuningOptions
 from seqpair.evaluate.retrieval.pairs import TrainingPair, hold_out
-from seqpair.evaluate.retrieval.similarity import ScoredPair, cosines_of, spearman
+from seqpair.evaluate.retrieval.similarity import HIGHEST, ScoredPair, cosines_of, spearman
 from seqpair.evaluate.retrieval.tuned_folder import keep_tuned, open_for_tuning, read_tuned_record
 from seqpair.evaluate.retrieval.with_mteb import search_set
 from seqpair.jsonlines import JsonLines
@@ -53,6 +53,10 @@ class _Job:
     digest: str
     dev: Callable[[Embedder], float]
     metric: str
+
+    @property
+    def row_count(self) -> int:
+        return len(next(iter(self.rows.values())))
 
 
 def tune_on_pairs(
@@ -104,7 +108,7 @@ def tune_on_scores(
     rows: dict[str, list[Any]] = {
         "sentence1": [pair.first for pair in training],
         "sentence2": [pair.second for pair in training],
-        "score": [pair.score / 5.0 for pair in training],
+        "score": [pair.score / HIGHEST for pair in training],
     }
     return _tune(model, _Job("scores", rows, sha256_json(rows), dev, "spearman"), options, seed, kept, watch)
 
@@ -161,7 +165,7 @@ def _tune(model: LoadedModel, job: _Job, options: TuningOptions, seed: int, kept
     done = read_tuned_record(folder)
     if done is not None and len(done["sweep"]) == len(options.learning_rates):
         return Tuned(folder, done)
-    rows = len(job.rows[next(iter(job.rows))])
+    rows = job.row_count
     total = rows * options.epochs * len(options.learning_rates)
     log = JsonLines(place / "sweep.jsonl")
     log.keep(lambda _: True)
@@ -245,7 +249,7 @@ def _train(
         def on_step_end(self, args: Any, state: Any, control: Any, **_options: Any) -> None:
             watch(min(state.global_step * options.batch_pairs, rows * options.epochs))
 
-    rows = len(job.rows[next(iter(job.rows))])
+    rows = job.row_count
     steps = math.ceil(rows / options.batch_pairs) * options.epochs
     on_cpu = str(trained.device) == "cpu"
     trained.model_card_data.widget = [{"text": ""}]  # else examples are drawn and printed for a card that nobody writes

@@ -321,10 +321,11 @@ def result_of(model: LoadedModel, plan: TaskPlan, context: TaskContext, outcome:
     if place is None:
         raise EvaluationError("a suite needs a model that was opened by its name")
     record = read_export_record(place.folder) if place.is_ours else {}
-    interval, method = standard_interval(outcome.items)
-    error = standard_error(outcome.items)
-    value = weighted_mean(outcome.items)
-    if outcome.value is not None:
+    choices = _choices(place, task, context)
+    if outcome.value is None:
+        value, error = weighted_mean(outcome.items), standard_error(outcome.items)
+        interval, method = standard_interval(outcome.items)
+    else:
         value, error = outcome.value, outcome.standard_error
         interval = (value, value) if error is None else normal_interval(value, error)
         method = "none: not known for this metric" if error is None else "normal, of the task's own standard error"
@@ -344,14 +345,14 @@ def result_of(model: LoadedModel, plan: TaskPlan, context: TaskContext, outcome:
         interval_method=method,
         baselines=outcome.baselines,
         figures=outcome.figures | {"truncated_rows": float(model.truncated)},
-        settings=_choices(place, task, context) | outcome.settings,
+        settings=choices | outcome.settings,
         model_digest=place.model_digest,
         items=items_name(task.name),
         note=outcome.note,
         suite=task.suite,
         model=place.name,
         standard_error=error,
-        seeds=list(_choices(place, task, context).get("seeds", [])),
+        seeds=list(choices.get("seeds", [])),
         versions=_versions(),
         key=plan.key,
     )
