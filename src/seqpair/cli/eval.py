@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from seqpair.evaluate.suites.runner import SuiteReport, TaskPlan
+    from seqpair.evaluate.suites.runner import SuiteReport
 
 
 Grid = Annotated[str, typer.Option(help="Settings that fine-tuning tries: small, published or final.")]
@@ -54,6 +54,7 @@ def evaluate_suites(
 
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite blimp --data data/eval --limit 500
     """
+    from seqpair.cli.eval_tables import show_plans, show_report
     from seqpair.evaluate.model_place import find_model
     from seqpair.evaluate.scorers import ScoringOptions
     from seqpair.evaluate.suites.registry import choose_tasks, read_settings
@@ -70,21 +71,25 @@ def evaluate_suites(
     require_own_folders(folders)
     if dry_run:
         for place, folder in zip(places, folders, strict=True):
-            _print_plans(place.name, folder, plan_tasks(place, tasks, context, folder))
+            show_plans(place.name, folder, plan_tasks(place, tasks, context, folder))
         return
     reports = []
     for report in run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens):
         reports.append(report)
         if not as_json:
-            _print_report(report)
+            show_report(report)
+    _end(reports, as_json)
+
+
+def _end(reports: list[SuiteReport], as_json: bool) -> None:
+    """Show all models' results together; raise an error if one could not be computed."""
+    from seqpair.cli.eval_tables import show_table
+    from seqpair.errors import EvaluationError
+
     if as_json:
         print(json.dumps([report.as_json() for report in reports]))
-    _require_all(reports)
-
-
-def _require_all(reports: list[SuiteReport]) -> None:
-    """Raise an error if a result could not be computed."""
-    from seqpair.errors import EvaluationError
+    else:
+        show_table(reports)
 
     failed = [f"{report.model} {task}" for report in reports for task in report.failed]
     if failed:
@@ -97,40 +102,3 @@ def _tuning(grid: str, pooling: str) -> dict[str, str]:
 
     grid_settings(grid, "", TuneSetting(1e-4, pooling=pooling))  # type: ignore[arg-type]
     return {"grid": grid, "pooling": pooling}
-
-
-def _print_plans(name: str, folder: Path, plans: list[TaskPlan]) -> None:
-    for plan in plans:
-        what = (
-            f"skipped, {plan.skipped}" if plan.skipped else ("is there already" if plan.cached else "would be computed")
-        )
-        print(f"{name} {plan.task.name}: {what}")
-    print(f"{name}: results in {folder}")
-
-
-def _print_report(report: SuiteReport) -> None:
-    from seqpair.evaluate.generative.tasks import average_of
-
-    for result in report.results:
-        error = "" if result.standard_error is None else f" +- {result.standard_error:.4f}"
-        chance = "" if result.chance is None else f", chance {result.chance:.4f}"
-        limit = result.settings.get("limit")
-        limited = f" (limit {limit})" if limit is not None else ""
-        shots = f", {result.settings['shots']} shots" if result.settings.get("shots") else ""
-        again = ", from before" if result.task in report.cached else ""
-        value = f"{result.metric} {result.value:.4f}{error}, n {result.n}{limited}"
-        print(f"{report.model} {result.task}: {value}{chance}{shots}{again}")
-        for name, value in result.figures.items():
-            if name == "truncated_rows" and value:
-                print(f"    {value:.0f} contexts were cut on the left")
-            if name == "rows_with_fewer_shots" and value:
-                print(f"    {value:.0f} rows had no room for all shots")
-        if result.note and result.suite == "retrieval":
-            print(f"    {result.note}")
-    average = average_of(report.results)
-    if average:
-        value, error, chance = average["value"], average["standard_error"], average["chance"]
-        print(f"{report.model} {average['label']}: {value:.4f} +- {error:.4f}, chance {chance:.4f}")
-    for skipped, reason in report.skipped.items():
-        print(f"{report.model} {skipped}: skipped, {reason}")
-    print(f"{report.model}: results in {report.folder}")

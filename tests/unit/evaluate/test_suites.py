@@ -229,6 +229,7 @@ def test_eval_is_a_verb(seqpair, random_exports, data, tmp_path):
     assert code == 0
     assert "chance 0.5000, from before" in text
     assert "skipped, a causal model cannot do it" in text
+    assert "in brackets one standard error" in text
     assert seqpair("eval", tmp_path / "none", "--data", data)[0] == 2
     code, _, err = seqpair("eval", random_exports["mlm"], random_exports["mlm"], "--data", data)
     assert code == 2
