@@ -64,14 +64,14 @@ def compare(question: str, first: Sequence[Scores], second: Sequence[Scores], op
 
     Raises:
         EvaluationError: They cannot be compared; see `pair_sides`. Or there are fewer than ten items, or the task's
-            value is no mean over its items.
+            value is no mean over its items and has no pseudo-values, as where it is undefined.
     """
     own = next((scores for scores in [*first, *second] if scores.value is not None), None)
     if own is not None:
         raise EvaluationError(
-            f"the value of {own.task.name} is no mean over its items, so items cannot be paired",
-            seen=own.task.metric,
-            fix="compare a task whose metric is a mean",
+            own.why_not or f"the value of {own.task.name} is no mean over its items, so items cannot be paired",
+            seen=f"{own.task.metric} of the {own.model.label}, seed {own.model.seed}",
+            fix="compare a task whose metric is a mean, or evaluate it again with this version",
         )
     paired = pair_sides(first, second, may_differ=options.may_differ, unpaired=options.unpaired)
     if len(paired.ids) < FEWEST_ITEMS:
@@ -294,6 +294,9 @@ def _detectable(paired: Paired, level: float) -> float | None:
 
 def _cautions(paired: Paired) -> tuple[str, ...]:
     found = []
+    if paired.by_jackknife:
+        metric = paired.task.metric.replace("_", " ") or "value"
+        found.append(f"By jackknife pseudo-values: the {metric} is of all items together.")
     if not paired.differences.any():
         found.append("No item differs at any seed: check that these are two models.")
     if paired.differs_in:

@@ -9,9 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from seqpair.compare.reading import model_of_plan, task_of
+from seqpair.compare.reading import model_of_plan, scores_of_columns
 from seqpair.compare.values import Model, Scores
 from seqpair.recipe.plan import Plan
 from seqpair.report.collect import MemberRun
@@ -56,14 +54,5 @@ def _seconds_until(member: MemberRun, tokens: int) -> float | None:
 
 
 def _scores(model: Model, outcome: Outcome) -> Scores:
-    result = outcome.result
-    mean = float(np.average(outcome.values, weights=outcome.weights))
-    return Scores(
-        model=model,
-        task=replace(task_of(result), name=outcome.key, title=outcome.title),
-        ids=outcome.ids,
-        values=outcome.values,
-        weights=outcome.weights,
-        value=None if math.isclose(mean, result.value, rel_tol=1e-6, abs_tol=1e-9) else result.value,
-        details=dict(zip(outcome.ids, outcome.details, strict=True)) if outcome.details else {},
-    )
+    found = scores_of_columns(model, outcome.result, outcome.ids, outcome.values, outcome.weights, outcome.details)
+    return replace(found, task=replace(found.task, name=outcome.key, title=outcome.title))

@@ -57,7 +57,8 @@ def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
         "Differences on the same items, first minus second, with 95 % intervals; p is corrected over a question's "
         "tasks (Holm). With fewer than three seeds an interval is conditional on these runs: it covers other items, "
         "not other training runs, and nothing is said about training. 'Would be seen from': the smallest true "
-        "difference that such items and seeds show with 80 % power."
+        "difference that such items and seeds show with 80 % power. What is of all items together (a correlation, F1) "
+        "is compared by jackknife pseudo-values, as its notes say."
     )
     return DataTable("differences", caption, columns, [_row(one) for one in answers]) if answers else None
 
