@@ -1,11 +1,11 @@
 """How often the 95 % interval of a difference of two members' Spearman correlations holds the truth.
 
 Run, after `bench/coverage.py` where that page is made anew:
-     python bench/jackknife_coverage.py [--studies 1000] [--markdown bench/results/coverage.md]
+     python bench/jackknife_coverage.py [--studies 1000] [--seeds 3 5] [--markdown bench/results/coverage.md]
 
 Items have a true score, standard normal. A member's scores correlate with it as strongly as its run reached (normal
-over seeds); what else is in them is half the item's own, again at every seed, and half noise; of the item's own, half is
-shared by the members. The true difference is that of the means of 6 / pi asin(r / 2) over runs. Every correlation is
+over seeds); what else is in them is half the item's own, again at every seed, and half noise; of the item's own, half
+is shared by the members. The true difference is that of the means of 6 / pi asin(r / 2) over runs. Every correlation is
 turned into pseudo-values by the code that a report runs. The section of the page that this writes is replaced.
 """
 
@@ -67,10 +67,11 @@ def cell(seeds: int, pair: tuple[float, float], sd: float, studies: int) -> tupl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 5])
     parser.add_argument("--markdown", type=Path)
     chosen = parser.parse_args()
     started, rows, held = time.monotonic(), [], []
-    for seeds in (3, 5):
+    for seeds in chosen.seeds:
         for sd in SEED_SDS:
             for pair in PAIRS:
                 covered, rejects = cell(seeds, pair, sd, chosen.studies)

@@ -58,7 +58,8 @@ def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
         "tasks (Holm). With fewer than three seeds an interval is conditional on these runs: it covers other items, "
         "not other training runs, and nothing is said about training. 'Would be seen from': the smallest true "
         "difference that such items and seeds show with 80 % power. What is of all items together (a correlation, F1) "
-        "is compared by jackknife pseudo-values, as its notes say."
+        "is compared by jackknife pseudo-values, as its notes say. A mean in which most tasks are at chance for both "
+        "gives no verdict; 'not at chance' is a task whose value, both sides taken together, is not what guessing gives."
     )
     return DataTable("differences", caption, columns, [_row(one) for one in answers]) if answers else None
 
@@ -66,7 +67,7 @@ def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
 def _row(answer: Comparison) -> list[Cell]:
     found = answer.difference
     task = answer.tasks[0]
-    title = f"Mean of {len(answer.tasks)} tasks" if answer.is_average else task.title or task.name
+    title = answer.title[:1].upper() + answer.title[1:] if answer.is_average else answer.title
     notes = "; ".join(answer.cautions)
     head = [
         Cell(title, link="" if answer.is_average else task.name),
@@ -166,7 +167,7 @@ def summary_sentence(answers: Sequence[Comparison]) -> str:
 
 
 def _title(answer: Comparison) -> str:
-    title = answer.tasks[0].title or answer.tasks[0].name
+    title = answer.title
     return title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]}..."
 
 
