@@ -1,6 +1,6 @@
 """What a study left on disk, as the scores that the questions are asked of.
 
-Owns the way from runs to models and scores. Must not know statistics. Entry point: `scores_of_members`.
+Owns the way from runs to models and scores. Must not know statistics. Entry points: `scores_of_members`, `final_model`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
     for member in members:
         if member.plan is None:
             continue
-        found += [_scores(_model(member, member.plan), outcome) for outcome in member.outcomes.values()]
+        found += [_scores(final_model(member, member.plan), outcome) for outcome in member.outcomes.values()]
         for evaluated in member.evaluated:
             model = model_of_plan(
                 member.plan,
@@ -38,7 +38,8 @@ def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
     return found
 
 
-def _model(member: MemberRun, plan: Plan) -> Model:
+def final_model(member: MemberRun, plan: Plan) -> Model:
+    """Return the model at the end of a member's run."""
     return model_of_plan(
         plan,
         tokens=member.train[-1].tokens if member.train else None,
