@@ -39,9 +39,9 @@ def test_1400_items_take_less_than_a_second():
     draw = np.random.default_rng(0)
     gold = np.round(draw.random(1379) * 5, 1)
     found = gold + draw.normal(size=1379)
-    began = time.perf_counter()
+    began = time.process_time()
     whole, without = spearman_without_each(gold, found)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert whole == pytest.approx(stats.spearmanr(gold, found).statistic)
     for i in range(0, 1379, 100):
         assert without[i] == pytest.approx(stats.spearmanr(np.delete(gold, i), np.delete(found, i)).statistic)
