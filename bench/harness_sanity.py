@@ -31,7 +31,7 @@ from seqpair.evaluate.results import TaskResult
 from seqpair.evaluate.retrieval.sets import read_squad
 from seqpair.evaluate.retrieval.with_mteb import local_task, require_mteb
 from seqpair.evaluate.suites.registry import choose_tasks
-from seqpair.evaluate.suites.runner import run_tasks
+from seqpair.evaluate.suites.runner import run_models
 from seqpair.evaluate.suites.task import TaskContext
 
 
@@ -98,9 +98,8 @@ def main() -> None:
     results: list[TaskResult] = []
     started = time.monotonic()
     for task in options.tasks:
-        report = run_tasks(
-            find_model(folder), choose_tasks(["retrieval"], [task]), TaskContext(options.data), options.work
-        )
+        chosen, context = choose_tasks(["retrieval"], [task]), TaskContext(options.data)
+        (report,) = run_models([find_model(folder)], chosen, context, [options.work])
         if report.skipped:
             raise SystemExit(str(report.skipped))
         results += report.results

@@ -3,6 +3,7 @@
 import numpy as np
 
 from seqpair.compare.values import Model, Scores, Task
+from seqpair.evaluate.results import TaskResult, items_name, weighted_mean
 from seqpair.recipe.identity import PairIdentity
 
 PARTS = {"shape": "s", "model": "m", "tokenizer": "t", "data": "d", "optimizer": "o"}
@@ -30,6 +31,29 @@ def scores(values, who=None, task=None, ids=None, weights=None, **more):
     ids = tuple(f"item{i:04d}" for i in range(len(values))) if ids is None else tuple(ids)
     weights = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
     return Scores(who or model(), task or Task("blimp", title="BLiMP", chance=0.5), ids, values, weights, **more)
+
+
+def result_of(items, **changes):
+    """Return a result of these items, as an evaluation writes it."""
+    fields = {
+        "task": "blimp",
+        "version": 1,
+        "title": "BLiMP",
+        "study": "s",
+        "member": "encoder",
+        "metric": "acc",
+        "unit": "share of items",
+        "higher_is_better": True,
+        "chance": 0.5,
+        "n": len(items),
+        "value": weighted_mean(items),
+        "interval": (0.0, 1.0),
+        "interval_method": "none",
+        "settings": {"limit": None},
+        "model_digest": "d",
+        "items": items_name("blimp"),
+    }
+    return TaskResult(**(fields | changes))
 
 
 def study(members, *, seeds=3, items=400, sizes=("1m",), tasks=("blimp",), spread=0.01, seed=0):

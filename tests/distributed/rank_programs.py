@@ -15,7 +15,7 @@ import warnings
 import torch
 from torch import nn
 
-from seqpair.distributed.parallel import no_sync, unwrap, wrap
+from seqpair.distributed.parallel import no_sync, wrap
 from seqpair.distributed.world import World, start_world
 from seqpair.errors import TrainingError
 from seqpair.optim.groups import parameter_groups
@@ -36,9 +36,14 @@ class TiedInTheLoss(nn.Module):
         return torch.tanh(self.table[ids])
 
 
+def bare_of(module: nn.Module) -> nn.Module:
+    """The module inside what `wrap` returns: the one whose parameter names the optimiser uses."""
+    return getattr(module, "module", module)
+
+
 def summed_loss(module: nn.Module, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The sum over tokens, as training makes it: through the wrapped forward and the bare module's table."""
-    bare = unwrap(module)
+    bare = bare_of(module)
     logits = module(ids) @ bare.table.T + bare.bias
     return nn.functional.cross_entropy(logits, targets, reduction="sum")
 
@@ -52,7 +57,7 @@ def tokens() -> tuple[torch.Tensor, torch.Tensor]:
 def train(world: World, steps: int) -> dict[str, object]:
     """Train on the tokens, in two microbatches a rank, the loss divided by the whole step's tokens."""
     module = wrap(TiedInTheLoss(seed=world.rank), world)  # other seeds: wrapping makes the ranks equal
-    optimizer = StableAdamW(parameter_groups(unwrap(module), 0.01), 1e-2)
+    optimizer = StableAdamW(parameter_groups(bare_of(module), 0.01), 1e-2)
     ids, targets = tokens()
     spans = [(0, 3), (3, 7), (7, 8), (8, 11)]
     mine = spans if world.world_size == 1 else spans[2 * world.rank : 2 * world.rank + 2]
@@ -69,7 +74,7 @@ def train(world: World, steps: int) -> dict[str, object]:
         optimizer.step()
     return {
         "losses": losses,
-        "parameters": {name: parameter.tolist() for name, parameter in unwrap(module).named_parameters()},
+        "parameters": {name: parameter.tolist() for name, parameter in bare_of(module).named_parameters()},
     }
 
 

@@ -31,10 +31,10 @@ def power(
 
     All are shares: 0.05 is five points of accuracy. The guess that matters most is --seed-sd: take it from an earlier
     study. With one or two seeds the answer is
-    about those runs, not about training.
+    about those runs, not about training. With --difference it also says how many items would show it.
     """
     try:
-        from seqpair.compare.power import plan_study, right_or_wrong_spread
+        from seqpair.compare.power import ROUND_NUMBERS, items_needed, plan_study, right_or_wrong_spread
     except ModuleNotFoundError as error:
         raise EvaluationError(
             "power needs a package that is not installed", seen=error, fix='`pip install "seqpair[report]"`'
@@ -45,7 +45,16 @@ def power(
         agreement = (1 + by_chance) / 2
     spread = right_or_wrong_spread(accuracy, agreement=agreement, seed_sd=seed_sd)
     plan = plan_study(spread, items=items, seeds=seeds, wanted=difference, family=tasks)
+    needed = None if difference is None else items_needed(spread, difference, seeds=seeds, family=tasks)
     if as_json:
-        print(json.dumps({**asdict(plan), "spread": asdict(spread), "agreement": agreement}, indent=1))
+        told = {**asdict(plan), "items_needed": needed, "spread": asdict(spread), "agreement": agreement}
+        print(json.dumps(told, indent=1))
         return
     print(plan.sentence)
+    if difference is not None:
+        runs = "one seed" if seeds == 1 else f"{seeds} seeds"
+        print(
+            f"With {runs} about {needed:,} items show a difference of {difference:.3g}."
+            if needed is not None
+            else f"With {runs} not even {ROUND_NUMBERS[-1]:,} items show a difference of {difference:.3g}: add seeds."
+        )

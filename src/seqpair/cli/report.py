@@ -13,6 +13,7 @@ from seqpair.errors import EvaluationError
 
 if TYPE_CHECKING:
     from seqpair.report.collect import Study
+    from seqpair.report.tables import Row
 
 WIDTH_WITHOUT_TERMINAL = 140
 MOST_COLUMNS = 8
@@ -42,8 +43,6 @@ def report(
     Example: seqpair report runs/demo
     """
     from seqpair.report.collect import collect_study
-    from seqpair.report.tables import comparison_rows
-    from seqpair.report.terminal import rows_as_json
 
     study = collect_study(study_folder(recipe_or_folder, overrides or []), also or [])
     page = None
@@ -53,7 +52,9 @@ def report(
 
         page = str(write_report(study, published=published, out=out))
     if as_json:
-        rows = rows_as_json(comparison_rows(study.members))
+        from seqpair.report.terminal import rows_as_json
+
+        rows = rows_as_json(rows_of(study))
         print(json.dumps({"study": study.name, "page": page, "rows": rows, "missing": study.missing}))
         return
     _print_study(study)
@@ -69,8 +70,23 @@ def require_page_packages() -> None:
         raise EvaluationError(
             "the page needs packages that are not installed",
             seen=error,
-            fix='`pip install "seqpair[report]"`, or `seqpair report --dry-run` for the table alone',
+            fix='`pip install "seqpair[report]"`; with scipy alone, `seqpair report --dry-run` gives the table',
         ) from error
+
+
+def rows_of(study: Study) -> list[Row]:
+    """Return a study's comparison table.
+
+    Raises:
+        EvaluationError: The package of the statistics is not installed: that is an extra of the package.
+    """
+    try:
+        from seqpair.report.tables import study_rows
+    except ModuleNotFoundError as error:
+        raise EvaluationError(
+            "the comparison needs a package that is not installed", seen=error, fix='`pip install "seqpair[report]"`'
+        ) from error
+    return study_rows(study.members)
 
 
 def print_comparison(folder: Path) -> None:
@@ -83,16 +99,16 @@ def print_comparison(folder: Path) -> None:
 def _print_study(study: Study) -> None:
     from rich.console import Console
 
-    from seqpair.report.tables import comparison_rows
-    from seqpair.report.terminal import comparison_table
-
     if not any(member.outcomes for member in study.members):
         print(f"{study.name}: no results yet; `seqpair evaluate` makes them")
         return
     if len(study.members) > MOST_COLUMNS:
         print(f"{study.name}: {len(study.members)} members are too many for a terminal; the page has their table")
         return
-    table = comparison_table(comparison_rows(study.members), [member.name for member in study.members], study.name)
+    rows = rows_of(study)
+    from seqpair.report.terminal import comparison_table
+
+    table = comparison_table(rows, [member.name for member in study.members], study.name)
     Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL).print(table)
 
 

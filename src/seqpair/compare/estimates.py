@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
@@ -33,6 +34,7 @@ from seqpair.errors import EvaluationError
 CROSSED = "crossed random effects of items and seeds"
 MCNEMAR = "interval of Bonett and Price, McNemar's exact test, over items"
 BOOTSTRAP = "paired bootstrap and permutation test, over items"
+BY_JACKKNIFE = ", by jackknife pseudo-values"
 WILSON = "Wilson's interval, over items"
 NORMAL = "normal interval, over items"
 
@@ -46,7 +48,7 @@ def difference_estimate(paired: Paired, level: float = 0.95) -> Estimate:
     _require_items(paired)
     if len(paired.seeds) >= FEWEST_SEEDS:
         parts = crossed_parts(paired.differences, right_or_wrong=paired.is_right_or_wrong)
-        return _of_parts(parts, level)
+        return replace(_of_parts(parts, level), method=CROSSED + (BY_JACKKNIFE if paired.by_jackknife else ""))
     if len(paired.seeds) == 1 and not paired.has_shared_points:
         return _right_or_wrong(paired, level)
     differences = paired.differences.mean(axis=0)
@@ -58,7 +60,7 @@ def difference_estimate(paired: Paired, level: float = 0.95) -> Estimate:
         high=interval.high,
         level=level,
         p=permutation_p(differences),
-        method=BOOTSTRAP,
+        method=BOOTSTRAP + (BY_JACKKNIFE if paired.by_jackknife else ""),
         scope=THESE_RUNS,
         items=len(differences),
         seeds=len(paired.seeds),

@@ -17,6 +17,8 @@ BOTH_AT_CHANCE = "both at chance"
 NOT_COMPARED = "not compared"
 NO_TRAINING_VERDICT = "no verdict about training"
 """With fewer than three seeds: what these runs show is said, what other runs would show is not."""
+MOSTLY_AT_CHANCE = "no verdict: most tasks at chance"
+"""Of a mean over tasks: where both sides guess on most of them it says little of either."""
 
 EQUAL_SIZE = "encoder against decoder at equal size"
 NATIVE_OR_CROSSED = "native against cross-objective"
@@ -79,13 +81,15 @@ class Comparison:
         first, second: The sides; every difference is first minus second.
         difference: The paired difference; None if they are not compared.
         verdict: About training: the label of the side ahead, `NOT_DECIDED`, `BOTH_AT_CHANCE`, `NOT_COMPARED`, or
-            `NO_TRAINING_VERDICT` with fewer than three seeds.
+            `NO_TRAINING_VERDICT` with fewer than three seeds, or `MOSTLY_AT_CHANCE` of a mean over tasks.
         on_these_runs: The same of the runs that were made; with three seeds and more equal to `verdict`.
         effects: Effect sizes; None if they are not compared.
         detectable: The smallest true difference that such items and seeds show with 80 % power in a test of its own;
             None if unknown.
         reason: Why they are not compared, or empty.
         cautions: What a reader must know, one sentence each.
+        tasks_at_chance: Of a mean over tasks: on how many of them both sides are at chance.
+        without_chance: Whether it is the mean over those tasks alone that are not at chance.
     """
 
     question: str
@@ -99,6 +103,18 @@ class Comparison:
     detectable: float | None = None
     reason: str = ""
     cautions: tuple[str, ...] = ()
+    tasks_at_chance: int = 0
+    without_chance: bool = False
+
+    @property
+    def title(self) -> str:
+        """Return what was compared on, in words; a mean says how many of its tasks are at chance."""
+        if not self.is_average:
+            return self.tasks[0].title or self.tasks[0].name
+        if self.without_chance:
+            return f"mean of the {len(self.tasks)} tasks that are not at chance"
+        both = f", {self.tasks_at_chance} of them at chance for both" if self.tasks_at_chance else ""
+        return f"mean of {len(self.tasks)} tasks{both}"
 
     @property
     def is_average(self) -> bool:
@@ -113,8 +129,7 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """Return the verdict in one plain sentence."""
-        what = self.tasks[0].title or self.tasks[0].name
-        what = f"the mean of {len(self.tasks)} tasks" if self.is_average else f'"{what}"'
+        what = f"the {self.title}" if self.is_average else f'"{self.title}"'
         if self.difference is None:
             return f"On {what} the {self.first.label} and the {self.second.label} are not compared: {self.reason}."
         found = self.difference
@@ -123,6 +138,8 @@ class Comparison:
         if not self.is_about_training:
             seeds = f"{found.scope}: {seeds}; {NO_TRAINING_VERDICT}"
         pair = f"the {self.first.label} against the {self.second.label}"
+        if self.on_these_runs == MOSTLY_AT_CHANCE:
+            return f"On {what} there is no verdict, since most tasks are at chance, {pair} {span}; {seeds}."
         if self.on_these_runs == BOTH_AT_CHANCE:
             return f"On {what} both are at chance, {pair} {span}; {seeds}."
         if self.on_these_runs == NOT_DECIDED:

@@ -38,6 +38,7 @@ class Paired:
         weights: How much each item counts, (I,): the first side's, at its first seed.
         differs_in: The parts of the pairs' identity that were allowed to differ and do.
         left_out_seeds: Seeds that only one side has.
+        by_jackknife: Whether outcomes are jackknife pseudo-values.
     """
 
     task: Task
@@ -50,6 +51,7 @@ class Paired:
     weights: Floats
     differs_in: tuple[str, ...] = ()
     left_out_seeds: tuple[int, ...] = ()
+    by_jackknife: bool = False
 
     @property
     def differences(self) -> Floats:
@@ -59,11 +61,13 @@ class Paired:
     @property
     def is_right_or_wrong(self) -> bool:
         """Return whether outcomes are points for right answers, a few of them shared by answers that tie."""
-        return _right_or_wrong(np.concatenate([self.first, self.second]))
+        return not self.by_jackknife and _right_or_wrong(np.concatenate([self.first, self.second]))
 
     @property
     def has_shared_points(self) -> bool:
         """Return whether an outcome is neither 0 nor 1, so that McNemar's counts do not exist."""
+        if self.by_jackknife:
+            return True
         outcomes = np.concatenate([self.first, self.second])
         return bool(((outcomes != 0) & (outcomes != 1)).any())
 
@@ -109,6 +113,7 @@ def pair_sides(
         weights=columns[0][0][1],
         differs_in=differs_in,
         left_out_seeds=tuple(sorted(set(firsts) ^ set(seconds))),
+        by_jackknife=any(scores.by_jackknife for scores in [*firsts.values(), *seconds.values()]),
     )
 
 
@@ -127,7 +132,7 @@ def outcome_table(side: Sequence[Scores]) -> tuple[Floats, bool]:
         values, weights = _columns(scores, ids)
         rows.append(_scaled(values, weights))
     table = np.stack(rows)
-    return table, _right_or_wrong(table)
+    return table, _right_or_wrong(table) and not any(scores.by_jackknife for scores in side)
 
 
 def _right_or_wrong(outcomes: Floats) -> bool:

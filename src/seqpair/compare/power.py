@@ -22,6 +22,8 @@ from seqpair.compare.values import FEWEST_SEEDS, OTHER_ITEMS_AND_SEEDS, THESE_RU
 from seqpair.errors import EvaluationError
 
 POWER = 0.80
+ROUND_NUMBERS = tuple(int(first * 10**power) for power in range(1, 7) for first in (1, 1.5, 2, 3, 5, 7))
+"""Numbers of items to choose from, 10 to 7 million."""
 _QUANTILES = (np.arange(800) + 0.5) / 800
 
 
@@ -208,9 +210,17 @@ def plan_study(
 
 
 def items_needed(
-    spread: Spread, wanted: float, *, seeds: int, choices: Sequence[int], family: int = 1, power: float = POWER
+    spread: Spread,
+    wanted: float,
+    *,
+    seeds: int,
+    choices: Sequence[int] = ROUND_NUMBERS,
+    family: int = 1,
+    power: float = POWER,
 ) -> int | None:
     """Return the smallest of `choices` items with which `wanted` can be seen; None if none of them is enough.
+
+    More items never make up for what varies from one training run to another: then more seeds are what is needed.
 
     Raises:
         EvaluationError: A number is out of range.

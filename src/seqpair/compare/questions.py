@@ -19,6 +19,7 @@ from seqpair.compare.findings import (
     BOTH_AT_CHANCE,
     CROSSING,
     EQUAL_SIZE,
+    MOSTLY_AT_CHANCE,
     NATIVE_OR_CROSSED,
     NO_TRAINING_VERDICT,
     NOT_COMPARED,
@@ -64,14 +65,14 @@ def compare(question: str, first: Sequence[Scores], second: Sequence[Scores], op
 
     Raises:
         EvaluationError: They cannot be compared; see `pair_sides`. Or there are fewer than ten items, or the task's
-            value is no mean over its items.
+            value is no mean over its items and has no pseudo-values, as where it is undefined.
     """
     own = next((scores for scores in [*first, *second] if scores.value is not None), None)
     if own is not None:
         raise EvaluationError(
-            f"the value of {own.task.name} is no mean over its items, so items cannot be paired",
-            seen=own.task.metric,
-            fix="compare a task whose metric is a mean",
+            own.why_not or f"the value of {own.task.name} is no mean over its items, so items cannot be paired",
+            seen=f"{own.task.metric} of the {own.model.label}, seed {own.model.seed}",
+            fix="compare a task whose metric is a mean, or evaluate it again with this version",
         )
     paired = pair_sides(first, second, may_differ=options.may_differ, unpaired=options.unpaired)
     if len(paired.ids) < FEWEST_ITEMS:
@@ -160,6 +161,11 @@ def averages(
 ) -> list[Comparison]:
     """Return, for every pair of sides among comparisons, the mean difference over the tasks they were compared on.
 
+    Beside it stands the mean over those of them that have a chance level and are not at chance, where they are two or
+    more and not all. A task is at chance if the interval of the value of both sides taken together includes what
+    guessing gives: swapping the sides changes nothing, so choosing favours neither. A mean in which most tasks are at
+    chance for both sides gives no verdict. Where both means give one, p is corrected over the two.
+
     Only tasks whose better direction is up and whose values are shares (chance is known, or all outcomes lie in
     [0, 1]) are averaged: bits and points have no common unit. Tasks with fewer seeds than the others are left out,
     with a caution.
@@ -167,9 +173,7 @@ def averages(
     found = []
     for pair in dict.fromkeys(map(_pair_of, comparisons)):
         own = [one for one in comparisons if _pair_of(one) == pair and one.difference is not None]
-        average = _average(scores, own, options)
-        if average is not None:
-            found.append(average)
+        found += _averages(scores, own, options)
     return found
 
 
@@ -177,7 +181,7 @@ def _pair_of(comparison: Comparison) -> tuple[str, str, str]:
     return comparison.question, comparison.first.label, comparison.second.label
 
 
-def _average(scores: Sequence[Scores], own: Sequence[Comparison], options: Options) -> Comparison | None:
+def _averages(scores: Sequence[Scores], own: Sequence[Comparison], options: Options) -> list[Comparison]:
     most = max((one.difference.seeds for one in own if one.difference is not None), default=0)
     kept: list[tuple[Comparison, Paired]] = []
     for one in own:
@@ -189,23 +193,55 @@ def _average(scores: Sequence[Scores], own: Sequence[Comparison], options: Optio
         if paired.is_right_or_wrong:
             kept.append((one, paired))
     if len(kept) < 2 or len({paired.seeds for _, paired in kept}) != 1:
-        return None
-    pairs = [paired for _, paired in kept]
+        return []
     left_out = [one.tasks[0].name for one in own if one not in [comparison for comparison, _ in kept]]
     cautions = (f"Without {', '.join(left_out)}: other seeds or no share of right answers.",) if left_out else ()
+    above = [(one, paired) for one, paired in kept if _is_off_chance(paired, options.level)]
+    over_all = _average(kept, options, cautions)
+    at_chance = over_all.tasks_at_chance
+    if at_chance and len(above) < 2:
+        over_all = replace(over_all, cautions=(*cautions, "Fewer than two tasks are not at chance: no mean of those."))
+    if len(above) < 2 or len(above) == len(kept):
+        found = [over_all]
+    else:
+        others = [paired.task.name for _, paired in kept if paired not in [own_pair for _, own_pair in above]]
+        why = f"Without {', '.join(others)}: at chance, both sides taken together, or no chance level."
+        found = [over_all, replace(_average(above, options, (why,)), without_chance=True)]
+    if 2 * at_chance > len(kept):
+        unjudged = replace(found[0], verdict=MOSTLY_AT_CHANCE, on_these_runs=MOSTLY_AT_CHANCE)
+        return [unjudged, *map(_judged, found[1:])]
+    if options.correct and len(found) > 1:
+        adjusted = adjust_family([one.difference for one in found])
+        found = [replace(one, difference=new) for one, new in zip(found, adjusted, strict=True)]
+    return [_judged(one) for one in found]
+
+
+def _average(kept: Sequence[tuple[Comparison, Paired]], options: Options, cautions: tuple[str, ...]) -> Comparison:
+    """Return the mean difference over tasks, not judged yet."""
+    pairs = [paired for _, paired in kept]
     first, second = kept[0][0].first, kept[0][0].second
-    return _judged(
-        Comparison(
-            question=kept[0][0].question,
-            tasks=tuple(paired.task for paired in pairs),
-            first=replace(first, value=None, at_chance=False, seeds=pairs[0].seeds),
-            second=replace(second, value=None, at_chance=False, seeds=pairs[0].seeds),
-            difference=average_estimate(pairs, options.level),
-            verdict=NOT_DECIDED,
-            on_these_runs=NOT_DECIDED,
-            cautions=cautions,
-        )
+    return Comparison(
+        question=kept[0][0].question,
+        tasks=tuple(paired.task for paired in pairs),
+        first=replace(first, value=None, at_chance=False, seeds=pairs[0].seeds),
+        second=replace(second, value=None, at_chance=False, seeds=pairs[0].seeds),
+        difference=average_estimate(pairs, options.level),
+        verdict=NOT_DECIDED,
+        on_these_runs=NOT_DECIDED,
+        cautions=cautions,
+        tasks_at_chance=sum(one.first.at_chance and one.second.at_chance for one, _ in kept),
     )
+
+
+def _is_off_chance(paired: Paired, level: float) -> bool:
+    """Return whether the value of both sides taken together is not what guessing gives; False without a chance level.
+
+    Of independent sides with one spread the mean says nothing of the difference, so the choice does not bend it.
+    """
+    if paired.task.chance is None:
+        return False
+    together = (paired.first + paired.second) / 2
+    return not value_estimate(together, right_or_wrong=False, level=level).interval.contains(paired.task.chance)
 
 
 def _answers(
@@ -294,6 +330,9 @@ def _detectable(paired: Paired, level: float) -> float | None:
 
 def _cautions(paired: Paired) -> tuple[str, ...]:
     found = []
+    if paired.by_jackknife:
+        metric = paired.task.metric.replace("_", " ") or "value"
+        found.append(f"By jackknife pseudo-values: the {metric} is of all items together.")
     if not paired.differences.any():
         found.append("No item differs at any seed: check that these are two models.")
     if paired.differs_in:

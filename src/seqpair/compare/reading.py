@@ -1,20 +1,22 @@
 """From plans and result files to what is compared.
 
 Owns that translation. Must not know folders beyond a result's own. Entry points: `model_of_plan`, `read_scores`,
-`scores_of`, `task_of`.
+`scores_of`, `scores_of_columns`, `task_of`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from seqpair.compare.values import Model, Scores, Task
-from seqpair.evaluate.results import ItemOutcome, TaskResult, read_items, read_results, weighted_mean
+from seqpair.compare.non_means import NEVER_MEANS, item_pseudo_values
+from seqpair.compare.values import Floats, Model, Scores, Task
+from seqpair.errors import EvaluationError
+from seqpair.evaluate.results import ItemOutcome, TaskResult, is_mean_of_items, read_items, read_results
 from seqpair.recipe.cost import SPECIALS_PER_SEQUENCE, flops_per_token
 from seqpair.recipe.identity import pair_identity
 from seqpair.recipe.objectives import OBJECTIVES
@@ -65,16 +67,43 @@ def model_of_plan(
 
 def scores_of(model: Model, result: TaskResult, items: Sequence[ItemOutcome]) -> Scores:
     """Return a result with its items as scores of a model."""
-    is_mean = math.isclose(weighted_mean(items), result.value, rel_tol=1e-9, abs_tol=1e-12)
-    return Scores(
-        model=model,
-        task=task_of(result),
-        ids=tuple(item.id for item in items),
-        values=np.array([item.value for item in items]),
-        weights=np.array([item.weight for item in items]),
-        value=None if is_mean else result.value,
-        details={item.id: item.detail for item in items if item.detail},
-    )
+    columns = [[item.value for item in items], [item.weight for item in items]]
+    ids, details = [item.id for item in items], [item.detail for item in items]
+    return scores_of_columns(model, result, ids, np.array(columns[0]), np.array(columns[1]), details)
+
+
+def scores_of_columns(
+    model: Model,
+    result: TaskResult,
+    ids: Sequence[str],
+    values: Floats,
+    weights: Floats,
+    details: Sequence[Mapping[str, Any]],
+) -> Scores:
+    """Return a result as scores of a model: the items' outcomes, or their jackknife pseudo-values.
+
+    Where the result's value is no mean over its items and pseudo-values cannot be made, the scores say why not.
+
+    Args:
+        model: Whose they are.
+        result: The result.
+        ids: The items' names, (n,).
+        values: Their outcomes, (n,).
+        weights: How much each counts, (n,).
+        details: What was written of each, n of them, or none.
+    """
+    kept = {name: dict(detail) for name, detail in zip(ids, details, strict=bool(details)) if detail}
+    own = Scores(model, task_of(result), tuple(ids), values, weights, details=kept)
+    if result.metric not in NEVER_MEANS and is_mean_of_items(result.value, values, weights):
+        return own
+    try:
+        pseudo = item_pseudo_values(result, values, details)
+    except EvaluationError as fault:
+        seen = str(fault).splitlines()[1].strip() if "\n" in str(fault) else ""
+        return replace(own, value=result.value, why_not=fault.what + (f" ({seen})" if seen else ""))
+    for name, value in zip(ids, values, strict=True):
+        kept[name]["outcome"] = float(value)
+    return replace(own, values=pseudo, weights=np.ones(len(pseudo)), by_jackknife=True)
 
 
 def task_of(result: TaskResult) -> Task:

@@ -158,7 +158,9 @@ class Scores:
         ids: The items' names, (n,); each once. Two models are paired by them, in any order.
         values: The items' outcomes, (n,).
         weights: How much each counts, (n,); the task's value is sum(weight * value) / sum(weight).
-        value: The task's own value where that is no mean of the items (a correlation); else None.
+        value: The task's own value where that is no mean of the values here and they cannot be compared; else None.
+        why_not: Then why not.
+        by_jackknife: Whether the values are jackknife pseudo-values of a metric of all items together (a correlation).
         details: What else is known of an item, by its name: the texts, the prediction.
     """
 
@@ -168,4 +170,6 @@ class Scores:
     values: Floats
     weights: Floats
     value: float | None = None
+    why_not: str = ""
+    by_jackknife: bool = False
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

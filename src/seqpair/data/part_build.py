@@ -20,7 +20,7 @@ from seqpair.data.documents import Document, Source, SourceFile, Tally, Unit, is
 from seqpair.data.parts import PART, PartWriter, TokenArray
 from seqpair.data.published_ids import DocumentEncoder
 from seqpair.data.remote import AnyFile, RemoteFile
-from seqpair.data.removal import KeepCheck, UnitRemovals
+from seqpair.data.removal import UnitRemovals
 from seqpair.data.store_writer import token_dtype
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import DataError
@@ -45,7 +45,6 @@ class PartTask:
         unit: The unit.
         folder: The part's folder, which must not exist.
         files: The files that the unit reads, as they were when they were hashed.
-        keep: The check of each document by itself.
         removals: What a survey of the whole source found in this unit.
     """
 
@@ -54,7 +53,6 @@ class PartTask:
     unit: Unit
     folder: Path
     files: tuple[SourceFile, ...]
-    keep: KeepCheck | None = None
     removals: UnitRemovals | None = None
 
 
@@ -107,8 +105,6 @@ def _kept(read: Iterator[Document], task: PartTask, part: PartWriter) -> Iterato
     for document in read:
         reason = found.get(seen)
         seen += 1
-        if reason is None and task.keep is not None:
-            reason = task.keep(document)
         if reason is None:
             yield document
         else:

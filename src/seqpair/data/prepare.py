@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,6 @@ from seqpair.data.cleaning.cleaner import recipe_cleaning
 from seqpair.data.documents import Source
 from seqpair.data.fingerprint import store_address
 from seqpair.data.manifest import PreparedIndex, SeenFile, Split, index_path, read_index, spec_digest
-from seqpair.data.removal import SourceCleaning
 from seqpair.data.shards import collect_parts
 from seqpair.data.sources import open_source
 from seqpair.data.store import Store
@@ -100,7 +99,6 @@ def prepare(
     recipe_folder: Path | None = None,
     verify: bool = False,
     workers: int = 1,
-    cleaning: Mapping[str, SourceCleaning] | None = None,
 ) -> Prepared:
     """Tokenize a recipe's sources into stores, and write down where they are.
 
@@ -114,7 +112,6 @@ def prepare(
         verify: Hash the files of stores that are already there.
         workers: Processes that tokenize and share the cores; with 1, this one uses them all. A script that gives
             more needs the usual `if __name__ == "__main__":`, because each process imports it again.
-        cleaning: How sources are cleaned, by name, in place of the rules in their specs.
 
     Raises:
         DataError: A source has no paths, is missing, empty or unreadable, or the tokenizer cannot be used.
@@ -124,7 +121,7 @@ def prepare(
     require_paths(sources)
     with writing_alone(store_folder):
         before = read_index(sources, tokenizer, store_folder)
-        plan = _agree(sources, tokenizer, store_folder, recipe_folder, cleaning, before, workers)
+        plan = _agree(sources, tokenizer, store_folder, recipe_folder, before, workers)
         adopt_stale_builds(plan.builds)
         _make(plan, WHOLE, workers, recipe_folder, merge=True)
         return _completed(plan, sources, tokenizer, store_folder, before, verify=verify)
@@ -138,7 +135,6 @@ def prepare_shard(
     *,
     recipe_folder: Path | None = None,
     workers: int = 1,
-    cleaning: Mapping[str, SourceCleaning] | None = None,
 ) -> list[ShardOutcome]:
     """Make one shard's parts of every source; `merge_shards` completes the stores.
 
@@ -151,7 +147,6 @@ def prepare_shard(
         shard: Which of how many.
         recipe_folder: As for `prepare`.
         workers: As for `prepare`.
-        cleaning: As for `prepare`.
 
     Raises:
         DataError, DiskFullError: As `prepare`.
@@ -159,7 +154,7 @@ def prepare_shard(
     require_paths(sources)
     with writing_together(store_folder, shard.folder):
         before = read_index(sources, tokenizer, store_folder)
-        plan = _agree(sources, tokenizer, store_folder, recipe_folder, cleaning, before, workers)
+        plan = _agree(sources, tokenizer, store_folder, recipe_folder, before, workers)
         _make(plan, shard, workers, recipe_folder, merge=False)
         outcomes = []
         for build in plan.builds:
@@ -180,7 +175,6 @@ def merge_shards(
     shard_folders: Sequence[Path] = (),
     *,
     recipe_folder: Path | None = None,
-    cleaning: Mapping[str, SourceCleaning] | None = None,
 ) -> Prepared:
     """Complete the stores from the parts that shards have made; nothing is tokenized.
 
@@ -190,7 +184,6 @@ def merge_shards(
         store_folder: The folder of stores to complete; shards that ran on it count.
         shard_folders: Further folders of stores, of shards that ran elsewhere; left as they are.
         recipe_folder: As for `prepare`.
-        cleaning: As for `prepare`.
 
     Raises:
         StoreError: A shard is missing, is there twice, or belongs to other data; all are named.
@@ -199,7 +192,7 @@ def merge_shards(
     require_paths(sources)
     with writing_alone(store_folder):
         before = read_index(sources, tokenizer, store_folder)
-        plan = _agree(sources, tokenizer, store_folder, recipe_folder, cleaning, before, workers=1)
+        plan = _agree(sources, tokenizer, store_folder, recipe_folder, before, workers=1)
         missing = plan.missing
         for build, parts in zip(missing, collect_parts(missing, store_folder, shard_folders), strict=True):
             note(f"merging {len(build.units)} parts of source {build.source.spec.name!r}")
@@ -212,7 +205,6 @@ def _agree(
     spec: TokenizerSpec,
     store_folder: Path,
     recipe_folder: Path | None,
-    cleaning: Mapping[str, SourceCleaning] | None,
     before: PreparedIndex | None,
     workers: int,
 ) -> _Plan:
@@ -222,10 +214,7 @@ def _agree(
     files = look_at_files(opened, spec, before, store_folder / BUILDING / f"files-{recipe_digest[:16]}.json")
     say_what_changed(opened, files, before)
     tokenizer, folder = study_tokenizer(opened, files, spec, store_folder)
-    cleanings = {
-        **recipe_cleaning(opened, files, store_folder, tokenizer, folder, recipe_folder, workers),
-        **(cleaning or {}),
-    }
+    cleanings = recipe_cleaning(opened, files, store_folder, tokenizer, folder, recipe_folder, workers)
     builds = [
         StoreBuild(
             source,

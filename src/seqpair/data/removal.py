@@ -14,13 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.data.documents import Document, Source
+from seqpair.data.documents import Source
 from seqpair.digest import sha256_json
 from seqpair.errors import DataError
-
-KeepCheck = Callable[[Document], str | None]
-"""Returns why a document is to be removed, or None to keep it. It travels to worker processes by pickle with
-every unit, so it should be small: heavy tables are loaded where they are first needed, and kept there."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +86,11 @@ class SourceCleaning:
 
     Attributes:
         digest: SHA-256 of everything that decides what is removed; it enters the store's address.
-        keep: Checks one document by itself, in the worker that reads it.
         find_removals: Surveys the source and returns what is removed; called only when its store is missing,
             and again by every repetition and shard, so it should keep its outcome by `digest`.
         write_report: Writes what was removed and why into the folder of the stores, before that appears.
     """
 
     digest: str
-    keep: KeepCheck | None = None
     find_removals: Callable[[Source], Removals] | None = None
     write_report: Callable[[Path], None] | None = None

@@ -153,7 +153,6 @@ class StoreBuild:
                     unit=unit,
                     folder=self.workplace / shard.folder / name,
                     files=tuple(unit_files(self.source, unit)),
-                    keep=self.cleaning.keep if self.cleaning else None,
                     removals=self.removals[index] if self.removals else None,
                 )
         return list(tasks.values())

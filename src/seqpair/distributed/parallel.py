@@ -1,7 +1,6 @@
 """A module wrapped for several ranks.
 
-Owns how gradients are averaged. Must not know the model or the loss. Entry points: `wrap`, `unwrap`,
-`no_sync`.
+Owns how gradients are averaged. Must not know the model or the loss. Entry points: `wrap`, `no_sync`.
 """
 
 from __future__ import annotations
@@ -29,11 +28,6 @@ def wrap(module: nn.Module, world: World) -> nn.Module:
         return module
     device_ids = [world.device.index] if world.device.type == "cuda" else None
     return DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True)
-
-
-def unwrap(module: nn.Module) -> nn.Module:
-    """Return the bare module: the one whose parameter names the optimiser and checkpoints use."""
-    return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 def no_sync(module: nn.Module) -> contextlib.AbstractContextManager[None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,6 +115,14 @@ def weighted_mean(items: Sequence[ItemOutcome]) -> float:
     if total <= 0:
         raise EvaluationError("a task needs at least one item that counts", seen=f"{len(items)} items")
     return math.fsum(item.weight * item.value for item in items) / total
+
+
+def is_mean_of_items(value: float, values: Iterable[float], weights: Iterable[float]) -> bool:
+    """Return whether a task's value is sum(weight * value) / sum(weight) of its items, up to how such sums round."""
+    pairs = [(float(own), float(weight)) for own, weight in zip(values, weights, strict=True)]
+    total = math.fsum(weight for _, weight in pairs)
+    above = math.fsum(own * weight for own, weight in pairs)
+    return total > 0 and math.isclose(above / total, value, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def standard_interval(items: Sequence[ItemOutcome]) -> tuple[tuple[float, float], str]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from seqpair.compare.findings import BOTH_AT_CHANCE, NOT_COMPARED, NOT_DECIDED
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import Study
-from seqpair.report.tables import BOTH_AT_CHANCE, NOT_COMPARED, NOT_DECIDED, Row
+from seqpair.report.tables import Row
 from seqpair.units import format_count
 
 
@@ -36,8 +37,9 @@ def headline_sentences(
 def _winners(study: Study, rows: Sequence[Row]) -> str:
     if len(study.members) < 2:
         return f"Only the {study.members[0].name} is here, so there is nothing to compare yet."
-    first, second = study.members[0].name, study.members[1].name
-    verdicts = [(row.title, row.differences[0].verdict) for row in rows]
+    verdicts = [(row.title, row.differences[0].verdict) for row in rows if row.differences]
+    named = next((row.differences[0] for row in rows if row.differences), None)
+    first, second = (named.first, named.second) if named else (study.members[0].name, study.members[1].name)
     shared = [(title, verdict) for title, verdict in verdicts if verdict != NOT_COMPARED]
     if not shared:
         return f"No task has results of both the {first} and the {second} yet."

@@ -1,6 +1,6 @@
 """What a study left on disk, as the scores that the questions are asked of.
 
-Owns the way from runs to models and scores. Must not know statistics. Entry point: `scores_of_members`.
+Owns the way from runs to models and scores. Must not know statistics. Entry points: `scores_of_members`, `final_model`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from seqpair.compare.reading import model_of_plan, task_of
+from seqpair.compare.reading import model_of_plan, scores_of_columns
 from seqpair.compare.values import Model, Scores
 from seqpair.recipe.plan import Plan
 from seqpair.report.collect import MemberRun
@@ -27,7 +25,7 @@ def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
     for member in members:
         if member.plan is None:
             continue
-        found += [_scores(_model(member, member.plan), outcome) for outcome in member.outcomes.values()]
+        found += [_scores(final_model(member, member.plan), outcome) for outcome in member.outcomes.values()]
         for evaluated in member.evaluated:
             model = model_of_plan(
                 member.plan,
@@ -40,7 +38,8 @@ def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
     return found
 
 
-def _model(member: MemberRun, plan: Plan) -> Model:
+def final_model(member: MemberRun, plan: Plan) -> Model:
+    """Return the model at the end of a member's run."""
     return model_of_plan(
         plan,
         tokens=member.train[-1].tokens if member.train else None,
@@ -56,14 +55,5 @@ def _seconds_until(member: MemberRun, tokens: int) -> float | None:
 
 
 def _scores(model: Model, outcome: Outcome) -> Scores:
-    result = outcome.result
-    mean = float(np.average(outcome.values, weights=outcome.weights))
-    return Scores(
-        model=model,
-        task=replace(task_of(result), name=outcome.key, title=outcome.title),
-        ids=outcome.ids,
-        values=outcome.values,
-        weights=outcome.weights,
-        value=None if math.isclose(mean, result.value, rel_tol=1e-6, abs_tol=1e-9) else result.value,
-        details=dict(zip(outcome.ids, outcome.details, strict=True)) if outcome.details else {},
-    )
+    found = scores_of_columns(model, outcome.result, outcome.ids, outcome.values, outcome.weights, outcome.details)
+    return replace(found, task=replace(found.task, name=outcome.key, title=outcome.title))

@@ -3,7 +3,8 @@
 Owns which runs are held against each other and why a statement cannot be made. Must not know pages. Entry points:
 `choose_pairs`, `pair_rows`, `PairChoice`.
 
-The table of a statement is the study's own: the same tasks, the same items, paired intervals.
+The table of a statement is the study's own: the same tasks, the same items, the same questions. At their own best two
+members may differ in more than the objective, which is what the statement is about: so they are compared as no pair.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from seqpair.compare.questions import Options
 from seqpair.report.collect import FIRST_MEMBERS, MemberRun, member_views
 from seqpair.report.sweep_curves import MemberCurve, Setting
 from seqpair.report.sweep_record import SweepRecord, SweepRuns
-from seqpair.report.tables import Row, comparison_rows
+from seqpair.report.tables import Row, study_rows
 
 
 @dataclass(frozen=True)
@@ -77,4 +79,4 @@ def pair_rows(runs: SweepRuns, choice: PairChoice) -> tuple[list[Row], list[str]
     names += [name for name in choice.runs if name not in FIRST_MEMBERS]
     found = [runs.runs[choice.runs[name], name] for name in names if (choice.runs[name], name) in runs.runs]
     members: list[MemberRun] = [view for run in found for view in member_views(run)]
-    return comparison_rows(members), [member.name for member in members]
+    return study_rows(members, Options(unpaired=True)), [member.name for member in members]

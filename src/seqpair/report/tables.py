@@ -1,25 +1,26 @@
 """The comparison table: what each member reached, how they differ, and who is ahead, if anyone is.
 
-Owns pairing items and the words of the verdict. Must not know files or pages. Entry point:
-`comparison_rows`.
+Owns which answers stand in the table. Must not know files, pages, or how an answer is reached. Entry points:
+`study_rows`, `comparison_rows`.
 
-A verdict names a member only where the interval of the paired difference excludes zero. Members are
-compared on the same items of the same version of a task; anything else is said to be not compared.
+Differences and verdicts are those of the study's questions, `compare.questions`, as on the page: a table on a terminal
+and a page of the same study never disagree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from seqpair.compare.bootstrap import paired_difference
-from seqpair.compare.values import FEWEST_ITEMS, Interval
+from seqpair.compare.findings import NOT_COMPARED, Comparison
+from seqpair.compare.questions import DEFAULT, Options
+from seqpair.compare.values import Interval
 from seqpair.report.collect import MemberRun
 from seqpair.report.evaluation_files import Outcome
+from seqpair.report.scores import final_model, scores_of_members
+from seqpair.report.verdicts import answers_of
 
-NOT_DECIDED = "not decided"
-BOTH_AT_CHANCE = "both at chance"
-NOT_COMPARED = "not compared"
+_Asked = Callable[[str, str], Comparison | None]
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,15 @@ class PairDifference:
     """Two members on one task.
 
     Attributes:
-        first, second: Their names; the difference is first minus second.
+        first, second: Their names, of several seeds those of the sides; the difference is first minus second.
         interval: The paired difference, or None if they are not compared.
-        verdict: The name of the member ahead, `NOT_DECIDED`, `BOTH_AT_CHANCE` or `NOT_COMPARED`.
+        verdict: The name of the member ahead on these runs, `NOT_DECIDED`, `BOTH_AT_CHANCE` or `NOT_COMPARED`.
         reason: Why they are not compared, or empty.
+        is_about_training: Whether the verdict says something of other training runs.
+        p: p, corrected over the question's tasks; None if there is none.
+        method: How interval and p were made.
+        seeds: How many runs of each it is of.
+        cautions: What a reader must know.
     """
 
     first: str
@@ -53,6 +59,11 @@ class PairDifference:
     interval: Interval | None
     verdict: str
     reason: str = ""
+    is_about_training: bool = False
+    p: float | None = None
+    method: str = ""
+    seeds: int = 0
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,24 +95,42 @@ class Row:
     notes: tuple[str, ...]
 
 
-def comparison_rows(members: Sequence[MemberRun], most_pairs: int | None = None) -> list[Row]:
+def study_rows(members: Sequence[MemberRun], options: Options = DEFAULT) -> list[Row]:
+    """Return the rows of members whose questions nobody has asked yet; see `comparison_rows`."""
+    return comparison_rows(members, answers_of(scores_of_members(members), options))
+
+
+def comparison_rows(
+    members: Sequence[MemberRun], answers: Sequence[Comparison], most_pairs: int | None = None
+) -> list[Row]:
     """Return the table's rows: first the tasks that several members do, then the others, by name.
 
     Args:
         members: The members.
+        answers: The answers to the study's questions; differences are taken from them.
         most_pairs: With how many others the first member is compared at most; None compares it with all.
     """
     tasks = sorted({task for member in members for task in member.outcomes})
-    rows = [_row(task, members, most_pairs) for task in tasks]
+    partners = _partners(members, most_pairs) if members else []
+    by_sides = {
+        (frozenset((one.first.label, one.second.label)), one.tasks[0].name): one
+        for one in answers
+        if not one.is_average
+    }
+
+    def asked(task: str) -> _Asked:
+        return lambda one, two: by_sides.get((frozenset((one, two)), task))
+
+    rows = [_row(task, members, partners, asked(task)) for task in tasks]
     return sorted(rows, key=lambda row: -sum(cell is not None for cell in row.cells.values()))
 
 
-def _row(task: str, members: Sequence[MemberRun], most_pairs: int | None) -> Row:
+def _row(task: str, members: Sequence[MemberRun], partners: Sequence[MemberRun], answer: _Asked) -> Row:
     outcomes = {member.name: member.outcomes.get(task) for member in members}
     any_outcome = next(outcome for outcome in outcomes.values() if outcome is not None)
     some = any_outcome.result
     cells = {name: None if outcome is None else _cell(outcome) for name, outcome in outcomes.items()}
-    first, *others = members
+    one_seed = len({_label(member) for member in members}) == len(members)
     notes = [outcome.result.note for outcome in outcomes.values() if outcome is not None and outcome.result.note]
     return Row(
         task=task,
@@ -114,7 +143,16 @@ def _row(task: str, members: Sequence[MemberRun], most_pairs: int | None) -> Row
         chance=some.chance,
         baselines=dict(some.baselines),
         cells=cells,
-        differences=tuple(_difference(first.name, other.name, outcomes, cells) for other in others[:most_pairs]),
+        differences=tuple(
+            _difference(
+                members[0],
+                other,
+                (members[0].name, other.name) if one_seed else (_label(members[0]), _label(other)),
+                outcomes,
+                answer,
+            )
+            for other in partners
+        ),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -126,34 +164,49 @@ def _cell(outcome: Outcome) -> Cell:
     return Cell(interval, at_chance, dict(result.figures))
 
 
+def _partners(members: Sequence[MemberRun], most_pairs: int | None) -> list[MemberRun]:
+    """Return whom the first member is held against: each other member once, not once a seed."""
+    first, *others = members
+    seen, found = {_label(first)}, []
+    for other in others:
+        if _label(other) not in seen:
+            seen.add(_label(other))
+            found.append(other)
+    return found[:most_pairs]
+
+
+def _label(member: MemberRun) -> str:
+    """Return the label of the member's side in an answer; of what has no plan, its name."""
+    return member.name if member.plan is None else final_model(member, member.plan).label
+
+
 def _difference(
-    first: str, second: str, outcomes: dict[str, Outcome | None], cells: dict[str, Cell | None]
+    first: MemberRun, second: MemberRun, names: tuple[str, str], outcomes: dict[str, Outcome | None], answer: _Asked
 ) -> PairDifference:
-    one, two = outcomes[first], outcomes[second]
+    one, two = outcomes[first.name], outcomes[second.name]
     if one is None or two is None:
-        doer = [name for name, outcome in ((first, one), (second, two)) if outcome is not None]
-        reason = f"only the {doer[0]} does it" if doer else "neither does it"
-        return PairDifference(first, second, None, NOT_COMPARED, reason)
-    reason = _why_not(one, two)
-    if reason:
-        return PairDifference(first, second, None, NOT_COMPARED, reason)
-    interval = paired_difference(one.values, one.weights, two.values, two.weights)
-    cell_one, cell_two = cells[first], cells[second]
-    if interval.contains(0.0):
-        chance = cell_one is not None and cell_two is not None and cell_one.at_chance and cell_two.at_chance
-        verdict = BOTH_AT_CHANCE if chance else NOT_DECIDED
-    else:
-        verdict = first if (interval.value > 0) == one.result.higher_is_better else second
-    return PairDifference(first, second, interval, verdict)
-
-
-def _why_not(one: Outcome, two: Outcome) -> str:
-    """Return why two members' results cannot be paired, or an empty text."""
-    if one.result.version != two.result.version:
-        return f"made by versions {one.result.version} and {two.result.version} of the task"
-    if one.ids != two.ids:
-        differing = len(set(one.ids) ^ set(two.ids))
-        return f"not made on the same items: {differing} differ"
-    if len(one.ids) < FEWEST_ITEMS:
-        return f"{len(one.ids)} items are too few for an interval"
-    return ""
+        doer = [member.name for member, outcome in ((first, one), (second, two)) if outcome is not None]
+        return PairDifference(*names, None, NOT_COMPARED, f"only the {doer[0]} does it" if doer else "neither does it")
+    lacking = [name for name, member in zip(names, (first, second), strict=True) if member.plan is None]
+    if lacking:
+        return PairDifference(*names, None, NOT_COMPARED, f"the {lacking[0]} has no plan, so it is no side of a pair")
+    found = answer(_label(first), _label(second))
+    if found is None:
+        return PairDifference(*names, None, NOT_COMPARED, "no question is about these two")
+    if found.difference is None:
+        return PairDifference(*names, None, NOT_COMPARED, found.reason)
+    is_turned = found.first.label != _label(first)
+    interval = found.difference.interval
+    if is_turned:
+        interval = Interval(-interval.value, -interval.high, -interval.low)
+    ahead = {_label(first): names[0], _label(second): names[1]}
+    return PairDifference(
+        *names,
+        interval,
+        ahead.get(found.on_these_runs, found.on_these_runs),
+        is_about_training=found.is_about_training,
+        p=found.difference.p if found.difference.p_adjusted is None else found.difference.p_adjusted,
+        method=found.difference.method,
+        seeds=found.difference.seeds,
+        cautions=found.cautions,
+    )

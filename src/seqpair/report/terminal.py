@@ -12,8 +12,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from seqpair.compare.findings import BOTH_AT_CHANCE, NOT_COMPARED, NOT_DECIDED
 from seqpair.compare.values import Interval
-from seqpair.report.tables import BOTH_AT_CHANCE, NOT_COMPARED, NOT_DECIDED, PairDifference, Row
+from seqpair.report.tables import PairDifference, Row
 
 
 def signed(value: float) -> str:
@@ -27,7 +28,7 @@ def verdict_words(difference: PairDifference) -> str:
         return f"{NOT_COMPARED}: {difference.reason}"
     if difference.verdict in (NOT_DECIDED, BOTH_AT_CHANCE):
         return difference.verdict
-    return f"{difference.verdict} ahead"
+    return f"{difference.verdict} ahead{'' if difference.is_about_training else ' on these runs'}"
 
 
 def comparison_table(rows: Sequence[Row], members: Sequence[str], study: str) -> Table:
@@ -37,8 +38,8 @@ def comparison_table(rows: Sequence[Row], members: Sequence[str], study: str) ->
     table.add_column("chance", justify="right")
     for member in members:
         table.add_column(escape(member), justify="right")
-    for other in members[1:]:
-        table.add_column(f"{escape(members[0])} - {escape(other)}", justify="right")
+    for pair in rows[0].differences if rows else ():
+        table.add_column(f"{escape(pair.first)} - {escape(pair.second)}", justify="right")
         table.add_column("verdict")
     for row in rows:
         metric = row.metric.replace("_", " ")

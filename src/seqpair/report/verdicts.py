@@ -15,7 +15,15 @@ from seqpair.compare.findings import (
     NOT_DECIDED,
     Comparison,
 )
-from seqpair.compare.questions import averages, crossings, equal_size, native_or_crossed, other_pairs
+from seqpair.compare.questions import (
+    DEFAULT,
+    Options,
+    averages,
+    crossings,
+    equal_size,
+    native_or_crossed,
+    other_pairs,
+)
 from seqpair.compare.values import FEWEST_SEEDS, Scores
 from seqpair.report.data_table import Cell, Column, DataTable, estimate_cell, number_cell
 from seqpair.report.marks import interval_mark
@@ -25,7 +33,7 @@ _MOST_SENTENCES = 8
 _LONGEST_TITLE, _LONGEST_SENTENCE = 100, 1000
 
 
-def answers_of(scores: Sequence[Scores]) -> list[Comparison]:
+def answers_of(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Comparison]:
     """Return the answers to all questions, the averages of a question before its tasks.
 
     Every two members of a size are held against each other only where there are few: among many members of one size
@@ -37,12 +45,12 @@ def answers_of(scores: Sequence[Scores]) -> list[Comparison]:
         by_size.setdefault(one.model.size, set()).add(one.model.member)
     few = max(map(len, by_size.values()), default=0) <= MOST_OTHER_MEMBERS
     for own in (
-        equal_size(scores),
-        native_or_crossed(scores),
-        other_pairs(scores) if few else [],
-        crossings(scores) if few else [],
+        equal_size(scores, options=options),
+        native_or_crossed(scores, options),
+        other_pairs(scores, options) if few else [],
+        crossings(scores, options) if few else [],
     ):
-        found += [*averages(scores, own), *own]
+        found += [*averages(scores, own, options), *own]
     return found
 
 
@@ -57,7 +65,9 @@ def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
         "Differences on the same items, first minus second, with 95 % intervals; p is corrected over a question's "
         "tasks (Holm). With fewer than three seeds an interval is conditional on these runs: it covers other items, "
         "not other training runs, and nothing is said about training. 'Would be seen from': the smallest true "
-        "difference that such items and seeds show with 80 % power."
+        "difference that such items and seeds show with 80 % power. What is of all items together (a correlation, F1) "
+        "is compared by jackknife pseudo-values, as its notes say. A mean in which most tasks are at chance for both "
+        "gives no verdict; not at chance is a task whose value, both sides taken together, is not what guessing gives."
     )
     return DataTable("differences", caption, columns, [_row(one) for one in answers]) if answers else None
 
@@ -65,7 +75,7 @@ def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
 def _row(answer: Comparison) -> list[Cell]:
     found = answer.difference
     task = answer.tasks[0]
-    title = f"Mean of {len(answer.tasks)} tasks" if answer.is_average else task.title or task.name
+    title = answer.title[:1].upper() + answer.title[1:] if answer.is_average else answer.title
     notes = "; ".join(answer.cautions)
     head = [
         Cell(title, link="" if answer.is_average else task.name),
@@ -165,7 +175,7 @@ def summary_sentence(answers: Sequence[Comparison]) -> str:
 
 
 def _title(answer: Comparison) -> str:
-    title = answer.tasks[0].title or answer.tasks[0].name
+    title = answer.title
     return title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]}..."
 
 

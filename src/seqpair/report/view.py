@@ -123,9 +123,9 @@ def view_of(study: Study, *, published: bool = False) -> StudyView:
         study: The study.
         published: Whether published values of other models stand beside its own.
     """
-    rows = comparison_rows(study.members, most_pairs=1)
     scores = scores_of_members(study.members)
     answers = answers_of(scores)
+    rows = comparison_rows(study.members, answers, most_pairs=1)
     references = published_rows() if published else []
     view = StudyView(study, rows, answers, verdict_sentences(answers))
     view.plan_differences = plan_differences(study.members)

@@ -16,7 +16,20 @@ def seqpair(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 def test_a_study_too_small_for_its_question_says_so(monkeypatch, capsys) -> None:
     assert seqpair(monkeypatch, "power", "--items", "200", "--seeds", "3", "--difference", "0.01") == 0
-    assert "too small a study for a difference of 0.01" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "too small a study for a difference of 0.01" in told
+    assert "With 3 seeds not even 7,000,000 items show a difference of 0.01: add seeds." in told
+
+
+def test_the_items_that_a_difference_needs_are_told(monkeypatch, capsys) -> None:
+    words = ("power", "--items", "100", "--seeds", "8", "--difference", "0.05")
+    assert seqpair(monkeypatch, *words, "--json") == 0
+    needed = json.loads(capsys.readouterr().out)["items_needed"]
+    assert seqpair(monkeypatch, *words) == 0
+    assert f"With 8 seeds about {needed:,} items show a difference of 0.05." in capsys.readouterr().out
+    for items, verdict in ((needed, ": enough for"), (needed // 2, "too small")):
+        assert seqpair(monkeypatch, "power", "--items", str(items), "--seeds", "8", "--difference", "0.05") == 0
+        assert verdict in capsys.readouterr().out
 
 
 def test_json_has_the_plan_and_what_it_assumed(monkeypatch, capsys) -> None:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import simulated_scores as sim
 
-from seqpair.compare.findings import BOTH_AT_CHANCE, NO_TRAINING_VERDICT, NOT_COMPARED, NOT_DECIDED
+from seqpair.compare.findings import (
+    BOTH_AT_CHANCE,
+    MOSTLY_AT_CHANCE,
+    NO_TRAINING_VERDICT,
+    NOT_COMPARED,
+    NOT_DECIDED,
+)
 from seqpair.compare.questions import (
     Options,
     averages,
@@ -113,6 +119,53 @@ def test_an_average_over_tasks_has_its_own_verdict():
     assert average.difference.value == pytest.approx(np.mean([one.difference.value for one in found]))
     assert "the mean of 8 tasks" in average.sentence
     assert average.difference.family == 1
+
+
+def guessing(*, guessed=6, known=3, swapped=False):
+    """Return scores on tasks at chance, and on tasks on which the encoder is better."""
+    better = {"encoder": 0.75, "decoder": 0.7} if not swapped else {"decoder": 0.75, "encoder": 0.7}
+    names = [f"guessed{n}" for n in range(guessed)], [f"known{n}" for n in range(known)]
+    return [
+        *sim.study({"encoder": 0.5, "decoder": 0.5}, tasks=names[0], spread=0.001),
+        *sim.study(better, tasks=names[1], spread=0.001, seed=1),
+    ]
+
+
+def test_a_mean_mostly_at_chance_gives_no_verdict_and_the_others_stand_beside_it():
+    scores = guessing()
+    over_all, others = averages(scores, equal_size(scores))
+    assert (over_all.verdict, over_all.on_these_runs) == (MOSTLY_AT_CHANCE, MOSTLY_AT_CHANCE)
+    assert over_all.title == "mean of 9 tasks, 6 of them at chance for both"
+    assert "there is no verdict, since most tasks are at chance" in over_all.sentence
+    assert [task.name for task in others.tasks] == ["known0", "known1", "known2"]
+    assert "the mean of the 3 tasks that are not at chance the 1m encoder is ahead" in others.sentence
+    assert "guessed0" in others.cautions[0]
+    assert others.difference.value == pytest.approx(0.05, abs=0.01)
+    assert others.difference.family == 1
+
+
+def test_a_mean_with_few_tasks_at_chance_is_judged_and_corrected_with_the_other():
+    scores = guessing(guessed=2, known=6)
+    over_all, others = averages(scores, equal_size(scores))
+    assert over_all.title == "mean of 8 tasks, 2 of them at chance for both"
+    assert over_all.verdict == others.verdict == "1m encoder"
+    assert (over_all.difference.family, others.difference.family) == (2, 2)
+
+
+def test_choosing_tasks_does_not_depend_on_which_side_comes_first():
+    scores = guessing(guessed=3, known=4)
+    there = averages(scores, equal_size(scores))
+    back = averages(scores, equal_size(scores, "decoder", "encoder"))
+    assert [one.tasks for one in there] == [one.tasks for one in back]
+    assert [one.difference.value for one in there] == pytest.approx([-one.difference.value for one in back])
+    assert [one.verdict for one in there] == [one.verdict for one in back]
+
+
+def test_tasks_all_at_chance_have_one_mean_without_a_verdict():
+    scores = guessing(guessed=4, known=0)
+    (only,) = averages(scores, equal_size(scores))
+    assert only.verdict == MOSTLY_AT_CHANCE
+    assert "Fewer than two tasks are not at chance" in only.cautions[-1]
 
 
 def test_bits_are_not_averaged_with_points():

@@ -5,7 +5,7 @@ import simulated_scores as sim
 
 from seqpair.compare.questions import Options, equal_size
 from seqpair.compare.reading import at_seed, model_from_elsewhere, model_of_plan, read_scores, scores_of
-from seqpair.evaluate.results import ItemOutcome, TaskResult, items_name, weighted_mean, write_result
+from seqpair.evaluate.results import ItemOutcome, write_result
 from seqpair.recipe.cost import plan_cost
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.resolve import resolve_plan
@@ -15,28 +15,6 @@ FOUR = str(Path(__file__).parents[1] / "recipe" / "four_phases.yaml")
 
 def plan_of(member, *overrides):
     return resolve_plan(load_recipe(FOUR, overrides), member)
-
-
-def result_of(items, **changes):
-    fields = {
-        "task": "blimp",
-        "version": 1,
-        "title": "BLiMP",
-        "study": "s",
-        "member": "encoder",
-        "metric": "acc",
-        "unit": "share of items",
-        "higher_is_better": True,
-        "chance": 0.5,
-        "n": len(items),
-        "value": weighted_mean(items),
-        "interval": (0.0, 1.0),
-        "interval_method": "none",
-        "settings": {"limit": None},
-        "model_digest": "d",
-        "items": items_name("blimp"),
-    }
-    return TaskResult(**(fields | changes))
 
 
 def items_of(right):
@@ -65,7 +43,7 @@ def test_results_on_disk_are_compared(tmp_path):
     found = []
     for member, share in (("encoder", 0.9), ("decoder", 0.5)):
         items = items_of([n % 10 < 10 * share for n in range(200)])
-        write_result(tmp_path / member, result_of(items, member=member), items)
+        write_result(tmp_path / member, sim.result_of(items, member=member), items)
         found += read_scores(tmp_path / member, model_of_plan(plan_of(member)))
     (comparison,) = equal_size(found)
     assert comparison.on_these_runs.endswith("encoder")
@@ -74,14 +52,14 @@ def test_results_on_disk_are_compared(tmp_path):
 
 def test_a_value_that_is_no_mean_of_items_is_kept_beside_them():
     items = items_of([1, 0, 1])
-    assert scores_of(sim.model(), result_of(items), items).value is None
-    assert scores_of(sim.model(), result_of(items, value=0.123), items).value == 0.123
+    assert scores_of(sim.model(), sim.result_of(items), items).value is None
+    assert scores_of(sim.model(), sim.result_of(items, value=0.123), items).value == 0.123
 
 
 def test_a_model_from_elsewhere_is_compared_only_when_asked_for():
     items = items_of([n % 3 == 0 for n in range(60)])
-    ours = [scores_of(sim.model(seed=seed), result_of(items), items) for seed in range(3)]
-    outside = scores_of(model_from_elsewhere("decoder", size="1m"), result_of(items), items)
+    ours = [scores_of(sim.model(seed=seed), sim.result_of(items), items) for seed in range(3)]
+    outside = scores_of(model_from_elsewhere("decoder", size="1m"), sim.result_of(items), items)
     repeated = [at_seed(outside, seed) for seed in range(3)]
     assert equal_size([*ours, *repeated])[0].difference is None
     assert equal_size([*ours, *repeated], options=Options(unpaired=True))[0].difference.seeds == 3

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from checkpointed_run import plan_for, real_texts, write_run_of
+from suite_runs import run_tasks
 
 from seqpair.data.tokenizer import train_tokenizer
 from seqpair.errors import EvaluationError
@@ -18,7 +19,6 @@ from seqpair.evaluate.bias.tasks import TASKS
 from seqpair.evaluate.loaded import open_model
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_items
-from seqpair.evaluate.suites.runner import run_tasks
 from seqpair.evaluate.suites.task import TaskContext
 from seqpair.hub.export import export_checkpoint
 from seqpair.recipe.data_spec import TokenizerSpec

@@ -7,6 +7,7 @@ import json
 import zipfile
 
 import pytest
+from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.classification import tasks as classification
@@ -14,7 +15,7 @@ from seqpair.evaluate.classification.local_sets import SETS
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.suites.registry import SUITES, choose_tasks
-from seqpair.evaluate.suites.runner import results_folder, run_tasks
+from seqpair.evaluate.suites.runner import results_folder
 from seqpair.evaluate.suites.task import TaskContext
 
 MULTITASK = [(name, "spearman" if name == "stsb" else "accuracy") for name in classification.TOGETHER]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from suite_runs import run_tasks
 
 from seqpair.evaluate.classification.local_sets import SETS
 from seqpair.evaluate.finetune.sets import Example
@@ -11,7 +12,6 @@ from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.prompts.tasks import TASKS, WORDINGS
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.scorers import Score, scorer_of
-from seqpair.evaluate.suites.runner import run_tasks
 from seqpair.evaluate.suites.task import TaskContext
 
 SNLI = next(task for task in TASKS if task.name == "prompt_snli")

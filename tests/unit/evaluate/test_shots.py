@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.generative.rows import AnswerRow, ScoredRow
@@ -15,7 +16,7 @@ from seqpair.evaluate.greedy import generate_texts
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.scorers import DEFAULT_SCORING, scorer_of
-from seqpair.evaluate.suites.runner import plan_tasks, results_folder, run_tasks
+from seqpair.evaluate.suites.runner import plan_tasks, results_folder
 from seqpair.evaluate.suites.task import TaskContext
 
 POOL = [ScoredRow(str(n), ((f"Is {n} so?", " no"), (f"Is {n} so?", f" yes {n}")), (2, 5), n % 2) for n in range(9)]

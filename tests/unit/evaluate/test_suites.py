@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.generative import rows as generative_rows
@@ -19,7 +20,7 @@ from seqpair.evaluate.results import ItemOutcome, read_items
 from seqpair.evaluate.scorers import Score, ScoringOptions, scorer_of
 from seqpair.evaluate.suites import runner
 from seqpair.evaluate.suites.registry import SUITES, choose_tasks
-from seqpair.evaluate.suites.runner import plan_tasks, results_folder, run_tasks
+from seqpair.evaluate.suites.runner import plan_tasks, results_folder
 from seqpair.evaluate.suites.task import TaskContext
 
 QUESTIONS = [
@@ -114,6 +115,10 @@ def test_choices_that_are_not_the_default_have_a_folder_of_their_own(random_expo
     assert results_folder(place, replace(context, limit=9)) == beside / "limit-9"
     assert results_folder(place, replace(context, scoring=ScoringOptions(1, "none"))) == beside / "masks-1_end-none"
     assert results_folder(place, context, tmp_path).parent == tmp_path
+    usual = {"grid": "small", "pooling": "default", "embed_pooling": "folder"}
+    assert results_folder(place, replace(context, settings=usual)) == beside
+    named = replace(context, settings={"grid": "default", "pairs": "small"})
+    assert results_folder(place, named) == beside / "grid-default_pairs-small"
 
 
 def test_an_interrupted_task_goes_on_where_it_stopped(tmp_path):

@@ -6,13 +6,13 @@ from seqpair.recipe.diff import Difference
 from seqpair.report.collect import collect_study
 from seqpair.report.headline import headline_sentences
 from seqpair.report.plan_view import plan_differences
-from seqpair.report.tables import comparison_rows
+from seqpair.report.tables import study_rows
 
 
 def sentences_of(folder, differences=()):
     study = collect_study(folder)
     found = next(iter(plan_differences(study.members).values()), [])
-    return headline_sentences(study, comparison_rows(study.members), [*found, *differences])
+    return headline_sentences(study, study_rows(study.members), [*found, *differences])
 
 
 def test_a_finished_study_says_who_wins_what_beats_unigram_and_what_was_equal(finished_study):

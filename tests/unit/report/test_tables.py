@@ -1,20 +1,37 @@
-"""Verdicts: only where the paired interval excludes zero, and only on the same items."""
+"""The terminal's table takes its verdicts from the page's questions, and only what can be paired is compared."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from seqpair.compare.findings import BOTH_AT_CHANCE, NOT_COMPARED, NOT_DECIDED
+from seqpair.compare.questions import Options
 from seqpair.evaluate.results import TaskResult
+from seqpair.recipe.load import load_recipe
+from seqpair.recipe.resolve import resolve_plan
 from seqpair.report.collect import MemberRun, Outcome
-from seqpair.report.tables import BOTH_AT_CHANCE, NOT_COMPARED, NOT_DECIDED, comparison_rows
+from seqpair.report.scores import scores_of_members
+from seqpair.report.tables import comparison_rows, study_rows
+from seqpair.report.terminal import verdict_words
+from seqpair.report.verdicts import answers_of
+
+MEMBERS = "members={encoder: {objective: mlm}, decoder: {objective: clm}, biphasic: {objective: mlm}}"
 
 
-def outcome(values, *, interval=None, version=1, ids=None, higher=True, chance=None):
+def plan_of(member, *overrides):
+    return resolve_plan(load_recipe("demo", [MEMBERS, *overrides]), member)
+
+
+PLANS = {name: plan_of(name) for name in ("encoder", "decoder", "biphasic")}
+
+
+def outcome(values, *, interval=None, version=1, ids=None, higher=True, chance=None, task="task"):
     values = np.asarray(values, dtype=float)
     value = float(values.mean())
     result = TaskResult(
-        task="task", version=version, title="A task", study="s", member="m", metric="accuracy", unit="share",
+        task=task, version=version, title="A task", study="s", member="m", metric="accuracy", unit="share",
         higher_is_better=higher, chance=chance, n=len(values), value=value,
         interval=interval or (value - 0.01, value + 0.01), interval_method="made up", settings={},
         model_digest="", items="task.items.jsonl",
@@ -23,12 +40,13 @@ def outcome(values, *, interval=None, version=1, ids=None, higher=True, chance=N
     return Outcome(result, names, values, np.ones(len(values)))
 
 
+def run_of(name, *outcomes, plan=None):
+    found = {one.result.task: one for one in outcomes if one is not None}
+    return MemberRun(name=name, folder=Path(name), plan=plan or PLANS.get(name), outcomes=found)
+
+
 def only_row(**outcomes):
-    members = [
-        MemberRun(name=name, folder=Path(name), outcomes={} if of is None else {"task": of})
-        for name, of in outcomes.items()
-    ]
-    (row,) = comparison_rows(members)
+    (row,) = study_rows([run_of(name, of) for name, of in outcomes.items()])
     return row
 
 
@@ -40,6 +58,8 @@ def test_a_clear_difference_names_the_member_ahead():
     row = only_row(encoder=outcome(right(0.8)), decoder=outcome(right(0.5)))
     assert row.differences[0].verdict == "encoder"
     assert row.differences[0].interval.low > 0
+    assert "McNemar" in row.differences[0].method
+    assert verdict_words(row.differences[0]) == "encoder ahead on these runs"
 
 
 def test_where_lower_is_better_the_smaller_value_is_ahead():
@@ -62,41 +82,84 @@ def test_two_members_at_chance_are_said_to_be_at_chance():
     assert row.cells["decoder"].at_chance
 
 
-def test_one_member_above_chance_does_not_make_both_at_chance():
-    generator = np.random.default_rng(0)
-    values = generator.random(200) < 0.3
-    above = outcome(values, chance=0.25, interval=(0.26, 0.36))
-    row = only_row(encoder=above, decoder=outcome(values, chance=0.25, interval=(0.2, 0.4)))
-    assert row.differences[0].verdict == NOT_DECIDED
-    assert not row.cells["encoder"].at_chance
-
-
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
         (None, "only the encoder does it"),
-        (outcome(right(0.5), version=2), "made by versions 1 and 2 of the task"),
-        (outcome(right(0.5, 199)), "not made on the same items: 1 differ"),
-        (outcome(right(0.5), ids=[f"x{index}" for index in range(200)]), "not made on the same items: 400 differ"),
+        (outcome(right(0.5), version=2), "two different tasks cannot be compared"),
+        (outcome(right(0.5, 199)), "the sides were not evaluated on the same items"),
+        (outcome(right(0.5), ids=[f"x{index}" for index in range(200)]), "400 items are on one side only"),
     ],
 )
 def test_what_cannot_be_paired_is_not_compared(other, reason):
     row = only_row(encoder=outcome(right(0.9)), decoder=other)
-    assert (row.differences[0].verdict, row.differences[0].reason) == (NOT_COMPARED, reason)
+    assert row.differences[0].verdict == NOT_COMPARED
+    assert reason in row.differences[0].reason
     assert row.differences[0].interval is None
 
 
 def test_a_handful_of_items_is_not_compared():
     row = only_row(encoder=outcome(right(1.0, 9)), decoder=outcome(right(0.0, 9)))
-    assert row.differences[0].reason == "9 items are too few for an interval"
+    assert row.differences[0].reason.startswith("9 items are too few for an interval")
 
 
-def test_further_members_are_held_against_the_first():
-    row = only_row(encoder=outcome(right(0.8)), decoder=outcome(right(0.5)), hybrid=outcome(right(0.9)))
-    assert [(pair.second, pair.verdict) for pair in row.differences] == [("decoder", "encoder"), ("hybrid", "hybrid")]
+def test_a_model_without_a_plan_is_no_side():
+    row = only_row(encoder=outcome(right(0.8)), outside=outcome(right(0.5)))
+    assert row.differences[0].reason == "the outside has no plan, so it is no side of a pair"
+
+
+def test_further_members_are_held_against_the_first_whichever_way_the_question_was_asked():
+    row = only_row(decoder=outcome(right(0.5)), encoder=outcome(right(0.8)), biphasic=outcome(right(0.9)))
+    assert [(pair.second, pair.verdict) for pair in row.differences] == [
+        ("encoder", "encoder"),
+        ("biphasic", "biphasic"),
+    ]
+    assert all(pair.interval.high < 0 and pair.interval.low < pair.interval.high for pair in row.differences)
 
 
 def test_tasks_that_both_do_come_first():
-    encoder = MemberRun("encoder", Path("e"), outcomes={"alone": outcome(right(0.5)), "both": outcome(right(0.5))})
-    decoder = MemberRun("decoder", Path("d"), outcomes={"both": outcome(right(0.5))})
-    assert [row.task for row in comparison_rows([encoder, decoder])] == ["both", "alone"]
+    encoder = run_of("encoder", outcome(right(0.5), task="alone"), outcome(right(0.5), task="both"))
+    decoder = run_of("decoder", outcome(right(0.5), task="both"))
+    assert [row.task for row in study_rows([encoder, decoder])] == ["both", "alone"]
+
+
+def seeds_of_a_study():
+    generator = np.random.default_rng(2)
+    members = []
+    for seed in range(3):
+        for name, share in (("encoder", 0.7), ("decoder", 0.6)):
+            outcomes = [
+                outcome(generator.random(300) < share - 0.1 * number, task=f"task{number}", chance=0.5)
+                for number in range(3)
+            ]
+            members.append(run_of(f"s{seed}/{name}", *outcomes, plan=plan_of(name, f"seed={seed}")))
+    return members
+
+
+def test_terminal_and_page_never_disagree():
+    members = seeds_of_a_study()
+    answers = answers_of(scores_of_members(members))
+    by_task = {one.tasks[0].name: one for one in answers if not one.is_average}
+    for row in study_rows(members):
+        (pair,), answer = row.differences, by_task[row.task]
+        assert pair.interval == answer.difference.interval
+        assert (pair.verdict, pair.p, pair.seeds) == (answer.verdict, answer.difference.p_adjusted, 3)
+        assert (pair.first, pair.second) == (answer.first.label, answer.second.label)
+        assert pair.is_about_training
+        if pair.verdict == answer.first.label:
+            assert verdict_words(pair) == f"{pair.verdict} ahead"
+
+
+def test_what_no_question_is_about_is_said():
+    members = [run_of("encoder", outcome(right(0.8))), run_of("decoder", outcome(right(0.5)))]
+    (row,) = comparison_rows(members, [])
+    assert row.differences[0].reason == "no question is about these two"
+
+
+def test_members_that_are_no_pair_are_compared_where_the_question_is_that():
+    faster = replace(run_of("decoder", outcome(right(0.5))), plan=plan_of("decoder", "optimizer.lr=0.0001"))
+    members = [run_of("encoder", outcome(right(0.8))), faster]
+    assert "no pair" in study_rows(members)[0].differences[0].reason
+    (row,) = study_rows(members, Options(unpaired=True))
+    assert row.differences[0].verdict == "encoder"
+    assert any("Not a pair" in caution for caution in row.differences[0].cautions)

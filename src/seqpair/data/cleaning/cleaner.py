@@ -221,6 +221,6 @@ def recipe_cleaning(
             cleaner.prepare(missing)  # all that are missing in one walk
             return cleaner.of(name).outcome.decisions.removals()
 
-        return SourceCleaning(plans[name].address, None, find, lambda folder: cleaner.of(name).write(folder))
+        return SourceCleaning(plans[name].address, find, lambda folder: cleaner.of(name).write(folder))
 
     return {name: cleaning_of(name) for name in plans}

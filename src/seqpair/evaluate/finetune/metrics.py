@@ -1,16 +1,19 @@
 """What a set's predictions are worth: every metric of its kind, each row's own value, and what guessing gives.
 
-Owns the metrics. Must not know models. Entry points: `all_metrics`, `row_values`, `constant_guess`.
+Owns the metrics. Must not know models. Entry points: `all_metrics`, `class_metrics`, `row_values`, `constant_guess`,
+`undefined_note`.
 
-A correlation or Matthews coefficient without variation, as of a constant guess, counts as 0.
+What is undefined without variation, as a correlation with a constant guess, counts as 0, and the result says so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.answers import answer_f1, answer_match
@@ -76,20 +79,48 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else 0.0
 
 
+def undefined_note(labelled: LabelledSet, gold: Sequence[Any], guesses: Sequence[Sequence[Any]]) -> str:
+    """Return what a reader must know if the set's metric is undefined for some seeds' guesses, or nothing."""
+    if labelled.metric not in ("spearman", "pearson", "matthews", "f1"):
+        return ""
+    if labelled.kind == "classes":
+        classes = len(labelled.labels)
+        lost = [math.isnan(class_metrics(_counts(classes, gold, own))[labelled.metric]) for own in guesses]
+    elif labelled.kind == "number":
+        lost = [_is_flat(np.asarray(gold, dtype=float), np.asarray(own, dtype=float)) for own in guesses]
+    else:
+        return ""
+    if not any(lost):
+        return ""
+    which = f"{sum(lost)} of {len(lost)} seeds" if len(lost) > 1 else "these guesses"
+    return f"{labelled.metric} is undefined for {which}, which do not vary; it counts as 0 there."
+
+
 def _classes(classes: int, gold: Any, predicted: Any) -> dict[str, float]:
-    """Return the metrics of classes from their confusion counts."""
+    found = class_metrics(_counts(classes, gold, predicted))
+    return {name: 0.0 if math.isnan(value) else value for name, value in found.items()}
+
+
+def _counts(classes: int, gold: Any, predicted: Any) -> npt.NDArray[np.float64]:
     counts = np.zeros((classes, classes))
-    np.add.at(counts, (gold, predicted), 1.0)
+    np.add.at(counts, (np.asarray(gold), np.asarray(predicted)), 1.0)
+    return counts
+
+
+def class_metrics(counts: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Return the metrics of classes from their confusion counts, gold by predicted; NaN where one is undefined."""
+    classes = len(counts)
     right, total = np.diag(counts), counts.sum()
     rows, columns = counts.sum(1), counts.sum(0)
     f1 = 2 * right / np.maximum(rows + columns, 1e-12)
     present = (rows + columns) > 0
     weighted = float((f1 * rows).sum() / total)
     spread = np.sqrt((total**2 - (columns**2).sum()) * (total**2 - (rows**2).sum()))
-    matthews = 0.0 if spread == 0 else float((right.sum() * total - (rows * columns).sum()) / spread)
+    matthews = math.nan if spread == 0 else float((right.sum() * total - (rows * columns).sum()) / spread)
+    positive = float(f1[-1]) if present[-1] else math.nan
     return {
         "accuracy": float(right.sum() / total),
-        "f1": float(f1[1]) if classes == 2 else weighted,
+        "f1": positive if classes == 2 else weighted,
         "f1_macro": float(f1[present].mean()),
         "matthews": matthews,
     }
@@ -103,11 +134,16 @@ def _numbers(gold: Any, predicted: Any) -> dict[str, float]:
             "correlations need the package scipy, which is not installed",
             fix='install the extra: pip install "seqpair[eval]"',
         ) from error
-    flat = len(gold) < 2 or np.ptp(gold) == 0 or np.ptp(predicted) == 0 or not np.isfinite(predicted).all()
+    flat = _is_flat(gold, predicted)
     pearson = 0.0 if flat else float(stats.pearsonr(gold, predicted).statistic)
     spearman = 0.0 if flat else float(stats.spearmanr(gold, predicted).statistic)
     distance = float(np.sqrt(np.mean((gold - predicted) ** 2)))
     return {"spearman": spearman, "pearson": pearson, "root_mean_square_error": distance}
+
+
+def _is_flat(gold: Any, predicted: Any) -> bool:
+    """Return whether a correlation is undefined."""
+    return len(gold) < 2 or np.ptp(gold) == 0 or np.ptp(predicted) == 0 or not bool(np.isfinite(predicted).all())
 
 
 def same_text(text: str, guess: str) -> float:

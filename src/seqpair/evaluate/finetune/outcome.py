@@ -15,7 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from seqpair.evaluate.finetune.metrics import all_metrics, constant_guess, is_mean_of_rows, row_values
+from seqpair.evaluate.finetune.metrics import (
+    all_metrics,
+    constant_guess,
+    is_mean_of_rows,
+    row_values,
+    undefined_note,
+)
 from seqpair.evaluate.finetune.model import pooling_of
 from seqpair.evaluate.finetune.runs import GridResult
 from seqpair.evaluate.finetune.sets import LabelledSet
@@ -58,8 +64,11 @@ def outcome_of(result: GridResult, name: str, direction: Direction) -> TaskOutco
         "values_by_seed": {str(run.seed): value for run, value in zip(result.chosen, values, strict=True)},
         "data_digest": labelled.digest,
     }
+    if labelled.kind == "classes":
+        settings["labels"] = list(labelled.labels)
     error = standard_error(items) if is_mean_of_rows(labelled) else bootstrap_error(labelled, gold, guesses)
     notes = [labelled.note] if labelled.note else []
+    notes += [note for note in (undefined_note(labelled, gold, guesses),) if note]
     if is_learned and not labelled.test:
         notes.append("Reported on the dev rows, which also chose the setting and when to stop.")
     return TaskOutcome(
@@ -95,7 +104,7 @@ def shown(labelled: LabelledSet, label: Any) -> Any:
     if labelled.kind == "tags":
         return [labelled.labels[tag] for tag in label]
     if labelled.kind == "number":
-        return round(float(label), 4)
+        return float(f"{float(label):.9g}")
     return label if isinstance(label, str) else list(label)
 
 

@@ -93,12 +93,15 @@ def similarity_outcome(pairs: Sequence[ScoredPair], vectors: Vectors, embedder: 
     """
     cosines, scores = cosines_of(vectors[::2], vectors[1::2]), [pair.score for pair in pairs]
     value = spearman(cosines, scores)
+    notes = [cut_note(embedder.truncated, embedder.max_tokens)]
+    if len(set(cosines)) == 1 or len(set(scores)) == 1:
+        notes.append("The correlation is undefined, since all cosines or all scores are equal; it counts as 0.")
     return TaskOutcome(
         pair_items(pairs, cosines),
         {"embedding": embedder.method, "max_tokens": embedder.max_tokens, "similarity": "cosine"},
         chance=0.0,
         figures={"pearson": pearson(cosines, scores), "truncated_texts": float(embedder.truncated)},
-        note=cut_note(embedder.truncated, embedder.max_tokens),
+        note=" ".join(part for part in notes if part),
         value=value,
         standard_error=spearman_error(value, len(pairs)),
     )

@@ -154,7 +154,8 @@ def join_seeds(outcomes: Sequence[TaskOutcome], tunings: Sequence[Tuned], option
         "values_by_seed": values,
         "embedders": [str(tuned.folder) for tuned in tunings],
     }
-    return replace(first, items=items, figures=figures, settings=settings)
+    note = " ".join(dict.fromkeys(outcome.note for outcome in outcomes if outcome.note))
+    return replace(first, items=items, figures=figures, settings=settings, note=note)
 
 
 TASKS = (

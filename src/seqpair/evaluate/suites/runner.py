@@ -1,7 +1,7 @@
 """Running tasks on a model: what was computed before is taken, the rest is computed and written.
 
 Owns the cache key, the places of results, the order, and skipping with a reason. Must not print, and must not know
-how a task works. Entry points: `run_models`, `run_tasks`, `plan_tasks`, `results_folder`.
+how a task works. Entry points: `run_models`, `plan_tasks`, `results_folder`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from seqpair.evaluate.tasks.task import TaskOutcome, TaskSkippedError
 from seqpair.hub.export import read_export_record
 from seqpair.log import Progress, note
 
-_USUAL = ("default", "small")  # what a setting is where the user chose nothing
+_USUAL = {"grid": "small", "pooling": "default", "tuned_pooling": "default", "embed_pooling": "folder"}
+"""What these settings are where the user chose nothing: the folder's name does not tell them."""
 OUTSIDE_FOLDER = Path("evaluations")
 WORK_FOLDER, KEPT_FOLDER = ".work", "kept"
 _LIBRARIES = ("seqpair", "torch", "transformers", "tokenizers", "numpy", "sentence-transformers", "mteb")
@@ -111,7 +112,7 @@ def results_folder(place: ModelPlace, context: TaskContext, out: Path | None = N
     default = asdict(DEFAULT_SCORING)
     changed = [f"{name}-{value}" for name, value in asdict(context.scoring).items() if value != default[name]]
     parts += [part.lower() for part in changed]
-    chosen = {name: value for name, value in context.settings.items() if value not in _USUAL}
+    chosen = {name: value for name, value in context.settings.items() if _USUAL.get(name) != value}
     parts += [f"{name}-{Path(str(value)).name}" for name, value in chosen.items()]
     return folder / "_".join(parts) if parts else folder
 
@@ -242,13 +243,6 @@ def run_models(
         note(f"{len(tasks)} tasks, {len(places)} models: {len(open_plans)} results to compute")
     for place, folder, own in zip(places, folders, plans, strict=True):
         yield _run_model(place, own, context, folder, left, device, batch_tokens)
-
-
-def run_tasks(
-    place: ModelPlace, tasks: Sequence[SuiteTask], context: TaskContext, folder: Path, **options: Any
-) -> SuiteReport:
-    """Run tasks on one model, as `run_models`."""
-    return next(run_models([place], tasks, context, [folder], **options))
 
 
 def _run_model(

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.retrieval import contrastive
 from seqpair.evaluate.suites.registry import choose_tasks, read_settings
-from seqpair.evaluate.suites.runner import plan_tasks, results_folder, run_tasks
+from seqpair.evaluate.suites.runner import plan_tasks, results_folder
 from seqpair.evaluate.suites.task import TaskContext
 
 ZERO_SHOT = ["stsb_vectors", "xquad_passages", "cosqa", "qmsum_long"]
