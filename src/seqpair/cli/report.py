@@ -31,6 +31,9 @@ def report(
     published: Annotated[
         bool, typer.Option(help="Add published values of other models as reference lines, with their sources.")
     ] = False,
+    questions: Annotated[
+        Path | None, typer.Option(help="A YAML file of questions written beforehand; their answers come first.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write here instead of into `<study>/report`.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the table, write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table and the page's path as JSON.")] = False,
@@ -41,17 +44,19 @@ def report(
 
     Example: seqpair report runs/demo
     """
+    from seqpair.report.asked_before import read_questions
     from seqpair.report.collect import collect_study
     from seqpair.report.tables import comparison_rows
     from seqpair.report.terminal import rows_as_json
 
     study = collect_study(study_folder(recipe_or_folder, overrides or []), also or [])
+    asked = read_questions(questions) if questions is not None else None
     page = None
     if not dry_run:
         require_page_packages()
         from seqpair.report.exports import write_report
 
-        page = str(write_report(study, published=published, out=out))
+        page = str(write_report(study, published=published, asked=asked, out=out))
     if as_json:
         rows = rows_as_json(comparison_rows(study.members))
         print(json.dumps({"study": study.name, "page": page, "rows": rows, "missing": study.missing}))

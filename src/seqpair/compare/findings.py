@@ -22,6 +22,7 @@ EQUAL_SIZE = "encoder against decoder at equal size"
 NATIVE_OR_CROSSED = "native against cross-objective"
 CROSSING = "a smaller model against a larger one"
 TWO_MEMBERS = "two members at equal size"
+PLANNED = "asked beforehand"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Comparison:
             None if unknown.
         reason: Why they are not compared, or empty.
         cautions: What a reader must know, one sentence each.
+        name: What a question that was asked beforehand is called; empty for others.
     """
 
     question: str
@@ -99,6 +101,7 @@ class Comparison:
     detectable: float | None = None
     reason: str = ""
     cautions: tuple[str, ...] = ()
+    name: str = ""
 
     @property
     def is_average(self) -> bool:
@@ -115,6 +118,7 @@ class Comparison:
         """Return the verdict in one plain sentence."""
         what = self.tasks[0].title or self.tasks[0].name
         what = f"the mean of {len(self.tasks)} tasks" if self.is_average else f'"{what}"'
+        what = f"{self.name} ({what})" if self.name else what
         if self.difference is None:
             return f"On {what} the {self.first.label} and the {self.second.label} are not compared: {self.reason}."
         found = self.difference

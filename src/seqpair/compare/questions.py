@@ -1,7 +1,7 @@
 """The questions of a study, asked of all its scores at once.
 
 Owns which sides are held against each other for which question, and the verdicts. Must not know files or pages. Entry
-points: `compare`, `equal_size`, `native_or_crossed`, `other_pairs`, `crossings`, `averages`.
+points: `compare`, `equal_size`, `native_or_crossed`, `other_pairs`, `crossings`, `averages`, `judged`, `sizes_of`.
 
 A question's answers are a family: p is corrected over all of its tasks at one pair of sides. What cannot be compared
 is an answer too, with the reason; only `compare` itself raises.
@@ -90,7 +90,7 @@ def compare(question: str, first: Sequence[Scores], second: Sequence[Scores], op
         detectable=_detectable(paired, options.level),
         cautions=_cautions(paired),
     )
-    return _judged(found)
+    return judged(found)
 
 
 def equal_size(
@@ -104,7 +104,7 @@ def equal_size(
         second: The member that is taken from it.
         options: How.
     """
-    wanted = [(size, first, size, second) for size in _sizes(scores)]
+    wanted = [(size, first, size, second) for size in sizes_of(scores)]
     return _answers(EQUAL_SIZE, scores, wanted, options)
 
 
@@ -115,7 +115,7 @@ def native_or_crossed(scores: Sequence[Scores], options: Options = DEFAULT) -> l
     `decoder` of the same attention direction.
     """
     wanted = []
-    for size in _sizes(scores):
+    for size in sizes_of(scores):
         models = _models(scores, size)
         natives = {models[name].direction: name for name in ("encoder", "decoder") if name in models}
         for name, model in models.items():
@@ -131,7 +131,7 @@ def other_pairs(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Co
     asked |= {frozenset({one.first.member, one.second.member}) for one in native_or_crossed(scores, options)}
     wanted = [
         (size, one, size, two)
-        for size in _sizes(scores)
+        for size in sizes_of(scores)
         for one, two in combinations(_models(scores, size), 2)
         if frozenset({one, two}) not in asked
     ]
@@ -147,7 +147,7 @@ def crossings(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Comp
     allowed = replace(options, may_differ=tuple(dict.fromkeys([*options.may_differ, *ACROSS_SIZES])))
     wanted = [
         (small, one, large, two)
-        for small, large in combinations(_sizes(scores), 2)
+        for small, large in combinations(sizes_of(scores), 2)
         for one in _models(scores, small)
         for two in _models(scores, large)
         if one != two
@@ -194,7 +194,7 @@ def _average(scores: Sequence[Scores], own: Sequence[Comparison], options: Optio
     left_out = [one.tasks[0].name for one in own if one not in [comparison for comparison, _ in kept]]
     cautions = (f"Without {', '.join(left_out)}: other seeds or no share of right answers.",) if left_out else ()
     first, second = kept[0][0].first, kept[0][0].second
-    return _judged(
+    return judged(
         Comparison(
             question=kept[0][0].question,
             tasks=tuple(paired.task for paired in pairs),
@@ -221,7 +221,7 @@ def _answers(
                 own.append(_answer(question, sides[0], sides[1], options))
         if options.correct:
             adjusted = adjust_family([one.difference for one in own])
-            own = [_judged(replace(one, difference=new)) for one, new in zip(own, adjusted, strict=True)]
+            own = [judged(replace(one, difference=new)) for one, new in zip(own, adjusted, strict=True)]
         found += own
     return found
 
@@ -245,7 +245,7 @@ def _answer(question: str, first: Sequence[Scores], second: Sequence[Scores], op
         return Comparison(question, (first[0].task,), bare[0], bare[1], None, NOT_COMPARED, NOT_COMPARED, reason=reason)
 
 
-def _judged(comparison: Comparison) -> Comparison:
+def judged(comparison: Comparison) -> Comparison:
     """Return a comparison with the verdict that its difference allows."""
     difference = comparison.difference
     if difference is None:
@@ -306,7 +306,7 @@ def _cautions(paired: Paired) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _sizes(scores: Sequence[Scores]) -> list[str]:
+def sizes_of(scores: Sequence[Scores]) -> list[str]:
     """Return the sizes, smallest first by parameters without embedding; unknown ones by name, last."""
     known: dict[str, float] = {}
     for one in scores:
