@@ -32,6 +32,9 @@ def report(
     published: Annotated[
         bool, typer.Option(help="Add published values of other models as reference lines, with their sources.")
     ] = False,
+    questions: Annotated[
+        Path | None, typer.Option(help="A YAML file of questions written beforehand; their answers come first.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write here instead of into `<study>/report`.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the table, write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table and the page's path as JSON.")] = False,
@@ -42,15 +45,17 @@ def report(
 
     Example: seqpair report runs/demo
     """
+    from seqpair.report.asked_before import read_questions
     from seqpair.report.collect import collect_study
 
     study = collect_study(study_folder(recipe_or_folder, overrides or []), also or [])
+    asked = read_questions(questions) if questions is not None else None
     page = None
     if not dry_run:
         require_page_packages()
         from seqpair.report.exports import write_report
 
-        page = str(write_report(study, published=published, out=out))
+        page = str(write_report(study, published=published, asked=asked, out=out))
     if as_json:
         from seqpair.report.terminal import rows_as_json
 

@@ -24,6 +24,7 @@ EQUAL_SIZE = "encoder against decoder at equal size"
 NATIVE_OR_CROSSED = "native against cross-objective"
 CROSSING = "a smaller model against a larger one"
 TWO_MEMBERS = "two members at equal size"
+PLANNED = "asked beforehand"
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Comparison:
         cautions: What a reader must know, one sentence each.
         tasks_at_chance: Of a mean over tasks: on how many of them both sides are at chance.
         without_chance: Whether it is the mean over those tasks alone that are not at chance.
+        name: What a question that was asked beforehand is called; empty for others.
     """
 
     question: str
@@ -105,6 +107,7 @@ class Comparison:
     cautions: tuple[str, ...] = ()
     tasks_at_chance: int = 0
     without_chance: bool = False
+    name: str = ""
 
     @property
     def title(self) -> str:
@@ -122,6 +125,11 @@ class Comparison:
         return len(self.tasks) > 1
 
     @property
+    def is_mostly_at_chance(self) -> bool:
+        """Return whether it is a mean over tasks on most of which both sides guess."""
+        return self.is_average and 2 * self.tasks_at_chance > len(self.tasks)
+
+    @property
     def is_about_training(self) -> bool:
         """Return whether there are seeds enough for a word about other runs."""
         return self.difference is not None and self.difference.seeds >= FEWEST_SEEDS
@@ -130,6 +138,7 @@ class Comparison:
     def sentence(self) -> str:
         """Return the verdict in one plain sentence."""
         what = f"the {self.title}" if self.is_average else f'"{self.title}"'
+        what = f"{self.name} ({what})" if self.name else what
         if self.difference is None:
             return f"On {what} the {self.first.label} and the {self.second.label} are not compared: {self.reason}."
         found = self.difference

@@ -1,7 +1,7 @@
 """The questions of a study, asked of all its scores at once.
 
 Owns which sides are held against each other for which question, and the verdicts. Must not know files or pages. Entry
-points: `compare`, `equal_size`, `native_or_crossed`, `other_pairs`, `crossings`, `averages`.
+points: `compare`, `equal_size`, `native_or_crossed`, `other_pairs`, `crossings`, `judged`, `sizes_of`, `side_of`.
 
 A question's answers are a family: p is corrected over all of its tasks at one pair of sides. What cannot be compared
 is an answer too, with the reason; only `compare` itself raises.
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from seqpair.compare.estimates import average_estimate, difference_estimate, effect_sizes, value_estimate
+from seqpair.compare.estimates import difference_estimate, effect_sizes, value_estimate
 from seqpair.compare.families import adjust_family
 from seqpair.compare.findings import (
     BOTH_AT_CHANCE,
@@ -91,7 +91,7 @@ def compare(question: str, first: Sequence[Scores], second: Sequence[Scores], op
         detectable=_detectable(paired, options.level),
         cautions=_cautions(paired),
     )
-    return _judged(found)
+    return judged(found)
 
 
 def equal_size(
@@ -105,7 +105,7 @@ def equal_size(
         second: The member that is taken from it.
         options: How.
     """
-    wanted = [(size, first, size, second) for size in _sizes(scores)]
+    wanted = [(size, first, size, second) for size in sizes_of(scores)]
     return _answers(EQUAL_SIZE, scores, wanted, options)
 
 
@@ -116,7 +116,7 @@ def native_or_crossed(scores: Sequence[Scores], options: Options = DEFAULT) -> l
     `decoder` of the same attention direction.
     """
     wanted = []
-    for size in _sizes(scores):
+    for size in sizes_of(scores):
         models = _models(scores, size)
         natives = {models[name].direction: name for name in ("encoder", "decoder") if name in models}
         for name, model in models.items():
@@ -132,7 +132,7 @@ def other_pairs(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Co
     asked |= {frozenset({one.first.member, one.second.member}) for one in native_or_crossed(scores, options)}
     wanted = [
         (size, one, size, two)
-        for size in _sizes(scores)
+        for size in sizes_of(scores)
         for one, two in combinations(_models(scores, size), 2)
         if frozenset({one, two}) not in asked
     ]
@@ -148,100 +148,12 @@ def crossings(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Comp
     allowed = replace(options, may_differ=tuple(dict.fromkeys([*options.may_differ, *ACROSS_SIZES])))
     wanted = [
         (small, one, large, two)
-        for small, large in combinations(_sizes(scores), 2)
+        for small, large in combinations(sizes_of(scores), 2)
         for one in _models(scores, small)
         for two in _models(scores, large)
         if one != two
     ]
     return _answers(CROSSING, scores, wanted, allowed)
-
-
-def averages(
-    scores: Sequence[Scores], comparisons: Sequence[Comparison], options: Options = DEFAULT
-) -> list[Comparison]:
-    """Return, for every pair of sides among comparisons, the mean difference over the tasks they were compared on.
-
-    Beside it stands the mean over those of them that have a chance level and are not at chance, where they are two or
-    more and not all. A task is at chance if the interval of the value of both sides taken together includes what
-    guessing gives: swapping the sides changes nothing, so choosing favours neither. A mean in which most tasks are at
-    chance for both sides gives no verdict. Where both means give one, p is corrected over the two.
-
-    Only tasks whose better direction is up and whose values are shares (chance is known, or all outcomes lie in
-    [0, 1]) are averaged: bits and points have no common unit. Tasks with fewer seeds than the others are left out,
-    with a caution.
-    """
-    found = []
-    for pair in dict.fromkeys(map(_pair_of, comparisons)):
-        own = [one for one in comparisons if _pair_of(one) == pair and one.difference is not None]
-        found += _averages(scores, own, options)
-    return found
-
-
-def _pair_of(comparison: Comparison) -> tuple[str, str, str]:
-    return comparison.question, comparison.first.label, comparison.second.label
-
-
-def _averages(scores: Sequence[Scores], own: Sequence[Comparison], options: Options) -> list[Comparison]:
-    most = max((one.difference.seeds for one in own if one.difference is not None), default=0)
-    kept: list[tuple[Comparison, Paired]] = []
-    for one in own:
-        if one.difference is None or one.difference.seeds < most or not one.tasks[0].higher_is_better:
-            continue
-        sides = [_of(scores, side.size, side.member, one.tasks[0].name) for side in (one.first, one.second)]
-        allowed = (*options.may_differ, *(ACROSS_SIZES if one.question == CROSSING else ()))
-        paired = pair_sides(sides[0], sides[1], may_differ=allowed, unpaired=options.unpaired)
-        if paired.is_right_or_wrong:
-            kept.append((one, paired))
-    if len(kept) < 2 or len({paired.seeds for _, paired in kept}) != 1:
-        return []
-    left_out = [one.tasks[0].name for one in own if one not in [comparison for comparison, _ in kept]]
-    cautions = (f"Without {', '.join(left_out)}: other seeds or no share of right answers.",) if left_out else ()
-    above = [(one, paired) for one, paired in kept if _is_off_chance(paired, options.level)]
-    over_all = _average(kept, options, cautions)
-    at_chance = over_all.tasks_at_chance
-    if at_chance and len(above) < 2:
-        over_all = replace(over_all, cautions=(*cautions, "Fewer than two tasks are not at chance: no mean of those."))
-    if len(above) < 2 or len(above) == len(kept):
-        found = [over_all]
-    else:
-        others = [paired.task.name for _, paired in kept if paired not in [own_pair for _, own_pair in above]]
-        why = f"Without {', '.join(others)}: at chance, both sides taken together, or no chance level."
-        found = [over_all, replace(_average(above, options, (why,)), without_chance=True)]
-    if 2 * at_chance > len(kept):
-        unjudged = replace(found[0], verdict=MOSTLY_AT_CHANCE, on_these_runs=MOSTLY_AT_CHANCE)
-        return [unjudged, *map(_judged, found[1:])]
-    if options.correct and len(found) > 1:
-        adjusted = adjust_family([one.difference for one in found])
-        found = [replace(one, difference=new) for one, new in zip(found, adjusted, strict=True)]
-    return [_judged(one) for one in found]
-
-
-def _average(kept: Sequence[tuple[Comparison, Paired]], options: Options, cautions: tuple[str, ...]) -> Comparison:
-    """Return the mean difference over tasks, not judged yet."""
-    pairs = [paired for _, paired in kept]
-    first, second = kept[0][0].first, kept[0][0].second
-    return Comparison(
-        question=kept[0][0].question,
-        tasks=tuple(paired.task for paired in pairs),
-        first=replace(first, value=None, at_chance=False, seeds=pairs[0].seeds),
-        second=replace(second, value=None, at_chance=False, seeds=pairs[0].seeds),
-        difference=average_estimate(pairs, options.level),
-        verdict=NOT_DECIDED,
-        on_these_runs=NOT_DECIDED,
-        cautions=cautions,
-        tasks_at_chance=sum(one.first.at_chance and one.second.at_chance for one, _ in kept),
-    )
-
-
-def _is_off_chance(paired: Paired, level: float) -> bool:
-    """Return whether the value of both sides taken together is not what guessing gives; False without a chance level.
-
-    Of independent sides with one spread the mean says nothing of the difference, so the choice does not bend it.
-    """
-    if paired.task.chance is None:
-        return False
-    together = (paired.first + paired.second) / 2
-    return not value_estimate(together, right_or_wrong=False, level=level).interval.contains(paired.task.chance)
 
 
 def _answers(
@@ -252,12 +164,12 @@ def _answers(
     for first_size, first, second_size, second in wanted:
         own = []
         for task in _tasks(scores):
-            sides = _of(scores, first_size, first, task), _of(scores, second_size, second, task)
+            sides = side_of(scores, first_size, first, task), side_of(scores, second_size, second, task)
             if sides[0] and sides[1]:
                 own.append(_answer(question, sides[0], sides[1], options))
         if options.correct:
             adjusted = adjust_family([one.difference for one in own])
-            own = [_judged(replace(one, difference=new)) for one, new in zip(own, adjusted, strict=True)]
+            own = [judged(replace(one, difference=new)) for one, new in zip(own, adjusted, strict=True)]
         found += own
     return found
 
@@ -281,11 +193,13 @@ def _answer(question: str, first: Sequence[Scores], second: Sequence[Scores], op
         return Comparison(question, (first[0].task,), bare[0], bare[1], None, NOT_COMPARED, NOT_COMPARED, reason=reason)
 
 
-def _judged(comparison: Comparison) -> Comparison:
+def judged(comparison: Comparison) -> Comparison:
     """Return a comparison with the verdict that its difference allows."""
     difference = comparison.difference
     if difference is None:
         return comparison
+    if comparison.is_mostly_at_chance:
+        return replace(comparison, verdict=MOSTLY_AT_CHANCE, on_these_runs=MOSTLY_AT_CHANCE)
     if difference.decides:
         better = comparison.tasks[0].higher_is_better == (difference.value > 0)
         word = comparison.first.label if better else comparison.second.label
@@ -345,7 +259,7 @@ def _cautions(paired: Paired) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _sizes(scores: Sequence[Scores]) -> list[str]:
+def sizes_of(scores: Sequence[Scores]) -> list[str]:
     """Return the sizes, smallest first by parameters without embedding; unknown ones by name, last."""
     known: dict[str, float] = {}
     for one in scores:
@@ -363,7 +277,7 @@ def _tasks(scores: Sequence[Scores]) -> list[str]:
     return sorted({one.task.name for one in scores})
 
 
-def _of(scores: Sequence[Scores], size: str, member: str, task: str) -> list[Scores]:
+def side_of(scores: Sequence[Scores], size: str, member: str, task: str) -> list[Scores]:
     """Return a final model's scores on a task, one a seed."""
     return [
         one

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from seqpair import atomic
+from seqpair.report.asked_before import AskedBefore
 from seqpair.report.collect import REPORT_FOLDER, Study
 from seqpair.report.items_view import items_csv
 from seqpair.report.page import render_view
@@ -23,19 +24,22 @@ PAGE_NAME, README_NAME = "index.html", "report.md"
 _FOLDERS = ("tables", "figures", "items")
 
 
-def write_report(study: Study, *, published: bool = False, out: Path | None = None) -> Path:
+def write_report(
+    study: Study, *, published: bool = False, asked: AskedBefore | None = None, out: Path | None = None
+) -> Path:
     """Write a study's report and return the page's path.
 
     Args:
         study: The study.
         published: Whether published values of other models stand beside its own.
+        asked: Questions that were written down beforehand; their answers come first.
         out: The folder; by default `report` inside the study's.
 
     Raises:
         DiskFullError: The disk is full; a file is whole, or as it was before.
     """
     folder = out or study.folder / REPORT_FOLDER
-    view = view_of(study, published=published)
+    view = view_of(study, published=published, asked=asked)
     written = set()
     for name, make in report_files(view):
         atomic.write_bytes(folder / name, make())

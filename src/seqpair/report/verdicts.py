@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from seqpair.compare.averages import averages
 from seqpair.compare.findings import (
     BOTH_AT_CHANCE,
     EQUAL_SIZE,
     NATIVE_OR_CROSSED,
     NOT_DECIDED,
+    PLANNED,
     Comparison,
 )
 from seqpair.compare.questions import (
     DEFAULT,
     Options,
-    averages,
     crossings,
     equal_size,
     native_or_crossed,
@@ -75,7 +76,11 @@ def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
 def _row(answer: Comparison) -> list[Cell]:
     found = answer.difference
     task = answer.tasks[0]
-    title = answer.title[:1].upper() + answer.title[1:] if answer.is_average else answer.title
+    title = answer.title
+    if answer.name:
+        title = f"{answer.name}: {title}"
+    elif answer.is_average:
+        title = title[:1].upper() + title[1:]
     notes = "; ".join(answer.cautions)
     head = [
         Cell(title, link="" if answer.is_average else task.name),
@@ -113,25 +118,29 @@ def _ahead(verdict: str) -> str:
 
 
 def verdict_sentences(answers: Sequence[Comparison]) -> list[tuple[str, list[str]]]:
-    """Return (question, sentences): for each pair of sides what is found, then the plainest single answers."""
+    """Return (question, sentences): all answers to what was asked beforehand, the plainest ones to other questions."""
     shown = []
     for question in dict.fromkeys(answer.question for answer in answers):
         own = [answer for answer in answers if answer.question == question]
-        sentences: list[str] = []
-        several: list[Comparison] = []
-        for pair in dict.fromkeys((one.first.label, one.second.label) for one in own):
-            of_pair = [one for one in own if (one.first.label, one.second.label) == pair]
-            sentences += [one.sentence for one in of_pair if one.is_average and one.difference is not None]
-            tasks = [one for one in of_pair if not one.is_average and one.difference is not None]
-            sentences += [summary_sentence(tasks) if len(tasks) > 1 else one.sentence for one in tasks[:1]]
-            several += tasks if len(tasks) > 1 else []
-        if question in (EQUAL_SIZE, NATIVE_OR_CROSSED):
-            single = several
-            single.sort(key=_p)
-            sentences += [one.sentence for one in single[:_MOST_SENTENCES]]
+        sentences = [one.sentence for one in own] if question == PLANNED else _plainest(question, own)
         kept = [_cut(sentence) for sentence in sentences if sentence]
         shown.append((question[:1].upper() + question[1:], kept[: 3 * _MOST_SENTENCES]))
     return [(question, sentences) for question, sentences in shown if sentences]
+
+
+def _plainest(question: str, own: Sequence[Comparison]) -> list[str]:
+    """Return what is found for each pair of sides, then single tasks, the surest first."""
+    sentences: list[str] = []
+    several: list[Comparison] = []
+    for pair in dict.fromkeys((one.first.label, one.second.label) for one in own):
+        of_pair = [one for one in own if (one.first.label, one.second.label) == pair]
+        sentences += [one.sentence for one in of_pair if one.is_average and one.difference is not None]
+        tasks = [one for one in of_pair if not one.is_average and one.difference is not None]
+        sentences += [summary_sentence(tasks) if len(tasks) > 1 else one.sentence for one in tasks[:1]]
+        several += tasks if len(tasks) > 1 else []
+    if question in (EQUAL_SIZE, NATIVE_OR_CROSSED):
+        sentences += [one.sentence for one in sorted(several, key=_p)[:_MOST_SENTENCES]]
+    return sentences
 
 
 def _cut(sentence: str) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from seqpair.compare.findings import EQUAL_SIZE, Comparison
+from seqpair.compare.planned import planned_answers
 from seqpair.recipe.diff import Difference
+from seqpair.report.asked_before import AskedBefore
 from seqpair.report.collect import MemberRun, Study
 from seqpair.report.cost_view import cost_drawings, overtakings_table, points_by_cost, quality_table
 from seqpair.report.data_table import DataTable
@@ -116,18 +118,22 @@ class StudyView:
         return self.drawings if len(self.own_drawings) <= _MANY_MEMBERS else self._of_several
 
 
-def view_of(study: Study, *, published: bool = False) -> StudyView:
+def view_of(study: Study, *, published: bool = False, asked: AskedBefore | None = None) -> StudyView:
     """Return all that a report shows of a study.
 
     Args:
         study: The study.
         published: Whether published values of other models stand beside its own.
+        asked: Questions that were written down beforehand.
     """
     scores = scores_of_members(study.members)
-    answers = answers_of(scores)
-    rows = comparison_rows(study.members, answers, most_pairs=1)
+    others = answers_of(scores)
+    rows = comparison_rows(study.members, others, most_pairs=1)
+    answers = [*(planned_answers(scores, asked.questions) if asked else []), *others]
     references = published_rows() if published else []
     view = StudyView(study, rows, answers, verdict_sentences(answers))
+    if asked and asked.written:
+        view.verdicts = [(f"{view.verdicts[0][0]} ({asked.written})", view.verdicts[0][1]), *view.verdicts[1:]]
     view.plan_differences = plan_differences(study.members)
     view.tree = phase_trees(study)
     view.items = task_items(study.members)
@@ -136,8 +142,8 @@ def view_of(study: Study, *, published: bool = False) -> StudyView:
     points = points_by_cost(scores, study.members)
     view.cost_drawings = cost_drawings(scores, points, study.members)
     passed, view.overtaking_words = overtakings_table(scores)
-    asked = [laws, quality_table(points), passed, disagreements_table(answers, scores)]
-    view.tables += [table for table in asked if table is not None]
+    further = [laws, quality_table(points), passed, disagreements_table(answers, scores)]
+    view.tables += [table for table in further if table is not None]
     view.published = published_table(references) if references else None
     view.own_drawings = _own_drawings(study.members)
     view.value_drawings = value_drawings(study.members)

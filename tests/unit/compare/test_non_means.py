@@ -5,7 +5,8 @@ import pytest
 import simulated_scores as sim
 from scipy import stats
 
-from seqpair.compare.questions import averages, equal_size
+from seqpair.compare.averages import averages
+from seqpair.compare.questions import equal_size
 from seqpair.compare.reading import scores_of
 from seqpair.evaluate.finetune.metrics import all_metrics
 from seqpair.evaluate.finetune.outcome import measured_items

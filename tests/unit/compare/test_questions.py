@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import simulated_scores as sim
 
+from seqpair.compare.averages import averages
 from seqpair.compare.findings import (
     BOTH_AT_CHANCE,
     MOSTLY_AT_CHANCE,
@@ -13,7 +14,6 @@ from seqpair.compare.findings import (
 )
 from seqpair.compare.questions import (
     Options,
-    averages,
     compare,
     crossings,
     equal_size,

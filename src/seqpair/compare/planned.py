@@ -1,0 +1,101 @@
+"""Questions that were written down before anything was measured.
+
+Owns how they are answered: each is one comparison, of a task or of the mean over several, and all questions asked of
+one size are one family. Must not know files. Entry points: `PlannedQuestion`, `planned_answers`.
+
+Whoever looks at thirty tasks finds one that suits; a few questions fixed beforehand are corrected for being few, and
+nobody can say that they were chosen for their answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from seqpair.compare.averages import mean_over_tasks
+from seqpair.compare.families import adjust_family
+from seqpair.compare.findings import NOT_COMPARED, PLANNED, Comparison, Side
+from seqpair.compare.pairing import pair_sides
+from seqpair.compare.questions import DEFAULT, Options, compare, judged, sizes_of
+from seqpair.compare.values import Scores, Task
+from seqpair.errors import EvaluationError
+
+
+@dataclass(frozen=True)
+class PlannedQuestion:
+    """One question: does one member do better than another on a task, or on the mean of several?
+
+    Attributes:
+        name: What is asked, in a few words.
+        tasks: Names of tasks, each `task`, or `task@choices` where it was done in several ways.
+        first: The member that differences are of.
+        second: The member that is taken from it.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    first: str = "encoder"
+    second: str = "decoder"
+
+
+def planned_answers(
+    scores: Sequence[Scores], questions: Sequence[PlannedQuestion], options: Options = DEFAULT
+) -> list[Comparison]:
+    """Return an answer to each question at each size, p corrected over the questions of the size.
+
+    What cannot be compared is an answer too, with the reason: no question is left out.
+
+    Args:
+        scores: All scores of the study.
+        questions: The questions.
+        options: How to compare.
+    """
+    found: list[Comparison] = []
+    for size in sizes_of(scores):
+        own = [_answer(scores, question, size, options) for question in questions]
+        if options.correct:
+            adjusted = adjust_family([one.difference for one in own])
+            own = [judged(replace(one, difference=new)) for one, new in zip(own, adjusted, strict=True)]
+        found += own
+    return found
+
+
+def _answer(scores: Sequence[Scores], question: PlannedQuestion, size: str, options: Options) -> Comparison:
+    try:
+        kept = []
+        for task in question.tasks:
+            sides = _side(scores, size, question.first, task), _side(scores, size, question.second, task)
+            paired = pair_sides(*sides, may_differ=options.may_differ, unpaired=options.unpaired)
+            kept.append((compare(PLANNED, *sides, options), paired))
+        if len(kept) == 1:
+            return replace(kept[0][0], name=question.name)
+        if len({paired.task.higher_is_better for _, paired in kept}) > 1:
+            raise EvaluationError("more is better in some of the tasks and worse in others, so they have no mean")
+        cautions = tuple(dict.fromkeys(caution for one, _ in kept for caution in one.cautions))
+        return replace(judged(mean_over_tasks(kept, options, cautions)), name=question.name)
+    except EvaluationError as fault:
+        bare = [Side(member, size, "", (), None, None) for member in (question.first, question.second)]
+        tasks = tuple(Task(name) for name in question.tasks)
+        reason = str(fault).replace("\n", "; ")
+        return Comparison(
+            PLANNED, tasks, bare[0], bare[1], None, NOT_COMPARED, NOT_COMPARED, reason=reason, name=question.name
+        )
+
+
+def _side(scores: Sequence[Scores], size: str, member: str, task: str) -> list[Scores]:
+    """Return a final model's scores on a task, one a seed.
+
+    Raises:
+        EvaluationError: There are none, or the task was done in several ways and none of them is named.
+    """
+    own = [one for one in scores if (one.model.size, one.model.member, one.model.checkpoint) == (size, member, "")]
+    exact = [one for one in own if one.task.name == task]
+    meant = exact or [one for one in own if one.task.name.split("@")[0] == task]
+    ways = sorted({one.task.name for one in meant})
+    if not meant:
+        raise EvaluationError(f"the {size} {member} has no result of {task}")
+    if len(ways) > 1:
+        raise EvaluationError(
+            f"the {size} {member} did {task} in several ways", seen=", ".join(ways), fix="name one of them"
+        )
+    return meant
