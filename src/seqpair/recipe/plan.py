@@ -208,7 +208,7 @@ class HeldOutPlan(_Frozen):
 
 
 class RuntimePlan(_Frozen):
-    """How the plan is run; none of it changes what is learned, beyond float error.
+    """How the plan is run; none of it changes what is learned, beyond float error, which is largest in `float8`.
 
     Attributes:
         device: `auto`, `cpu`, `cuda` or `mps` (mps by the reference path, untested).

@@ -189,6 +189,27 @@ def test_on_a_cpu_the_command_line_refuses_before_anything_is_trained(prepared_s
     assert not list(tmp_path.rglob("checkpoints"))
 
 
+@needs_torchao
+@pytest.mark.gpu
+@pytest.mark.parametrize(("member", "scaling"), [("encoder", "tensorwise"), ("decoder", "rowwise")])
+def test_on_a_gpu_compiled_float8_is_one_graph_and_stays_near_bf16(tmp_path, member, scaling):
+    """Not yet run on one: the tolerance is that of the emulated steps, in bf16."""
+    device, found = torch.device("cuda", 0), []
+    if torch.cuda.get_device_capability(device) < (8, 9):
+        pytest.skip("needs compute capability 8.9")
+    for chosen in ("off", scaling):
+        plan, prepared = synthetic_study(
+            tmp_path / chosen, "1m", member, vocab_size=1024, seq_len=512, batch_tokens=8192, precision="bf16",
+            overrides=["runtime.microbatch_tokens=2048", "model.attn_out_dropout=0", "runtime.compile=on",
+                       f"runtime.float8={chosen}"],
+        )  # fmt: skip
+        run = assemble_run(plan, prepared, World(0, 1, 0, device, None))
+        found.append(losses(run, 8))
+        assert run.compiled.graphs == 1
+    assert found[1] == pytest.approx(found[0], abs=0.02)
+    assert found[1] != found[0]
+
+
 def test_another_word_for_the_scales_is_refused(prepared_study):
     with pytest.raises(SeqpairError, match="float8"):
         load_recipe(str(prepared_study.recipe), ["runtime.float8=on"])
