@@ -7,6 +7,10 @@ down as soon as it is there, and one that is there for this commit, torch and se
 the call until it says that nothing is left. A cell that runs out of memory is tried again with half the microbatch.
 Results: `results/gpu/<device>/table.json` and `table.md`. On a CPU (`--sizes test --out /tmp/table`) it shows that it
 works, and the parity is that of the kernels that run there.
+
+    python bench/gpu_table.py --float8 rowwise --stop-after-seconds 570
+
+adds the cells of the large sizes with products in float8 (docs/speed.md) to the same table.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from seqpair.recipe.rates import PUBLISHED_H100
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("17m", "32m", "68m", "150m", "400m", "1b")
+LARGE_SIZES = ("400m", "1b")
+"""For which products in float8 are meant."""
 MICROBATCH_TOKENS = {"150m": 32_768, "400m": 16_384, "1b": 16_384}
 """Of sizes that would not fit 80 GB with 65,536."""
 WANTED_H100 = {"17m": 1.5e6, "32m": 1.0e6, "68m": 700e3, "150m": 400e3, "400m": 180e3, "1b": 80e3}
@@ -122,17 +128,23 @@ def as_markdown(table: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES))
+    parser.add_argument("--sizes", nargs="+", help="all; with --float8 the large ones")
     parser.add_argument("--members", nargs="+", default=["encoder", "decoder"])
     parser.add_argument("--seq-lens", nargs="+", type=int, default=[1024, 8000])
     parser.add_argument("--seconds", type=float, default=15.0, help="for which a cell is measured")
     parser.add_argument("--microbatch-tokens", type=int, help="instead of what suits 80 GB")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="as in `seqpair bench`")
+    parser.add_argument(
+        "--float8", nargs="?", const="tensorwise", choices=["tensorwise", "rowwise"], help="measure products in float8"
+    )
     parser.add_argument("--cell-seconds", type=float, default=300.0, help="after which a cell counts as failed")
     parser.add_argument("--parity-seconds", type=float, default=240.0, help="after which the tests count as failed")
     parser.add_argument("--stop-after-seconds", type=float, default=float("inf"), help="begin no cell after this")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "gpu")
     args = parser.parse_args()
+    sizes = args.sizes or list(LARGE_SIZES if args.float8 else SIZES)
+    if args.float8:
+        args.overrides.append(f"runtime.float8={args.float8}")
     began = time.monotonic()
     device = look_around(choose_device("auto"))
     folder = args.out / re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-")
@@ -145,7 +157,7 @@ def main() -> None:
     wanted = [
         {"size": size, "member": member, "seq_len": seq_len}
         for seq_len in args.seq_lens
-        for size in args.sizes
+        for size in sizes
         for member in args.members
     ]
     left = 0

@@ -80,7 +80,7 @@ def _measure(
         print(json.dumps(about | found.as_json()))
         return
     where = hardware.name if hardware.device == "cuda" else f"{hardware.name}, {hardware.threads} threads"
-    print(f"{plan.size} {plan.member} on {world.world_size} x {where}, {plan.runtime.precision}")
+    print(f"{plan.size} {plan.member} on {world.world_size} x {where}, {plan.runtime.numbers}")
     _show(plan, found)
     if compared is not None:
         print(f"  against       {compared.words()}")
@@ -95,6 +95,7 @@ def _about(plan: Plan) -> dict[str, Any]:
         "seq_len": phase.seq_len,
         "vocab_size": plan.model.vocab_size,
         "precision": plan.runtime.precision,
+        "float8": plan.runtime.float8,
         "microbatch_tokens": plan.runtime.microbatch_tokens,
     }
 

@@ -14,7 +14,7 @@ def doctor(
     device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Say what training would use here: device, kernels and why not the others, bf16, and what to install.
+    """Say what training would use here: device, kernels and why not the others, bf16, float8, and what to install.
 
     Measures matrix products in fp32 and bf16 and the reading of memory, for a few seconds. Findings are no
     faults: the exit code is 0.
@@ -38,6 +38,7 @@ def doctor(
         state = f"chosen for {' and '.join(kernel.chosen_for)}" if kernel.chosen_for else "not chosen"
         print(f"kernel      {kernel.name}: {state if kernel.usable else 'cannot run here'}; {kernel.why}")
     print(f"model       {found.compiled}")
+    print(f"float8      {found.float8}")
     rates = [found.fp32_flops_per_second / 1e9, found.bf16_flops_per_second / 1e9, found.read_bytes_per_second / 1e9]
     print("torch.mm    fp32 {:,.0f} GFLOP/s, bf16 {:,.0f} GFLOP/s; memory read at {:,.1f} GB/s".format(*rates))
     for line in found.advice:

@@ -24,7 +24,8 @@ def train(
     """
     from seqpair.data.planning import plan_member
     from seqpair.data.prepare import open_recipe_data
-    from seqpair.distributed.world import start_world
+    from seqpair.distributed.float8 import require_float8
+    from seqpair.distributed.world import choose_device, start_world
     from seqpair.recipe.load import load_recipe
     from seqpair.suite.starts import start_finder
     from seqpair.train.assembly import require_ready, run_folder
@@ -35,6 +36,8 @@ def train(
     plan = plan_member(loaded, member)
     if dry_run:
         require_ready(plan, prepared)
+        if plan.runtime.float8 != "off":
+            require_float8(plan.runtime.float8, choose_device(plan.runtime.device))
         print(f"{plan.study}/{member}: ready, would train in {run_folder(plan)}")
         return
     with start_world(plan.runtime.device) as world:

@@ -17,6 +17,8 @@ from seqpair.nn.layout import Layout
 from seqpair.objectives.targets import ModelInput
 from seqpair.recipe.objectives import Objective
 
+_STEP_TOKENS = 16
+"""Products in float8 need a multiple of it along the tokens, and others on a GPU like it."""
 _STEP_OUTPUTS = 64
 _DEVIATIONS = 6.0
 """A microbatch of random masks has more outputs than this many standard deviations above the mean once in 1e9."""
@@ -27,9 +29,9 @@ class FixedShape:
     """The shape of all microbatches of one objective in one phase.
 
     Attributes:
-        tokens: N.
+        tokens: N, a multiple of 16.
         longest_tokens: The longest sequence's bound, real or filled in.
-        outputs: M; a microbatch that predicts more than this gets N instead.
+        outputs: M, a multiple of 16; a microbatch that predicts more than this gets N instead.
     """
 
     tokens: int
@@ -46,7 +48,7 @@ class FixedShape:
             microbatch_tokens: The budget of packing.
             seq_len: Tokens of the longest sequence, specials included.
         """
-        tokens = max(microbatch_tokens, seq_len)
+        tokens = _STEP_TOKENS * math.ceil(max(microbatch_tokens, seq_len) / _STEP_TOKENS)
         if objective.predicts == "next":
             return cls(tokens, seq_len, tokens)
         assert mask_frac is not None, "an objective that corrupts has a mask rate in its plan"

@@ -208,7 +208,7 @@ class HeldOutPlan(_Frozen):
 
 
 class RuntimePlan(_Frozen):
-    """How the plan is run; none of it changes what is learned, beyond float error.
+    """How the plan is run; none of it changes what is learned, beyond float error, which is largest in `float8`.
 
     Attributes:
         device: `auto`, `cpu`, `cuda` or `mps` (mps by the reference path, untested).
@@ -220,6 +220,8 @@ class RuntimePlan(_Frozen):
         compile: Compile the model with torch: `off`, `on`, or `auto`: on CUDA with triton. Microbatches then have
             one shape, filled up.
         prefetch_batches: Steps whose work is made ahead on a thread; 0 for none, null for 2 on CUDA and else none.
+        float8: Products of the layers' matrices in float8 by torchao, over the same fp32 weights: `off`, or the scales,
+            `tensorwise` or `rowwise`. Microbatches then have one shape, too.
         loggers: Where metrics go besides `metrics.jsonl`: `tensorboard`, `trackio`, `wandb`.
     """
 
@@ -231,6 +233,7 @@ class RuntimePlan(_Frozen):
     deterministic: bool = False
     compile: Literal["auto", "on", "off"] = "auto"
     prefetch_batches: int | None = Field(default=None, ge=0)
+    float8: Literal["off", "tensorwise", "rowwise"] = "off"
     loggers: tuple[LoggerName, ...] = ()
 
     @field_validator("loggers")
@@ -240,6 +243,11 @@ class RuntimePlan(_Frozen):
         if twice:
             raise ValueError(f"'{twice[0]}' stands twice")
         return names
+
+    @property
+    def numbers(self) -> str:
+        """Return the numbers that training computes with: `fp32`, `bf16`, `bf16 with float8 products (rowwise)`."""
+        return self.precision if self.float8 == "off" else f"{self.precision} with float8 products ({self.float8})"
 
 
 class DerivedPlan(_Frozen):

@@ -128,7 +128,7 @@ def _plan_facts(plan: Plan) -> dict[str, str]:
         "Optimiser": f"{optimizer.name}, peak rate {optimizer.lr:g}, betas {optimizer.beta1:g} and "
         f"{optimizer.beta2:g}, weight decay {optimizer.weight_decay:g}",
         "Data": ", ".join(f"{store.source} {store.digest[:12]}" for store in plan.stores) or "not prepared",
-        "Numbers": f"{plan.runtime.precision} on {plan.runtime.device}",
+        "Numbers": f"{plan.runtime.numbers} on {plan.runtime.device}",
     }
     for phase in plan.phases:
         facts[f"Phase {phase.name}"] = _phase_words(phase)

@@ -284,7 +284,7 @@ def _environment(member: MemberRun) -> dict[str, str]:
         found |= {
             "device": str(runtime.device),
             "kernel": str(runtime.kernel),
-            "precision": str(runtime.precision),
+            "precision": runtime.numbers,
             "tokens of a micro-batch": f"{runtime.microbatch_tokens:,}",
             "seed": str(member.plan.seed),
         }

@@ -21,7 +21,8 @@ from seqpair.data.ledger import Ledger, require_same_sequences
 from seqpair.data.planning import counts_of, plan_members
 from seqpair.data.prepare import Prepared, prepare
 from seqpair.data.repetition import repetition_warnings
-from seqpair.distributed.world import start_world
+from seqpair.distributed.float8 import require_float8
+from seqpair.distributed.world import choose_device, start_world
 from seqpair.evaluate.held_out import held_out_texts
 from seqpair.evaluate.results import SUMMARY_NAME
 from seqpair.evaluate.run import evaluate_export, export_places
@@ -81,9 +82,12 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
     Raises:
         RecipeError: A member is not in the recipe, two members differ in more than is declared, or a logger's
             package is not installed.
-        SeqpairError: Whatever a part complains about; earlier parts stay done.
+        SeqpairError: Float8 is asked for and not possible here; or whatever a part complains about: earlier parts stay
+            done.
     """
     require_loggers(recipe.runtime.loggers)
+    if recipe.runtime.float8 != "off":
+        require_float8(recipe.runtime.float8, choose_device(recipe.runtime.device))
     chosen = training_order(recipe, members)
     outcome = StudyOutcome(finished=False)
     prepared = _timed(outcome, "prepare", lambda: prepare_part(recipe))

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from seqpair.atomic import write_text
+from seqpair.checkpoint.manifest import CHECKPOINTS_FOLDER
 from seqpair.checkpoint.space import require_room_for_two
 from seqpair.data.order import PhaseOrder
 from seqpair.data.planning import require_stores
@@ -22,9 +23,11 @@ from seqpair.data.prepare import Prepared
 from seqpair.data.store import Store
 from seqpair.digest import hash64
 from seqpair.distributed.compiled import CountedCompile, should_compile
+from seqpair.distributed.float8 import Float8Copy, float8_copy, require_float8
 from seqpair.distributed.parallel import wrap
 from seqpair.distributed.world import World
 from seqpair.errors import CheckpointError, RecipeError, StoreError
+from seqpair.log import note
 from seqpair.nn.attention import TRACEABLE_KERNELS, suited_kernel
 from seqpair.nn.hidden_matrices import maps_in
 from seqpair.nn.init import initialise
@@ -54,7 +57,8 @@ class Run:
         folder: The run's folder.
         world: The ranks and this rank's device.
         model: The language model, on the device.
-        compiled: The model's forward pass, compiled, if it is.
+        float8: The copy of the model that is trained, if products are in float8; its parameters are the model's.
+        compiled: The forward pass that is trained, compiled, if it is.
         module: Its summed loss, wrapped in DDP if there are several ranks.
         optimizer: The optimiser.
         builder: Corruption and targets.
@@ -67,6 +71,7 @@ class Run:
     folder: Path
     world: World
     model: LanguageModel
+    float8: Float8Copy | None
     compiled: CountedCompile | None
     module: nn.Module
     optimizer: NamedOptimizer
@@ -75,17 +80,30 @@ class Run:
     probes: Mapping[str, HeldOutProbe]
     prepared: Prepared
 
+    @property
+    def has_one_shape(self) -> bool:
+        """Whether all microbatches of an objective are filled up to one shape."""
+        return self.compiled is not None or self.float8 is not None
 
-def assemble_run(plan: Plan, prepared: Prepared, world: World) -> Run:
+
+def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8: bool = False) -> Run:
     """Build a run from a plan.
+
+    Args:
+        plan: The plan.
+        prepared: Tokenizer and stores.
+        world: The ranks.
+        emulate_float8: As in `require_float8`; for tests.
 
     Raises:
         RecipeError: The plan is an estimate, does not fit the tokenizer, or a logger's package is not installed.
-        SeqpairError: The model is to be compiled and cannot be.
+        SeqpairError: The model is to be compiled, or trained in float8, and cannot be.
         StoreError: A store is not the one that the plan was made for.
         DiskFullError: The disk cannot hold two checkpoints.
     """
     require_ready(plan, prepared)
+    if plan.runtime.float8 != "off":
+        require_float8(plan.runtime.float8, world.device, emulate=emulate_float8)
     folder = run_folder(plan)
     folder.mkdir(parents=True, exist_ok=True)
     require_room_for_two(folder, checkpoint_bytes(plan))
@@ -95,14 +113,17 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World) -> Run:
     model = LanguageModel(plan.model, kernel=plan.runtime.kernel)
     initialise(model, plan.model, plan.seed)
     model.to(world.device).train()
-    compiled = compile_model(model, plan, world.device)
+    float8 = float8_model(model, plan, world, emulate=emulate_float8)
+    trained = model if float8 is None else float8.module
+    compiled = compile_model(trained, plan, world.device)
     return Run(
         plan=plan,
         folder=folder,
         world=world,
         model=model,
+        float8=float8,
         compiled=compiled,
-        module=wrap(ObjectiveLoss(model, compiled), world),
+        module=wrap(ObjectiveLoss(trained, compiled), world),
         optimizer=make_optimizer(model, plan.optimizer, maps_in),
         builder=TargetBuilder(prepared.tokenizer, plan.seed),
         orders={phase.name: PhaseOrder(plan.seed, phase, _stores_of(phase, prepared)) for phase in plan.phases},
@@ -135,6 +156,29 @@ def compile_model(
     if kernel == "auto":
         kernel = suited_kernel(torch.empty(1, 1, plan.model.shape.head_dim, dtype=dtype, device=device))
     return CountedCompile(model.forward, whole=kernel in TRACEABLE_KERNELS, backend=backend)
+
+
+def float8_model(model: LanguageModel, plan: Plan, world: World, *, emulate: bool) -> Float8Copy | None:
+    """Return a copy of the model, with its parameters, whose layers multiply in float8, if the plan asks; tell which.
+
+    Only the layers' matrices are converted: the token table, which is also the output, and the head stay as they are.
+
+    Raises:
+        SeqpairError: torchao cannot be imported, or no layer can be converted.
+    """
+    scaling = plan.runtime.float8
+    if scaling == "off":
+        return None
+    made = float8_copy(model, lambda name: maps_in(f"{name}.weight") > 0, scaling, emulate=emulate)
+    if world.is_main:
+        note(
+            f"float8 ({scaling}{', emulated: slow, for tests' if emulate else ''}): the products of "
+            f"{len(made.converted)} matrices; in {plan.runtime.precision} stay the token table, the output, the head"
+            + (f", and {', '.join(made.odd)}, whose sizes are no multiples of 16" if made.odd else "")
+        )
+        if not emulate and not should_compile(plan.runtime.compile, world.device):
+            note("float8 without compiling spends more on casts than it gains: set runtime.compile to auto or on")
+    return made
 
 
 def _stores_of(phase: PhasePlan, prepared: Prepared) -> dict[str, Store]:
@@ -179,7 +223,28 @@ def pin_plan(plan: Plan, folder: Path) -> None:
                 seen="; ".join(moved) or "another digest",
                 fix="give the recipe another `name`, or remove the run folder to start over",
             )
+    _tell_other_numbers(plan, folder)
     write_text(path, plan.model_dump_json(indent=1))
+
+
+def _tell_other_numbers(plan: Plan, folder: Path) -> None:
+    """Say where this run so far, or another member of the study, was trained in other numbers; nothing forbids it."""
+    for path in sorted(folder.parent.glob("*/plan.json")):
+        if not (path.parent / CHECKPOINTS_FOLDER).is_dir():
+            continue  # nothing was trained
+        try:
+            other = _read_plan(path)
+        except CheckpointError:
+            continue  # its own run says so
+        if other.study != plan.study or other.runtime.numbers == plan.runtime.numbers:
+            continue
+        if path.parent == folder:
+            note(f"{plan.member}: was trained in {other.runtime.numbers} so far, goes on in {plan.runtime.numbers}")
+        else:
+            note(
+                f"warning: {other.member} was trained in {other.runtime.numbers}, {plan.member} is in "
+                f"{plan.runtime.numbers}: more than the objective differs"
+            )
 
 
 def _read_plan(path: Path) -> Plan:

@@ -15,11 +15,22 @@ from typing import Any
 import torch
 
 from seqpair.distributed.compiled import compile_words
+from seqpair.distributed.float8 import float8_words
 from seqpair.distributed.hardware import Hardware, look_around, matrix_rate, read_rate
 from seqpair.distributed.world import choose_device
 from seqpair.nn import attention
 
-_LIBRARIES = ("seqpair", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow", "flash-attn")
+_LIBRARIES = (
+    "seqpair",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "pyarrow",
+    "flash-attn",
+    "torchao",
+)
 _MATRIX = 1024
 _PAYS = 1.3
 """How much faster bf16 products must be here before bf16 training is worth a try: casts cost too."""
@@ -46,6 +57,7 @@ class Diagnosis:
         load: The load average over one minute; `None` where it cannot be told.
         kernels: The attention kernels.
         compiled: What `runtime.compile: auto` does here, and why.
+        float8: Whether training in float8 is possible here, and what is missing.
         fp32_flops_per_second, bf16_flops_per_second: `torch.mm` of 1,024 x 1,024 on the device.
         read_bytes_per_second: Reading 64 MiB on the device.
         advice: What to do to go faster; empty if nothing is known.
@@ -58,6 +70,7 @@ class Diagnosis:
     load: float | None
     kernels: tuple[KernelFinding, ...]
     compiled: str
+    float8: str
     fp32_flops_per_second: float
     bf16_flops_per_second: float
     read_bytes_per_second: float
@@ -91,6 +104,7 @@ def examine(device_name: str = "auto") -> Diagnosis:
         load=load,
         kernels=find_kernels(device),
         compiled=compile_words(device),
+        float8=float8_words(device),
         fp32_flops_per_second=fp32,
         bf16_flops_per_second=bf16,
         read_bytes_per_second=read_rate(device),

@@ -113,7 +113,7 @@ def work_of_step(run: Run, phase: PhasePlan, batch: Batch) -> StepWork:
         mask_frac=phase.mask_frac,
         rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
         microbatch_tokens=run.plan.runtime.microbatch_tokens,
-        fixed_for=None if run.compiled is None else phase.seq_len,
+        fixed_for=phase.seq_len if run.has_one_shape else None,
     )
     return make_work(given, run.builder, run.prepared.tokenizer.specials, run.world)
 

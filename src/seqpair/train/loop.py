@@ -51,7 +51,12 @@ class Outcome:
 
 
 def train_member(
-    plan: Plan, prepared: Prepared, world: World, find_start: Callable[[Plan], StartingPoint] | None = None
+    plan: Plan,
+    prepared: Prepared,
+    world: World,
+    find_start: Callable[[Plan], StartingPoint] | None = None,
+    *,
+    emulate_float8: bool = False,
 ) -> Outcome:
     """Train one member to the end of its plan, from scratch or from its newest checkpoint.
 
@@ -64,6 +69,7 @@ def train_member(
         world: The ranks.
         find_start: Finds the weights of a member that does not start from scratch; called only where
             the run has no checkpoint of its own yet.
+        emulate_float8: Let `runtime.float8` be what it rounds to and no more, on any device: for tests.
 
     Raises:
         RunLockedError: Another process is using the run folder.
@@ -76,7 +82,7 @@ def train_member(
             pin_plan(plan, folder)
             prepared.tokenizer.save(folder / "tokenizer")
         world.barrier()
-        run = assemble_run(plan, prepared, world)
+        run = assemble_run(plan, prepared, world, emulate_float8=emulate_float8)
         with contextlib.closing(_Loop(run, stop, find_start)) as loop:
             return loop.go()
 

@@ -56,12 +56,13 @@ def test_the_verb_prints_its_findings_and_ends_well(seqpair):
     answer = json.loads(out)
     assert answer["hardware"]["threads"] == torch.get_num_threads()
     assert answer["libraries"]["torch"] == torch.__version__
+    assert "8.9" in answer["float8"]
     assert answer["fp32_flops_per_second"] > 1e8
     assert answer["bf16_flops_per_second"] > 1e6
     assert answer["read_bytes_per_second"] > 1e8
     code, out, _ = seqpair("doctor", "--device", "cpu")
     assert code == 0
-    for word in ("device", "libraries", "kernel      blocked", "torch.mm", "advice"):
+    for word in ("device", "libraries", "kernel      blocked", "float8      not possible here", "torch.mm", "advice"):
         assert word in out
 
 
