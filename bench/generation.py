@@ -39,6 +39,7 @@ from seqpair.nn.cached_decoder import CachedDecoder
 from seqpair.nn.generate import generate
 from seqpair.nn.init import initialise
 from seqpair.nn.model import LanguageModel
+from seqpair.nn.one_token import find_library
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES
@@ -188,7 +189,8 @@ def describe_machine(model: LanguageModel, read: float) -> list[str]:
         f"{'processor' if torch.get_num_threads() == 1 else 'wall'} seconds "
         f"({torch.backends.cpu.get_cpu_capability()}, {platform.machine()}), torch {torch.__version__}, "
         f"transformers {transformers.__version__}, load average {os.getloadavg()[0]:.1f}.",
-        f"Weights read for a token: {size / 1e6:.1f} MB; read at {size / read / 1e9:.1f} GB/s in the first round.",
+        f"Weights read for a token: {size / 1e6:.1f} MB; read at {size / read / 1e9:.1f} GB/s in the first round. "
+        f"One row's tokens: {'tensor calls' if find_library().read_token is None else 'the compiled step'}.",
     ]
 
 
