@@ -5,9 +5,11 @@ tokens that come out are compared and must be equal. The runs alternate. Theirs 
 
 The bound at batch 1 is the time to read the weights once for every token: their bytes divided by the fastest
 read of a buffer of the same bytes in the same round (`torch.sum`, or a matrix-vector product over it), with the
-same number of threads. Keys and values are not counted: the bound is a little too fast. The share of the bound is
-given twice: of whole runs, prompt included; and of the fastest tenth of single tokens by the fastest tenth of
-reads, which other work on the machine disturbs less. With one thread all seconds are of processor time.
+same number of threads. Its rows of 256 are those of the vocabulary product of `17m`, three quarters of the bytes, and
+`torch.mv` over it is as fast as that product is. Keys and values are not counted (at 512 tokens of `17m` some 4 MB of
+68), nor a prompt's matrix products: the bound is a little too fast, and more so for a long prompt. The share of
+the bound is given twice: of whole runs, prompt included; and of the fastest tenth of single tokens by the fastest
+tenth of reads, which other work on the machine disturbs less. With one thread all seconds are of processor time.
 
     python bench/generation.py --rounds 5 --out bench/results/generation.md
 """

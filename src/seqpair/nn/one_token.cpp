@@ -45,9 +45,11 @@ static inline Floats load(const float *from) { return *reinterpret_cast<const Fl
 static inline void store(float *to, Floats values) { *reinterpret_cast<Floats *>(to) = values; }
 
 static inline float total(Floats values) {
-    float sum = 0.0f;
-    for (int i = 0; i < WIDTH; i++) sum += values[i];
-    return sum;
+    float parts[WIDTH];  // summed in pairs: one after the other, each sum would wait for the one before
+    store(parts, values);
+    for (int half = WIDTH / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) parts[i] += parts[i + half];
+    return parts[0];
 }
 
 // y[N * WIDTH] += x (n) times N * WIDTH columns of w (n, stride)

@@ -82,7 +82,7 @@ def find_library() -> Library:
     except subprocess.CalledProcessError as error:
         lines = str(error.stderr).strip().splitlines() or [f"exit code {error.returncode}"]
         return Library(None, f"{compiler} cannot compile it: {lines[0]}")
-    except (OSError, DiskFullError, subprocess.TimeoutExpired) as error:
+    except (OSError, RuntimeError, DiskFullError, subprocess.TimeoutExpired) as error:  # RuntimeError: no home folder
         return Library(None, f"it cannot be built or loaded: {error}")
     function.restype = None
     function.argtypes = (*(ctypes.c_void_p,) * 2, *(ctypes.c_int64,) * 3, *(ctypes.c_void_p,) * 2, ctypes.c_int)
