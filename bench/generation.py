@@ -5,9 +5,11 @@ tokens that come out are compared and must be equal. The runs alternate. Theirs 
 
 The bound at batch 1 is the time to read the weights once for every token: their bytes divided by the fastest
 read of a buffer of the same bytes in the same round (`torch.sum`, or a matrix-vector product over it), with the
-same number of threads. Keys and values are not counted: the bound is a little too fast. The share of the bound is
-given twice: of whole runs, prompt included; and of the fastest tenth of single tokens by the fastest tenth of
-reads, which other work on the machine disturbs less. With one thread all seconds are of processor time.
+same number of threads. Its rows of 256 are those of the vocabulary product of `17m`, three quarters of the bytes, and
+`torch.mv` over it is as fast as that product is. Keys and values are not counted (at 512 tokens of `17m` some 4 MB of
+68), nor a prompt's matrix products: the bound is a little too fast, and more so for a long prompt. The share of
+the bound is given twice: of whole runs, prompt included; and of the fastest tenth of single tokens by the fastest
+tenth of reads, which other work on the machine disturbs less. With one thread all seconds are of processor time.
 
     python bench/generation.py --rounds 5 --out bench/results/generation.md
 """
@@ -39,6 +41,7 @@ from seqpair.nn.cached_decoder import CachedDecoder
 from seqpair.nn.generate import generate
 from seqpair.nn.init import initialise
 from seqpair.nn.model import LanguageModel
+from seqpair.nn.one_token import find_library
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES
@@ -188,7 +191,8 @@ def describe_machine(model: LanguageModel, read: float) -> list[str]:
         f"{'processor' if torch.get_num_threads() == 1 else 'wall'} seconds "
         f"({torch.backends.cpu.get_cpu_capability()}, {platform.machine()}), torch {torch.__version__}, "
         f"transformers {transformers.__version__}, load average {os.getloadavg()[0]:.1f}.",
-        f"Weights read for a token: {size / 1e6:.1f} MB; read at {size / read / 1e9:.1f} GB/s in the first round.",
+        f"Weights read for a token: {size / 1e6:.1f} MB; read at {size / read / 1e9:.1f} GB/s in the first round. "
+        f"One row's tokens: {'tensor calls' if find_library().read_token is None else 'the compiled step'}.",
     ]
 
 

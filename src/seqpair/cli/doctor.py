@@ -39,6 +39,7 @@ def doctor(
         print(f"kernel      {kernel.name}: {state if kernel.usable else 'cannot run here'}; {kernel.why}")
     print(f"model       {found.compiled}")
     print(f"float8      {found.float8}")
+    print(f"generation  {found.one_token}")
     rates = [found.fp32_flops_per_second / 1e9, found.bf16_flops_per_second / 1e9, found.read_bytes_per_second / 1e9]
     print("torch.mm    fp32 {:,.0f} GFLOP/s, bf16 {:,.0f} GFLOP/s; memory read at {:,.1f} GB/s".format(*rates))
     for line in found.advice:

@@ -6,6 +6,9 @@ nothing of it. Must not know sampling or tokenizers. Entry point: `CachedDecoder
 Queries and keys have their features reordered within each head, the same for both, so that the pairs that
 rotary positions turn lie side by side: scores do not change, and a rotation is one complex product. The token
 table is shared with the model; the layers' matrices are copied. All in fp32.
+
+On a CPU with a C++ compiler a single row's token goes through `one_token` in one call; the tensor calls here serve
+prompts, several rows, other devices, and machines without a compiler.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from seqpair.nn.backbone import Layer, attention_window
 from seqpair.nn.cache import KeyValueCache
 from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel
+from seqpair.nn.one_token import OneTokenStep, find_library
 from seqpair.nn.rope import RopeBases, complex_turns, paired_features
 from seqpair.recipe.plan import ModelPlan
 
@@ -76,9 +80,10 @@ class CachedDecoder:
     Args:
         model: The model, in fp32; later changes of its layers' weights are not seen.
         rope: The RoPE bases it was trained with last.
+        compiled: Take the compiled step for a single row where it can be had.
     """
 
-    def __init__(self, model: LanguageModel, rope: RopeBases) -> None:
+    def __init__(self, model: LanguageModel, rope: RopeBases, *, compiled: bool = True) -> None:
         """Lay the weights out."""
         assert model.output_weight.dtype == torch.float32, "a model's weights are fp32"
         self.plan: ModelPlan = model.backbone.plan
@@ -95,6 +100,14 @@ class CachedDecoder:
         self._thetas = [rope.of_layer(i, self.plan.global_every) for i in range(shape.layers)]
         self._turns: dict[float, Tensor] = {}  # theta -> (positions, 1, K/2) complex
         self._turns_made = 0
+        self._one_token = self._make_one_token() if compiled and OneTokenStep.fits(shape, self.table.device) else None
+
+    def _make_one_token(self) -> OneTokenStep | None:
+        library = find_library()
+        if library.read_token is None:
+            return None
+        ends = (self.table, self._embedding_norm, self._final_norm, self._dense, self._head_norm)
+        return OneTokenStep(library, self.plan.shape, self._eps, ends, self._layers)
 
     def _lay_out(self, layer: Layer) -> _Weights:
         shape = self.plan.shape
@@ -121,6 +134,8 @@ class CachedDecoder:
         for theta in set(self._thetas):
             self._turns[theta] = complex_turns(tokens, theta, self.plan.shape.head_dim, self.table.device)
         self._turns_made = tokens
+        if self._one_token is not None:
+            self._one_token.set_turns([self._turns[theta] for theta in self._thetas])
 
     def _rotate(self, qkv: Tensor, turns: Tensor) -> None:
         """Turn the queries and keys of (N, 3H, K) in place."""
@@ -237,6 +252,8 @@ class CachedDecoder:
         """
         cache.begin_step()
         rows = len(ids)
+        if rows == 1 and self._one_token is not None:
+            return self._one_token.read(cache, int(ids))
         if rows == 1:
             at = cache.end - 1 - cache.starts[0]
             turns = {theta: table[at : at + 1] for theta, table in self._turns.items()}

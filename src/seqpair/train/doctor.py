@@ -19,6 +19,7 @@ from seqpair.distributed.float8 import float8_words
 from seqpair.distributed.hardware import Hardware, look_around, matrix_rate, read_rate
 from seqpair.distributed.world import choose_device
 from seqpair.nn import attention
+from seqpair.nn.one_token import find_library
 
 _LIBRARIES = (
     "seqpair",
@@ -58,6 +59,7 @@ class Diagnosis:
         kernels: The attention kernels.
         compiled: What `runtime.compile: auto` does here, and why.
         float8: Whether training in float8 is possible here, and what is missing.
+        one_token: Whether generation on the CPU has its compiled step here, or why not.
         fp32_flops_per_second, bf16_flops_per_second: `torch.mm` of 1,024 x 1,024 on the device.
         read_bytes_per_second: Reading 64 MiB on the device.
         advice: What to do to go faster; empty if nothing is known.
@@ -71,6 +73,7 @@ class Diagnosis:
     kernels: tuple[KernelFinding, ...]
     compiled: str
     float8: str
+    one_token: str
     fp32_flops_per_second: float
     bf16_flops_per_second: float
     read_bytes_per_second: float
@@ -105,11 +108,17 @@ def examine(device_name: str = "auto") -> Diagnosis:
         kernels=find_kernels(device),
         compiled=compile_words(device),
         float8=float8_words(device),
+        one_token=_one_token_words(),
         fp32_flops_per_second=fp32,
         bf16_flops_per_second=bf16,
         read_bytes_per_second=read_rate(device),
         advice=tuple(advice(hardware, libraries, load, bf16 / fp32, hidden_gpu=_has_hidden_gpu(device))),
     )
+
+
+def _one_token_words() -> str:
+    library = find_library()
+    return f"{'tensor calls' if library.read_token is None else 'compiled step'} for one row on a CPU; {library.why}"
 
 
 def find_kernels(device: torch.device) -> tuple[KernelFinding, ...]:

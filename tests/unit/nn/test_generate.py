@@ -7,6 +7,7 @@ from seqpair.nn.cached_decoder import CachedDecoder, Piece, plan_pieces
 from seqpair.nn.generate import generate
 from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel
+from seqpair.nn.one_token import find_library
 from seqpair.nn.rope import RopeBases
 from seqpair.nn.sampling import Sampling
 from seqpair.recipe.plan import ModelPlan
@@ -30,9 +31,11 @@ def model():
     return made
 
 
-@pytest.fixture(scope="module")
-def decoder(model):
-    return CachedDecoder(model, ROPE)
+@pytest.fixture(scope="module", params=["compiled", "tensor calls"])
+def decoder(model, request):
+    if request.param == "compiled" and find_library().read_token is None:
+        pytest.skip(find_library().why)
+    return CachedDecoder(model, ROPE, compiled=request.param == "compiled")
 
 
 def prompts_of(*lengths, seed=1):
