@@ -17,7 +17,7 @@ def scored(member, seed, values, plan_identity, question="q"):
     details = {name: {"question": f"{question} {name}", "said": f"{member} on {name}", "score": 0.5} for name in ids}
     model = Model(member, "1m", seed, identity=plan_identity)
     return Scores(
-        model, Task("quiz", title="Quiz"), ids, np.array(values, dtype=float), np.ones(len(ids)), None, details
+        model, Task("quiz", title="Quiz"), ids, np.array(values, dtype=float), np.ones(len(ids)), details=details
     )
 
 
