@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from suite_runs import run_tasks
 
@@ -58,7 +60,6 @@ def test_a_set_is_asked_with_examples_from_its_training_rows(random_exports, mod
     result = report.results[0]
     assert (result.n, result.chance) == (6, pytest.approx(1 / 3))
     assert result.settings["shots_from"] == "the set's training rows"
-    assert result.baselines["most_frequent_label"] == pytest.approx(1 / 3)
     assert result.figures["shots_shown"] == 1.0
     says = [result.figures[f"share_says_{word}"] for word in ("True", "Neither", "False")]
     assert sum(says) == pytest.approx(1.0)
@@ -81,3 +82,19 @@ def test_a_missing_column_is_named(random_exports, data):
     report = run_tasks(find_model(random_exports["clm"]), [SNLI], TaskContext(data), data / "out")
     assert report.failed == ["prompt_snli"]
     assert "hypothesis" in report.skipped["prompt_snli"]
+
+
+@pytest.mark.parametrize(("name", "choices", "chance"), [("boolq", "yes no", 0.75), ("arc_easy", "a{n} b{n}", 0.5)])
+def test_chance_is_the_best_constant_answer_where_every_row_has_the_same_choices(
+    random_exports, tmp_path, name, choices, chance
+):
+    golds = (1, 1, 0, 1)
+    rows = [
+        {"query": f"Is it {n}?", "choices": choices.format(n=n).split(), "gold": gold} for n, gold in enumerate(golds)
+    ]
+    (tmp_path / "generative").mkdir()
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / f"generative/{name}.jsonl").write_text(text, encoding="utf-8")
+    task = next(task for task in TASKS if task.name == f"prompt_{name}")
+    report = run_tasks(find_model(random_exports["clm"]), [task], TaskContext(tmp_path), tmp_path / "out")
+    assert report.results[0].chance == chance

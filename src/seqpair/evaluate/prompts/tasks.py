@@ -4,9 +4,10 @@ Owns the wording and the word of each label. Must not know how rows are scored o
 `TASKS`.
 
 The rows that count are the test rows of the suite `classification`, examples come from its training rows; so prompting
-and fine-tuning are measured on the same rows. A label's score is the log-probability of its word after the question.
-Small models prefer one word whatever is asked; `acc_calibrated` takes away what they say to the same
-question without content ("N/A" for each text), the same examples before it.
+and fine-tuning are measured on the same rows and against the same chance level, the best constant answer. A label's
+score is the log-probability of its word after the question. Small models prefer one word whatever is asked;
+`acc_calibrated` takes away what they say to the same question without content ("N/A" for each text), the same examples
+before it.
 
 Source: wording of SNLI and QNLI as lm-evaluation-harness words MNLI and QNLI; calibration as Zhao et al. 2021, arXiv
 2102.09690. Differs: there the label's probabilities are divided, here the log-probabilities are subtracted.
@@ -15,6 +16,7 @@ Source: wording of SNLI and QNLI as lm-evaluation-harness words MNLI and QNLI; c
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -105,28 +107,35 @@ def run(
     counted, pool = read(context)
     if not counted:
         raise TaskSkippedError("the file has no rows", seen=0)
-    measured = measure_rows(model, context, context.limited(counted), pool, "acc" if words else "acc_norm")
+    asked = context.limited(counted)
+    measured = measure_rows(model, context, asked, pool, "acc" if words else "acc_norm")
     items, settings = measured.items, measured.settings
     if context.shots:
         settings["shots_from"] = "the other rows of the same file" if pool is counted else "the set's training rows"
-    chance = math.fsum(1 / len(item.detail["scores"]) for item in items) / len(items)
+    chance = _chance(asked, items)
     for name in ("acc", "acc_calibrated"):
         if name in items[0].detail and not (name == "acc" and words):
             measured.figures[name] = math.fsum(item.detail[name] for item in items) / len(items)
     if not words:
         return TaskOutcome(items, settings, chance=chance, figures=measured.figures)
     shares = {f"share_says_{word}": _share(items, place) for place, word in enumerate(words)}
-    golds = [sum(item.detail["gold"] == place for item in items) for place in range(len(words))]
     most = max(shares, key=lambda name: shares[name])
     note = f"The model says {most[11:]} to {shares[most]:.0%} of the questions." if shares[most] > 0.9 else ""
     return TaskOutcome(
         items,
         settings | {"words": list(words)},
         chance=chance,
-        baselines={"most_frequent_label": max(golds) / len(items)},
         figures=measured.figures | shares,
         note=note,
     )
+
+
+def _chance(asked: Sequence[Row], items: Sequence[ItemOutcome]) -> float:
+    """Return what the best constant answer gives where all rows have the same candidates, else what guessing does."""
+    candidates = {tuple(said for _, said in row.pairs) for row in asked if isinstance(row, ScoredRow)}
+    if len(candidates) > 1:
+        return math.fsum(1 / len(item.detail["scores"]) for item in items) / len(items)
+    return max(Counter(item.detail["gold"] for item in items).values()) / len(items)
 
 
 def _share(items: Sequence[ItemOutcome], place: int) -> float:
@@ -140,7 +149,7 @@ def _share(items: Sequence[ItemOutcome], place: int) -> float:
 def _task(name: str, title: str, inputs: tuple[str, ...], run: Callable[..., TaskOutcome], metric: str) -> SuiteTask:
     return SuiteTask(
         name=name,
-        version=1,
+        version=2,
         title=title,
         suite="prompts",
         metric=metric,
