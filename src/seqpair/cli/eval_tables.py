@@ -117,7 +117,7 @@ def standing(result: TaskResult) -> str:
     if result.chance is None or result.standard_error is None:
         return ""
     low, high = result.interval
-    if low <= result.chance <= high:
+    if low <= result.chance <= high or result.value == result.chance:
         return AT_CHANCE
     is_better = (result.value > result.chance) == result.higher_is_better
     return "" if is_better else BELOW_CHANCE

@@ -138,7 +138,8 @@ def standard_interval(items: Sequence[ItemOutcome]) -> tuple[tuple[float, float]
         square = _NORMAL_95**2
         centre = (mean + square / (2 * n)) / (1 + square / n)
         half = _NORMAL_95 / (1 + square / n) * math.sqrt(mean * (1 - mean) / n + square / (4 * n * n))
-        return (max(0.0, centre - half), min(1.0, centre + half)), "wilson"
+        # None or all right: an end is 0 or 1 exactly, which the rounding of centre and half would miss.
+        return (0.0 if mean == 0.0 else centre - half, 1.0 if mean == 1.0 else centre + half), "wilson"
     error = standard_error(items)
     if error is None:
         return (mean, mean), "none: one item"

@@ -38,6 +38,7 @@ def result(task="piqa", *, value=0.6, chance=0.5, interval=(0.55, 0.65), better=
         ({"value": 0.4, "interval": (0.35, 0.45)}, BELOW_CHANCE),
         ({"value": 0.4, "interval": (0.35, 0.45), "better": False}, ""),
         ({"value": 0.0, "interval": (0.0, 0.0), "chance": 0.0}, AT_CHANCE),
+        ({"value": 0.0, "interval": (3e-18, 0.04), "chance": 0.0}, AT_CHANCE),
         ({"chance": None}, ""),
     ],
 )

@@ -111,6 +111,12 @@ def test_wilson_of_8_in_10():
     assert (low, high) == (pytest.approx(0.49016, abs=1e-5), pytest.approx(0.94331, abs=1e-5))
 
 
+@pytest.mark.parametrize("n", [3, 20, 100, 237, 1000])
+def test_wilson_of_none_or_all_right_ends_there(n):
+    assert standard_interval(items_of(*[0.0] * n))[0][0] == 0.0
+    assert standard_interval(items_of(*[1.0] * n))[0][1] == 1.0
+
+
 def test_the_normal_interval_of_equal_weights_is_that_of_the_mean():
     (low, high), method = standard_interval(items_of(1.0, 2.0, 3.0, 6.0))
     error = (14 / 3 / 4) ** 0.5  # the sample's variance over n
