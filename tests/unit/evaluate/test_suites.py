@@ -52,10 +52,10 @@ def data(tmp_path):
     folder = tmp_path / "data"
     for name, rows in FILES.items():
         write_rows(folder / "generative" / f"{name}.jsonl", rows)
-    for uid in ("set_one", "set_two"):
+    for uid, field in (("set_one", "syntax_semantics"), ("set_two", "syntax/semantics")):
         pairs = [
             {"sentence_good": f"The cats {n} run.", "sentence_bad": f"The cats {n} runs.", "UID": uid, "pairID": str(n)}
-            | {"field": "syntax", "linguistics_term": "agreement"}
+            | {"field": field, "linguistics_term": "agreement"}
             for n in range(3)
         ]
         write_rows(folder / "blimp" / f"{uid}.jsonl", pairs)
@@ -157,9 +157,9 @@ def test_the_limit_of_blimp_takes_the_sets_in_turn(random_exports, data, tmp_pat
     )
     ids = [item.id for item in read_items(tmp_path, report.results[0])]
     assert ids == ["set_one-0", "set_two-0", "set_one-1"]
-    assert {"paradigm_set_one", "paradigm_set_two", "phenomenon_agreement", "field_syntax"} <= set(
-        report.results[0].figures
-    )
+    figures = set(report.results[0].figures)
+    assert {"paradigm_set_one", "paradigm_set_two", "phenomenon_agreement"} <= figures
+    assert {name for name in figures if name.startswith("field")} == {"field_syntax_semantics"}
 
 
 @pytest.mark.parametrize("name", ["mlm", "clm"])

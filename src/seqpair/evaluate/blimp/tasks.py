@@ -101,7 +101,8 @@ def _outcome(pair: dict[str, str], good: float, bad: float) -> ItemOutcome:
     detail = {
         "paradigm": pair["UID"],
         "phenomenon": pair.get("linguistics_term", "unknown"),
-        "field": pair.get("field", "unknown"),
+        # One set's file spells its field `syntax/semantics`, all others `syntax_semantics`.
+        "field": pair.get("field", "unknown").replace("/", "_"),
         "scores": [round(good, 4), round(bad, 4)],
     }
     return ItemOutcome(id=f"{pair['UID']}-{pair['pairID']}", value=value, detail=detail)
