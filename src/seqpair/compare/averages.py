@@ -91,13 +91,13 @@ def mean_over_tasks(
     return Comparison(
         question=kept[0][0].question,
         tasks=tuple(paired.task for paired in pairs),
-        first=replace(first, value=None, at_chance=False, seeds=pairs[0].seeds),
-        second=replace(second, value=None, at_chance=False, seeds=pairs[0].seeds),
+        first=replace(first, value=None, not_above_chance=False, seeds=pairs[0].seeds),
+        second=replace(second, value=None, not_above_chance=False, seeds=pairs[0].seeds),
         difference=average_estimate(pairs, options.level),
         verdict=NOT_DECIDED,
         on_these_runs=NOT_DECIDED,
         cautions=cautions,
-        tasks_at_chance=sum(one.first.at_chance and one.second.at_chance for one, _ in kept),
+        tasks_at_chance=sum(one.is_without_skill for one, _ in kept),
     )
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from seqpair.compare.values import FEWEST_SEEDS, Estimate, Task
 
 NOT_DECIDED = "not decided"
-BOTH_AT_CHANCE = "both at chance"
+NEITHER_ABOVE_CHANCE = "neither above chance"
+"""Whatever their difference: nobody is ahead on what nobody can do."""
 NOT_COMPARED = "not compared"
 NO_TRAINING_VERDICT = "no verdict about training"
 """With fewer than three seeds: what these runs show is said, what other runs would show is not."""
@@ -36,7 +37,7 @@ class Side:
         seeds: The seeds that the comparison uses, ascending.
         tokens: Content tokens each of them had read; None if unknown or not equal.
         value: The mean over seeds and items, with its own interval.
-        at_chance: Whether that interval includes what guessing gives.
+        not_above_chance: Whether that interval includes what guessing gives, or lies on its worse side.
     """
 
     member: str
@@ -45,7 +46,7 @@ class Side:
     seeds: tuple[int, ...]
     tokens: int | None
     value: Estimate | None
-    at_chance: bool = False
+    not_above_chance: bool = False
 
     @property
     def label(self) -> str:
@@ -81,7 +82,7 @@ class Comparison:
         tasks: The task, or all tasks of the average.
         first, second: The sides; every difference is first minus second.
         difference: The paired difference; None if they are not compared.
-        verdict: About training: the label of the side ahead, `NOT_DECIDED`, `BOTH_AT_CHANCE`, `NOT_COMPARED`, or
+        verdict: About training: the label of the side ahead, `NOT_DECIDED`, `NEITHER_ABOVE_CHANCE`, `NOT_COMPARED`, or
             `NO_TRAINING_VERDICT` with fewer than three seeds, or `MOSTLY_AT_CHANCE` of a mean over tasks.
         on_these_runs: The same of the runs that were made; with three seeds and more equal to `verdict`.
         effects: Effect sizes; None if they are not compared.
@@ -89,7 +90,7 @@ class Comparison:
             None if unknown.
         reason: Why they are not compared, or empty.
         cautions: What a reader must know, one sentence each.
-        tasks_at_chance: Of a mean over tasks: on how many of them both sides are at chance.
+        tasks_at_chance: Of a mean over tasks: on how many of them neither side is above chance.
         without_chance: Whether it is the mean over those tasks alone that are not at chance.
         name: What a question that was asked beforehand is called; empty for others.
     """
@@ -116,13 +117,18 @@ class Comparison:
             return self.tasks[0].title or self.tasks[0].name
         if self.without_chance:
             return f"mean of the {len(self.tasks)} tasks that are not at chance"
-        both = f", {self.tasks_at_chance} of them at chance for both" if self.tasks_at_chance else ""
+        both = f", {self.tasks_at_chance} of them with neither above chance" if self.tasks_at_chance else ""
         return f"mean of {len(self.tasks)} tasks{both}"
 
     @property
     def is_average(self) -> bool:
         """Return whether it is over several tasks."""
         return len(self.tasks) > 1
+
+    @property
+    def is_without_skill(self) -> bool:
+        """Return whether neither side is better than guessing."""
+        return self.first.not_above_chance and self.second.not_above_chance
 
     @property
     def is_mostly_at_chance(self) -> bool:
@@ -149,8 +155,8 @@ class Comparison:
         pair = f"the {self.first.label} against the {self.second.label}"
         if self.on_these_runs == MOSTLY_AT_CHANCE:
             return f"On {what} there is no verdict, since most tasks are at chance, {pair} {span}; {seeds}."
-        if self.on_these_runs == BOTH_AT_CHANCE:
-            return f"On {what} both are at chance, {pair} {span}; {seeds}."
+        if self.on_these_runs == NEITHER_ABOVE_CHANCE:
+            return f"On {what} neither is above chance, {pair} {span}; {seeds}."
         if self.on_these_runs == NOT_DECIDED:
             return f"On {what} it is not decided, {pair} {span}; {seeds}."
         return f"On {what} the {self.on_these_runs} is ahead, {pair} {span}; {seeds}."

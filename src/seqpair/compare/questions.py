@@ -16,11 +16,11 @@ from itertools import combinations
 from seqpair.compare.estimates import difference_estimate, effect_sizes, value_estimate
 from seqpair.compare.families import adjust_family
 from seqpair.compare.findings import (
-    BOTH_AT_CHANCE,
     CROSSING,
     EQUAL_SIZE,
     MOSTLY_AT_CHANCE,
     NATIVE_OR_CROSSED,
+    NEITHER_ABOVE_CHANCE,
     NO_TRAINING_VERDICT,
     NOT_COMPARED,
     NOT_DECIDED,
@@ -30,7 +30,7 @@ from seqpair.compare.findings import (
 )
 from seqpair.compare.pairing import ACROSS_SIZES, Paired, pair_sides
 from seqpair.compare.power import detectable_difference, spread_of
-from seqpair.compare.values import FEWEST_ITEMS, FEWEST_SEEDS, Model, Scores
+from seqpair.compare.values import FEWEST_ITEMS, FEWEST_SEEDS, Estimate, Model, Scores, Task
 from seqpair.errors import EvaluationError
 
 
@@ -200,11 +200,13 @@ def judged(comparison: Comparison) -> Comparison:
         return comparison
     if comparison.is_mostly_at_chance:
         return replace(comparison, verdict=MOSTLY_AT_CHANCE, on_these_runs=MOSTLY_AT_CHANCE)
-    if difference.decides:
+    if comparison.is_without_skill:
+        word = NEITHER_ABOVE_CHANCE
+    elif difference.decides:
         better = comparison.tasks[0].higher_is_better == (difference.value > 0)
         word = comparison.first.label if better else comparison.second.label
     else:
-        word = BOTH_AT_CHANCE if comparison.first.at_chance and comparison.second.at_chance else NOT_DECIDED
+        word = NOT_DECIDED
     return replace(
         comparison, verdict=word if difference.is_about_training else NO_TRAINING_VERDICT, on_these_runs=word
     )
@@ -224,10 +226,17 @@ def _sides(first: Sequence[Scores], second: Sequence[Scores], paired: Paired, le
                 seeds=paired.seeds,
                 tokens=tokens.pop() if len(tokens) == 1 else None,
                 value=value,
-                at_chance=paired.task.chance is not None and value.interval.contains(paired.task.chance),
+                not_above_chance=_is_not_above_chance(paired.task, value),
             )
         )
     return made[0], made[1]
+
+
+def _is_not_above_chance(task: Task, value: Estimate) -> bool:
+    if task.chance is None:
+        return False
+    is_better = (value.value > task.chance) == task.higher_is_better
+    return value.interval.contains(task.chance) or not is_better
 
 
 def _detectable(paired: Paired, level: float) -> float | None:

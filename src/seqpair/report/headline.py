@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seqpair.compare.findings import BOTH_AT_CHANCE, NOT_COMPARED, NOT_DECIDED
+from seqpair.compare.findings import NEITHER_ABOVE_CHANCE, NOT_COMPARED, NOT_DECIDED
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import Study
 from seqpair.report.tables import Row
@@ -51,9 +51,9 @@ def _winners(study: Study, rows: Sequence[Row]) -> str:
     undecided = [title for title, verdict in shared if verdict == NOT_DECIDED]
     if undecided:
         parts.append(f"{_counted(undecided)} {'is' if len(undecided) == 1 else 'are'} not decided")
-    chance = [title for title, verdict in shared if verdict == BOTH_AT_CHANCE]
+    chance = [title for title, verdict in shared if verdict == NEITHER_ABOVE_CHANCE]
     if chance:
-        parts.append(f"both are at chance on {_counted(chance)}")
+        parts.append(f"neither is above chance on {_counted(chance)}")
     tasks = "On the one task" if len(shared) == 1 else f"Of the {len(shared)} tasks"
     return f"{tasks} that both members do, {_listed(parts)}."
 

@@ -23,7 +23,7 @@ def readme_text(view: StudyView) -> str:
     for sentence in view.headline:
         lines += [markdown_text(sentence, longest=2000), ""]
     for question, sentences in view.verdicts:
-        lines += [f"## {markdown_text(question).capitalize()}", ""]
+        lines += [f"## {markdown_text(question)}", ""]
         lines += [f"- {markdown_text(sentence, longest=1000)}" for sentence in sentences] + [""]
     for table in [*view.tables, *([view.published] if view.published else [])]:
         if table.id in _TABLES:

@@ -45,7 +45,7 @@ class PairDifference:
     Attributes:
         first, second: Their names, of several seeds those of the sides; the difference is first minus second.
         interval: The paired difference, or None if they are not compared.
-        verdict: The name of the member ahead on these runs, `NOT_DECIDED`, `BOTH_AT_CHANCE` or `NOT_COMPARED`.
+        verdict: The name of the member ahead on these runs, `NOT_DECIDED`, `NEITHER_ABOVE_CHANCE` or `NOT_COMPARED`.
         reason: Why they are not compared, or empty.
         is_about_training: Whether the verdict says something of other training runs.
         p: p, corrected over the question's tasks; None if there is none.

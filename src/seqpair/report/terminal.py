@@ -12,7 +12,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from seqpair.compare.findings import BOTH_AT_CHANCE, NOT_COMPARED, NOT_DECIDED
+from seqpair.compare.findings import NEITHER_ABOVE_CHANCE, NOT_COMPARED, NOT_DECIDED
 from seqpair.compare.values import Interval
 from seqpair.report.tables import PairDifference, Row
 
@@ -26,7 +26,7 @@ def verdict_words(difference: PairDifference) -> str:
     """Return a verdict in words."""
     if difference.verdict == NOT_COMPARED:
         return f"{NOT_COMPARED}: {difference.reason}"
-    if difference.verdict in (NOT_DECIDED, BOTH_AT_CHANCE):
+    if difference.verdict in (NOT_DECIDED, NEITHER_ABOVE_CHANCE):
         return difference.verdict
     return f"{difference.verdict} ahead{'' if difference.is_about_training else ' on these runs'}"
 

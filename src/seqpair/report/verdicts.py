@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from seqpair.compare.averages import averages
 from seqpair.compare.findings import (
-    BOTH_AT_CHANCE,
     EQUAL_SIZE,
     NATIVE_OR_CROSSED,
+    NEITHER_ABOVE_CHANCE,
     NOT_DECIDED,
     PLANNED,
     Comparison,
@@ -113,7 +113,7 @@ def p_words(p: float) -> str:
 
 
 def _ahead(verdict: str) -> str:
-    plain = verdict in (NOT_DECIDED, BOTH_AT_CHANCE) or verdict.startswith("no ")
+    plain = verdict in (NOT_DECIDED, NEITHER_ABOVE_CHANCE) or verdict.startswith("no ")
     return verdict if plain else f"{verdict} ahead"
 
 
@@ -167,7 +167,7 @@ def summary_sentence(answers: Sequence[Comparison]) -> str:
         won = [_title(one) for one in compared if one.on_these_runs == label]
         if won:
             parts.append(f"the {label} is ahead on {_counted(won)}")
-    for verdict, words in ((NOT_DECIDED, "not decided"), (BOTH_AT_CHANCE, "both are at chance")):
+    for verdict, words in ((NOT_DECIDED, "not decided"), (NEITHER_ABOVE_CHANCE, "neither is above chance")):
         those = [_title(one) for one in compared if one.on_these_runs == verdict]
         if those and verdict == NOT_DECIDED:
             parts.append(f"{_counted(those)} {'is' if len(those) == 1 else 'are'} {words}")

@@ -6,8 +6,8 @@ import simulated_scores as sim
 
 from seqpair.compare.averages import averages
 from seqpair.compare.findings import (
-    BOTH_AT_CHANCE,
     MOSTLY_AT_CHANCE,
+    NEITHER_ABOVE_CHANCE,
     NO_TRAINING_VERDICT,
     NOT_COMPARED,
     NOT_DECIDED,
@@ -49,7 +49,7 @@ def test_fewer_seeds_give_no_verdict_about_training(seeds):
 
 def test_a_lower_metric_wins_where_lower_is_better():
     flip = [
-        replace(one, task=replace(one.task, higher_is_better=False))
+        replace(one, task=replace(one.task, higher_is_better=False, chance=0.95))
         for one in sim.study({"encoder": 0.85, "decoder": 0.6}, spread=0.002)
     ]
     assert equal_size(flip)[0].verdict == "1m decoder"
@@ -59,7 +59,17 @@ def test_equal_members_are_not_decided_and_chance_is_named():
     members = {"encoder": 0.7, "decoder": 0.7}
     assert equal_size(sim.study(members))[0].verdict == NOT_DECIDED
     at_chance = {"encoder": 0.5, "decoder": 0.5}
-    assert equal_size(sim.study(at_chance))[0].verdict == BOTH_AT_CHANCE
+    assert equal_size(sim.study(at_chance))[0].verdict == NEITHER_ABOVE_CHANCE
+
+
+def test_nobody_is_ahead_where_neither_is_above_chance_however_they_differ():
+    below = sim.study({"encoder": 0.3, "decoder": 0.45}, spread=0.002)
+    found = equal_size(below)[0]
+    assert found.difference.decides
+    assert found.verdict == NEITHER_ABOVE_CHANCE
+    assert "neither is above chance" in found.sentence
+    low_chance = [replace(one, task=replace(one.task, chance=0.4)) for one in below]
+    assert equal_size(low_chance)[0].verdict == "1m decoder"
 
 
 def test_what_cannot_be_compared_is_an_answer_with_its_reason():
@@ -135,7 +145,7 @@ def test_a_mean_mostly_at_chance_gives_no_verdict_and_the_others_stand_beside_it
     scores = guessing()
     over_all, others = averages(scores, equal_size(scores))
     assert (over_all.verdict, over_all.on_these_runs) == (MOSTLY_AT_CHANCE, MOSTLY_AT_CHANCE)
-    assert over_all.title == "mean of 9 tasks, 6 of them at chance for both"
+    assert over_all.title == "mean of 9 tasks, 6 of them with neither above chance"
     assert "there is no verdict, since most tasks are at chance" in over_all.sentence
     assert [task.name for task in others.tasks] == ["known0", "known1", "known2"]
     assert "the mean of the 3 tasks that are not at chance the 1m encoder is ahead" in others.sentence
@@ -147,7 +157,7 @@ def test_a_mean_mostly_at_chance_gives_no_verdict_and_the_others_stand_beside_it
 def test_a_mean_with_few_tasks_at_chance_is_judged_and_corrected_with_the_other():
     scores = guessing(guessed=2, known=6)
     over_all, others = averages(scores, equal_size(scores))
-    assert over_all.title == "mean of 8 tasks, 2 of them at chance for both"
+    assert over_all.title == "mean of 8 tasks, 2 of them with neither above chance"
     assert over_all.verdict == others.verdict == "1m encoder"
     assert (over_all.difference.family, others.difference.family) == (2, 2)
 

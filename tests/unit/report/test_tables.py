@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqpair.compare.findings import BOTH_AT_CHANCE, NOT_COMPARED, NOT_DECIDED
+from seqpair.compare.findings import NEITHER_ABOVE_CHANCE, NOT_COMPARED, NOT_DECIDED
 from seqpair.compare.questions import Options
 from seqpair.evaluate.results import TaskResult
 from seqpair.recipe.load import load_recipe
@@ -77,7 +77,7 @@ def test_two_members_at_chance_are_said_to_be_at_chance():
     generator = np.random.default_rng(0)
     one, two = (outcome(generator.random(200) < 0.25, chance=0.25, interval=(0.18, 0.32)) for _ in range(2))
     row = only_row(encoder=one, decoder=two)
-    assert row.differences[0].verdict == BOTH_AT_CHANCE
+    assert row.differences[0].verdict == NEITHER_ABOVE_CHANCE
     assert row.cells["encoder"].at_chance
     assert row.cells["decoder"].at_chance
 

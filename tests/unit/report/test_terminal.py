@@ -31,7 +31,7 @@ def test_the_verb_prints_the_table_and_the_page(finished_study, run):
 def test_json_is_json_and_nothing_else(finished_study, run):
     value = json.loads(run(finished_study, "--json").stdout)
     assert value["study"] == "demo"
-    assert [row["differences"][0]["verdict"] for row in value["rows"]][:2] == ["encoder", "both at chance"]
+    assert [row["differences"][0]["verdict"] for row in value["rows"]][:2] == ["encoder", "neither above chance"]
     assert value["rows"][0]["cells"]["encoder"]["interval"]["value"] > 0.4
 
 
