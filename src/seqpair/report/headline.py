@@ -59,9 +59,12 @@ def _winners(study: Study, rows: Sequence[Row]) -> str:
 
 
 def _beaten_by_baselines(rows: Sequence[Row]) -> list[str]:
-    """Return one sentence for each shared task on which a simple model does better than every member."""
+    """Return one sentence for each shared task on which a simple model does better than every member.
+
+    Tasks of the suite `bias` are left out: their simple models are no better for having a larger lean.
+    """
     sentences = []
-    for row in rows:
+    for row in (row for row in rows if row.suite != "bias"):
         values = [cell.interval.value for cell in row.cells.values() if cell is not None]
         for name, value in row.baselines.items():
             better = value > max(values) if row.higher_is_better else value < min(values)
