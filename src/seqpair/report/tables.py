@@ -29,7 +29,7 @@ class Cell:
 
     Attributes:
         interval: The value with its interval.
-        at_chance: Whether the interval includes what guessing gives.
+        at_chance: Whether the interval includes what guessing gives, or the value is that.
         figures: Other numbers of the same result, by name.
     """
 
@@ -160,7 +160,7 @@ def _row(task: str, members: Sequence[MemberRun], partners: Sequence[MemberRun],
 def _cell(outcome: Outcome) -> Cell:
     result = outcome.result
     interval = Interval(result.value, *result.interval)
-    at_chance = result.chance is not None and interval.contains(result.chance)
+    at_chance = result.chance is not None and (interval.contains(result.chance) or interval.value == result.chance)
     return Cell(interval, at_chance, dict(result.figures))
 
 
