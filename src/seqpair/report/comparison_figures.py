@@ -6,6 +6,7 @@ Owns what is drawn of several members. Must not know files or output forms. Entr
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,8 @@ from seqpair.units import format_count
 
 _LONGEST_OF_TWO = 22
 _MOST_WHISKERS = 8
+_MARKS = "osD^v"
+_LONGEST_LINE = 30
 _MOST_MARKED = 5
 _APART = 1.3
 """Marks that are closer on a logarithmic axis would cover each other."""
@@ -49,11 +52,20 @@ class Line:
 
 @dataclass(frozen=True)
 class ValueRow:
-    """One member's value on one task, with its interval, and what guessing gives."""
+    """One run's value on one task, with its interval, and what guessing gives.
+
+    Attributes:
+        task: The task.
+        member: The member, with its size where there are several; the runs of several seeds have one name.
+        colour, mark: The numbers of its colour and of its mark.
+        value, low, high: The value and its interval.
+        chance: What guessing gives, or None.
+    """
 
     task: str
     member: str
     colour: int
+    mark: int
     value: float
     low: float
     high: float
@@ -140,9 +152,14 @@ def _log_axis(axes: Axes, xs: Sequence[float]) -> None:
 
 
 def values_drawing(name: str, title: str, unit: str, rows: Sequence[ValueRow]) -> Drawing:
-    """Return tasks from top to bottom, on each line a dot with a whisker for each member and a tick for chance."""
+    """Return tasks from top to bottom, on each line a dot with a whisker for each member and a tick for chance.
+
+    The seeds of a member stand on one line, without whiskers: how they scatter says more.
+    """
     tasks = list(dict.fromkeys(row.task for row in rows))
     members = list(dict.fromkeys(row.member for row in rows))
+    looks = {row.member: row for row in rows}
+    with_whiskers = len(members) <= _MOST_WHISKERS and len({(row.task, row.member) for row in rows}) == len(rows)
     step = 0.72 / max(1, len(members))
     each = 0.22 + 0.1 * min(len(members), 6)
     height = 1.0 + each * len(tasks) + 0.17 * -(-len(members) // 2)
@@ -152,22 +169,21 @@ def values_drawing(name: str, title: str, unit: str, rows: Sequence[ValueRow]) -
         for row in rows:
             place = tasks.index(row.task) - 0.36 + step * (members.index(row.member) + 0.5)
             colour = palette.of(row.colour)
-            if len(members) <= _MOST_WHISKERS:
+            if with_whiskers:
                 axes.hlines(place, row.low, row.high, color=colour, linewidth=1.5)
-            axes.plot([row.value], [place], "o", color=colour, markersize=4 if len(members) <= _MOST_WHISKERS else 2.6)
+            axes.plot([row.value], [place], _mark(row), color=colour, markersize=4 if with_whiskers else 3)
         for index, task in enumerate(tasks):
             chance = next((row.chance for row in rows if row.task == task and row.chance is not None), None)
             if chance is not None:
                 axes.vlines(chance, index - 0.42, index + 0.42, color=palette.quiet, linewidth=1, linestyle=(0, (2, 2)))
-        axes.set_yticks(range(len(tasks)), [label_text(task, 30) for task in tasks])
+        axes.set_yticks(range(len(tasks)), [_in_lines(task) for task in tasks])
         axes.set_ylim(len(tasks) - 0.45, -0.55)
         axes.grid(False)
         axes.grid(axis="x", color=palette.quiet, alpha=0.22, linewidth=0.6)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        for member in members:
-            colour = palette.of(next(row.colour for row in rows if row.member == member))
-            axes.plot([], [], "o", color=colour, label=label_text(member), markersize=4)
+        for member, row in looks.items():
+            axes.plot([], [], _mark(row), color=palette.of(row.colour), label=label_text(member), markersize=4)
         if any(row.chance is not None for row in rows):
             axes.plot([], [], color=palette.quiet, linewidth=1, linestyle=(0, (2, 2)), label="chance")
         figure.legend(loc="outside lower left", ncols=2, frameon=False, labelcolor=palette.ink, fontsize=9)
@@ -175,6 +191,16 @@ def values_drawing(name: str, title: str, unit: str, rows: Sequence[ValueRow]) -
 
     told = "; ".join(f"{row.task}, {row.member}: {row.value:.3f}" for row in rows[:_MOST_TOLD])
     return Drawing(name, title, told, title, draw)
+
+
+def _mark(row: ValueRow) -> str:
+    return _MARKS[row.mark % len(_MARKS)]
+
+
+def _in_lines(text: str) -> str:
+    """Return a name in at most three lines; what does not fit is left out in the middle: names differ at their end."""
+    lines = textwrap.wrap(text, _LONGEST_LINE) or [""]
+    return "\n".join(label_text(line, _LONGEST_LINE) for line in (lines if len(lines) < 4 else [*lines[:2], lines[-1]]))
 
 
 def shares_drawing(name: str, title: str, parts: Sequence[str], rows: Sequence[ShareRow]) -> Drawing:

@@ -163,13 +163,18 @@ def value_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
     """Return a figure for each suite and metric with the values of all members."""
     groups: dict[tuple[str, str], list[ValueRow]] = {}
     colours = member_colours(members)
+    lines = runs_by_line(members)
+    labels = {run.name: label for label, runs in lines.items() for run in runs}
+    of_colour: dict[int, list[str]] = {}
+    for label, runs in lines.items():
+        of_colour.setdefault(colours[runs[0].name], []).append(label)
     for member in members:
+        label, colour = labels[member.name], colours[member.name]
+        mark = of_colour[colour].index(label)
         for outcome in member.outcomes.values():
             result = outcome.result
             metric = _metric_words(outcome)
-            row = ValueRow(
-                outcome.title, member.name, colours[member.name], result.value, *result.interval, result.chance
-            )
+            row = ValueRow(outcome.title, label, colour, mark, result.value, *result.interval, result.chance)
             groups.setdefault((suite_name(result.suite), metric), []).append(row)
     drawings = []
     for (suite, metric), rows in sorted(groups.items()):

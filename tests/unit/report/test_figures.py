@@ -5,6 +5,7 @@ import pytest
 
 from seqpair.compare.values import Interval
 from seqpair.report.collect import HeldOutPoint, TrainPoint
+from seqpair.report.comparison_figures import ValueRow, values_drawing
 from seqpair.report.figures import smoothed
 from seqpair.report.marks import attention_mark, interval_mark
 from seqpair.report.member_figures import held_out_drawing, train_drawing
@@ -53,3 +54,23 @@ def test_a_causal_matrix_is_the_lower_triangle():
 def test_a_whisker_stays_on_its_scale():
     mark = interval_mark(Interval(0.5, 0.0, 2.0), 1.0)
     assert 'x1="60.0" x2="116.0"' in mark
+
+
+def values_of(labels, task="Task"):
+    rows = [ValueRow(task, label, 0, index, 0.5, 0.4, 0.6, 0.25) for index, label in enumerate(labels)]
+    return values_drawing("values", "Values", "accuracy", rows).svg
+
+
+def test_the_seeds_of_a_member_stand_once_in_the_legend_and_have_no_whiskers():
+    seeds = values_of(["1m encoder", "1m encoder", "1m decoder"])
+    lone = values_of(["1m encoder", "1m decoder"])
+    for figure in (seeds, lone):
+        assert figure.count(">1m encoder</text>") == 1
+    assert ("stroke-width: 1.5" in lone, "stroke-width: 1.5" in seeds) == (True, False)
+
+
+def test_a_long_task_keeps_the_end_that_tells_it_apart():
+    title = "A very long name of a task that is measured in several ways and would fill four lines (limit-100)"
+    figure = values_of(["encoder"], title)
+    assert "(limit-100)" in figure
+    assert "A very long name of a task" in figure
