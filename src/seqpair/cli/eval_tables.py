@@ -119,6 +119,8 @@ def standing(result: TaskResult) -> str:
     low, high = result.interval
     if low <= result.chance <= high or result.value == result.chance:
         return AT_CHANCE
+    if result.is_lean:
+        return ""
     is_better = (result.value > result.chance) == result.higher_is_better
     return "" if is_better else BELOW_CHANCE
 

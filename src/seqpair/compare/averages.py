@@ -46,7 +46,8 @@ def _averages(scores: Sequence[Scores], own: Sequence[Comparison], options: Opti
     most = max((one.difference.seeds for one in own if one.difference is not None), default=0)
     kept: list[tuple[Comparison, Paired]] = []
     for one in own:
-        if one.difference is None or one.difference.seeds < most or not one.tasks[0].higher_is_better:
+        task = one.tasks[0]
+        if one.difference is None or one.difference.seeds < most or not task.higher_is_better or task.is_lean:
             continue
         sides = [side_of(scores, side.size, side.member, one.tasks[0].name) for side in (one.first, one.second)]
         allowed = (*options.may_differ, *(ACROSS_SIZES if one.question == CROSSING else ()))

@@ -15,6 +15,8 @@ from seqpair.compare.values import FEWEST_SEEDS, Estimate, Task
 NOT_DECIDED = "not decided"
 NEITHER_ABOVE_CHANCE = "neither above chance"
 """Whatever their difference: nobody is ahead on what nobody can do."""
+NO_BETTER_END = "no better end"
+"""Of a lean: a difference is told, and nobody is ahead."""
 NOT_COMPARED = "not compared"
 NO_TRAINING_VERDICT = "no verdict about training"
 """With fewer than three seeds: what these runs show is said, what other runs would show is not."""
@@ -82,8 +84,9 @@ class Comparison:
         tasks: The task, or all tasks of the average.
         first, second: The sides; every difference is first minus second.
         difference: The paired difference; None if they are not compared.
-        verdict: About training: the label of the side ahead, `NOT_DECIDED`, `NEITHER_ABOVE_CHANCE`, `NOT_COMPARED`, or
-            `NO_TRAINING_VERDICT` with fewer than three seeds, or `MOSTLY_AT_CHANCE` of a mean over tasks.
+        verdict: About training: the label of the side ahead, `NOT_DECIDED`, `NEITHER_ABOVE_CHANCE`, `NO_BETTER_END`,
+            `NOT_COMPARED`, or `NO_TRAINING_VERDICT` with fewer than three seeds, or `MOSTLY_AT_CHANCE` of a mean over
+            tasks.
         on_these_runs: The same of the runs that were made; with three seeds and more equal to `verdict`.
         effects: Effect sizes; None if they are not compared.
         detectable: The smallest true difference that such items and seeds show with 80 % power in a test of its own;
@@ -157,6 +160,8 @@ class Comparison:
             return f"On {what} there is no verdict, since most tasks are at chance, {pair} {span}; {seeds}."
         if self.on_these_runs == NEITHER_ABOVE_CHANCE:
             return f"On {what} neither is above chance, {pair} {span}; {seeds}."
+        if self.on_these_runs == NO_BETTER_END:
+            return f"On {what}, a lean without a better end, {pair} {span}; {seeds}."
         if self.on_these_runs == NOT_DECIDED:
             return f"On {what} it is not decided, {pair} {span}; {seeds}."
         return f"On {what} the {self.on_these_runs} is ahead, {pair} {span}; {seeds}."

@@ -69,6 +69,8 @@ def _answer(scores: Sequence[Scores], question: PlannedQuestion, size: str, opti
             kept.append((compare(PLANNED, *sides, options), paired))
         if len(kept) == 1:
             return replace(kept[0][0], name=question.name)
+        if any(paired.task.is_lean for _, paired in kept):
+            raise EvaluationError("one of the tasks is a lean, of which neither end is better, so they have no mean")
         if len({paired.task.higher_is_better for _, paired in kept}) > 1:
             raise EvaluationError("more is better in some of the tasks and worse in others, so they have no mean")
         cautions = tuple(dict.fromkeys(caution for one, _ in kept for caution in one.cautions))

@@ -21,6 +21,7 @@ from seqpair.compare.findings import (
     MOSTLY_AT_CHANCE,
     NATIVE_OR_CROSSED,
     NEITHER_ABOVE_CHANCE,
+    NO_BETTER_END,
     NO_TRAINING_VERDICT,
     NOT_COMPARED,
     NOT_DECIDED,
@@ -200,7 +201,9 @@ def judged(comparison: Comparison) -> Comparison:
         return comparison
     if comparison.is_mostly_at_chance:
         return replace(comparison, verdict=MOSTLY_AT_CHANCE, on_these_runs=MOSTLY_AT_CHANCE)
-    if comparison.is_without_skill:
+    if comparison.tasks[0].is_lean:
+        word = NO_BETTER_END
+    elif comparison.is_without_skill:
         word = NEITHER_ABOVE_CHANCE
     elif difference.decides:
         better = comparison.tasks[0].higher_is_better == (difference.value > 0)

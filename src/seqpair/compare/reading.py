@@ -115,6 +115,7 @@ def task_of(result: TaskResult) -> Task:
         metric=result.metric,
         unit=result.unit,
         higher_is_better=result.higher_is_better,
+        is_lean=result.is_lean,
         chance=result.chance,
         settings=result.settings,
     )

@@ -135,6 +135,7 @@ class Task:
     Attributes:
         name, version, title, metric, unit: As in the result; items of two versions are not comparable.
         higher_is_better: The direction of the metric.
+        is_lean: Whether neither end of the metric is better, as of a bias.
         chance: What guessing gives, or None.
         settings: What fixes the task for both sides alike.
     """
@@ -145,6 +146,7 @@ class Task:
     metric: str = ""
     unit: str = ""
     higher_is_better: bool = True
+    is_lean: bool = False
     chance: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 

@@ -57,6 +57,7 @@ class TaskResult(BaseModel):
         study, member: Whose result it is.
         metric, unit: What `value` is.
         higher_is_better: The direction of the metric.
+        is_lean: Whether neither end of the metric is better, as of a bias; then the direction says nothing.
         chance: What guessing gives, or null where there is no such thing.
         n: How many items.
         value: The weighted mean of the items' values.
@@ -98,6 +99,7 @@ class TaskResult(BaseModel):
     items: str
     note: str = ""
     suite: str = ""
+    is_lean: bool = False
     model: str = ""
     standard_error: float | None = None
     seeds: list[int] = Field(default_factory=list)

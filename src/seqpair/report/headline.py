@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seqpair.compare.findings import NEITHER_ABOVE_CHANCE, NOT_COMPARED, NOT_DECIDED
+from seqpair.compare.findings import NEITHER_ABOVE_CHANCE, NO_BETTER_END, NOT_COMPARED, NOT_DECIDED
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import Study
 from seqpair.report.tables import Row
@@ -40,7 +40,7 @@ def _winners(study: Study, rows: Sequence[Row]) -> str:
     verdicts = [(row.title, row.differences[0].verdict) for row in rows if row.differences]
     named = next((row.differences[0] for row in rows if row.differences), None)
     first, second = (named.first, named.second) if named else (study.members[0].name, study.members[1].name)
-    shared = [(title, verdict) for title, verdict in verdicts if verdict != NOT_COMPARED]
+    shared = [(title, verdict) for title, verdict in verdicts if verdict not in (NOT_COMPARED, NO_BETTER_END)]
     if not shared:
         return f"No task has results of both the {first} and the {second} yet."
     parts = []
@@ -59,12 +59,9 @@ def _winners(study: Study, rows: Sequence[Row]) -> str:
 
 
 def _beaten_by_baselines(rows: Sequence[Row]) -> list[str]:
-    """Return one sentence for each shared task on which a simple model does better than every member.
-
-    Tasks of the suite `bias` are left out: their simple models are no better for having a larger lean.
-    """
+    """Return one sentence for each shared task on which a simple model does better than every member."""
     sentences = []
-    for row in (row for row in rows if row.suite != "bias"):
+    for row in (row for row in rows if not row.is_lean):
         values = [cell.interval.value for cell in row.cells.values() if cell is not None]
         for name, value in row.baselines.items():
             better = value > max(values) if row.higher_is_better else value < min(values)

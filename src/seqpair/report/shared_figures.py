@@ -14,10 +14,10 @@ from seqpair.compare.progress import curves
 from seqpair.compare.values import Scores
 from seqpair.report.collect import MemberRun
 from seqpair.report.comparison_figures import Line, ShareRow, ValueRow, lines_drawing, shares_drawing, values_drawing
-from seqpair.report.evaluation_files import Outcome
 from seqpair.report.figures import Drawing, figure_id
 from seqpair.report.published import PublishedRow
 from seqpair.report.study_tables import base_name, held_out_means, member_colours, suite_name
+from seqpair.report.tables import metric_words
 
 DIRECTIONS = {"causal": "from left to right", "bidirectional": "masked tokens"}
 _MOST_TASKS = 30
@@ -147,16 +147,17 @@ def _curve_drawing(
     for index, row in enumerate(beside):
         sizes, published = [size for size, _ in row.points], [value for _, value in row.points]
         lines.append(Line(f"{row.family} (published)", 0, index + 1, sizes, published, is_reference=True))
-    better = "higher" if task.higher_is_better else "lower"
-    unit = f"{task.metric.replace('_', ' ')}, {better} is better"
     title = f"{task.title}, by {'size' if axis == 'parameters' else axis}"
     name = figure_id(f"by-{axis}", task.name)
-    return lines_drawing(name, title, unit, words, lines, is_log=axis == "parameters", chance=task.chance)
-
-
-def _metric_words(outcome: Outcome) -> str:
-    better = "higher" if outcome.result.higher_is_better else "lower"
-    return f"{outcome.result.metric.replace('_', ' ')}, {better} is better"
+    return lines_drawing(
+        name,
+        title,
+        metric_words(task.metric, higher_is_better=task.higher_is_better, is_lean=task.is_lean),
+        words,
+        lines,
+        is_log=axis == "parameters",
+        chance=task.chance,
+    )
 
 
 def value_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
@@ -173,7 +174,7 @@ def value_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
         mark = of_colour[colour].index(label)
         for outcome in member.outcomes.values():
             result = outcome.result
-            metric = _metric_words(outcome)
+            metric = metric_words(result.metric, higher_is_better=result.higher_is_better, is_lean=result.is_lean)
             row = ValueRow(outcome.title, label, colour, mark, result.value, *result.interval, result.chance)
             groups.setdefault((suite_name(result.suite), metric), []).append(row)
     drawings = []

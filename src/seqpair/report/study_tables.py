@@ -49,9 +49,8 @@ def values_table(rows: Sequence[Row], members: Sequence[str], colours: Mapping[s
     body = []
     for row in rows:
         metric = row.metric.replace("_", " ")
-        better = "higher is better" if row.higher_is_better else "lower is better"
         baselines = [f"{name.replace('_', ' ')}: {value:.3f}" for name, value in row.baselines.items()]
-        notes = (f"{metric}, {better}", *baselines, *row.notes)
+        notes = (row.measured, *baselines, *row.notes)
         line = [Cell(row.title, notes=notes, link=row.task)]
         for member in members:
             cell = row.cells[member]

@@ -45,7 +45,8 @@ class PairDifference:
     Attributes:
         first, second: Their names, of several seeds those of the sides; the difference is first minus second.
         interval: The paired difference, or None if they are not compared.
-        verdict: The name of the member ahead on these runs, `NOT_DECIDED`, `NEITHER_ABOVE_CHANCE` or `NOT_COMPARED`.
+        verdict: The name of the member ahead on these runs, `NOT_DECIDED`, `NEITHER_ABOVE_CHANCE`, `NO_BETTER_END`
+            or `NOT_COMPARED`.
         reason: Why they are not compared, or empty.
         is_about_training: Whether the verdict says something of other training runs.
         p: p, corrected over the question's tasks; None if there is none.
@@ -72,7 +73,7 @@ class Row:
 
     Attributes:
         task, title, suite, metric, unit: What was measured; the suite is empty for a study's own text.
-        higher_is_better: The direction of the metric.
+        higher_is_better, is_lean: The direction of the metric, or that neither end is better.
         n: Items.
         chance: What guessing gives, or None.
         baselines: The same metric of simple models on the same items.
@@ -87,12 +88,24 @@ class Row:
     metric: str
     unit: str
     higher_is_better: bool
+    is_lean: bool
     n: int
     chance: float | None
     baselines: dict[str, float]
     cells: dict[str, Cell | None]
     differences: tuple[PairDifference, ...]
     notes: tuple[str, ...]
+
+    @property
+    def measured(self) -> str:
+        """Return the metric and its direction in words."""
+        return metric_words(self.metric, higher_is_better=self.higher_is_better, is_lean=self.is_lean)
+
+
+def metric_words(metric: str, *, higher_is_better: bool, is_lean: bool) -> str:
+    """Return a metric and its direction in words: `accuracy, higher is better`."""
+    better = "neither end" if is_lean else "higher" if higher_is_better else "lower"
+    return f"{metric.replace('_', ' ')}, {better} is better"
 
 
 def study_rows(members: Sequence[MemberRun], options: Options = DEFAULT) -> list[Row]:
@@ -139,6 +152,7 @@ def _row(task: str, members: Sequence[MemberRun], partners: Sequence[MemberRun],
         metric=some.metric,
         unit=some.unit,
         higher_is_better=some.higher_is_better,
+        is_lean=some.is_lean,
         n=some.n,
         chance=some.chance,
         baselines=dict(some.baselines),

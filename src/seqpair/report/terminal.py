@@ -12,7 +12,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from seqpair.compare.findings import NEITHER_ABOVE_CHANCE, NOT_COMPARED, NOT_DECIDED
+from seqpair.compare.findings import NEITHER_ABOVE_CHANCE, NO_BETTER_END, NOT_COMPARED, NOT_DECIDED
 from seqpair.compare.values import Interval
 from seqpair.report.tables import PairDifference, Row
 
@@ -26,7 +26,7 @@ def verdict_words(difference: PairDifference) -> str:
     """Return a verdict in words."""
     if difference.verdict == NOT_COMPARED:
         return f"{NOT_COMPARED}: {difference.reason}"
-    if difference.verdict in (NOT_DECIDED, NEITHER_ABOVE_CHANCE):
+    if difference.verdict in (NOT_DECIDED, NEITHER_ABOVE_CHANCE, NO_BETTER_END):
         return difference.verdict
     return f"{difference.verdict} ahead{'' if difference.is_about_training else ' on these runs'}"
 
@@ -42,10 +42,8 @@ def comparison_table(rows: Sequence[Row], members: Sequence[str], study: str) ->
         table.add_column(f"{escape(pair.first)} - {escape(pair.second)}", justify="right")
         table.add_column("verdict")
     for row in rows:
-        metric = row.metric.replace("_", " ")
-        arrow = "higher is better" if row.higher_is_better else "lower is better"
         cells = [
-            f"{escape(row.title)}\n[dim]{escape(metric)}, {arrow}, {row.n} items[/dim]",
+            f"{escape(row.title)}\n[dim]{escape(row.measured)}, {row.n} items[/dim]",
             "" if row.chance is None else f"{row.chance:.3f}",
         ]
         for member in members:

@@ -157,7 +157,7 @@ def _p(answer: Comparison) -> float:
 
 def summary_sentence(answers: Sequence[Comparison]) -> str:
     """Return one sentence about one pair of sides over its tasks: who is ahead on which; empty without answers."""
-    compared = [one for one in answers if one.difference is not None]
+    compared = [one for one in answers if one.difference is not None and not one.tasks[0].is_lean]
     if not compared:
         return ""
     first, second = compared[0].first.label, compared[0].second.label

@@ -7,7 +7,9 @@ from seqpair.evaluate.results import TaskResult
 from seqpair.evaluate.suites.runner import SuiteReport
 
 
-def result(task="piqa", *, value=0.6, chance=0.5, interval=(0.55, 0.65), better=True, n=100, suite="generative"):
+def result(
+    task="piqa", *, value=0.6, chance=0.5, interval=(0.55, 0.65), better=True, n=100, suite="generative", lean=False
+):
     return TaskResult(
         task=task,
         version=1,
@@ -26,6 +28,7 @@ def result(task="piqa", *, value=0.6, chance=0.5, interval=(0.55, 0.65), better=
         model_digest="d",
         items="i.jsonl",
         suite=suite,
+        is_lean=lean,
         standard_error=0.025,
     )
 
@@ -39,6 +42,7 @@ def result(task="piqa", *, value=0.6, chance=0.5, interval=(0.55, 0.65), better=
         ({"value": 0.4, "interval": (0.35, 0.45), "better": False}, ""),
         ({"value": 0.0, "interval": (0.0, 0.0), "chance": 0.0}, AT_CHANCE),
         ({"value": 0.0, "interval": (3e-18, 0.04), "chance": 0.0}, AT_CHANCE),
+        ({"value": 0.4, "interval": (0.35, 0.45), "lean": True}, ""),
         ({"chance": None}, ""),
     ],
 )

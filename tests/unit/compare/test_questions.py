@@ -8,6 +8,7 @@ from seqpair.compare.averages import averages
 from seqpair.compare.findings import (
     MOSTLY_AT_CHANCE,
     NEITHER_ABOVE_CHANCE,
+    NO_BETTER_END,
     NO_TRAINING_VERDICT,
     NOT_COMPARED,
     NOT_DECIDED,
@@ -60,6 +61,15 @@ def test_equal_members_are_not_decided_and_chance_is_named():
     assert equal_size(sim.study(members))[0].verdict == NOT_DECIDED
     at_chance = {"encoder": 0.5, "decoder": 0.5}
     assert equal_size(sim.study(at_chance))[0].verdict == NEITHER_ABOVE_CHANCE
+
+
+def test_of_a_lean_a_difference_is_told_and_nobody_is_ahead():
+    lean = [replace(one, task=replace(one.task, is_lean=True)) for one in sim.study({"encoder": 0.85, "decoder": 0.6})]
+    found = equal_size(lean)[0]
+    assert found.difference.decides
+    assert found.verdict == NO_BETTER_END
+    assert found.sentence.startswith("On ")
+    assert "a lean without a better end, the 1m encoder against the 1m decoder +0.2" in found.sentence
 
 
 def test_nobody_is_ahead_where_neither_is_above_chance_however_they_differ():

@@ -59,5 +59,5 @@ def test_a_simple_model_that_beats_both_members_is_named(finished_study):
     _, beaten, *_ = sentences_of(finished_study)
     assert beaten == 'On "Function for a docstring" a simple bag of tokens model does better than all members (0.370).'
     for path in finished_study.glob("*/evaluation/docstring_retrieval.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"suite": "bias"}))
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"is_lean": True}))
     assert beaten not in sentences_of(finished_study)

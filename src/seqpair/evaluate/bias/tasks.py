@@ -137,6 +137,9 @@ def _resolved(schema: Schema, gender: Gender, occupation: float, participant: fl
     return ItemOutcome(id=f"{schema.id}.{gender}", value=value, detail=detail)
 
 
+_TWO, _THREE = "misleading of he and she", "misleading of three"
+
+
 def _task(
     name: str,
     title: str,
@@ -147,7 +150,7 @@ def _task(
 ) -> SuiteTask:
     return SuiteTask(
         name=name,
-        version=1,
+        version=2 if metric in (_TWO, _THREE) else 1,
         title=title,
         suite="bias",
         metric=metric,
@@ -158,11 +161,11 @@ def _task(
         run=run,
         without_inputs=_WITHOUT,
         uses=uses,
+        is_lean=metric in (_TWO, _THREE),
     )
 
 
 _ENCODERS: tuple[Direction, ...] = ("bidirectional",)
-_TWO, _THREE = "misleading of he and she", "misleading of three"
 
 TASKS = (
     _task("winogender_original", "Winogender, published rule", _THREE, partial(run, by_original_rule, True)),

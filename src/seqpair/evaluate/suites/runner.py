@@ -332,6 +332,7 @@ def result_of(model: LoadedModel, plan: TaskPlan, context: TaskContext, outcome:
         metric=task.metric,
         unit=task.unit,
         higher_is_better=task.higher_is_better,
+        is_lean=task.is_lean,
         chance=outcome.chance,
         n=len(outcome.items),
         value=value,

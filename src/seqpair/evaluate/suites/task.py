@@ -115,6 +115,7 @@ class SuiteTask:
         shot_inputs: Files that examples are drawn from, where they are there and examples are asked for.
         files: Settings that name a file, each with the input that stands where the user names none.
         only_named: Whether it is done only when it is asked for by its name, such as a large task of the hub.
+        is_lean: Whether neither end of the metric is better, as of a bias.
     """
 
     name: str
@@ -133,6 +134,7 @@ class SuiteTask:
     shot_inputs: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     only_named: bool = False
+    is_lean: bool = False
 
     def paths(self, context: TaskContext) -> dict[str, Path]:
         """Return every input by its name, and the files of settings by the setting's."""
