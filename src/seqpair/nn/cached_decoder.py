@@ -13,7 +13,7 @@ prompts, several rows, other devices, and machines without a compiler.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -106,7 +106,7 @@ class CachedDecoder:
         library = find_library()
         if library.read_token is None:
             return None
-        ends = (self.table, self._embedding_norm, self._final_norm, self._dense, self._head_norm)
+        ends = (self.table, self._embedding_norm, self._final_norm, self._dense, self._head_norm, self.bias)
         return OneTokenStep(library, self.plan.shape, self._eps, ends, self._layers)
 
     def _lay_out(self, layer: Layer) -> _Weights:
@@ -167,6 +167,8 @@ class CachedDecoder:
 
     def logits(self, head_states: Tensor) -> Tensor:
         """Return (B, V) for (B, D)."""
+        if len(head_states) == 1 and self._one_token is not None:
+            return self._one_token.logits(head_states)
         return F.linear(head_states, self.table, self.bias)
 
     def read_prompts(self, cache: KeyValueCache, prompts: Sequence[Tensor], chunk_tokens: int) -> Tensor:
@@ -268,3 +270,10 @@ class CachedDecoder:
             states = torch.addmm(states, mixed, layer.attention_out)
             states = self._add_mlp(layer, states)
         return self._head(states)
+
+    def likeliest_tokens(self, cache: KeyValueCache, token: int) -> Iterator[int] | None:
+        """Read a token of the only row and yield the likeliest next one, then read that, and so on.
+
+        None where there is no compiled step. The cache must not be changed from elsewhere meanwhile.
+        """
+        return None if self._one_token is None else self._one_token.likeliest(cache, token)

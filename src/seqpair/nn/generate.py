@@ -120,10 +120,11 @@ def _generate_batch(
     running = list(batch)
     numbers = torch.tensor(running, device=device)
     step = made = 0
+    chosen: list[int] = choose_tokens(decoder.logits(states), sampling, numbers, step).tolist()
+    likeliest: Iterator[int] | None = None
     while True:
-        ids = choose_tokens(decoder.logits(states), sampling, numbers, step)
         going = []
-        for place, (number, token) in enumerate(zip(running, ids.tolist(), strict=True)):
+        for place, (number, token) in enumerate(zip(running, chosen, strict=True)):
             result = results[number]
             if token in stop_ids:
                 result.stopped, result.stop_id = "stop", token
@@ -136,9 +137,14 @@ def _generate_batch(
         if not going:
             return
         if len(going) < len(running):
-            running = [running[place] for place in going]
-            kept = torch.tensor(going, device=device)
-            ids, numbers = ids[kept], numbers[kept]
+            running, chosen = [running[place] for place in going], [chosen[place] for place in going]
+            numbers = numbers[torch.tensor(going, device=device)]
             cache.keep_rows(going)
-        states = decoder.read_tokens(cache, ids)
         step += 1
+        if likeliest is None and sampling.greedy and len(running) == 1:
+            likeliest = decoder.likeliest_tokens(cache, chosen[0])
+        if likeliest is not None:
+            chosen = [next(likeliest)]
+            continue
+        states = decoder.read_tokens(cache, torch.tensor(chosen, device=device))
+        chosen = choose_tokens(decoder.logits(states), sampling, numbers, step).tolist()

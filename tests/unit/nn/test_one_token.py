@@ -67,6 +67,53 @@ def test_a_step_gives_the_head_states_of_the_uncached_forward(built, shape, thre
     torch.testing.assert_close(torch.cat(found), expected[2:], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@torch.inference_mode()
+def test_logits_and_the_likeliest_tokens_are_those_of_the_tensor_calls(built, shape, threads):
+    model = make_model(shape)
+    ids = torch.randint(0, 64, (5,), generator=torch.Generator().manual_seed(3))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = []
+        for compiled in (True, False):
+            decoder = CachedDecoder(model, ROPE, compiled=compiled)
+            cache = KeyValueCache(decoder.plan, [5], 30, decoder.table)
+            states = decoder.read_prompts(cache, [ids], 100)
+            logits, chosen = [decoder.logits(states)], []
+            for _ in range(12):
+                chosen.append(int(logits[-1].argmax()))
+                logits.append(decoder.logits(decoder.read_tokens(cache, torch.tensor(chosen[-1:]))))
+            found.append((torch.cat(logits), chosen))
+        torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=1e-4)
+        assert found[0][1] == found[1][1]
+        decoder = CachedDecoder(model, ROPE)
+        cache = KeyValueCache(decoder.plan, [5], 30, decoder.table)
+        first = int(decoder.logits(decoder.read_prompts(cache, [ids], 100)).argmax())
+        follow = decoder.likeliest_tokens(cache, first)
+        assert [first, *(next(follow) for _ in range(11))] == found[0][1]
+    finally:
+        torch.set_num_threads(before)
+    assert CachedDecoder(model, ROPE, compiled=False).likeliest_tokens(cache, first) is None
+
+
+@pytest.mark.parametrize(("entries", "best"), [(64, 0), (64, 63), (613, 300), (613, 612), (256, 255)])
+@torch.inference_mode()
+def test_of_equal_logits_the_first_is_the_likeliest(built, entries, best):
+    """Blocks of 256, vectors and single logits: the bias alone decides, and the largest stands in it twice."""
+    model = LanguageModel(ModelPlan(shape=SHAPES["test"], vocab_size=entries, window_tokens=8), "reference").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.output_bias[best] = 1.0
+        model.output_bias[entries - 1] = 1.0
+    decoder = CachedDecoder(model, ROPE)
+    cache = KeyValueCache(decoder.plan, [1], 3, decoder.table)
+    decoder.read_prompts(cache, [torch.tensor([1])], 100)
+    assert next(decoder.likeliest_tokens(cache, 0)) == best
+
+
 @pytest.mark.parametrize("columns_before", range(1, 10))
 @torch.inference_mode()
 def test_a_short_row_that_is_left_alone_sees_its_own_columns_of_the_ring(built, columns_before):
