@@ -11,6 +11,7 @@ from seqpair.compare.findings import NEITHER_ABOVE_CHANCE, NO_BETTER_END, NOT_CO
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import Study
 from seqpair.report.tables import Row
+from seqpair.report.verdicts import counted, counted_briefly
 from seqpair.units import format_count
 
 
@@ -47,13 +48,13 @@ def _winners(study: Study, rows: Sequence[Row]) -> str:
     for name in (first, second):
         won = [title for title, verdict in shared if verdict == name]
         if won:
-            parts.append(f"the {name} is ahead on {_counted(won)}")
+            parts.append(f"the {name} is ahead on {counted(won)}")
     undecided = [title for title, verdict in shared if verdict == NOT_DECIDED]
     if undecided:
-        parts.append(f"{_counted(undecided)} {'is' if len(undecided) == 1 else 'are'} not decided")
+        parts.append(f"{counted_briefly(undecided)} {'is' if len(undecided) == 1 else 'are'} not decided")
     chance = [title for title, verdict in shared if verdict == NEITHER_ABOVE_CHANCE]
     if chance:
-        parts.append(f"neither is above chance on {_counted(chance)}")
+        parts.append(f"neither is above chance on {counted_briefly(chance)}")
     tasks = "On the one task" if len(shared) == 1 else f"Of the {len(shared)} tasks"
     return f"{tasks} that both members do, {_listed(parts)}."
 
@@ -109,13 +110,6 @@ def _equal(study: Study, differences: Sequence[Difference] | None) -> str:
     tokens = study.members[0].train[-1].tokens if study.members[0].train else 0
     read = f"the same {format_count(tokens)} tokens" if tokens else "the same sequences"
     return f"Both read {read} in the same order, with the same shape, seed and schedule: only the objective differs."
-
-
-def _counted(titles: Sequence[str]) -> str:
-    """Return how many tasks, and their names in quotes."""
-    number = "one" if len(titles) == 1 else str(len(titles))
-    names = ", ".join(f'"{title}"' for title in titles)
-    return f"{number} ({names})"
 
 
 def _listed(parts: Sequence[str]) -> str:

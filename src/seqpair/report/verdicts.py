@@ -1,7 +1,8 @@
 """The answers to a study's questions as a table and as plain sentences.
 
 Owns which questions a page asks, and which answers stand at its top. Must not know HTML or how an answer is reached.
-Entry points: `answers_of`, `differences_table`, `verdict_sentences`, `summary_sentence`.
+Entry points: `answers_of`, `differences_table`, `verdict_sentences`, `summary_sentence`; `counted` and
+`counted_briefly` are its words for several tasks.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from seqpair.report.marks import interval_mark
 MOST_OTHER_MEMBERS = 6
 _MOST_SENTENCES = 8
 _LONGEST_TITLE, _LONGEST_SENTENCE = 100, 1000
+_MOST_NAMES, _MOST_NAMES_OF_NOBODY = 6, 2
 
 
 def answers_of(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Comparison]:
@@ -166,13 +168,13 @@ def summary_sentence(answers: Sequence[Comparison]) -> str:
     for label in (first, second):
         won = [_title(one) for one in compared if one.on_these_runs == label]
         if won:
-            parts.append(f"the {label} is ahead on {_counted(won)}")
+            parts.append(f"the {label} is ahead on {counted(won)}")
     for verdict, words in ((NOT_DECIDED, "not decided"), (NEITHER_ABOVE_CHANCE, "neither is above chance")):
         those = [_title(one) for one in compared if one.on_these_runs == verdict]
         if those and verdict == NOT_DECIDED:
-            parts.append(f"{_counted(those)} {'is' if len(those) == 1 else 'are'} {words}")
+            parts.append(f"{counted_briefly(those)} {'is' if len(those) == 1 else 'are'} {words}")
         elif those:
-            parts.append(f"{words} on {_counted(those)}")
+            parts.append(f"{words} on {counted_briefly(those)}")
     tasks = "the one task" if len(compared) == 1 else f"the {len(compared)} tasks"
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     scope = (
@@ -188,6 +190,12 @@ def _title(answer: Comparison) -> str:
     return title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]}..."
 
 
-def _counted(titles: Sequence[str]) -> str:
-    names = ", ".join(f'"{title}"' for title in titles[:6]) + (", ..." if len(titles) > 6 else "")
+def counted(titles: Sequence[str]) -> str:
+    """Return how many tasks, and the first names in quotes."""
+    names = ", ".join(f'"{title}"' for title in titles[:_MOST_NAMES]) + (", ..." if len(titles) > _MOST_NAMES else "")
     return f"{'one' if len(titles) == 1 else len(titles)} ({names})"
+
+
+def counted_briefly(titles: Sequence[str]) -> str:
+    """Return how many tasks, and their names where they are few: of those that nobody won the number is enough."""
+    return counted(titles) if len(titles) <= _MOST_NAMES_OF_NOBODY else str(len(titles))

@@ -7,6 +7,7 @@ from seqpair.report.collect import collect_study
 from seqpair.report.headline import headline_sentences
 from seqpair.report.plan_view import plan_differences
 from seqpair.report.tables import study_rows
+from seqpair.report.verdicts import counted, counted_briefly
 
 
 def sentences_of(folder, differences=()):
@@ -61,3 +62,9 @@ def test_a_simple_model_that_beats_both_members_is_named(finished_study):
     for path in finished_study.glob("*/evaluation/docstring_retrieval.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"is_lean": True}))
     assert beaten not in sentences_of(finished_study)
+
+
+def test_tasks_that_nobody_won_are_named_only_where_they_are_few():
+    assert counted_briefly(["A", "B"]) == '2 ("A", "B")'
+    assert counted_briefly(["A", "B", "C"]) == "3"
+    assert counted([str(n) for n in range(8)]) == '8 ("0", "1", "2", "3", "4", "5", ...)'
