@@ -114,10 +114,11 @@ def _cell(result: TaskResult | None) -> str:
 
 def standing(result: TaskResult) -> str:
     """Return whether a result is at chance or on its wrong side, by its 95 % interval; empty if better or unknown."""
+    from seqpair.compare.values import Interval
+
     if result.chance is None or result.standard_error is None:
         return ""
-    low, high = result.interval
-    if low <= result.chance <= high or result.value == result.chance:
+    if Interval(result.value, *result.interval).contains(result.chance):
         return AT_CHANCE
     if result.is_lean:
         return ""

@@ -49,7 +49,7 @@ def _averages(scores: Sequence[Scores], own: Sequence[Comparison], options: Opti
         task = one.tasks[0]
         if one.difference is None or one.difference.seeds < most or not task.higher_is_better or task.is_lean:
             continue
-        sides = [side_of(scores, side.size, side.member, one.tasks[0].name) for side in (one.first, one.second)]
+        sides = [side_of(scores, side.size, side.member, task.name) for side in (one.first, one.second)]
         allowed = (*options.may_differ, *(ACROSS_SIZES if one.question == CROSSING else ()))
         paired = pair_sides(sides[0], sides[1], may_differ=allowed, unpaired=options.unpaired)
         if paired.is_right_or_wrong:

@@ -37,8 +37,8 @@ class Interval:
     high: float
 
     def contains(self, point: float) -> bool:
-        """Return whether a point lies in the closed interval."""
-        return self.low <= point <= self.high
+        """Return whether a point lies in the closed interval, or is its value, which rounding can leave outside."""
+        return self.low <= point <= self.high or point == self.value
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,12 @@ class Model:
         return f"{self.size} {self.member}".strip()
 
 
+def metric_words(metric: str, *, higher_is_better: bool, is_lean: bool) -> str:
+    """Return a metric and its direction in words: `accuracy, higher is better`."""
+    better = "neither end" if is_lean else "higher" if higher_is_better else "lower"
+    return f"{metric.replace('_', ' ')}, {better} is better"
+
+
 @dataclass(frozen=True)
 class Task:
     """What was measured.
@@ -149,6 +155,11 @@ class Task:
     is_lean: bool = False
     chance: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> str:
+        """Return the metric and its direction in words."""
+        return metric_words(self.metric, higher_is_better=self.higher_is_better, is_lean=self.is_lean)
 
 
 @dataclass(frozen=True, eq=False)

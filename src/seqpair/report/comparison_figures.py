@@ -157,8 +157,8 @@ def values_drawing(name: str, title: str, unit: str, rows: Sequence[ValueRow]) -
     The seeds of a member stand on one line, without whiskers: how they scatter says more.
     """
     tasks = list(dict.fromkeys(row.task for row in rows))
-    members = list(dict.fromkeys(row.member for row in rows))
     looks = {row.member: row for row in rows}
+    members = list(looks)
     with_whiskers = len(members) <= _MOST_WHISKERS and len({(row.task, row.member) for row in rows}) == len(rows)
     step = 0.72 / max(1, len(members))
     each = 0.22 + 0.1 * min(len(members), 6)

@@ -29,7 +29,6 @@ from seqpair.report.study_tables import (
     item_cost,
     member_colours,
 )
-from seqpair.report.tables import metric_words
 from seqpair.units import format_count, format_seconds
 
 MOST_TASKS = 3
@@ -155,15 +154,7 @@ def _by_scoring(points: Sequence[CostPoint], colours: Mapping[str, int]) -> Draw
 def _value_drawing(name: str, title: str, horizontal: str, lines: Sequence[Line], task: Task) -> Drawing:
     xs = [x for line in lines for x in line.xs if x > 0]
     is_log = len(xs) == sum(len(line.xs) for line in lines) and max(xs) > _WIDE * min(xs)
-    return lines_drawing(
-        name,
-        title,
-        metric_words(task.metric, higher_is_better=task.higher_is_better, is_lean=task.is_lean),
-        horizontal,
-        lines,
-        is_log=is_log,
-        chance=task.chance,
-    )
+    return lines_drawing(name, title, task.measured, horizontal, lines, is_log=is_log, chance=task.chance)
 
 
 def quality_table(points: Sequence[CostPoint]) -> DataTable | None:

@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 
 from seqpair.compare.findings import Curve
 from seqpair.compare.progress import curves
-from seqpair.compare.values import Scores
+from seqpair.compare.values import Scores, metric_words
 from seqpair.report.collect import MemberRun
 from seqpair.report.comparison_figures import Line, ShareRow, ValueRow, lines_drawing, shares_drawing, values_drawing
 from seqpair.report.figures import Drawing, figure_id
 from seqpair.report.published import PublishedRow
 from seqpair.report.study_tables import base_name, held_out_means, member_colours, suite_name
-from seqpair.report.tables import metric_words
 
 DIRECTIONS = {"causal": "from left to right", "bidirectional": "masked tokens"}
 _MOST_TASKS = 30
@@ -149,15 +148,7 @@ def _curve_drawing(
         lines.append(Line(f"{row.family} (published)", 0, index + 1, sizes, published, is_reference=True))
     title = f"{task.title}, by {'size' if axis == 'parameters' else axis}"
     name = figure_id(f"by-{axis}", task.name)
-    return lines_drawing(
-        name,
-        title,
-        metric_words(task.metric, higher_is_better=task.higher_is_better, is_lean=task.is_lean),
-        words,
-        lines,
-        is_log=axis == "parameters",
-        chance=task.chance,
-    )
+    return lines_drawing(name, title, task.measured, words, lines, is_log=axis == "parameters", chance=task.chance)
 
 
 def value_drawings(members: Sequence[MemberRun]) -> list[Drawing]:

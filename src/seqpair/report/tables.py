@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from seqpair.compare.findings import NOT_COMPARED, Comparison
 from seqpair.compare.questions import DEFAULT, Options
-from seqpair.compare.values import Interval
+from seqpair.compare.values import Interval, metric_words
 from seqpair.report.collect import MemberRun
 from seqpair.report.evaluation_files import Outcome
 from seqpair.report.scores import final_model, scores_of_members
@@ -102,12 +102,6 @@ class Row:
         return metric_words(self.metric, higher_is_better=self.higher_is_better, is_lean=self.is_lean)
 
 
-def metric_words(metric: str, *, higher_is_better: bool, is_lean: bool) -> str:
-    """Return a metric and its direction in words: `accuracy, higher is better`."""
-    better = "neither end" if is_lean else "higher" if higher_is_better else "lower"
-    return f"{metric.replace('_', ' ')}, {better} is better"
-
-
 def study_rows(members: Sequence[MemberRun], options: Options = DEFAULT) -> list[Row]:
     """Return the rows of members whose questions nobody has asked yet; see `comparison_rows`."""
     return comparison_rows(members, answers_of(scores_of_members(members), options))
@@ -174,7 +168,7 @@ def _row(task: str, members: Sequence[MemberRun], partners: Sequence[MemberRun],
 def _cell(outcome: Outcome) -> Cell:
     result = outcome.result
     interval = Interval(result.value, *result.interval)
-    at_chance = result.chance is not None and (interval.contains(result.chance) or interval.value == result.chance)
+    at_chance = result.chance is not None and interval.contains(result.chance)
     return Cell(interval, at_chance, dict(result.figures))
 
 

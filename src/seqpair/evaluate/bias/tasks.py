@@ -148,9 +148,10 @@ def _task(
     directions: tuple[Direction, ...] = BOTH,
     uses: tuple[str, ...] = (),
 ) -> SuiteTask:
+    is_lean = metric in (_TWO, _THREE)
     return SuiteTask(
         name=name,
-        version=2 if metric in (_TWO, _THREE) else 1,
+        version=2 if is_lean else 1,
         title=title,
         suite="bias",
         metric=metric,
@@ -161,7 +162,7 @@ def _task(
         run=run,
         without_inputs=_WITHOUT,
         uses=uses,
-        is_lean=metric in (_TWO, _THREE),
+        is_lean=is_lean,
     )
 
 
