@@ -43,11 +43,11 @@ from seqpair.data.order_lookup import trace_document
 from seqpair.data.prepare import Prepared
 from seqpair.data.store import Store
 from seqpair.data.store_writer import ROWS_PER_GROUP
-from seqpair.digest import hash64
-from seqpair.log import Progress
+from seqpair.files import hash64
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.resolve import resolve_plans
+from seqpair.text import Progress
 
 SCHEMA = pa.schema(
     [("id", pa.string()), ("file", pa.string()), ("offset", pa.int64()), ("length", pa.int64()), ("row", pa.int64())]

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from seqpair.atomic import write_json
 from seqpair.data.cleaning.contamination import EvalIndex, build_index
 from seqpair.data.cleaning.duplicates import SignatureParts, find_duplicates
 from seqpair.data.cleaning.eval_sets import eval_files, read_items
 from seqpair.data.cleaning.quality import Measured, quality_fault
 from seqpair.data.cleaning.signatures import near_signatures, text_digest
 from seqpair.data.cleaning.words import Words, inside_texts, ngram_hashes, words_of
+from seqpair.files import write_json
 from seqpair.recipe.cleaning_spec import DuplicatesSpec, EvalSetSpec, NearDuplicatesSpec, QualitySpec
 
 ROUNDS = 5

@@ -31,10 +31,10 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from seqpair.atomic import write_json, write_text
 from seqpair.data.tokenizer import SpecialIds
 from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.evaluate.scorers import EncoderScorer, encode_requests
+from seqpair.files import write_json, write_text
 from seqpair.hub.config import ModelFacts, hub_config
 from seqpair.hub.weights import to_hub
 from seqpair.nn.init import initialise

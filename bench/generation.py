@@ -33,8 +33,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from seqpair.atomic import write_json
 from seqpair.data.tokenizer import SpecialIds
+from seqpair.files import write_json
 from seqpair.hub.config import ModelFacts, hub_config
 from seqpair.hub.weights import to_hub
 from seqpair.nn.cached_decoder import CachedDecoder

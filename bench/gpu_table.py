@@ -29,8 +29,8 @@ import torch
 
 from seqpair.distributed.hardware import look_around
 from seqpair.distributed.world import choose_device
-from seqpair.log import note
 from seqpair.recipe.rates import PUBLISHED_H100
+from seqpair.text import note
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("17m", "32m", "68m", "150m", "400m", "1b")

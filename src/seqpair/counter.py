@@ -1,9 +1,8 @@
 """Counter-based randomness: a random word is a pure function of a key and counters.
 
-Owns the mixing function. The words are 32 bits wide and travel in 64-bit integers, in numpy also in their own
-32, so the same code gives the same bits for Python integers, numpy uint32 and int64 arrays and torch int64
-tensors (torch has no unsigned 64-bit arithmetic). Must not import numpy or torch: it uses only operators. Entry points:
-`key_words`, `hash_words` (in two parts: `begin_hash`, `end_hash`), `as_fraction_threshold`.
+The words are 32 bits wide and travel in 64-bit integers, in numpy also in their own 32, so the same code gives the
+same bits for Python integers, numpy uint32 and int64 arrays and torch int64 tensors (torch has no unsigned 64-bit
+arithmetic).
 
 Source: the mixer is the 32-bit "lowbias32" finaliser found by C. Wellons' hash prospector (public domain).
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
-from seqpair.digest import hash64
+from seqpair.files import hash64
 
 Words = TypeVar("Words")
 """An int, a numpy uint32 or int64 array or a torch int64 tensor whose values lie in [0, 2**32)."""

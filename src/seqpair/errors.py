@@ -1,8 +1,4 @@
-"""Errors that a user can cause, each with the same four parts.
-
-Owns the exception types. Must not know any other module. Entry point: `SeqpairError` and its
-subclasses; the command line prints them without a traceback and exits with `exit_code`.
-"""
+"""Errors that a user can cause, each with the same four parts."""
 
 from __future__ import annotations
 
@@ -20,7 +16,6 @@ class SeqpairError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, *, seen: object = None, allowed: object = None, fix: str | None = None) -> None:
-        """Join the parts into one message; parts that are `None` are left out."""
         self.what, self.seen, self.allowed, self.fix = what, seen, allowed, fix
         parts = [what]
         if seen is not None:

@@ -24,8 +24,8 @@ from seqpair.errors import (
     StoreError,
     TrainingError,
 )
+from seqpair.paths import run_folder
 from seqpair.recipe.load import load_recipe
-from seqpair.train.assembly import run_folder
 from seqpair.train.loop import train_member
 
 

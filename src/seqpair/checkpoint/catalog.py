@@ -1,9 +1,4 @@
-"""A run's checkpoints: listed, found, the newest good one, thinned by rule.
-
-Owns their order and which may go. Must not know how a checkpoint is written or read beyond its manifest
-and digests, nor import torch. Entry points: `scan`, `scan_soups`, `list_checkpoints`, `find_checkpoint`,
-`latest_valid`, `superfluous`, `thin`.
-"""
+"""A run's checkpoints: listed, found, the newest good one, thinned by rule."""
 
 from __future__ import annotations
 
@@ -12,18 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqpair.atomic import TEMPORARY_PREFIX, fsync_folder
 from seqpair.checkpoint.files import verify_files
-from seqpair.checkpoint.manifest import (
-    SOUPS_FOLDER,
-    CheckpointManifest,
-    checkpoint_folder,
-    checkpoint_folders,
-    read_manifest,
-)
+from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folder, checkpoint_folders, read_manifest
 from seqpair.errors import CheckpointError
-from seqpair.log import note
+from seqpair.files import TEMPORARY_PREFIX, fsync_folder
+from seqpair.paths import SOUPS_FOLDER
 from seqpair.recipe.plan import KeepRule, PhasePlan
+from seqpair.text import note
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,11 @@
-"""A checkpoint's files: their names, and whether they are as the manifest says.
-
-Owns names, sizes and digests. Must not import torch, nor know what the files hold. Entry points:
-`file_names`, `verify_files`, `file_entry`, `size_bytes`.
-"""
+"""A checkpoint's files: their names, and whether they are as the manifest says."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from seqpair.checkpoint.manifest import MANIFEST_NAME, CheckpointManifest, FileEntry, damaged
-from seqpair.digest import sha256_file
+from seqpair.files import sha256_file
 
 MODEL_NAME = "model.safetensors"
 OPTIMIZER_NAME = "optimizer.safetensors"

@@ -1,8 +1,7 @@
 """One process at a time in a run's folder.
 
-Owns the lock file `<run>/.lock`. Must not know what the process does. Entry point: `lock_run`.
-The lock is the operating system's: it ends with the process, however that ends, so a lock file that
-is lying there locks nothing. Processes forked from the holder hold it too.
+The lock is the operating system's: it ends with the process, however that ends, so a lock file that is lying there
+locks nothing. Processes forked from the holder hold it too.
 """
 
 from __future__ import annotations

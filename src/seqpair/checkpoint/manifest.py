@@ -1,8 +1,5 @@
 """What a checkpoint says of itself.
 
-Owns the manifest's fields and its JSON form. Must not import torch. Entry points: `CheckpointFields`
-(what the caller knows), `CheckpointManifest` (plus what the store adds), `read_manifest`, `checkpoint_folders`.
-
 A format may grow by optional fields, written only where they say something; whatever else changes in a manifest, the
 plan inside it included, counts `FORMAT_VERSION` up. Format 2: a plan says what it starts from (`start`).
 """
@@ -17,12 +14,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seqpair.errors import CheckpointError
+from seqpair.paths import CHECKPOINTS_FOLDER, SOUPS_FOLDER
 from seqpair.recipe.plan import Plan
 
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
-CHECKPOINTS_FOLDER = "checkpoints"
-SOUPS_FOLDER = "soups"
 _NAME = re.compile(r"^[a-z]+[0-9]+$")
 
 

@@ -1,9 +1,5 @@
 """Soups: averages of checkpoints of one member.
 
-Owns the weights, what may be averaged, and the average itself, kept in `<run>/soups/<name>/` where nothing takes
-it for the newest checkpoint. Must not know what the tensors mean. Entry points: `Weighting`, `choose_parts`,
-`make_soup`.
-
 A soup is read like a checkpoint with `load_checkpoint(..., model_only=True)`; its manifest is that of its newest
 part, with the parts, their weights and the digests of their models. It has no optimiser, so no run resumes from it.
 """
@@ -21,7 +17,6 @@ import torch
 from torch import Tensor
 
 import seqpair
-from seqpair.atomic import TEMPORARY_PREFIX
 from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, scan
 from seqpair.checkpoint.files import MODEL_NAME
 from seqpair.checkpoint.lock import lock_run
@@ -29,7 +24,8 @@ from seqpair.checkpoint.manifest import CheckpointFields, CheckpointManifest, So
 from seqpair.checkpoint.space import require_space
 from seqpair.checkpoint.store import checkpoint_bytes, load_checkpoint, write_whole
 from seqpair.errors import CheckpointError
-from seqpair.log import Progress
+from seqpair.files import TEMPORARY_PREFIX
+from seqpair.text import Progress
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 

@@ -1,8 +1,4 @@
-"""Room on the disk, asked for before it is needed.
-
-Owns the question whether a disk can hold what is about to be written. Must not know what that is.
-Entry points: `require_space`, `require_room_for_two`.
-"""
+"""Room on the disk, asked for before it is needed."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from pathlib import Path
 
 from seqpair.checkpoint.manifest import checkpoint_folders
 from seqpair.errors import DiskFullError
-from seqpair.units import format_bytes
+from seqpair.text import format_bytes
 
 
 def require_space(folder: Path, needed_bytes: int, purpose: str = "what has to be written") -> None:

@@ -1,9 +1,6 @@
 """Writing and reading one checkpoint: whole and verified, or not at all.
 
-Owns the files of a checkpoint folder: `model.safetensors`, `optimizer.safetensors`, `state.json` and
-`manifest.json` with the SHA-256 and size of each. Nothing is pickled; no generator's state is kept, as
-all randomness is keyed by the step. Must not know what the tensors mean. Entry points: `save_checkpoint`,
-`load_checkpoint`, `write_whole`.
+Nothing is pickled; no generator's state is kept, as all randomness is keyed by the step.
 """
 
 from __future__ import annotations
@@ -25,7 +22,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seqpair.atomic import TEMPORARY_PREFIX, replacing_folder, write_json
 from seqpair.checkpoint.files import (
     MODEL_NAME,
     OPTIMIZER_NAME,
@@ -35,7 +31,6 @@ from seqpair.checkpoint.files import (
     verify_files,
 )
 from seqpair.checkpoint.manifest import (
-    CHECKPOINTS_FOLDER,
     FORMAT_VERSION,
     MANIFEST_NAME,
     CheckpointFields,
@@ -47,7 +42,9 @@ from seqpair.checkpoint.manifest import (
 )
 from seqpair.checkpoint.space import require_room_for_two
 from seqpair.errors import CheckpointError
-from seqpair.log import note
+from seqpair.files import TEMPORARY_PREFIX, replacing_folder, write_json
+from seqpair.paths import CHECKPOINTS_FOLDER
+from seqpair.text import note
 
 _OVERHEAD_BYTES = 1 << 18
 """Room for the headers, the state and the manifest beside the tensors."""

@@ -1,9 +1,5 @@
 """The command line: `seqpair VERB`.
 
-Owns the list of verbs, and turns a `SeqpairError` into one message and an exit code. Must not know what
-a verb does; a verb's file imports heavy layers inside its function, so that `seqpair plan` starts fast.
-Entry point: `main`.
-
 Exit codes: 0 done; 1 a fault in seqpair itself, with a traceback; 2 something in the recipe, the data or
 the command; 3 training cannot go on; 4 the run is in use; 5 the disk is full; 6 an export that is not
 exact; 130 interrupted.

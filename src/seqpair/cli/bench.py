@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seqpair.units import format_bytes, format_count
+from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
     from seqpair.data.prepare import Prepared

@@ -1,7 +1,4 @@
-"""What was read between two checkpoints, as text or JSON, printed while it is read.
-
-Owns the two forms. Must not know how the order is made. Entry point: `show_between`.
-"""
+"""What was read between two checkpoints, as text or JSON, printed while it is read."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqpair.units import format_count
+from seqpair.text import format_count
 
 if TYPE_CHECKING:
     from seqpair.cli.run_folders import RunFolder

@@ -1,7 +1,6 @@
 """The verb `checkpoints`: lists a run's checkpoints, thins them by rule, says what was read between two.
 
-Owns the tables. Must not decide what may go (`checkpoint.catalog`) nor know the order (`data.spans`). Imports no
-torch.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import typer
 from seqpair.cli.between import show_between
 from seqpair.cli.run_folders import RunFolder, find_runs
 from seqpair.errors import CheckpointError, RecipeError, SeqpairError
-from seqpair.units import format_bytes, format_count, format_seconds, parse_count
+from seqpair.text import format_bytes, format_count, format_seconds, parse_count
 
 if TYPE_CHECKING:
     from seqpair.checkpoint.catalog import CheckpointEntry

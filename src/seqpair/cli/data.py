@@ -1,8 +1,4 @@
-"""The verbs `data show` and `data cat`: what a recipe's data is, and one document of it.
-
-Owns the sub-application `data` and its choice of answers. Must not know how figures are made. Entry point:
-`data_app`.
-"""
+"""The verbs `data show` and `data cat`: what a recipe's data is, and one document of it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The verb `data merge`: complete the stores from what shards have made.
-
-Owns nothing but its options. Must not know how parts are merged.
-"""
+"""The verb `data merge`: complete the stores from what shards have made."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The tree of `data show`: sources with their numbers and lengths, then each phase's table.
-
-Owns its form. Must not know where the figures come from. Entry point: `show_overview`.
-"""
+"""The tree of `data show`: sources with their numbers and lengths, then each phase's table."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from seqpair.cli.order_tables import counted, print_table
 from seqpair.data.repetition import MOST_EPOCHS
-from seqpair.units import format_bytes, format_count
+from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
     from seqpair.data.overview import DataOverview, LengthBin, PhaseOverview, SourceOverview

@@ -1,7 +1,4 @@
-"""The verb `diff`: every difference between two members' plans; an undeclared one is an error.
-
-Owns the listing. Must not decide what is declared: that is the objectives table.
-"""
+"""The verb `diff`: every difference between two members' plans; an undeclared one is an error."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqpair.units import format_bytes
+from seqpair.text import format_bytes
 
 
 def doctor(

@@ -44,7 +44,7 @@ def embed(
     from seqpair.evaluate.embed import embed_texts, require_pooling
     from seqpair.evaluate.text_file import read_texts
     from seqpair.hub.opened import open_model
-    from seqpair.log import Progress
+    from seqpair.text import Progress
 
     ids_file = out.with_name(f"{out.stem}.ids.json")
     if not overwrite and (taken := next((path for path in (out, ids_file) if path.exists()), None)):
@@ -79,10 +79,10 @@ def embed(
 def _write(out: Path, ids_file: Path, vectors: NDArray[np.float32], ids: list[str]) -> None:
     import numpy as np
 
-    from seqpair import atomic
+    from seqpair.files import write_bytes, write_json
 
     buffer = io.BytesIO()
     np.save(buffer, vectors, allow_pickle=False)
     out.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(out, buffer.getvalue())
-    atomic.write_json(ids_file, ids)
+    write_bytes(out, buffer.getvalue())
+    write_json(ids_file, ids)

@@ -1,7 +1,4 @@
-"""What the verb `eval` shows: a line for each result as it comes, and one table of all models at the end.
-
-Owns their form. Must not know how a result was made. Entry points: `show_plans`, `show_report`, `show_table`.
-"""
+"""What the verb `eval` shows: a line for each result as it comes, and one table of all models at the end."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ def evaluate(
     from seqpair.data.planning import plan_members
     from seqpair.data.prepare import open_recipe_data
     from seqpair.evaluate.run import evaluate_export, export_places
+    from seqpair.paths import run_folder
     from seqpair.recipe.load import load_recipe
-    from seqpair.train.assembly import run_folder
 
     loaded = load_recipe(recipe, overrides or ())
     prepared = open_recipe_data(loaded)

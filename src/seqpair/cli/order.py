@@ -1,6 +1,6 @@
 """The verb `order`: which documents a step holds, when documents are read and who saw them, or all of it as a file.
 
-Owns the choice of the question. Must not know how an order is made. Imports no torch.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seqpair.errors import RecipeError
-from seqpair.units import format_bytes
+from seqpair.text import format_bytes
 
 if TYPE_CHECKING:
     from seqpair.data.prepare import Prepared

@@ -1,8 +1,4 @@
-"""Tables of the verb `order`: a step's sequences, a document's readings.
-
-Owns their form. Must not know how they were found. Entry points: `show_step`, `show_traces`, `print_table`,
-`counted`.
-"""
+"""Tables of the verb `order`: a step's sequences, a document's readings."""
 
 from __future__ import annotations
 

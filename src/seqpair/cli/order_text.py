@@ -1,8 +1,4 @@
-"""The question `order --text`: which documents hold a string, and when were they read?
-
-Owns the search over a recipe's stores and the form of the answer. Must not know how a store is searched. Entry
-points: `Wanted`, `show_text`.
-"""
+"""The question `order --text`: which documents hold a string, and when were they read?"""
 
 from __future__ import annotations
 
@@ -12,8 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from seqpair.cli.order_tables import counted, show_readings
-from seqpair.log import Progress
-from seqpair.units import format_bytes
+from seqpair.text import Progress, format_bytes
 
 if TYPE_CHECKING:
     from seqpair.data.order_lookup import DocumentTrace

@@ -1,6 +1,6 @@
 """The verb `plan`: what a recipe comes to, before anything is trained.
 
-Owns the table. Must not compute: every number comes from the plan or its cost. Imports no torch.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.log import note
 from seqpair.recipe.cost import Cost, plan_cost
 from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.load import load_recipe
@@ -18,7 +17,7 @@ from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import OptimizerPlan, PhasePlan, Plan
 from seqpair.recipe.prediction import Prediction, predict
 from seqpair.recipe.schema import Recipe
-from seqpair.units import format_bytes, format_count, format_seconds
+from seqpair.text import format_bytes, format_count, format_seconds, note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

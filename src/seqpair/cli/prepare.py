@@ -1,8 +1,4 @@
-"""The verb `prepare`: from a recipe's sources to stores, once.
-
-Owns the table. Must not know how a store is made. Entry points: `prepare`, `show_prepared`,
-`show_steps`.
-"""
+"""The verb `prepare`: from a recipe's sources to stores, once."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.units import format_bytes, format_count
+from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
     from seqpair.data.prepare import PreparationStep, Prepared, ShardOutcome

@@ -124,4 +124,4 @@ def study_folder(recipe_or_folder: str, overrides: list[str]) -> Path:
     if Path(recipe_or_folder).is_dir():
         return Path(recipe_or_folder)
     recipe = load_recipe(recipe_or_folder, overrides)
-    return Path(recipe.runs) / recipe.name
+    return study_folder(recipe)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from seqpair.errors import EvaluationError
+from seqpair.paths import study_folder
 
 
 def run(
@@ -43,7 +43,7 @@ def run(
     if as_json:
         print(json.dumps({"finished": outcome.finished, "page": str(outcome.page), "seconds": outcome.seconds}))
         return
-    print_comparison(Path(loaded.runs) / loaded.name)
+    print_comparison(study_folder(loaded))
     print(f"page: {outcome.page}")
 
 

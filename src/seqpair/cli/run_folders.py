@@ -1,6 +1,6 @@
 """Which runs a command means: a run's folder, a study's folder, or a recipe's members.
 
-Owns that reading of an argument, and the plan of a run. Imports no torch. Entry points: `find_runs`, `RunFolder`.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from seqpair.checkpoint.manifest import CHECKPOINTS_FOLDER
 from seqpair.errors import CheckpointError, RecipeError
+from seqpair.paths import CHECKPOINTS_FOLDER, PLAN_FILE, study_folder
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.merge import nearest
 from seqpair.recipe.plan import Plan
 
 if TYPE_CHECKING:
     from seqpair.recipe.schema import Recipe
-
-PLAN_NAME = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class RunFolder:
         """
         from seqpair.data.planning import plan_member
 
-        path = self.path / PLAN_NAME
+        path = self.path / PLAN_FILE
         if self.recipe is not None and not path.is_file():
             return plan_member(self.recipe, self.member)
         try:
@@ -81,7 +79,7 @@ def find_runs(target: str, member: str = "", overrides: Sequence[str] = ()) -> l
         )
     if not found:
         recipe = load_recipe(target, overrides)
-        study = Path(recipe.runs) / recipe.name
+        study = study_folder(recipe)
         found = [RunFolder(name, study / name, recipe) for name in recipe.members]
     chosen = [run for run in found if member in ("", run.member)]
     if not chosen:

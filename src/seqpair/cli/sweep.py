@@ -1,7 +1,4 @@
-"""The verb `sweep`: the same study at several values of a key, for the same budget, and the pair stated twice.
-
-Owns the options and the printing. Must not know what is best: that is the report's.
-"""
+"""The verb `sweep`: the same study at several values of a key, for the same budget, and the pair stated twice."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import typer
 
 from seqpair.cli.plan import wide_console
 from seqpair.cli.run import require_extras
-from seqpair.units import format_count
+from seqpair.text import format_count
 
 if TYPE_CHECKING:
     from pathlib import Path

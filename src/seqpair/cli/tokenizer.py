@@ -1,8 +1,4 @@
-"""The verbs `tokenizer train`, `tokenizer audit` and `tokenizer show`.
-
-Owns the sub-application `tokenizer` and what its arguments mean. Must not know how text is cut. Entry point:
-`tokenizer_app`.
-"""
+"""The verbs `tokenizer train`, `tokenizer audit` and `tokenizer show`."""
 
 from __future__ import annotations
 
@@ -16,8 +12,7 @@ import typer
 
 from seqpair.cli.plan import SetOption
 from seqpair.errors import DataError
-from seqpair.log import note
-from seqpair.units import format_bytes, parse_count
+from seqpair.text import format_bytes, note, parse_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,9 +59,9 @@ def train(
 
     Example: seqpair tokenizer train demo --vocab-size 8k --out tokenizers/demo
     """
-    from seqpair.atomic import replacing_folder
     from seqpair.data.tokenizer import train_tokenizer
     from seqpair.data.tokenizer_text import training_texts
+    from seqpair.files import replacing_folder
 
     if out.exists():
         raise DataError("the output folder is there already", seen=str(out), fix="choose another, or remove it first")

@@ -1,7 +1,4 @@
-"""Tables of the verbs `tokenizer audit` and `tokenizer show`.
-
-Owns their form. Must not count. Entry points: `show_audit`, `show_facts`, `show_pieces`, `Audit`.
-"""
+"""Tables of the verbs `tokenizer audit` and `tokenizer show`."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from seqpair.cli.order_tables import print_table
-from seqpair.units import format_bytes, format_count
+from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
     from seqpair.data.tokenizer_audit import SourceAudit, UseOfVocabulary

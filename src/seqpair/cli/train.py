@@ -26,9 +26,10 @@ def train(
     from seqpair.data.prepare import open_recipe_data
     from seqpair.distributed.float8 import require_float8
     from seqpair.distributed.world import choose_device, start_world
+    from seqpair.paths import run_folder
     from seqpair.recipe.load import load_recipe
     from seqpair.suite.starts import start_finder
-    from seqpair.train.assembly import require_ready, run_folder
+    from seqpair.train.assembly import require_ready
     from seqpair.train.loop import train_member
 
     loaded = load_recipe(recipe, overrides or ())

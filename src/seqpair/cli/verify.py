@@ -1,6 +1,6 @@
 """The verb `verify`: does every run's ledger hold what its plan and the stores give?
 
-Owns the table. Must not know how an order is made. Imports no torch.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seqpair.errors import TrainingError
-from seqpair.units import format_count
+from seqpair.paths import LEDGER_FILE
+from seqpair.text import format_count
 
 if TYPE_CHECKING:
     from seqpair.cli.run_folders import RunFolder
@@ -39,7 +40,7 @@ def verify(
     from seqpair.cli.run_folders import find_runs
     from seqpair.data.ledger import Ledger, require_same_sequences
 
-    begun = [run for run in find_runs(target, member, overrides or ()) if (run.path / "ledger.jsonl").is_file()]
+    begun = [run for run in find_runs(target, member, overrides or ()) if (run.path / LEDGER_FILE).is_file()]
     if not begun:
         raise TrainingError(
             "there is no ledger to verify", seen=target, fix="`seqpair train` or `seqpair run` writes one for each run"
@@ -51,7 +52,7 @@ def verify(
     for first, second in itertools.combinations(begun, 2):
         phases = [{phase.name for phase in plans[run.member].phases} for run in (first, second)]
         if phases[0] & phases[1]:
-            same = require_same_sequences(*(Ledger(run.path / "ledger.jsonl") for run in (first, second)))
+            same = require_same_sequences(*(Ledger(run.path / LEDGER_FILE) for run in (first, second)))
             pairs.append((first.member, second.member, same.common_steps))
     readings = _readings(plans, stores)
     if as_json:
@@ -73,10 +74,10 @@ def _stores_of(plan: Plan) -> dict[str, Store]:
 def _prove(run: RunFolder, plan: Plan, stores: dict[str, Store]) -> LedgerProof:
     from seqpair.data.ledger import Ledger
     from seqpair.data.proof import prove_ledger
-    from seqpair.log import Progress
+    from seqpair.text import Progress
 
     progress = Progress(f"verify {run.member}", sum(phase.budget_tokens for phase in plan.phases), "tokens")
-    proof = prove_ledger(plan, Ledger(run.path / "ledger.jsonl"), stores, progress.update)
+    proof = prove_ledger(plan, Ledger(run.path / LEDGER_FILE), stores, progress.update)
     progress.finish()
     return proof
 

@@ -9,6 +9,7 @@ import typer
 
 from seqpair.cli.report import require_page_packages, study_folder
 from seqpair.errors import EvaluationError
+from seqpair.paths import PLAN_FILE
 
 DEFAULT_PORT = 8042
 
@@ -38,9 +39,9 @@ def watch(
             "--every is out of range", seen=every_seconds, allowed="0.2 to 3600 seconds", fix="leave it out for 5"
         )
     require_page_packages()
-    from seqpair.log import note
     from seqpair.report.live import LivePage
     from seqpair.report.live_server import open_server
+    from seqpair.text import note
 
     with open_server(LivePage(_of_study(folder), every_seconds), host, port) as server:
         print(f"{server.address} shows {folder}; Ctrl-C ends it", flush=True)
@@ -54,4 +55,4 @@ def watch(
 
 def _of_study(folder: Path) -> Path:
     """Return the study's folder, also where its member's was given."""
-    return folder.resolve().parent if (folder / "plan.json").is_file() else folder
+    return folder.resolve().parent if (folder / PLAN_FILE).is_file() else folder

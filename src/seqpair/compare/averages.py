@@ -1,8 +1,4 @@
-"""Means over tasks: of all tasks of two sides, and of those that are not at chance.
-
-Owns which tasks are averaged and what is said of those at chance. Must not know files or pages. Entry points:
-`averages`, `mean_over_tasks`.
-"""
+"""Means over tasks: of all tasks of two sides, and of those that are not at chance."""
 
 from __future__ import annotations
 

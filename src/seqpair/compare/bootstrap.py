@@ -1,7 +1,5 @@
 """The difference of two members on the same items, with an interval by the percentile bootstrap.
 
-Owns the resampling. Must not know tasks, members or pages. Entry point: `paired_difference`.
-
 The items of two members are the same items: one resample draws items, and takes both members'
 outcomes of the drawn items. What an interval covers is the choice of items, and nothing else: not
 the seed of the training run, not the tokenizer.

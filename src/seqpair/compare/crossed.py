@@ -1,8 +1,5 @@
 """The mean difference of two members over crossed items and seeds: its interval, and a test that is valid at any level.
 
-Owns the analysis of variance and the two ways of turning it into a statement. Must not know tasks or members. Entry
-points: `crossed_parts`, `crossed_interval`, `crossed_p`, `average_parts`.
-
 The model is d[s, i] = mean + seed[s] + item[i] + noise[s, i], all three random: another study would draw other seeds
 and other items. With the mean squares A of seeds (S - 1 degrees of freedom), B of items and E of the rest,
 (A + B - E) / (S I) estimates the variance of the mean without bias. What is hard is that A rests on two degrees of

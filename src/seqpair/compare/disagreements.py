@@ -1,7 +1,4 @@
-"""Where two sides disagree, item by item.
-
-Owns which items are shown first. Must not know where texts are kept. Entry point: `disagreements`.
-"""
+"""Where two sides disagree, item by item."""
 
 from __future__ import annotations
 

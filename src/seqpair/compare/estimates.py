@@ -1,8 +1,5 @@
 """From two sides' outcomes to an estimate: which method is used when.
 
-Owns that choice. Must not know questions. Entry points: `difference_estimate`, `average_estimate`, `value_estimate`,
-`effect_sizes`.
-
 Three seeds and more: items and seeds as crossed random effects. One or two: over items only, and labelled as
 conditional on these runs.
 """

@@ -1,7 +1,6 @@
 """Tests of two members' outcomes on the same items: McNemar's and the permutation test.
 
-Owns these two. What they say is conditional on the runs that were made. Must not know tasks or members. Entry points:
-`mcnemar_p`, `permutation_p`.
+What they say is conditional on the runs that were made.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Many tests at once: Holm's correction.
-
-Owns the correction. Must not know what was tested. Entry points: `holm`, `adjust_family`.
-"""
+"""Many tests at once: Holm's correction."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The answers to a study's questions, as data.
-
-Owns the types that a page or a table shows, and the words of a verdict. Must not know how they are computed
-(`questions`, `progress`) or shown. Entry points: `Comparison`, `Curve`, `CostPoint`, `Disagreement`.
-"""
+"""The answers to a study's questions, as data."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Statistics with each item left out in turn, and the pseudo-values that they give.
 
-Owns the exact recomputations. Must not know tasks, members or files. Entry points: `pseudo_values`,
-`spearman_without_each`, `pearson_without_each`, `classes_without_each`, `ratio_without_each`.
-
 Every function returns the statistic of all n items and, (n,), that of the n - 1 others; what is undefined, such as a
 correlation with a constant, is not a number (NaN), never 0.
 

@@ -1,8 +1,5 @@
 """Metrics that are no mean over items, as pseudo-values that are: from what was written of the items.
 
-Owns which detail of an item is the truth, which the prediction, and which metrics can be left-one-out. Must not know
-members or how the statistics are computed. Entry point: `item_pseudo_values`.
-
 A metric of several tunings (`guesses`, `values_by_seed`) is their mean, and so are its pseudo-values.
 """
 

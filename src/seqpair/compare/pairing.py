@@ -1,8 +1,5 @@
 """Two sides brought together: the same items in the same order, seed by seed.
 
-Owns what makes two results comparable, and the refusals. Must not know statistics. Entry points: `pair_sides`,
-`outcome_table`, `Paired`.
-
 Every refusal is an `EvaluationError` that says what differs and what to do.
 """
 

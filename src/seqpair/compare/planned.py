@@ -1,8 +1,5 @@
 """Questions that were written down before anything was measured.
 
-Owns how they are answered: each is one comparison, of a task or of the mean over several, and all questions asked of
-one size are one family. Must not know files. Entry points: `PlannedQuestion`, `planned_answers`.
-
 Whoever looks at thirty tasks finds one that suits; a few questions fixed beforehand are corrected for being few, and
 nobody can say that they were chosen for their answers.
 """

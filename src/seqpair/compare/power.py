@@ -1,8 +1,5 @@
 """What a study can see: the smallest true difference that its items and seeds show with a given power.
 
-Owns the planning. Must not know results beyond the spread of a pilot. Entry points: `detectable_difference`,
-`Spread`, `spread_of`, `right_or_wrong_spread`, `plan_study`.
-
 It is the power of the very test that the comparison uses, `crossed_p`, found by quadrature over what the seeds' mean
 square may come out as.
 """

@@ -1,7 +1,4 @@
-"""Quality along an axis and by cost: curves, where one curve passes another, and which models are worth their cost.
-
-Owns the ordering along axes. Must not know files or pages. Entry points: `curves`, `overtakings`, `cost_points`.
-"""
+"""Quality along an axis and by cost: curves, where one curve passes another, and which models are worth their cost."""
 
 from __future__ import annotations
 

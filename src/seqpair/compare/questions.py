@@ -1,8 +1,5 @@
 """The questions of a study, asked of all its scores at once.
 
-Owns which sides are held against each other for which question, and the verdicts. Must not know files or pages. Entry
-points: `compare`, `equal_size`, `native_or_crossed`, `other_pairs`, `crossings`, `judged`, `sizes_of`, `side_of`.
-
 A question's answers are a family: p is corrected over all of its tasks at one pair of sides. What cannot be compared
 is an answer too, with the reason; only `compare` itself raises.
 """

@@ -1,8 +1,4 @@
-"""From plans and result files to what is compared.
-
-Owns that translation. Must not know folders beyond a result's own. Entry points: `model_of_plan`, `read_scores`,
-`scores_of`, `scores_of_columns`, `task_of`.
-"""
+"""From plans and result files to what is compared."""
 
 from __future__ import annotations
 

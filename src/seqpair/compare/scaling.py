@@ -1,7 +1,5 @@
 """Power laws of the loss over sizes and tokens, with intervals, and what they say beyond the data.
 
-Owns the fit. Must not know where losses come from. Entry points: `fit_power_law`, `PowerLaw.predict`.
-
     L = E + A / N^a + B / D^b        `("parameters", "tokens")`
     L = E + A / x^a                  one variable
     L = A / x^a                      one variable, `floor=False`

@@ -1,8 +1,4 @@
-"""What is compared and what comes out: models, tasks, scores, estimates.
-
-Owns the plain types that the statistics and the questions share. Must not know files, pages or how an interval is
-made. Entry points: `Model`, `Task`, `Scores`, `Estimate`, `Interval`.
-"""
+"""What is compared and what comes out: models, tasks, scores, estimates."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Batches: the content of one step over all ranks, and the rows that a model is given.
-
-Owns reading a step's tokens and adding special tokens. Must not know objectives beyond one question
-(does `[SEP]` end every piece?), ranks or devices. Entry points: `read_batch`, `sequence_lengths`, `assemble`.
-"""
+"""Batches: the content of one step over all ranks, and the rows that a model is given."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """Counts of prepared stores for a plan, from small files only.
 
-Owns the question "what is already prepared, and how much is it?". Imports neither torch nor
-tokenizers nor pyarrow, so that `seqpair plan` stays quick. Entry points: `stats_for`,
-`count_sequences`.
+Imports neither torch nor tokenizers nor pyarrow, so that `seqpair plan` stays quick.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Reading files that may be compressed with gzip or Zstandard, as plain byte streams.
-
-Owns decompression and its faults: a damaged or cut-off file is an error, never a shorter text. Must
-not know what the bytes mean. Entry points: `open_stream`, `COMPRESSION_SUFFIXES`.
-"""
+"""Reading files that may be compressed with gzip or Zstandard, as plain byte streams."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Document ids of many rows of a store at once.
-
-Owns reading the id column of a store's `documents.parquet` by row. Must not know orders. Entry point:
-`DocumentIds`.
-"""
+"""Document ids of many rows of a store at once."""
 
 from __future__ import annotations
 
@@ -34,7 +30,6 @@ class DocumentIds:
     """
 
     def __init__(self, store: Store, kept_bytes: int = KEPT_BYTES) -> None:
-        """Read where the row groups begin."""
         self._file = pq.ParquetFile(store.folder / DOCUMENTS, memory_map=True)
         metadata = self._file.metadata
         counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]

@@ -1,9 +1,4 @@
-"""Documents, the files they come from, and what was refused on the way.
-
-Owns the types that every kind of source shares, and the units that a source is read in. Must not know
-formats, tokenizers or stores. Entry points: `Document`, `SourceFile`, `Unit`, `Tally`, `Source`,
-`ContentSource`, `documents`, `file_groups`, `is_held_out`.
-"""
+"""Documents, the files they come from, and what was refused on the way."""
 
 from __future__ import annotations
 
@@ -18,7 +13,7 @@ from numpy.typing import NDArray
 
 from seqpair.counter import as_fraction_threshold
 from seqpair.data.remote import AnyFile, RemoteFile
-from seqpair.digest import hash64
+from seqpair.files import hash64
 from seqpair.recipe.data_spec import SourceSpec
 
 MOST_DOCUMENT_BYTES = 1 << 30

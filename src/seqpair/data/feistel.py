@@ -1,8 +1,5 @@
 """A keyed permutation of [0, N) without a table, forwards and backwards.
 
-Owns the Feistel network and its cycle walking. Must not know what is permuted. Entry point:
-`KeyedPermutation`.
-
 A number x in [0, a * b) is the pair (x // b, x % b) in Z_a x Z_b, with a = ceil(sqrt(N)) and
 b = ceil(N / a). A round adds a keyed function of one half to the other, modulo the other's size:
 
@@ -57,7 +54,6 @@ class KeyedPermutation:
     """
 
     def __init__(self, size: int, *key_parts: object) -> None:
-        """Choose the halves and derive two key words a round."""
         if not 1 <= size < MAX_SIZE:
             raise ValueError(f"a permutation's size must be in [1, 2**62), not {size}")
         self.size = size

@@ -1,9 +1,4 @@
-"""What a source's bytes are: hashes of its files, and the addresses that follow from them.
-
-Owns the addresses of stores and of trained tokenizers, and hashing no file twice. Must not know how
-stores are written. Entry points: `look_at`, `store_address`, `part_address`,
-`trained_address`.
-"""
+"""What a source's bytes are: hashes of its files, and the addresses that follow from them."""
 
 from __future__ import annotations
 
@@ -13,7 +8,7 @@ from pathlib import Path
 from seqpair.data.documents import Source, SourceFile, Unit
 from seqpair.data.manifest import STORE_FORMAT, SeenFile
 from seqpair.data.remote import RemoteFile
-from seqpair.digest import sha256_file, sha256_json
+from seqpair.files import sha256_file, sha256_json
 from seqpair.recipe.data_spec import TokenizerSpec
 
 _PREPARATION = 1

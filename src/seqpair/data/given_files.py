@@ -1,7 +1,4 @@
-"""Files named on the command line as sources.
-
-Owns the guess of a kind from a name. Must not read text. Entry point: `sources_of_paths`.
-"""
+"""Files named on the command line as sources."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Sources that are Hugging Face data sets: on the hub by name, downloaded or streamed, or in a local folder.
 
-Owns opening them with the `datasets` library (the extra `datasets`) and how a row becomes a document. Must not
-know tokenizers or stores. A set on the hub is pinned to a commit, so its address needs no download; a local
-folder is known by the hashes of its files. Entry point: `HubSource`.
+A set on the hub is pinned to a commit, so its address needs no download; a local folder is known by the hashes of its
+files.
 """
 
 from __future__ import annotations

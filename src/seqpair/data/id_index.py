@@ -1,8 +1,4 @@
-"""The sorted index of a store's document ids, written in bounded memory, and ids that occur twice.
-
-Owns `ids.u64` (64-bit hashes, ascending) and `ids-rows.i64` (their rows). Must not know documents. Entry
-points: `IdIndexWriter`, `repeated_hashes`.
-"""
+"""The sorted index of a store's document ids, written in bounded memory, and ids that occur twice."""
 
 from __future__ import annotations
 
@@ -33,7 +29,6 @@ class IdIndexWriter:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Begin with no id."""
         self._folder = folder
         self._waiting: list[NDArray[np.void]] = []
         self._waiting_rows = self._rows = 0

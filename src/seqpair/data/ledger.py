@@ -1,8 +1,4 @@
-"""The ledger: per step, which positions were trained on and a digest of their content.
-
-Owns the record and the proof that two members read the same. Must not know models or checkpoints. Entry
-points: `Ledger`, `compare_ledgers`, `require_same_sequences`.
-"""
+"""The ledger: per step, which positions were trained on and a digest of their content."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from pathlib import Path
 
 from seqpair.data.batches import Batch
 from seqpair.errors import TrainingError
-from seqpair.jsonlines import JsonLines
+from seqpair.files import JsonLines
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,6 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read nothing yet."""
         self.path = path
         self._lines = JsonLines(path)
         self._last: LedgerRecord | None = None

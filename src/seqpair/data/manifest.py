@@ -1,9 +1,4 @@
-"""What a store says of itself, and what a recipe's data section was made into.
-
-Owns the JSON forms beside the stores and where they lie. Must not know how stores are written, nor
-import torch, tokenizers or pyarrow: a plan is made from these files alone. Entry points:
-`StoreManifest`, `PreparedIndex`, `index_path`.
-"""
+"""What a store says of itself, and what a recipe's data section was made into."""
 
 from __future__ import annotations
 
@@ -13,8 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from seqpair.digest import sha256_json
 from seqpair.errors import StoreError
+from seqpair.files import sha256_json
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 
 STORE_FORMAT = 2

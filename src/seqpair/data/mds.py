@@ -1,10 +1,8 @@
 """Mosaic Data Shards (MDS): the format that the original's two trillion tokens are published in.
 
-Owns the format: `index.json`, raw and packed shards, the columns and their encodings. Shards are read in
-place: a raw one memory-mapped, a packed one unpacked in memory. Must not know documents, sources or
-tokenizers. A shard is: the number of samples n as uint32, n + 1 offsets as uint32 from the file's
-start, a JSON header, then the samples; a sample is a uint32 size for each column without a fixed size,
-then the columns' bytes. Entry points: `read_index`, `Shard`, `read_samples`.
+Shards are read in place: a raw one memory-mapped, a packed one unpacked in memory. A shard is: the number of samples
+n as uint32, n + 1 offsets as uint32 from the file's start, a JSON header, then the samples; a sample is a uint32 size
+for each column without a fixed size, then the columns' bytes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Sources made of Mosaic Data Shards: text, or token ids as the original's data were published.
-
-Owns how MDS folders are found and how a sample becomes a document. Must not know the shards' bytes (see
-`mds`) nor tokenizers (what ids mean is checked by `published_ids`). Entry point: `MdsSource`.
-"""
+"""Sources made of Mosaic Data Shards: text, or token ids as the original's data were published."""
 
 from __future__ import annotations
 

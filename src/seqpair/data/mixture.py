@@ -1,8 +1,5 @@
 """A phase's mixture: how many sequences of each source one round holds.
 
-Owns the arithmetic of shares, epochs and rounds. Must not know keys, stores or tokens. Entry points:
-`SourceCounts`, `Mixture`, `Round`.
-
 A share is of content tokens, so a source of share p and mean sequence length t is read in proportion
 w = p / t; a source of e epochs and N sequences in proportion w = e * N. Where both kinds meet, the epochs
 fix absolute tokens E, the shares are of the total E / (1 - sum of the shares). A round scales the w so
@@ -106,7 +103,6 @@ class Round:
     """
 
     def __init__(self, cuts: Numbers) -> None:
-        """Lay the segments end to end, and the sources end to end in each."""
         self.cuts = cuts
         self.borders: Numbers = cuts.sum(axis=0)
         starts = np.zeros((cuts.shape[0] + 1, cuts.shape[1] - 1), dtype=np.int64)

@@ -1,8 +1,5 @@
 """The order: which sequence stands at which training position, and back.
 
-Owns the bijection between a phase's positions and its sources' sequences. Must not know size, member,
-budget, ranks or microbatches: none of them can change it. Entry point: `PhaseOrder`.
-
 Position p lies in round r = p // M (M sequences a round, see `mixture`). A permutation keyed by (seed, phase
 name, round, segment) shuffles each segment of the round; mostly there is one, the whole of it. A source's
 stream is one permutation of all its sequences after another, one an epoch, keyed by (seed, phase name, source,
@@ -22,7 +19,7 @@ from numpy.typing import NDArray
 
 from seqpair.data.feistel import KeyedPermutation
 from seqpair.data.mixture import Mixture, Round, SourceCounts
-from seqpair.digest import sha256_json
+from seqpair.files import sha256_json
 from seqpair.recipe.plan import PhasePlan
 
 if TYPE_CHECKING:
@@ -70,7 +67,6 @@ class PhaseOrder:
     """
 
     def __init__(self, seed: int, phase: PhasePlan, stores: Mapping[str, Store]) -> None:
-        """Count the sequences and make the rounds."""
         self.seed, self.phase = seed, phase
         pieces = {share.source: stores[share.source].pieces(phase.seq_len) for share in phase.mixture}
         counts = {

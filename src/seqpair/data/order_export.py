@@ -1,8 +1,5 @@
 """The training order as one Parquet file: a row for every training position.
 
-Owns the file's columns and writing it in bounded memory, whole or not at all. Must not print. Entry points:
-`export_order`, `SCHEMA`.
-
 | column | type | meaning |
 |---|---|---|
 | phase | string | the phase's name |
@@ -30,15 +27,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seqpair.atomic import replacing_file
 from seqpair.data.batches import read_addresses
 from seqpair.data.document_ids import DocumentIds
 from seqpair.data.order import ORDER_VERSION, PhaseOrder
 from seqpair.data.spans import steps_of
 from seqpair.errors import RecipeError
-from seqpair.log import Progress
+from seqpair.files import replacing_file
 from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.plan import PhasePlan, Plan
+from seqpair.text import Progress
 
 if TYPE_CHECKING:
     from seqpair.data.store import Store

@@ -1,8 +1,4 @@
-"""Questions to the order: what a step holds, and when a document is read and by which checkpoints seen.
-
-Owns the answers as values. Must not know how an order is made, nor print. Entry points: `step_content`,
-`trace_document`, `Tracer`, `find_document`.
-"""
+"""Questions to the order: what a step holds, and when a document is read and by which checkpoints seen."""
 
 from __future__ import annotations
 
@@ -160,7 +156,6 @@ class Tracer:
     """
 
     def __init__(self, plan: Plan, phases: Sequence[PhasePlan], prepared: Prepared) -> None:
-        """Make nothing yet."""
         self.plan, self.prepared = plan, prepared
         self._chosen = {phase.name for phase in phases}
         self._orders: dict[str, PhaseOrder] = {}

@@ -1,7 +1,6 @@
 """What a recipe's data is: its sources in numbers, and what each phase reads of them.
 
-Owns the figures. Must not print, nor open token files: manifests and document borders are enough, so that it answers
-at once. Imports neither torch nor tokenizers nor pyarrow where the stores are prepared. Entry point: `overview_of`.
+Imports neither torch nor tokenizers nor pyarrow where the stores are prepared.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Sharing a batch between ranks and packing a rank's part into microbatches.
-
-Owns two deterministic bin packings over sequence lengths. Must not know tokens, batches or devices.
-Entry points: `share`, `pack`, `microbatches`.
-"""
+"""Sharing a batch between ranks and packing a rank's part into microbatches."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Making one part: a unit is read, cleaned, tokenized and written, in bounded memory.
-
-Owns the work of one worker on one unit. Must not know processes, shards or stores. Entry points: `PartTask`,
-`make_part`.
-"""
+"""Making one part: a unit is read, cleaned, tokenized and written, in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from seqpair.atomic import replacing_folder
 from seqpair.data.documents import Document, Source, SourceFile, Tally, Unit, is_held_out
 from seqpair.data.parts import PART, PartWriter, TokenArray
 from seqpair.data.published_ids import DocumentEncoder
@@ -24,6 +19,7 @@ from seqpair.data.removal import UnitRemovals
 from seqpair.data.store_writer import token_dtype
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import DataError
+from seqpair.files import replacing_folder
 from seqpair.recipe.data_spec import SourceSpec
 
 _BATCH_BYTES = 1 << 20

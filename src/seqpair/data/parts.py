@@ -1,7 +1,6 @@
 """A part: one unit of a source, tokenized, as it lies on disk until the store is put together.
 
-Owns the files of a part and their checks. Must not know sources, workers or stores. Rows are as their reader
-gave them, perhaps relative to the unit; whoever merges counts on. Entry points: `PartWriter`, `Part`.
+Rows are as their reader gave them, perhaps relative to the unit; whoever merges counts on.
 
 A part is a folder: `train.tokens` and `held_out.tokens` (flat, in the store's type), `documents.arrow` (a
 stream of rows, both splits in reading order), `refused.jsonl`, and `part.json` with counts and hashes. It
@@ -22,12 +21,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from seqpair.atomic import write_text
 from seqpair.data.documents import Document, Refusal, Tally
 from seqpair.data.manifest import FileEntry, Split
 from seqpair.data.quarantine import REFUSED, as_line
-from seqpair.digest import sha256_file
 from seqpair.errors import StoreError
+from seqpair.files import sha256_file, write_text
 
 PART = "part.json"
 ROWS = "documents.arrow"
@@ -73,7 +71,6 @@ class PartWriter:
     """
 
     def __init__(self, folder: Path, token_dtype: str, special: npt.NDArray[np.bool_]) -> None:
-        """Open the files."""
         self.folder = folder
         self.tokens_written = 0
         self._dtype = np.dtype(token_dtype).newbyteorder("<")
@@ -182,7 +179,6 @@ class Part:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read what it says of itself and check the sizes of its files."""
         self.folder = folder
         try:
             self.record = PartRecord.model_validate_json((folder / PART).read_bytes())

@@ -1,8 +1,5 @@
 """Pieces: which part of which document a sequence is, for one sequence length.
 
-Owns the rule that cuts documents and the cumulative piece counts kept beside a store. Must not know
-tokens, orders or special tokens. Entry point: `PieceIndex.open`.
-
 A document of n content tokens gives k = ceil(n / (L - 2)) sequences, piece i = tokens
 [i * n // k, (i + 1) * n // k): near-equal, nothing dropped, no tiny tails. An empty document gives none.
 
@@ -22,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.atomic import TEMPORARY_PREFIX, disk_full
 from seqpair.errors import StoreError
+from seqpair.files import TEMPORARY_PREFIX, disk_full
 
 Numbers = NDArray[np.int64]
 
@@ -62,7 +59,6 @@ class PieceIndex:
     """
 
     def __init__(self, offsets: Numbers, cumulative: Numbers, seq_len: int) -> None:
-        """Take the offsets and cumulative counts as they are; use `open`."""
         self._offsets, self._cumulative = offsets, cumulative
         self.seq_len = seq_len
         self.count = int(cumulative[-1])

@@ -1,8 +1,6 @@
 """From a recipe to the plan that its prepared stores give.
 
-Owns the one seam between recipes, which cannot see stores, and stores, which know nothing of recipes.
-Imports nothing heavy. Entry points: `plan_member`, `plan_members`, `counts_of`,
-`require_stores`.
+Imports nothing heavy.
 """
 
 from __future__ import annotations

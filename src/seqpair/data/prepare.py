@@ -1,9 +1,4 @@
-"""From sources to stores: makes what is missing, skips what is there.
-
-Owns the folder of stores: `tokenizers/`, `<source>-<address>/{train,held_out}/`, and `prepared/` with one index
-for each recipe's data section. Must not know orders or batches, nor how parts are made. Entry points: `prepare`,
-`prepare_shard`, `merge_shards`, `open_prepared`, `open_recipe_data`, `plan_preparation`.
-"""
+"""From sources to stores: makes what is missing, skips what is there."""
 
 from __future__ import annotations
 
@@ -14,7 +9,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from seqpair.atomic import write_json
 from seqpair.data.cleaning.address import cleaning_plans
 from seqpair.data.cleaning.cleaner import recipe_cleaning
 from seqpair.data.documents import Source
@@ -29,9 +23,10 @@ from seqpair.data.study_tokenizer import look_at_files, say_what_changed, study_
 from seqpair.data.tokenizer import Tokenizer, load_tokenizer
 from seqpair.data.workers import Workers
 from seqpair.errors import DataError, StoreError
-from seqpair.log import note
+from seqpair.files import write_json
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec, require_paths
 from seqpair.recipe.schema import Recipe
+from seqpair.text import note
 
 
 @dataclass

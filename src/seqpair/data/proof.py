@@ -1,8 +1,4 @@
-"""What a run's ledger proves: that the run read what its plan says, and no sequence more often than its epochs.
-
-Owns reading the order once more and holding it against a ledger. Must not know models or checkpoints. Entry
-points: `prove_ledger`, `phase_readings`.
-"""
+"""What a run's ledger proves: that the run read what its plan says, and no sequence more often than its epochs."""
 
 from __future__ import annotations
 

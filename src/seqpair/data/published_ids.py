@@ -1,8 +1,4 @@
-"""Token ids that were published: what must hold before they are taken for the study's own.
-
-Owns cutting off the special tokens around a text, the bytes that ids stand for, and telling another
-tokenizer's ids. Must not know formats or stores. Entry point: `DocumentEncoder`.
-"""
+"""Token ids that were published: what must hold before they are taken for the study's own."""
 
 from __future__ import annotations
 
@@ -36,7 +32,6 @@ class DocumentEncoder:
     """
 
     def __init__(self, tokenizer: Tokenizer, source: str) -> None:
-        """Begin with nothing tried."""
         self._tokenizer, self._source = tokenizer, source
         self._tried = self._equal = 0
 

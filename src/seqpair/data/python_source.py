@@ -1,9 +1,7 @@
 """The `python` source: the standard library of the running interpreter, as prose and as code.
 
-Owns finding the modules, taking docstrings out of them, and the held-out functions of the docstring
-task. Must not know tokenizers or stores. Prose is the docstrings of a module; code is the module
-without any docstring, comments kept. Both parts hold out the same modules. Entry points:
-`PythonSource`, `held_out_functions`, `check_held_out_functions`.
+Prose is the docstrings of a module; code is the module without any docstring, comments kept. Both parts hold out the
+same modules.
 """
 
 from __future__ import annotations

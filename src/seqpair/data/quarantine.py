@@ -1,7 +1,5 @@
 """The refused rows of a source, kept as JSON lines beside its stores.
 
-Owns the form of a line. Must not know why rows are refused. Entry points: `as_line`, `REFUSED`.
-
 A line has `reason`, `file`, `row` (1-based, as in messages), `bytes` (of the whole row where known) and `text`,
 or `base64` where the bytes are not UTF-8. Of a long row only the beginning is kept; `bytes` tells.
 """

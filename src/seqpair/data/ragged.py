@@ -1,8 +1,4 @@
-"""Arithmetic of sequences that lie end to end: borders, indices, pieces of work of bounded size.
-
-Owns what turns lengths into flat indices without a Python loop. Must not know tokens or orders. Entry points:
-`borders_of`, `span_numbers`, `chunks`.
-"""
+"""Arithmetic of sequences that lie end to end: borders, indices, pieces of work of bounded size."""
 
 from __future__ import annotations
 

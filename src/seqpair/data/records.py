@@ -1,9 +1,4 @@
-"""From a row, whatever its format, to a document or the reason why there is none.
-
-Owns what counts as text and as an id, the reasons, and JSON lines. Must not know files or how rows are
-found. Entry points: `document_of`, `id_of_record`,
-`parse_line`, `decode`.
-"""
+"""From a row, whatever its format, to a document or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from seqpair.data.documents import MOST_DOCUMENT_BYTES, Document, Tally, default_id
 from seqpair.recipe.data_spec import SourceSpec
-from seqpair.units import format_bytes
+from seqpair.text import format_bytes
 
 INVALID_UTF8 = "invalid UTF-8"
 NULL_TEXT = "null text"

@@ -1,8 +1,6 @@
 """Files that lie elsewhere, by URL: `s3://`, `gs://`, `hf://`, `https://` and whatever else fsspec reads.
 
-Owns finding and opening them, and what stands for their content without reading it. Must not know
-formats. A file elsewhere is opened like a `Path`, so readers need not tell the two apart. Entry points:
-`is_url`, `find_remote`, `RemoteFile`.
+A file elsewhere is opened like a `Path`, so readers need not tell the two apart.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""What is taken out of a source before it is stored: the seam between cleaning and preparation.
-
-Owns the form in which removals are handed over: a check of one document by itself, and a list of documents
-that a survey of the whole source found (duplicates). Must not know why anything is removed, nor how stores
-are written. Entry points: `SourceCleaning`, `Removals`.
-"""
+"""What is taken out of a source before it is stored: the seam between cleaning and preparation."""
 
 from __future__ import annotations
 
@@ -15,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.data.documents import Source
-from seqpair.digest import sha256_json
 from seqpair.errors import DataError
+from seqpair.files import sha256_json
 
 
 @dataclass(frozen=True)

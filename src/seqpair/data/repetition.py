@@ -1,8 +1,4 @@
-"""How often a plan reads each source, and the warning when that is too often.
-
-Owns the count of epochs and the one threshold. Must not know tokens or orders; imports nothing heavy. Entry
-points: `phase_readings`, `repetition_warnings`.
-"""
+"""How often a plan reads each source, and the warning when that is too often."""
 
 from __future__ import annotations
 

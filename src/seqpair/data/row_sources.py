@@ -1,8 +1,7 @@
 """Sources made of CSV or TSV files, and of WebDataset tar files.
 
-Owns how their rows are found. Must not know tokenizers or stores. Values are taken as the characters that
-are there: `NA`, `007` and an empty column stay text, which loaders that guess types do not promise. A row
-that cannot be used is counted; a file that cannot be read is an error. Entry point: `RowSource`.
+Values are taken as the characters that are there: `NA`, `007` and an empty column stay text, which loaders that guess
+types do not promise. A row that cannot be used is counted; a file that cannot be read is an error.
 """
 
 from __future__ import annotations

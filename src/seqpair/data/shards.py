@@ -1,8 +1,4 @@
-"""Gathering the parts that shards have made, from one folder of stores or from several.
-
-Owns the checks: none missing, none twice, none of other data. Must not know how parts are made or merged.
-Entry point: `collect_parts`.
-"""
+"""Gathering the parts that shards have made, from one folder of stores or from several."""
 
 from __future__ import annotations
 

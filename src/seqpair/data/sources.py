@@ -1,8 +1,4 @@
-"""Sources by kind, and the fingerprint of what they hold.
-
-Owns the choice of a reader for a `SourceSpec`. Must not know how a store is laid out. Entry points:
-`open_source`, `training_documents`.
-"""
+"""Sources by kind, and the fingerprint of what they hold."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""What lies between two checkpoints: spans of the order, and the documents that they hold.
-
-Owns checkpoint names as places in a plan, and reading a span in bounded memory. Must not know checkpoints on
-disk: a name is a place in the plan, whether it was saved or not. Entry points: `spans_between`, `SpanReader`,
-`steps_of`.
-"""
+"""What lies between two checkpoints: spans of the order, and the documents that they hold."""
 
 from __future__ import annotations
 
@@ -156,7 +151,6 @@ class SpanReader:
     """
 
     def __init__(self, seed: int, spans: Sequence[Span], stores: Mapping[str, Store]) -> None:
-        """Read nothing yet."""
         self.seed, self.spans, self.stores = seed, tuple(spans), stores
         self.sources = tuple(sorted({part.source for span in spans for part in span.phase.mixture}))
         self.counts = [SourceReading(source) for source in self.sources]

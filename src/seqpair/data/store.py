@@ -1,8 +1,4 @@
-"""A store: one split of one source as memory-mapped tokens.
-
-Owns reading and checking. Must not know how it was made, nor orders or batches. Entry point:
-`Store.open`.
-"""
+"""A store: one split of one source as memory-mapped tokens."""
 
 from __future__ import annotations
 
@@ -17,8 +13,8 @@ import pyarrow.parquet as pq
 from seqpair.data.catalogue import manifest_stats
 from seqpair.data.manifest import DOCUMENTS, ID_HASHES, ID_ROWS, OFFSETS, TOKENS, StoreManifest, read_manifest
 from seqpair.data.pieces import PieceIndex
-from seqpair.digest import hash64, sha256_file
 from seqpair.errors import StoreError
+from seqpair.files import hash64, sha256_file
 from seqpair.recipe.stats import StoreStats
 
 
@@ -33,7 +29,6 @@ class Store:
     """
 
     def __init__(self, folder: Path, manifest: StoreManifest) -> None:
-        """Map the files of a checked store."""
         self.folder = folder
         self.manifest = manifest
         self.tokens = _mapped(folder / TOKENS, "<u2" if manifest.dtype == "uint16" else "<u4")

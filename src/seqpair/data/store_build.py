@@ -1,8 +1,7 @@
 """The preparation of one source while it is under way: its units, which parts are there, which are missing.
 
-Owns `.building/<source>-<address>/<i>-of-<n>/<part>/` below the folder of stores. Parts are found by what they
-were made from, so those of an interrupted run, or of a source that has changed elsewhere, are used again. Must
-not know recipes, locks or processes. Entry points: `StoreBuild`, `Shard`.
+Parts are found by what they were made from, so those of an interrupted run, or of a source that has changed
+elsewhere, are used again.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from seqpair.atomic import TEMPORARY_PREFIX, write_json
 from seqpair.data.documents import Source, Unit
 from seqpair.data.fingerprint import part_address, store_address, unit_files
 from seqpair.data.manifest import SeenFile
@@ -23,7 +21,8 @@ from seqpair.data.removal import SourceCleaning, UnitRemovals
 from seqpair.data.store_merge import merge_parts
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import DataError
-from seqpair.log import note
+from seqpair.files import TEMPORARY_PREFIX, write_json
+from seqpair.text import note
 
 BUILDING = ".building"
 ABOUT = "about.json"

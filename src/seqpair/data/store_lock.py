@@ -1,8 +1,4 @@
-"""Who may write into a folder of stores, and clearing what nobody will use again.
-
-Owns the locks: one process alone (`prepare`, a merge), or several shards together. Must not know what is
-written. Entry points: `writing_alone`, `writing_together`, `locked`, `adopt_stale_builds`.
-"""
+"""Who may write into a folder of stores, and clearing what nobody will use again."""
 
 from __future__ import annotations
 
@@ -13,9 +9,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from seqpair.atomic import TEMPORARY_PREFIX
 from seqpair.data.store_build import ABOUT, BUILDING, StoreBuild
-from seqpair.log import note
+from seqpair.files import TEMPORARY_PREFIX
+from seqpair.text import note
 
 
 @contextlib.contextmanager

@@ -1,8 +1,4 @@
-"""Putting a source's parts together into its two stores, in one pass and in bounded memory.
-
-Owns true rows and ids, the quarantine file, and the faults only a whole source can have: nothing in it, or one
-id twice. Must not know workers, shards or recipes. Entry point: `merge_parts`.
-"""
+"""Putting a source's parts together into its two stores, in one pass and in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,7 +15,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seqpair.atomic import replacing_folder, write_json
 from seqpair.data.documents import Source, Tally, Unit, default_id
 from seqpair.data.id_index import repeated_hashes, rows_of_hashes
 from seqpair.data.manifest import DOCUMENTS, SeenFile, Split, StoreManifest
@@ -29,7 +24,8 @@ from seqpair.data.removal import SourceCleaning
 from seqpair.data.store_writer import SplitWriter
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import DataError
-from seqpair.log import note
+from seqpair.files import replacing_folder, write_json
+from seqpair.text import note
 
 ORIGIN = "origin.json"
 _SUSPECTS_AT_ONCE = 1000

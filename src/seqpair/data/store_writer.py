@@ -1,8 +1,7 @@
 """Writing one split of a source as a store, rows and tokens in turn, in bounded memory.
 
-Owns the files' layout. Must not know where documents come from. The folder it writes into is temporary; the
-caller makes it real only when both splits are complete. The bytes depend on the documents alone, not on how
-many were handed over at a time. Entry point: `SplitWriter`.
+The folder it writes into is temporary; the caller makes it real only when both splits are complete. The bytes depend
+on the documents alone, not on how many were handed over at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seqpair.atomic import write_text
 from seqpair.data.id_index import IdIndexWriter
 from seqpair.data.manifest import (
     COUNTED_LENGTHS,
@@ -32,7 +30,7 @@ from seqpair.data.manifest import (
     FileEntry,
     StoreManifest,
 )
-from seqpair.digest import hash64, sha256_file, sha256_json
+from seqpair.files import hash64, sha256_file, sha256_json, write_text
 
 ROWS_PER_GROUP = 65_536
 """Rows of a row group of documents.parquet: how much is read to name one document."""
@@ -62,7 +60,6 @@ class SplitWriter:
     """
 
     def __init__(self, folder: Path, vocab_size: int) -> None:
-        """Make the folder and open the files."""
         folder.mkdir(parents=True)
         self.folder = folder
         self.vocab_size = vocab_size

@@ -1,8 +1,4 @@
-"""What a preparation begins with: the hashes of all files, and the study's tokenizer.
-
-Owns hashing no file twice and the folder `tokenizers/`. Must not know stores. Entry points: `look_at_files`,
-`study_tokenizer`.
-"""
+"""What a preparation begins with: the hashes of all files, and the study's tokenizer."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from seqpair.atomic import replacing_folder, write_bytes
 from seqpair.data.documents import Source
 from seqpair.data.fingerprint import file_of, look_at, trained_address
 from seqpair.data.manifest import PreparedIndex, SeenFile
@@ -20,9 +15,9 @@ from seqpair.data.store_build import ADDRESS_LETTERS
 from seqpair.data.store_lock import locked
 from seqpair.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from seqpair.data.tokenizer_text import training_texts
-from seqpair.log import note
+from seqpair.files import replacing_folder, write_bytes
 from seqpair.recipe.data_spec import TokenizerSpec
-from seqpair.units import format_bytes
+from seqpair.text import format_bytes, note
 
 _NOTES = TypeAdapter(dict[str, tuple[SeenFile, ...]])
 

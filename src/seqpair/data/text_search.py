@@ -1,8 +1,5 @@
 """Finding a string in stores: tokens are turned back into bytes, chunk by chunk, and searched.
 
-Owns decoding a chunk and what counts as a hit. Must not know orders, nor print. Entry points: `TextSearch`,
-`document_text`.
-
 The tokens of a text depend on what stands around it, so a string cannot be searched as tokens. Of a byte-level
 tokenizer the bytes of the tokens, end to end, are the text; a chunk of them is made in one go by Arrow.
 """
@@ -60,7 +57,6 @@ class TextSearch:
     """
 
     def __init__(self, tokenizer: Tokenizer, text: str, *, ignore_case: bool = False) -> None:
-        """Make the pattern and the table of pieces."""
         text = tokenizer.normalized(text)
         if not text:
             raise DataError("there is nothing to look for", seen="an empty text", fix='for example --text "some words"')

@@ -1,8 +1,6 @@
 """Sources made of files: plain text, JSON Lines and Parquet.
 
-Owns how their files are found, cut into units and read, one document at a time. Must not know tokenizers
-or stores. A row that cannot be used is counted by its reason and skipped; a file that cannot be read is an
-error. Entry points: `find_files`, `FileSource`.
+A row that cannot be used is counted by its reason and skipped; a file that cannot be read is an error.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """The tokenizer of a study: byte-level BPE, trained here or loaded, with ModernBERT's special tokens.
 
-Owns encoding, the special ids, the bytes each token stands for, and the digest of everything that
-changes tokenization. Must not know sources or stores. Content is encoded without special tokens;
-what an exported tokenizer adds around a text is its template, see `Tokenizer.with_template`. Entry
-points: `load_tokenizer`, `train_tokenizer`, `Tokenizer`.
+Content is encoded without special tokens; what an exported tokenizer adds around a text is its template, see
+`Tokenizer.with_template`.
 """
 
 from __future__ import annotations
@@ -22,10 +20,9 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
-from seqpair.atomic import write_json, write_text
 from seqpair.data.tokenizer_names import DEFAULT_NAMES, ROLES, names_beside, read_json
-from seqpair.digest import sha256_json
 from seqpair.errors import DataError
+from seqpair.files import sha256_json, write_json, write_text
 from seqpair.recipe.data_spec import TokenizerSpec
 
 IdArray = npt.NDArray[np.int64]
@@ -72,7 +69,6 @@ class Tokenizer:
     def __init__(
         self, backend: tokenizers.Tokenizer, names: dict[str, str], *, pad_vocab_to: int = 64, origin: str = "tokenizer"
     ) -> None:
-        """Strip the backend, check it once and read the special ids."""
         backend.no_padding()
         backend.no_truncation()
         content: dict[str, Any] = json.loads(backend.to_str())

@@ -1,8 +1,5 @@
 """An audit of tokenizers on text: how many tokens a word costs, what is unknown, what does not come back.
 
-Owns the counts by source. Must not know recipes or stores. Entry points: `audit_texts`, `SourceAudit`,
-`UseOfVocabulary`.
-
 A word is what stands between white space. Fertility is the mean number of tokens of a word over a whole text, white
 space and punctuation included; Source: Rust et al. 2021, How Good is Your Tokenizer?, arXiv 2012.15613, who count
 words by treebank rules instead.
@@ -19,7 +16,7 @@ import numpy as np
 from seqpair.data.documents import Document
 from seqpair.data.tokenizer import byte_of_letter
 from seqpair.data.tokenizer_facts import AnyTokenizer
-from seqpair.log import Progress
+from seqpair.text import Progress
 
 _BATCH_BYTES = 1 << 20
 _SHOWN_FAILURES = 3

@@ -1,8 +1,4 @@
-"""What a tokenizer of any kind is and does, whatever the text: vocabulary, specials, templates, fixed probes.
-
-Owns the probes. Must not know sources or stores. Entry points: `AnyTokenizer`, `vocabulary_facts`, `behaviour`,
-`cut_text`.
-"""
+"""What a tokenizer of any kind is and does, whatever the text: vocabulary, specials, templates, fixed probes."""
 
 from __future__ import annotations
 
@@ -59,7 +55,6 @@ class AnyTokenizer:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read it."""
         file, self.backend = read_backend(path)
         self.path = path
         self.content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

@@ -1,7 +1,4 @@
-"""The special tokens' names by role, and the files beside a tokenizer that give them.
-
-Owns the five roles. Must not know tokenizers. Entry points: `ROLES`, `names_beside`.
-"""
+"""The special tokens' names by role, and the files beside a tokenizer that give them."""
 
 from __future__ import annotations
 

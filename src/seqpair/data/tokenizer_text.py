@@ -1,7 +1,4 @@
-"""Choosing the text a tokenizer is trained or audited on: a fixed sample, spread over the sources.
-
-Owns the sampling rule. Must not know tokenizers or stores. Entry points: `training_texts`, `sampled_documents`.
-"""
+"""Choosing the text a tokenizer is trained or audited on: a fixed sample, spread over the sources."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ from dataclasses import replace
 
 from seqpair.data.documents import Document, Source, Tally
 from seqpair.data.sources import training_documents
-from seqpair.digest import hash64
 from seqpair.errors import DataError
-from seqpair.log import Progress
+from seqpair.files import hash64
+from seqpair.text import Progress
 
 
 def training_texts(sources: Sequence[Source], budget_bytes: int) -> Iterator[str]:

@@ -1,8 +1,5 @@
 """Worker processes that make parts, and one line of progress over all of them.
 
-Owns the processes: how they start, how they stop when something fails, is interrupted or the main process
-dies. Must not know shards or stores. Entry points: `Workers`, `default_workers`.
-
 The tokenizer's own threads share its tables, so a few cores are used best by one process; what Python does around
 it keeps one core busy for about ten that tokenize, so many cores want several processes, each with some threads.
 With one worker no process is started: the parts are made here.
@@ -29,9 +26,8 @@ from seqpair.data.part_build import PartTask, make_part
 from seqpair.data.sources import open_source
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import DataError
-from seqpair.log import Progress
 from seqpair.recipe.data_spec import SourceSpec
-from seqpair.units import format_count
+from seqpair.text import Progress, format_count
 
 _CORES_A_WORKER = 4
 _UNITS_AT_ONCE = 2

@@ -1,8 +1,4 @@
-"""A function compiled by torch, with its compilations counted.
-
-Owns the choice whether to compile, the count, and a note about every compilation that was not expected. Must not
-know models. Entry points: `should_compile`, `compile_words`, `CountedCompile`.
-"""
+"""A function compiled by torch, with its compilations counted."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seqpair.errors import SeqpairError
-from seqpair.log import note
+from seqpair.text import note
 
 _MOST_GRAPHS = 64
 """Of one piece of code; torch's own limit is 8, beyond which it goes on without compiling."""
@@ -72,7 +68,6 @@ class CountedCompile:
     """
 
     def __init__(self, function: Callable[..., Tensor], *, whole: bool, backend: str = "inductor") -> None:
-        """Compile nothing yet."""
         import torch._dynamo.backends.registry  # costs a second, so only where something is compiled
 
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)

@@ -1,8 +1,7 @@
 """Matrix products in float8 by torchao, in a copy of a module that shares its parameters.
 
-Owns what float8 needs of a machine, which layers it takes, and the copy. Must not know models. The module itself stays
-as it is, so its parameters, checkpoints and losses outside of training know nothing of float8. Entry points:
-`require_float8`, `float8_copy`, `float8_words`.
+The module itself stays as it is, so its parameters, checkpoints and losses outside of training know nothing of
+float8.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""What this machine has and can do, found out or measured in seconds.
-
-Owns the questions to the operating system and to torch, and the rate of a matrix product. Must not know
-models. Entry points: `Hardware`, `look_around`, `matrix_rate`, `read_rate`, `peak_rate`.
-"""
+"""What this machine has and can do, found out or measured in seconds."""
 
 from __future__ import annotations
 

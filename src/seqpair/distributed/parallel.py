@@ -1,7 +1,4 @@
-"""A module wrapped for several ranks.
-
-Owns how gradients are averaged. Must not know the model or the loss. Entry points: `wrap`, `no_sync`.
-"""
+"""A module wrapped for several ranks."""
 
 from __future__ import annotations
 

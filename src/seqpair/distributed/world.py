@@ -1,7 +1,6 @@
 """The processes of one run, as torchrun's environment variables describe them.
 
-Owns the process group, the choice of the device, and the few exchanges of plain values. Nothing is
-pickled. Must not know models. Entry points: `start_world`, `World`, `choose_device`.
+Nothing is pickled.
 """
 
 from __future__ import annotations

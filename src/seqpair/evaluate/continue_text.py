@@ -1,8 +1,4 @@
-"""Continuing a text with a decoder: from text to text.
-
-Owns the template (`[CLS]` and the prompt), the stop id and the room that the model's length leaves. Must
-not print. Entry points: `continue_texts`, `continue_contents`.
-"""
+"""Continuing a text with a decoder: from text to text."""
 
 from __future__ import annotations
 

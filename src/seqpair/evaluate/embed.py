@@ -1,8 +1,4 @@
-"""Texts to vectors, packed without padding, longest first.
-
-Owns the cut, the batches by tokens and the poolings. Must not print or read files. Entry points: `embed_texts`,
-`require_pooling`, `POOLINGS`.
-"""
+"""Texts to vectors, packed without padding, longest first."""
 
 from __future__ import annotations
 

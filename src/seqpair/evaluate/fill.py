@@ -1,8 +1,4 @@
-"""Filling the masks of a text with an exported encoder, read where the model predicts them.
-
-Owns the reading of a user's text; the position is `scorers.masked_predictions`' business, so a model that
-predicts one position to the left (`masked_next`) is read there. Must not print. Entry point: `fill_masks`.
-"""
+"""Filling the masks of a text with an exported encoder, read where the model predicts them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Greedy continuation of texts with stop strings, for decoders and encoders alike.
 
-Owns the loop, the stops and the room left in the model's length. Must not know tasks. Entry point: `generate_texts`.
-
 A decoder's prompts of equal length run together with a cache and without padding, so that a text does not depend on
 its neighbours. An encoder fills the first of several masks, puts the token there, and goes on: every step is a new
 row, since the states of a bidirectional model change with each token.

@@ -1,8 +1,4 @@
-"""Held-out text as evaluation needs it: fixed sequences, fixed windows, and texts for the export's proof.
-
-Owns the choice, which depends on the stores and a task's name only, so all members get the same items.
-Must not know models. Entry points: `held_out_sequences`, `held_out_windows`, `held_out_texts`.
-"""
+"""Held-out text as evaluation needs it: fixed sequences, fixed windows, and texts for the export's proof."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""A model loaded as any user would, with the things evaluation needs of it.
-
-Owns loading through transformers' classes, batching by token budget, and the head at chosen positions
-only. Must not know tasks. Entry points: `open_model`, `LoadedModel`.
-"""
+"""A model loaded as any user would, with the things evaluation needs of it."""
 
 from __future__ import annotations
 
@@ -23,10 +19,10 @@ from seqpair.hub.config import HUB_CLASSES
 from seqpair.hub.folder_config import read_folder_config
 from seqpair.hub.library import require_transformers
 from seqpair.hub.weights import from_hub
-from seqpair.log import note
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.reader import RowReader
 from seqpair.recipe.objectives import Direction
+from seqpair.text import note
 
 Ids = NDArray[np.int64]
 Head = Callable[[Tensor], Tensor]
@@ -108,7 +104,6 @@ class LoadedModel:
         reader: RowReader | None = None,
         device: str = "cpu",
     ) -> None:
-        """Take the parts; use `open_model` for a name."""
         self.model, self.tokenizer = model, tokenizer
         self.direction, self.predicts, self.model_digest = direction, predicts, model_digest
         self.batch_tokens, self.place, self.device = batch_tokens, place, device

@@ -1,8 +1,4 @@
-"""Finding a model by name, and what its configuration says it is, before any weights are loaded.
-
-Owns the three kinds of name (an export of ours, a Hugging Face folder, a hub name), the direction, and the
-digest of the weights. Must not load weights. Entry points: `find_model`, `ModelPlace`.
-"""
+"""Finding a model by name, and what its configuration says it is, before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -11,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqpair.digest import sha256_file, sha256_json
 from seqpair.errors import EvaluationError
+from seqpair.files import sha256_file, sha256_json
 from seqpair.hub.config import PREDICTS_KEY
 from seqpair.hub.export import RECORD_NAME, read_export_record
 from seqpair.hub.library import require_transformers

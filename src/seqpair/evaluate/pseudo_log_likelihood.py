@@ -1,7 +1,5 @@
 """Pseudo-log-likelihoods of whole texts by encoders, in two forms.
 
-Owns which tokens are hidden together. Must not know tasks. Entry point: `pseudo_log_likelihoods`.
-
 `plain` hides one token at a time and shows all others. The other pieces of a word then give the hidden piece away,
 so long words look likely; `word_left_to_right` hides a token together with the later tokens of its word.
 Neither is a probability of the text: every token sees its future.

@@ -1,9 +1,5 @@
 """Results on disk: one JSON file a task, and one line an item so that members can be paired.
 
-Owns the format of `<task>.json`, `<task>.items.jsonl` and `samples.json`. Must not import torch: the
-report reads these files. Entry points: `TaskResult`, `ItemOutcome`, `write_result`, `read_results`,
-`read_items`.
-
 A result's value is the weighted mean of its items' values, sum(weight * value) / sum(weight): with
 weights of one an ordinary mean, with bytes as weights a rate over all bytes.
 """
@@ -18,10 +14,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from seqpair.atomic import write_text
 from seqpair.errors import EvaluationError
+from seqpair.files import write_text
 
-EVALUATION_FOLDER = "evaluation"
 SAMPLES_NAME = "samples.json"
 SUMMARY_NAME = "summary.json"
 _NOT_RESULTS = (SAMPLES_NAME, SUMMARY_NAME)

@@ -1,8 +1,4 @@
-"""Evaluation of one member: its exported model through every task it can do.
-
-Owns the list of tasks, the order, and writing results. Must not know how a task works. Entry points:
-`evaluate_export`, `export_places`, `TASKS`.
-"""
+"""Evaluation of one member: its exported model through every task it can do."""
 
 from __future__ import annotations
 
@@ -13,13 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from seqpair import atomic
 from seqpair.data.prepare import Prepared
 from seqpair.data.python_source import HeldOutFunction, held_out_functions
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import BATCH_TOKENS, open_model
 from seqpair.evaluate.results import (
-    EVALUATION_FOLDER,
     SAMPLES_NAME,
     SUMMARY_NAME,
     TaskResult,
@@ -31,9 +25,11 @@ from seqpair.evaluate.results import (
 from seqpair.evaluate.samples import make_samples
 from seqpair.evaluate.tasks import bits_per_byte, continuation, docstring_retrieval, masked_accuracy
 from seqpair.evaluate.tasks.task import TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
+from seqpair.files import write_json
 from seqpair.hub.export import read_export_record
-from seqpair.log import Progress, note
+from seqpair.paths import EVALUATION_FOLDER
 from seqpair.recipe.plan import Plan
+from seqpair.text import Progress, note
 
 TASKS: dict[str, TaskSpec] = {
     module.SPEC.name: module.SPEC for module in (bits_per_byte, masked_accuracy, continuation, docstring_retrieval)
@@ -148,9 +144,9 @@ def evaluate_export(
     report = EvaluationReport(out_folder, results, reasons, time.monotonic() - started)
     if tasks is None:
         progress.update(len(names), "samples")
-        atomic.write_json(out_folder / SAMPLES_NAME, make_samples(model, inputs))
+        write_json(out_folder / SAMPLES_NAME, make_samples(model, inputs))
         report = replace(report, seconds=time.monotonic() - started)
-        atomic.write_json(out_folder / SUMMARY_NAME, _summary(report, model.model_digest))
+        write_json(out_folder / SUMMARY_NAME, _summary(report, model.model_digest))
     progress.update(len(names) + 1)
     progress.finish()
     return report

@@ -1,7 +1,6 @@
 """Samples for the page: masks filled and texts continued, from held-out text, with a fixed seed.
 
-Owns the choice of texts and the sampling. Must not know the page. Entry point: `make_samples`. Samples
-are shown, never scored.
+Samples are shown, never scored.
 """
 
 from __future__ import annotations

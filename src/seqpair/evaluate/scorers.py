@@ -1,8 +1,5 @@
 """The two protocols through which every task sees a model: score a continuation, embed a text.
 
-Owns how an encoder and a decoder answer them. Must not know tasks. Entry points: `scorer_of`, `TextEmbedder`,
-`token_log_probabilities`, `masked_predictions`; generation is `greedy`'s.
-
 An encoder scores a continuation t1 .. tm left to right, one row a token, nothing to the right shown:
 
     [CLS] context t1 .. t(k-1) [MASK] [MASK] [MASK] [SEP]      log P(tk) read at the first mask
@@ -151,7 +148,6 @@ class RowReads:
     """Rows, each held once, and which token of which request is read where in them."""
 
     def __init__(self) -> None:
-        """Begin without rows."""
         self.rows: list[Ids] = []
         self._index: dict[bytes, int] = {}
         self._reads: list[list[tuple[int, int, int]]] = []
@@ -190,7 +186,6 @@ class EncoderScorer:
     """Scores by filling masks left to right."""
 
     def __init__(self, model: LoadedModel, options: ScoringOptions = DEFAULT_SCORING) -> None:
-        """Take a bidirectional model."""
         self.model, self.options = model, options
 
     def score(self, requests: Sequence[Request]) -> list[Score]:
@@ -216,7 +211,6 @@ class DecoderScorer:
     """Scores by one pass over `[CLS]` context continuation."""
 
     def __init__(self, model: LoadedModel) -> None:
-        """Take a causal model."""
         self.model = model
 
     def score(self, requests: Sequence[Request]) -> list[Score]:
@@ -250,7 +244,6 @@ class TextEmbedder:
     """
 
     def __init__(self, model: LoadedModel) -> None:
-        """Take a model of either direction."""
         self.model = model
 
     def embed(self, texts: Sequence[str], pooling: str = "mean") -> NDArray[np.float32]:

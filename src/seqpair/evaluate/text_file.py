@@ -1,8 +1,4 @@
-"""A user's JSON Lines file of texts.
-
-Owns reading it, and the error that names the line. Must not know what the texts are for. Entry point:
-`read_texts`.
-"""
+"""A user's JSON Lines file of texts."""
 
 from __future__ import annotations
 

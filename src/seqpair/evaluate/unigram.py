@@ -1,7 +1,4 @@
-"""The unigram model of a study's tokenizer: the baseline that knows only how often each token occurs.
-
-Owns counting and the smoothed probabilities. Must not know tasks. Entry point: `UnigramModel`.
-"""
+"""The unigram model of a study's tokenizer: the baseline that knows only how often each token occurs."""
 
 from __future__ import annotations
 
@@ -28,7 +25,6 @@ class UnigramModel:
     """
 
     def __init__(self, counts: NDArray[np.int64]) -> None:
-        """Take the counts (entries,)."""
         smoothed = counts.astype(np.float64) + 1.0
         self.bits: NDArray[np.float64] = np.log2(smoothed.sum()) - np.log2(smoothed)
         self.most_frequent = int(np.argmax(counts))

@@ -1,8 +1,5 @@
 """Training speed beside transformers: its class on the very microbatches of a real step, in the same process.
 
-Owns the translation of a microbatch into padded rows, and the alternation. Must not know where the run came
-from. Entry point: `compare_training`.
-
 Theirs is ModernBertForMaskedLM (with `sparse_prediction`, its fastest option) or ModernBertDecoderForCausalLM
 with sdpa, the same weights, its own loss, and torch's AdamW with `foreach`. Its padded rows are made before the
 clock starts; our step includes reading, corrupting and assembling. Dropout is off in theirs, which cannot
@@ -168,7 +165,6 @@ class _Theirs:
     """transformers' model with our weights, its loss and torch's AdamW."""
 
     def __init__(self, transformers: Any, run: Run, direction: Direction, rows: Sequence[PaddedRows]) -> None:
-        """Build the model."""
         phase, plan = run.plan.phases[0], run.plan.model
         facts = ModelFacts(
             model=plan,

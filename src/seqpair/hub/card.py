@@ -1,7 +1,4 @@
-"""The model card of an export: what it is, how to load it, how it was trained, what it is not.
-
-Owns the text of `README.md`. Must not know files. Entry point: `model_card`.
-"""
+"""The model card of an export: what it is, how to load it, how it was trained, what it is not."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.hub.verify import Verification
 from seqpair.recipe.objectives import Objective
 from seqpair.recipe.sizes import parameter_count
-from seqpair.units import format_count
+from seqpair.text import format_count
 
 _MASKED = """from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 

@@ -1,8 +1,7 @@
 """A model's plan as the values of a Hugging Face `config.json`.
 
-Owns the translation of shape, window and RoPE bases. Must not know weights or tokenizer files. The
-values are written by us, not by `save_pretrained`, because transformers 5 drops the keys that
-transformers 4 and other readers need. Entry points: `ModelFacts`, `hub_config`, `generation_config`.
+The values are written by us, not by `save_pretrained`, because transformers 5 drops the keys that transformers 4 and
+other readers need.
 
 The window. Our plan counts the keys on each visible side, the token itself extra: `window_tokens` w
 means keys i - w .. i + w for bidirectional and i - w .. i for causal layers. The two classes count

@@ -1,9 +1,4 @@
-"""Exports: a checkpoint becomes a folder that the Hugging Face classes load, or nothing is written.
-
-Owns the sequence build, prove, rename. Must not know how weights or configurations are spelt
-(`weights`, `config`, `tokenizer_files`). Entry points: `export_checkpoint`, `read_export_record`,
-`export_choices`.
-"""
+"""Exports: a checkpoint becomes a folder that the Hugging Face classes load, or nothing is written."""
 
 from __future__ import annotations
 
@@ -17,13 +12,12 @@ from typing import Any
 
 from safetensors.torch import save
 
-from seqpair import atomic
 from seqpair.checkpoint.catalog import latest_valid
-from seqpair.checkpoint.manifest import CHECKPOINTS_FOLDER, MANIFEST_NAME, CheckpointManifest
+from seqpair.checkpoint.manifest import MANIFEST_NAME, CheckpointManifest
 from seqpair.checkpoint.store import LoadedCheckpoint, load_checkpoint
 from seqpair.data.tokenizer import Tokenizer, load_tokenizer
-from seqpair.digest import sha256_file
 from seqpair.errors import CheckpointError, ExportError
+from seqpair.files import TEMPORARY_PREFIX, replacing_folder, sha256_file, write_bytes, write_json, write_text
 from seqpair.hub.card import model_card
 from seqpair.hub.config import ModelFacts, generation_config, hub_config
 from seqpair.hub.library import require_transformers
@@ -33,6 +27,7 @@ from seqpair.hub.tokenizer_files import write_tokenizer
 from seqpair.hub.verify import MOST_CHECKED_TOKENS, Verification, check_texts, verify_export
 from seqpair.hub.weights import to_hub
 from seqpair.nn.rope import RopeBases
+from seqpair.paths import CHECKPOINTS_FOLDER
 from seqpair.recipe.objectives import OBJECTIVES, Objective
 
 RECORD_NAME = "seqpair_export.json"
@@ -147,7 +142,7 @@ def export_checkpoint(
     row_tokens = min(MOST_CHECKED_TOKENS, max(facts.seq_len, 3 * facts.model.window_tokens + 8))
     aside: Path | None = None
     try:
-        with atomic.replacing_folder(out) as folder:
+        with replacing_folder(out) as folder:
             _write_model(folder, loaded, facts, version)
             write_tokenizer(folder, tokenizer, objective, facts.seq_len)
             write_sentence_files(folder, objective.direction, facts.model.shape.width, facts.seq_len)
@@ -155,8 +150,8 @@ def export_checkpoint(
             proof = verify_export(folder, native, tokenizer, objective, real, row_tokens=row_tokens)
             digest = sha256_file(folder / WEIGHTS_NAME)
             report = ExportReport(out, objective.hub_class, objective.name, loaded.manifest.name, digest, proof)
-            atomic.write_text(folder / "README.md", model_card(loaded.manifest, objective, trained, proof))
-            atomic.write_json(folder / RECORD_NAME, _record(loaded.manifest, objective, report, version))
+            write_text(folder / "README.md", model_card(loaded.manifest, objective, trained, proof))
+            write_json(folder / RECORD_NAME, _record(loaded.manifest, objective, report, version))
             aside = _move_aside(out)
     finally:
         if aside is not None and out.exists():
@@ -198,7 +193,7 @@ def _move_aside(out: Path) -> Path | None:
     """Rename an earlier export so that the new one can take its name."""
     if not out.exists():
         return None
-    aside = out.with_name(f"{atomic.TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-earlier-{out.name}")
+    aside = out.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-earlier-{out.name}")
     out.rename(aside)
     return aside
 
@@ -241,11 +236,11 @@ def _facts(manifest: CheckpointManifest, objective: Objective, tokenizer: Tokeni
 
 
 def _write_model(folder: Path, loaded: LoadedCheckpoint, facts: ModelFacts, version: str) -> None:
-    atomic.write_json(folder / "config.json", hub_config(facts, version))
+    write_json(folder / "config.json", hub_config(facts, version))
     if facts.direction == "causal":
-        atomic.write_json(folder / "generation_config.json", generation_config(facts.specials, version))
+        write_json(folder / "generation_config.json", generation_config(facts.specials, version))
     tensors = to_hub(loaded.model, facts.model.shape.layers, facts.direction)
-    atomic.write_bytes(folder / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
+    write_bytes(folder / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
 
 
 def _record(manifest: CheckpointManifest, objective: Objective, report: ExportReport, version: str) -> dict[str, Any]:

@@ -1,9 +1,5 @@
 """A Hugging Face `config.json` as our model's plan: the way back from `config`.
 
-Owns reading the keys of transformers 5 (`layer_types`, `rope_parameters`) and the legacy ones, with the
-classes' own defaults, and the errors for what our model cannot express. Must not know weights or
-tokenizers. Entry points: `read_folder_config`, `FolderConfig`.
-
 The window, as in `config`: an encoder's local layer sees `local_attention // 2` tokens on each side; a
 decoder's sees `local_attention // 2` tokens, itself among them. An explicit `sliding_window` replaces
 `local_attention // 2` in both classes.

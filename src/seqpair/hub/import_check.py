@@ -1,8 +1,5 @@
 """The proof of an import: what was read must compute what transformers computes from the same folder.
 
-Owns the comparison before training may start from a folder. Must not read the folder's format (that is
-`import_folder`). Entry point: `verify_import`.
-
 What is compared, in fp32: the ids that `AutoTokenizer` gives texts, without specials, with ours; and the
 logits of every real token of padded batches of rows `[CLS]` content, with `[SEP]` for encoders, among
 them rows longer than both sides of the window.

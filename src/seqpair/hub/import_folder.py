@@ -1,9 +1,4 @@
-"""A Hugging Face folder as a member's starting point: its plan, weights and tokenizer in our form.
-
-Owns reading the folder's files, and the comparison with a recipe's plan. Must not load the model through
-transformers: `import_check` does, and holds it against what is read here. Entry points:
-`read_hub_folder`, `ImportedModel`, `require_fits`.
-"""
+"""A Hugging Face folder as a member's starting point: its plan, weights and tokenizer in our form."""
 
 from __future__ import annotations
 
@@ -18,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from seqpair.data.tokenizer import Tokenizer, load_tokenizer
-from seqpair.digest import sha256_file, sha256_json
 from seqpair.errors import HubFolderError
+from seqpair.files import sha256_file, sha256_json
 from seqpair.hub.config import Predicts
 from seqpair.hub.folder_config import CONFIG_NAME, FolderConfig, read_folder_config
 from seqpair.hub.weights import from_hub

@@ -1,8 +1,4 @@
-"""The optional library `transformers`, asked for only where it is used.
-
-Owns the import and the error when it is missing. Must not know what is done with it. Entry point:
-`require_transformers`.
-"""
+"""The optional library `transformers`, asked for only where it is used."""
 
 from __future__ import annotations
 

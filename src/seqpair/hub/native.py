@@ -1,8 +1,4 @@
-"""A checkpoint's model as a function from token ids to logits: the side an export is held against.
-
-Owns building the native model from a checkpoint's tensors. Must not know Hugging Face. Entry point:
-`NativeModel`.
-"""
+"""A checkpoint's model as a function from token ids to logits: the side an export is held against."""
 
 from __future__ import annotations
 
@@ -34,7 +30,6 @@ class NativeModel:
     """
 
     def __init__(self, model: ModelPlan, state: Mapping[str, Tensor], direction: Direction, rope: RopeBases) -> None:
-        """Build the model and take the weights."""
         broken = sorted(name for name, values in state.items() if not bool(torch.isfinite(values).all()))
         if broken:
             raise CheckpointError(

@@ -1,7 +1,4 @@
-"""A trained model opened for use, from an export or a checkpoint, in our own form: no transformers needed.
-
-Owns finding out what a path is. Must not know what the model is used for. Entry point: `open_model`.
-"""
+"""A trained model opened for use, from an export or a checkpoint, in our own form: no transformers needed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """The sentence-transformers modules of an export, so that `SentenceTransformer(folder)` gives vectors at once.
 
-Owns `modules.json`, `1_Pooling/config.json`, `sentence_bert_config.json` and `config_sentence_transformers.json`. Must
-not know weights, and needs no sentence-transformers. Entry points: `write_sentence_files`, `SENTENCE_POOLINGS`.
-
 The pooling is stated, not left to a default: the mean over all tokens for an encoder, the last token for a decoder,
 whose earlier tokens have not seen the whole text. The files are in the library's first format, which all its versions
 read.
@@ -12,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seqpair import atomic
+from seqpair.files import write_json
 from seqpair.recipe.objectives import Direction
 
 SENTENCE_POOLINGS: dict[Direction, str] = {"bidirectional": "mean", "causal": "lasttoken"}
@@ -36,9 +33,9 @@ def write_sentence_files(folder: Path, direction: Direction, width: int, seq_len
     ]
     chosen = _MODE_OF[SENTENCE_POOLINGS[direction]]
     modes = {f"pooling_mode_{mode}": mode == chosen for mode in _MODES}
-    atomic.write_json(folder / "modules.json", modules)
+    write_json(folder / "modules.json", modules)
     (folder / "1_Pooling").mkdir(exist_ok=True)
-    atomic.write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width} | modes)
-    atomic.write_json(folder / "sentence_bert_config.json", {"max_seq_length": seq_len, "do_lower_case": False})
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width} | modes)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": seq_len, "do_lower_case": False})
     settings = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
-    atomic.write_json(folder / "config_sentence_transformers.json", settings)
+    write_json(folder / "config_sentence_transformers.json", settings)

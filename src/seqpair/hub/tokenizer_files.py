@@ -1,8 +1,5 @@
 """The tokenizer's files in an export, so that `AutoTokenizer` gives the ids of training.
 
-Owns `tokenizer.json` with the objective's template and `tokenizer_config.json`. Must not know models.
-Entry point: `write_tokenizer`.
-
 An encoder's text is `[CLS] text [SEP]`, padded on the right; a decoder's is `[CLS] text`, padded on the
 left: its `[SEP]` is what it says when it has finished, and `generate` needs the text's end at the end of
 the row.
@@ -13,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from seqpair import atomic
 from seqpair.data.tokenizer import Tokenizer
+from seqpair.files import write_json, write_text
 from seqpair.recipe.objectives import Objective
 
 
@@ -47,6 +44,6 @@ def tokenizer_config(tokenizer: Tokenizer, padding_side: str, seq_len: int) -> d
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, objective: Objective, seq_len: int) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json` into a folder."""
     backend = tokenizer.with_template(objective.template, objective.padding_side)
-    atomic.write_text(folder / "tokenizer.json", backend.to_str(pretty=False))
+    write_text(folder / "tokenizer.json", backend.to_str(pretty=False))
     config = tokenizer_config(tokenizer, objective.padding_side, seq_len)
-    atomic.write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / "tokenizer_config.json", config)

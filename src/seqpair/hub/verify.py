@@ -1,8 +1,5 @@
 """The proof of an export: loaded as users load it, it must give the native model's logits.
 
-Owns the comparison. Must not write anything. Entry points: `verify_export`, `check_texts`; `import_check`
-uses the parts.
-
 What is compared, for eager and for sdpa attention, in fp32: the ids of `AutoTokenizer` with those of
 training; the logits of every real token of batches that are padded on the tokenizer's side and carry an
 attention mask; rows longer than the window; and, for a decoder, the logits of its cached forward. Positions
@@ -24,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqpair import atomic, digest
+from seqpair import counter, files
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import ExportError
 from seqpair.hub.library import require_transformers
@@ -77,7 +74,7 @@ def check_texts(texts: Sequence[str] | None, tokenizer: Tokenizer, needed_tokens
     """
     real = [text for text in texts or () if text.strip()]
     if not real:
-        real = [inspect.getsource(module) for module in (atomic, digest)]
+        real = [inspect.getsource(module) for module in (files, counter)]
     # Neighbours of different lengths in one batch: long, short, long, edge, ...
     real = sorted(real, key=len)
     mixed = [text for pair in zip(real[: len(real) // 2], reversed(real), strict=False) for text in pair] or real

@@ -1,9 +1,7 @@
 """Parameter names of our model and of the two Hugging Face classes.
 
-Owns the name map in both directions. Must not know files or configurations. The fused projection is
-kept by the encoder class and split in three by the decoder class; the output matrix is the token table
-and is never written (a second copy that differs would load untied, without a message). Entry points:
-`to_hub`, `from_hub`.
+The fused projection is kept by the encoder class and split in three by the decoder class; the output matrix is the
+token table and is never written (a second copy that differs would load untied, without a message).
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
 """Attention behind one signature: the reference, and the choice among the kernels.
 
-Owns `attend` and the table of kernels. Must not know layers, parameters or objectives: a kernel gets
-queries, keys and values that are already rotated, a layout and a window. Entry points: `attend`,
-`check_kernel`, `suited_kernel`, `kernel_is_usable`.
-
 | kernel | device | memory | chosen by `auto` |
 |---|---|---|---|
 | reference | any | N^2 | where nothing else is (mps) |

@@ -1,8 +1,5 @@
 """The backbone: token ids to hidden states, one class for both directions.
 
-Owns the layers and their parameters. Must not know objectives, heads or parallelism. Entry point:
-`Backbone`.
-
 Source: the ModernBERT architecture (arXiv 2412.13663, section 2.1) as trained by arXiv 2507.11412:
 pre-norm without biases, GeGLU, rotary positions, a norm after the embedding and none before the first
 attention, every third layer global and the others within a window, dropout after the attention output.
@@ -42,7 +39,6 @@ class Attention(nn.Module):
     """
 
     def __init__(self, plan: ModelPlan, kernel: str) -> None:
-        """Make the projections."""
         super().__init__()
         width = plan.shape.width
         self.heads, self.head_dim = plan.shape.heads, plan.shape.head_dim
@@ -70,7 +66,6 @@ class GatedMlp(nn.Module):
     """
 
     def __init__(self, plan: ModelPlan) -> None:
-        """Make the projections."""
         super().__init__()
         self.wi = nn.Linear(plan.shape.width, 2 * plan.shape.inner, bias=False)
         self.wo = nn.Linear(plan.shape.inner, plan.shape.width, bias=False)
@@ -85,7 +80,6 @@ class Layer(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); the first layer has no attention norm."""
 
     def __init__(self, plan: ModelPlan, index: int, kernel: str) -> None:
-        """Make the layer."""
         super().__init__()
         self.attention_norm = layer_norm(plan) if index > 0 else nn.Identity()
         self.attention = Attention(plan, kernel)
@@ -113,7 +107,6 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, plan: ModelPlan, kernel: str = "auto") -> None:
-        """Make the layers; the parameters are fp32 and have torch's default values until `initialise`."""
         super().__init__()
         check_kernel(kernel)
         self.plan = plan

@@ -1,8 +1,6 @@
 """The CPU kernel: local layers cost O(N x window), global ones the square of each sequence alone.
 
-Owns how packed tokens are cut into equal pieces of work for `scaled_dot_product_attention`. Must not
-know layers. Plans of work and masks are made once per layout and kept in it. Entry point:
-`attend_blocked`.
+Plans of work and masks are made once per layout and kept in it.
 
 Local layers: the N tokens are cut into blocks without regard to sequences; a block's queries see the
 keys of the block and of the window around it, masked by sequence and distance. The windows overlap and

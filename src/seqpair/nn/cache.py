@@ -1,8 +1,5 @@
 """Keys and values of the tokens a causal model has read, so that the next token costs one token's work.
 
-Owns the buffers and attention over them. Must not know weights, sampling or tokenizers. Entry point:
-`KeyValueCache`.
-
 Rows are aligned on the right: every row's newest token lies in the same column, so a step writes one slice
 for all rows, and a row's earlier tokens begin at a column of its own. A global layer keeps all columns. A
 local layer keeps a ring of window + 1 columns, whatever the length: column c lies in slot c mod (window + 1),
@@ -41,7 +38,6 @@ class KeyValueCache:
     """
 
     def __init__(self, plan: ModelPlan, lengths: Sequence[int], new_tokens: int, like: Tensor) -> None:
-        """Reserve the buffers; nothing is in them yet."""
         assert all(a >= b > 0 for a, b in zip(lengths, [*lengths[1:], lengths[-1]], strict=True)), "longest row first"
         self.heads = plan.shape.heads
         self.end = lengths[0]

@@ -1,7 +1,6 @@
 """A causal model that reads its past from a cache: the backbone's weights, laid out for one token at a time.
 
-Owns the conversion and the two forwards, of prompts and of one token a row. The training forward knows
-nothing of it. Must not know sampling or tokenizers. Entry point: `CachedDecoder`.
+The training forward knows nothing of it.
 
 Queries and keys have their features reordered within each head, the same for both, so that the pairs that
 rotary positions turn lie side by side: scores do not change, and a rotation is one complex product. The token
@@ -84,7 +83,6 @@ class CachedDecoder:
     """
 
     def __init__(self, model: LanguageModel, rope: RopeBases, *, compiled: bool = True) -> None:
-        """Lay the weights out."""
         assert model.output_weight.dtype == torch.float32, "a model's weights are fp32"
         self.plan: ModelPlan = model.backbone.plan
         backbone, shape = model.backbone, self.plan.shape

@@ -1,8 +1,7 @@
 """Dropout that is cheap on a CPU.
 
-Owns the draw of the mask. On a CPU torch draws one double a value, which costs more than the layer it
-regularises; here one 64-bit draw of the global generator gives four values 16 bits each. Elsewhere,
-and in compiled code, it is torch's own. Entry point: `dropout`.
+On a CPU torch draws one double a value, which costs more than the layer it regularises; here one 64-bit draw of the
+global generator gives four values 16 bits each. Elsewhere, and in compiled code, it is torch's own.
 """
 
 from __future__ import annotations

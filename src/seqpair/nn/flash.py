@@ -1,7 +1,6 @@
 """The flash-attn package as a kernel: for those who have installed it, never required.
 
-Owns the call and the question whether it can be made. Must not know layers. Entry points:
-`attend_flash`, `flash_is_usable`. Not run on this project's machines: its tests carry the mark `gpu`.
+Not run on this project's machines: its tests carry the mark `gpu`.
 """
 
 from __future__ import annotations

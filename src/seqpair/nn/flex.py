@@ -1,8 +1,7 @@
 """The FlexAttention kernel: compiled by triton, for CUDA where the flash kernels do not go (fp32, ROCm, older cards).
 
-Owns the block masks, made once per layout and window. Must not know layers. Entry points: `attend_flex`,
-`flex_is_usable`. CUDA only: on a CPU it has no backward pass, and compiled it was seen to be wrong
-(torch 2.13, head dimension 16). Its tests carry the mark `gpu`; the mask is tested everywhere.
+CUDA only: on a CPU it has no backward pass, and compiled it was seen to be wrong (torch 2.13, head dimension 16). Its
+tests carry the mark `gpu`; the mask is tested everywhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The gate of the MLP: gelu(u) * g, with one tensor kept for the backward pass instead of four.
-
-Owns the product and its gradient. Must not know layers. Entry point: `gated_gelu`.
-"""
+"""The gate of the MLP: gelu(u) * g, with one tensor kept for the backward pass instead of four."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Continuing prompts with a causal model, many at a time.
-
-Owns the loop: batches of similar length, stopping, dropping rows that have ended. Must not know text or
-files. Entry points: `generate`, `Continuation`.
-"""
+"""Continuing prompts with a causal model, many at a time."""
 
 from __future__ import annotations
 

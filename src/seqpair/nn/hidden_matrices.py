@@ -1,7 +1,4 @@
-"""Which parameters are the layers' matrices, and how many lie in one.
-
-Owns that table. Must not know what it is used for. Entry point: `HIDDEN_MATRICES`.
-"""
+"""Which parameters are the layers' matrices, and how many lie in one."""
 
 from __future__ import annotations
 

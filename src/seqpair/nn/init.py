@@ -1,9 +1,4 @@
-"""Initialisation `full_megatron`: a table from parameter names to standard deviations.
-
-Owns the starting values. Must not know members or objectives: values are keyed by the seed and the
-parameter's name, so that all members of a pair start from the same weights, whatever else is drawn.
-Entry point: `initialise`.
-"""
+"""Initialisation `full_megatron`: a table from parameter names to standard deviations."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Where each sequence of a microbatch begins: the only thing attention has to know about packing.
-
-Owns the boundaries of packed sequences and what is derived from them once per microbatch. Must not
-know ids or models. Entry point: `Layout.from_lengths`.
-"""
+"""Where each sequence of a microbatch begins: the only thing attention has to know about packing."""
 
 from __future__ import annotations
 
@@ -31,7 +27,6 @@ class Layout:
     """
 
     def __init__(self, sizes: npt.NDArray[np.int64], device: torch.device, longest_tokens: int | None) -> None:
-        """Derive the index tensors from (S,) lengths; use `from_lengths`."""
         assert sizes.size, "a layout holds at least one sequence"
         assert sizes.min() > 0, "a sequence holds at least one token"
         self.lengths: tuple[int, ...] = tuple(sizes.tolist())

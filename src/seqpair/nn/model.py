@@ -1,8 +1,4 @@
-"""The language model: backbone, prediction head, and an output that shares the token table.
-
-Owns the head and the tied output. Must not know objectives or losses: `forward` stops before the
-vocabulary projection, which the loss does in chunks. Entry point: `LanguageModel`.
-"""
+"""The language model: backbone, prediction head, and an output that shares the token table."""
 
 from __future__ import annotations
 
@@ -21,7 +17,6 @@ class Head(nn.Module):
     """norm(gelu(dense(x))), for both directions."""
 
     def __init__(self, plan: ModelPlan) -> None:
-        """Make the dense layer (D, D), without bias, and the norm."""
         super().__init__()
         self.dense = nn.Linear(plan.shape.width, plan.shape.width, bias=False)
         self.norm = layer_norm(plan)
@@ -51,7 +46,6 @@ class LanguageModel(nn.Module):
     """
 
     def __init__(self, model: ModelPlan, kernel: str = "auto") -> None:
-        """Make the parameters; `initialise` gives them their values."""
         super().__init__()
         self.backbone = Backbone(model, kernel)
         self.head = Head(model)

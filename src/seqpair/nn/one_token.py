@@ -1,8 +1,5 @@
 """One token of one row through a causal model in one call, compiled on this machine where it has a C++ compiler.
 
-Owns the build of `one_token.cpp`, the structures it is given, and the call. Must not know sampling or tokenizers.
-Entry points: `OneTokenStep`, `find_library`.
-
 A step of a small model is some 130 tensor calls of a few microseconds, which one call replaces; the vocabulary
 projection is another, faster than a library's product with one row. The arithmetic is that of `CachedDecoder` in fp32,
 in another order of sums, which depends on the number of threads. The library is compiled once for a compiler, a
@@ -24,11 +21,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seqpair.atomic import replacing_file
 from seqpair.errors import DiskFullError
-from seqpair.log import note
+from seqpair.files import replacing_file
 from seqpair.nn.cache import KeyValueCache
 from seqpair.recipe.sizes import Shape
+from seqpair.text import note
 
 SOURCE = Path(__file__).with_name("one_token.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
@@ -138,7 +135,6 @@ class OneTokenStep:
         ends: Sequence[Tensor],
         layers: Sequence[Sequence[Tensor | None]],
     ) -> None:
-        """Take the addresses of the weights."""
         assert library.read_token is not None, library.why
         weights = [*ends, *(weight for layer in layers for weight in layer if weight is not None)]
         assert all(weight.is_contiguous() and weight.dtype == torch.float32 for weight in weights), "fp32, contiguous"

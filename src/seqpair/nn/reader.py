@@ -1,8 +1,5 @@
 """A model that reads padded rows and gives its states at chosen places only: scoring on a CPU.
 
-Owns a forward without gradients over rows of similar length. Must not know tasks, tokenizers or heads. Entry
-point: `RowReader`.
-
 What is not read is not computed: the last layer's queries, attention output, MLP and norm run at the places
 that are read alone; its keys and values need all tokens. Attention of short rows is one dense masked call;
 longer rows go through `attend`, with a row's padding as a sequence of its own.
@@ -81,7 +78,6 @@ class RowReader:
     """
 
     def __init__(self, model: LanguageModel, rope: RopeBases, direction: Direction) -> None:
-        """Lay the weights out."""
         assert model.output_weight.dtype == torch.float32, "a model's weights are fp32"
         backbone = model.backbone
         self.plan, self.direction = backbone.plan, direction

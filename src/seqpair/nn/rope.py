@@ -1,9 +1,5 @@
 """Rotary positions, half-split (NeoX): feature j turns with feature j + K/2.
 
-Owns the rotation and its tables, which are made once per layout and base. Must not know attention.
-Entry points: `RopeBases`, `rotate`, `rotated_parts`, `rotary_tables`; for forwards without gradients, which
-turn a pair of features as one complex number, `paired_features` and `complex_turns`.
-
 Source: Su et al., RoFormer, arXiv 2104.09864, section 3.2; angle of pair j at position t is
 t * theta^(-2j/K). Positions are those in the token's own sequence, in fp32.
 """

@@ -1,7 +1,5 @@
 """The choice of the next token from logits: the likeliest, or a draw.
 
-Owns temperature, top-k and top-p. Must not know models or caches. Entry points: `Sampling`, `choose_tokens`.
-
 A draw is a hash of (seed, the prompt's number, the token's number): it depends neither on the batch a prompt
 is in, nor on the device, nor on any global generator.
 """

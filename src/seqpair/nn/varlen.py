@@ -1,8 +1,6 @@
 """The CUDA kernel: `torch.nn.attention.varlen`, flash attention over packed sequences.
 
-Owns the call, the question whether it can be made, and the switch to FlashAttention 3 where torch knows
-it and its package is installed. Must not know layers. Entry points: `attend_varlen`, `varlen_is_usable`,
-`flash_generation`. Not run on this project's CPU machines: its tests carry the mark `gpu`.
+Not run on this project's CPU machines: its tests carry the mark `gpu`.
 """
 
 from __future__ import annotations

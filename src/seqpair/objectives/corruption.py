@@ -1,10 +1,8 @@
 """Corruption: which tokens are chosen for prediction, and what the model sees in their place.
 
-Owns the draws. Every draw is a hash of (seed, phase, purpose) and of (position, token index within the
-sequence's content), so it does not depend on rank, worker, microbatch, layout, device or objective:
-all masked members of a study share it, and the number of chosen tokens is known before the first
-backward. Must not know objectives or batches. Entry points: `TokenCounters`, `chosen_tokens`,
-`corrupted_ids`.
+Every draw is a hash of (seed, phase, purpose) and of (position, token index within the sequence's content), so it
+does not depend on rank, worker, microbatch, layout, device or objective: all masked members of a study share it, and
+the number of chosen tokens is known before the first backward.
 
 The functions use operators only where it matters, so numpy arrays (uint32 words, half the memory traffic) and
 torch int64 tensors give the same bits. What is common to a sequence's tokens is hashed once a sequence.

@@ -1,8 +1,6 @@
 """Microbatches of one shape, so that a compiled model is compiled once.
 
-Owns the filling: tokens after the last sequence, in sequences of their own, and outputs that no loss looks
-at. Neither changes a real token's output or the loss. Must not know models or compilers. Entry points:
-`FixedShape`, `fill`.
+Neither changes a real token's output or the loss.
 """
 
 from __future__ import annotations

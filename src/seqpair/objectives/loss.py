@@ -1,8 +1,6 @@
 """The loss: cross entropy summed over predicted positions, without ever holding all logits.
 
-Owns the vocabulary projection in training. Must not know objectives. Gradients are made in the
-forward pass, chunk by chunk, while a chunk's logits are at hand. Entry points: `summed_cross_entropy`,
-`token_scores`.
+Gradients are made in the forward pass, chunk by chunk, while a chunk's logits are at hand.
 
 The gradient of one row's loss by its logits is softmax(logits) - onehot(target).
 """

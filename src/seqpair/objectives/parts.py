@@ -1,7 +1,6 @@
 """A step's parts: which of its sequences train which objective.
 
-Owns the split of a hybrid step. It depends on training positions only, so the number of ranks, the
-microbatches and the layout do not change it. Entry points: `Part`, `parts_of_step`.
+It depends on training positions only, so the number of ranks, the microbatches and the layout do not change it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Targets: which output predicts which token, and what the model is given.
 
-Owns the step from packed ids to a model's input for each objective. Must not know models beyond their
-layout, nor ranks. What is predicted is chosen once for a step, over all ranks, which gives the divisor of its loss
-before anything is built. Entry points: `TargetBuilder`, `ModelInput`.
+What is predicted is chosen once for a step, over all ranks, which gives the divisor of its loss before anything is
+built.
 
 | objective | output t predicts | at |
 |---|---|---|
@@ -100,7 +99,6 @@ class TargetBuilder:
     """
 
     def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
-        """Take the special ids and the ids that random replacement draws from."""
         self._seed = seed
         self._specials = tokenizer.specials
         self._regular_ids = np.asarray(tokenizer.regular_ids, dtype=np.int64)

@@ -1,8 +1,4 @@
-"""The optimiser that a plan names.
-
-Owns how a plan's settings become one. Must not know models beyond their parameters' names. Entry points:
-`make_optimizer`, `NamedOptimizer`.
-"""
+"""The optimiser that a plan names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which parameters decay.
-
-Owns the weight-decay filter. Must not know what the parameters are for. Entry point: `parameter_groups`.
-"""
+"""Which parameters decay."""
 
 from __future__ import annotations
 

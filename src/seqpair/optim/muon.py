@@ -1,7 +1,6 @@
 """Muon for the layers' matrices, StableAdamW for everything else, as one optimiser with one rate.
 
-Owns which optimiser steps what, and their common state. The update itself is `torch.optim.Muon`'s. Must not know
-schedules (it is told a fraction of the peak rate), models or files. Entry point: `Muon`.
+The update itself is `torch.optim.Muon`'s.
 
 One step of a map W (A x B) with gradient g, at rate lr = peak * frac:
 
@@ -71,7 +70,6 @@ class Muon:
         eps: float = 1e-6,
         clip_norm: float | None = None,
     ) -> None:
-        """Divide the parameters and start with averages of zero."""
         if not 0 <= momentum < 1:
             raise SeqpairError("the optimiser's momentum is out of range", seen=momentum, allowed="0 <= momentum < 1")
         named = [(name, p, group["weight_decay"]) for group in groups for name, p in group["params"]]
@@ -192,7 +190,6 @@ class _Hidden:
     def __init__(
         self, name: str, parameter: Tensor, maps: int, weight_decay: float, peak_lr: float, momentum: float
     ) -> None:
-        """Cut the parameter and its average into maps, as views."""
         if hasattr(parameter, "placements"):  # a DTensor; its type takes a second to import
             raise SeqpairError(
                 f"muon needs whole matrices, and {name} is sharded over ranks",

@@ -1,8 +1,5 @@
 """StableAdamW: AdamW whose rate is cut, tensor by tensor, when the update would be too large.
 
-Owns the update rule and its state. Must not know schedules (it is told a fraction of the peak rate),
-models or files. Entry points: `StableAdamW`, `StepStats`.
-
 One step of tensor p with gradient g, at step t = 1, 2, ... and rate lr = peak * frac:
 
     b1' = b1 (1 - b1^(t-1)) / (1 - b1^t), b2' likewise       (debiased, so nothing is corrected later)
@@ -58,7 +55,6 @@ class StepStats:
     """
 
     def __init__(self, values: Tensor) -> None:
-        """Keep the tensor."""
         self.values = values
 
     def tolist(self) -> list[float]:
@@ -93,7 +89,6 @@ class StableAdamW(torch.optim.Optimizer):
         eps: float = 1e-6,
         clip_norm: float | None = None,
     ) -> None:
-        """Check the numbers and start with averages of zero."""
         _check_settings(lr, betas, eps, clip_norm)
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0})
         self.peak_lr, self.betas, self.eps, self.clip_norm = lr, betas, eps, clip_norm

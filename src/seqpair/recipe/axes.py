@@ -1,8 +1,5 @@
 """The axes of a sweep: what is varied, in which values, and what each value is called.
 
-Owns the forms `KEY=VALUE,VALUE` and a file of named variants, and what may not be varied. Must not know
-plans or runs. Entry points: `read_axes`, `Axis`, `AxisValue`, `require_label`.
-
 A value becomes `--set` assignments, so a point of a sweep is an ordinary recipe with a few keys set.
 """
 
@@ -17,7 +14,7 @@ from pathlib import Path
 from seqpair.errors import RecipeError, SeqpairError
 from seqpair.recipe.merge import strip
 from seqpair.recipe.yaml_text import Leaf, read_tree
-from seqpair.units import parse_count
+from seqpair.text import parse_count
 
 SEED_KEY = "seed"
 _LABEL = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]*$")

@@ -1,8 +1,6 @@
 """What a recipe says about cleaning: which documents do not become tokens.
 
-Owns the pydantic models of `data.cleaning` and of a source's own `cleaning`, and how the two are merged.
-Must not know how a rule is computed. Nothing is removed unless a rule is written down. Entry points:
-`CleaningSpec`, `effective_cleaning`. docs/cleaning.md is the reference for readers.
+Nothing is removed unless a rule is written down.
 """
 
 from __future__ import annotations

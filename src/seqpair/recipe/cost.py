@@ -1,8 +1,4 @@
-"""What a plan costs: floating-point operations, memory, disk, as pure functions.
-
-Owns the formulas, each written out beside its number. Must not know hardware. Entry points: `plan_cost`,
-`flops_per_token`, `scoring_cost`, `memory_bytes`, `checkpoint_bytes`, `kept_checkpoints`.
-"""
+"""What a plan costs: floating-point operations, memory, disk, as pure functions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`Count`: a whole number that a recipe may write as `300M`.
-
-Owns the pydantic type. Must not know what is counted.
-"""
+"""`Count`: a whole number that a recipe may write as `300M`."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from seqpair.errors import SeqpairError
-from seqpair.units import parse_count
+from seqpair.text import parse_count
 
 
 def _count(value: object) -> object:

@@ -1,7 +1,6 @@
 """What a recipe says about its data: sources and the tokenizer.
 
-Owns the pydantic models of the recipe's `data` section. Must not know how a source is read. The data
-layer takes these values as they are.
+The data layer takes these values as they are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Every difference between two plans, and whether the objectives table declares it.
-
-Owns the comparison. Must not know how plans are made or shown. Entry points: `diff_plans`,
-`require_declared`.
-"""
+"""Every difference between two plans, and whether the objectives table declares it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Turning pydantic's faults into messages with a path, the value, what is allowed and its origin.
-
-Owns the wording. Must not know files. Entry point: `recipe_error`.
-"""
+"""Turning pydantic's faults into messages with a path, the value, what is allowed and its origin."""
 
 from __future__ import annotations
 

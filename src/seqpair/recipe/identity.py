@@ -1,8 +1,4 @@
-"""A plan's identity: one digest over all that changes what is learned, and one over what a pair must share.
-
-Owns the lists of what does not count. Must not know checkpoints or runs. Entry points: `plan_digest`,
-`pair_identity`.
-"""
+"""A plan's identity: one digest over all that changes what is learned, and one over what a pair must share."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqpair.digest import sha256_json
+from seqpair.files import sha256_json
 from seqpair.recipe.plan import Plan
 
 _NOT_LEARNED: dict[str, Any] = {

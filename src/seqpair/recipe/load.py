@@ -1,8 +1,4 @@
-"""Loading a recipe: presets and files, `extends`, `--set`, validation.
-
-Owns where recipes are found and in which order their layers are merged. Must not know step counts.
-Entry points: `load_recipe`, `PRESETS_FOLDER`, `preset_names`.
-"""
+"""Loading a recipe: presets and files, `extends`, `--set`, validation."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""One member of a recipe: what it starts from, which phases it runs, what it trains.
-
-Owns the keys under `members`, the forms in which an objective may be written, and whether members fit
-together. Must not know steps or plans (`members` and `resolve` do). Entry points: `MemberSpec`,
-`ObjectivePart`, `check_members`.
-"""
+"""One member of a recipe: what it starts from, which phases it runs, what it trains."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""A member's way through the phases: which it runs, after whom, and what it trains on each span of steps.
-
-Owns the order in which members can be trained, and the turn from an objective's fractions to spans of
-steps. Must not know files or counts of data. Entry points: `training_order`, `phases_of`, `place_spans`.
-"""
+"""A member's way through the phases: which it runs, after whom, and what it trains on each span of steps."""
 
 from __future__ import annotations
 

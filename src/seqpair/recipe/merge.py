@@ -1,8 +1,5 @@
 """Merging recipes: `extends` chains, null deletion, named list items, `--set`.
 
-Owns how trees are merged and addressed. Must not know the recipe's keys. Entry points: `merge_trees`,
-`apply_set`, `strip`.
-
 Rules: mappings merge key by key; a list replaces a list; null deletes a key. A mapping over a list whose
 items have names (`phases: {pretrain: {seq_len: 512}}`) merges into the items of those names.
 """

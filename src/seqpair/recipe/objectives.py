@@ -1,8 +1,4 @@
-"""The objectives table: everything that follows from the choice of an objective.
-
-Owns the one place where an encoder and a decoder are allowed to differ. Must not know models or
-data. Entry points: `OBJECTIVES`, `DECLARED_DIFFERENCES`.
-"""
+"""The objectives table: everything that follows from the choice of an objective."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""From a recipe's phase to its counts: tokens, mean sequence, batches, steps, cadences.
-
-Owns the arithmetic between tokens, sequences and steps. Must not know members: a phase's counts are the
-same for all of them. Entry points: `bare_phase`, `budget_scale`, `expected_mean_tokens`.
-"""
+"""From a recipe's phase to its counts: tokens, mean sequence, batches, steps, cadences."""
 
 from __future__ import annotations
 

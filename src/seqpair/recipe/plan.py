@@ -1,8 +1,6 @@
 """The plan: a recipe resolved for one member, with nothing left to guess.
 
-Owns the plan's data types and the questions a plan answers by itself (which positions a step holds,
-what its rate is). Must not know how a plan is made (`resolve`) or what runs it. A plan is written as
-JSON into the run and read back with `Plan.model_validate_json`.
+A plan is written as JSON into the run and read back with `Plan.model_validate_json`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How long a plan would take on some devices, and whether it fits them.
-
-Owns the arithmetic. Must not measure: rates come from `rates`. Entry point: `predict`.
-"""
+"""How long a plan would take on some devices, and whether it fits them."""
 
 from __future__ import annotations
 

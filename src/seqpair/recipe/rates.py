@@ -1,7 +1,6 @@
 """How fast devices train: what was measured and by whom, and an estimate where nothing was.
 
-Owns the table of measured rates (`rates.json`), the makers' peak figures, and the estimate. Imports no torch.
-Must not measure. Entry points: `expected_rate`, `measured_rates`, `known_peak`, `DEVICES`.
+Imports no torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Which leaves of a plan a recipe's key may move: a sweep's points differ in nothing else.
-
-Owns the table from keys to plan leaves. Must not know how plans are made. Entry point: `require_reached`.
-"""
+"""Which leaves of a plan a recipe's key may move: a sweep's points differ in nothing else."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""From a recipe to a member's plan: every count explicit, nothing left to guess.
-
-Owns how a member's start, phases and objectives come together. Must not know stores (it takes
-`StoreStats`) or what runs a plan. Entry points: `resolve_plan`, `resolve_plans`.
-"""
+"""From a recipe to a member's plan: every count explicit, nothing left to guess."""
 
 from __future__ import annotations
 
@@ -75,7 +71,6 @@ class _Resolver:
     """One recipe with one set of counts; plans and phases are made once."""
 
     def __init__(self, recipe: Recipe, stats: Mapping[str, StoreStats] | None, vocab_size: int | None) -> None:
-        """Take the recipe and its counts; the scale is that of the `budget` dial."""
         self.recipe, self.stats = recipe, stats
         self.scale = budget_scale(recipe)
         self.estimated = stats is None or vocab_size is None

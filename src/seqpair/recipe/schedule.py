@@ -1,8 +1,4 @@
-"""Schedules as pure functions of tokens: the learning-rate curve, the batch ramp, cadences.
-
-Owns the formulas. Must not know plans, optimisers or trainers. Entry points: `LrCurve`, `lr_fraction`,
-`ramp_stages`, `steps_at_cadence`, `early_steps`.
-"""
+"""Schedules as pure functions of tokens: the learning-rate curve, the batch ramp, cadences."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The recipe: what a user writes, as validated values.
-
-Owns the keys of a recipe, their units, defaults and limits. Must not know files (`load`) or step counts
-(`resolve`). Entry point: `Recipe`. docs/recipe.md is the reference for readers.
-"""
+"""The recipe: what a user writes, as validated values."""
 
 from __future__ import annotations
 

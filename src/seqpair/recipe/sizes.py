@@ -1,7 +1,5 @@
 """The shapes of the suite and their exact parameter counts.
 
-Owns the table of sizes. Must not know objectives or data. Entry points: `SIZES`, `parameter_count`.
-
 Source: arXiv 2507.11412, table of model sizes, and its published configurations. `test`, `1m` and `4m` are ours.
 """
 

@@ -1,7 +1,6 @@
 """What a plan needs to know of a store: counts, and nothing of the store itself.
 
-Owns `StoreStats`. Must not know files or folders. The caller (the data layer, through the command
-line) makes these values; without them a plan is an estimate.
+The caller (the data layer, through the command line) makes these values; without them a plan is an estimate.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """Reading a recipe's YAML so that every value means what it looks like and knows its line.
 
-Owns the YAML reader: scalars, duplicate keys, syntax errors, and the tree that merging works on. Must
-not know the recipe's keys. Entry points: `read_tree`, `Leaf`, `Tree`.
-
 Scalars: `3e-3` is a float, `1_000` the integer 1000, `1:15` the text "1:15", `no` the text "no" (a
 yes-or-no key still takes it as false); `true`, `false`, `null` and `~` are what YAML 1.2 says.
 """

@@ -1,7 +1,5 @@
 """Reads a file of questions that were written before anything was measured.
 
-Owns the file's form. Must not know how a question is answered. Entry point: `read_questions`.
-
 ```yaml
 written: 2026-11-25, before any model was evaluated
 questions:

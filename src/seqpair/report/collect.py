@@ -1,8 +1,5 @@
 """Reads what a study left on disk into plain values.
 
-Owns finding the files of a study folder and naming what is not there. Must not know how anything is
-shown. Entry points: `collect_study`, `collect_member`.
-
 A file that is absent or cannot be read does not stop the report: it is named in `missing`, which the
 page shows. A folder that is no study at all is an error.
 """
@@ -21,15 +18,14 @@ from seqpair.data.ledger import Ledger, LedgerComparison, compare_ledgers
 from seqpair.data.manifest import StoreManifest, read_index
 from seqpair.data.manifest import read_manifest as read_store_manifest
 from seqpair.errors import EvaluationError, SeqpairError
-from seqpair.evaluate.results import EVALUATION_FOLDER, SUMMARY_NAME
-from seqpair.jsonlines import JsonLines
+from seqpair.evaluate.results import SUMMARY_NAME
+from seqpair.files import JsonLines
+from seqpair.paths import EVALUATION_FOLDER, EXPORT_FOLDER, EXPORT_RECORD, LEDGER_FILE, METRICS_FILE, PLAN_FILE
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import Plan
 from seqpair.report.evaluation_files import Outcome, Samples, first_line, read_json_object, read_outcomes, read_samples
 
 FIRST_MEMBERS = ("encoder", "decoder")
-REPORT_FOLDER = "report"
-EXPORT_FOLDER, EXPORT_RECORD = "export", "seqpair_export.json"
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ class MemberRun:
     @property
     def is_outside(self) -> bool:
         """Return whether it is a model from elsewhere, of which there are results and nothing else."""
-        return self.plan is None and bool(self.outcomes) and not (self.folder / "metrics.jsonl").exists()
+        return self.plan is None and bool(self.outcomes) and not (self.folder / METRICS_FILE).exists()
 
     @property
     def direction(self) -> str:
@@ -246,7 +242,7 @@ def collect_member(folder: Path) -> MemberRun:
     """Read one member's run folder, `<runs>/<study>/<member>`; what is absent is named in `missing`."""
     member = MemberRun(name=folder.name, folder=folder)
     try:
-        member.plan = Plan.model_validate_json((folder / "plan.json").read_text(encoding="utf-8"))
+        member.plan = Plan.model_validate_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
     except (ValidationError, OSError, UnicodeDecodeError) as error:
         member.missing.append(f"plan.json cannot be read ({first_line(error)})")
     _read_metrics(member)
@@ -279,7 +275,7 @@ def _read_evaluation(member: MemberRun) -> None:
 
 
 def _read_metrics(member: MemberRun) -> None:
-    path = member.folder / "metrics.jsonl"
+    path = member.folder / METRICS_FILE
     if not path.exists():
         member.missing.append("metrics.jsonl is not there: no curves")
         return
@@ -340,7 +336,7 @@ def _order(study: Study) -> list[OrderCheck]:
     """Hold every from-scratch member's ledger against the first one's."""
     own = [member for member in study.members if member.second_of is None]
     fresh = [member for member in own if member.plan is None or member.plan.start is None]
-    ledgers = {member.name: Ledger(member.folder / "ledger.jsonl") for member in fresh}
+    ledgers = {member.name: Ledger(member.folder / LEDGER_FILE) for member in fresh}
     for name, ledger in ledgers.items():
         if not ledger.path.exists():
             study.missing.append(f"{name}: ledger.jsonl is not there: its order is not proven")

@@ -1,8 +1,4 @@
-"""Several members in one figure: lines over tokens or size with bands, values by task, and shares as bars.
-
-Owns what is drawn of several members. Must not know files or output forms. Entry points: `lines_drawing`,
-`values_drawing`, `shares_drawing`; `Line`, `ValueRow` and `ShareRow` are what they draw.
-"""
+"""Several members in one figure: lines over tokens or size with bands, values by task, and shares as bars."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from seqpair.report.figures import DASHES, Drawing, Palette, canvas, label_text, short_count
-from seqpair.units import format_count
+from seqpair.text import format_count
 
 _LONGEST_OF_TWO = 22
 _MOST_WHISKERS = 8

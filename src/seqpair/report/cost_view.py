@@ -1,8 +1,4 @@
-"""What quality costs on the page: curves over FLOPs, wall time and the cost of scoring, and where curves cross.
-
-Owns the choice of tasks and the words. Must not know how a value or a cost is computed. Entry points: `cost_drawings`,
-`quality_table`, `overtakings_table`.
-"""
+"""What quality costs on the page: curves over FLOPs, wall time and the cost of scoring, and where curves cross."""
 
 from __future__ import annotations
 
@@ -29,7 +25,7 @@ from seqpair.report.study_tables import (
     item_cost,
     member_colours,
 )
-from seqpair.units import format_count, format_seconds
+from seqpair.text import format_count, format_seconds
 
 MOST_TASKS = 3
 """So many tasks have figures by cost; the table has all."""

@@ -1,8 +1,4 @@
-"""A table as data: one source for the page, for CSV and for LaTeX.
-
-Owns the form of a table and its exports. Must not know what a table is about. Entry points: `DataTable`, `Column`,
-`Cell`, `number_cell`, `estimate_cell`.
-"""
+"""A table as data: one source for the page, for CSV and for LaTeX."""
 
 from __future__ import annotations
 

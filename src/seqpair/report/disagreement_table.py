@@ -1,8 +1,4 @@
-"""Where two sides of a question disagree, item by item, over their seeds, with the texts that were kept.
-
-Owns which pairs and how many items are told, and how an item's texts read. Must not know how disagreements are ordered.
-Entry point: `disagreements_table`.
-"""
+"""Where two sides of a question disagree, item by item, over their seeds, with the texts that were kept."""
 
 from __future__ import annotations
 

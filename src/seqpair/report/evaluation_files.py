@@ -1,8 +1,5 @@
 """Reads a member's evaluation folder into plain values: results of every suite with their items, and samples.
 
-Owns finding results and naming what cannot be read. Must not know runs or pages. Entry points: `read_outcomes`,
-`read_samples`, `read_json_object`, `first_line`.
-
 `seqpair evaluate` and `seqpair eval` write into one folder; what was made with a limit or another way of scoring
 lies in a folder of its own inside, and stands beside the full result under its own name, never in its place.
 """

@@ -1,7 +1,5 @@
 """A report as files: the page, and beside it tables, figures, items and a text for a README.
 
-Owns the names and places of the files. Must not know what they show. Entry points: `write_report`, `report_files`.
-
 Below `<study>/report/`: `index.html`, `report.md`, `tables/*.csv` and `*.tex`, `figures/*.svg` and `*.png`,
 `items/<task>.csv`. Files of an earlier report that this one does not have are removed from those three folders.
 """
@@ -12,9 +10,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from seqpair import atomic
+from seqpair.files import write_bytes
+from seqpair.paths import REPORT_FOLDER
 from seqpair.report.asked_before import AskedBefore
-from seqpair.report.collect import REPORT_FOLDER, Study
+from seqpair.report.collect import Study
 from seqpair.report.items_view import items_csv
 from seqpair.report.page import render_view
 from seqpair.report.readme_text import readme_text
@@ -42,7 +41,7 @@ def write_report(
     view = view_of(study, published=published, asked=asked)
     written = set()
     for name, make in report_files(view):
-        atomic.write_bytes(folder / name, make())
+        write_bytes(folder / name, make())
         written.add(folder / name)
     for inside in _FOLDERS:
         for path in (folder / inside).glob("*.*"):

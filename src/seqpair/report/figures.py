@@ -1,8 +1,5 @@
 """Figures: one drawing as inline SVG that takes its colours from the page, as a file, and as a picture.
 
-Owns colours, axes and output. Must not know files or what is drawn, and never opens a display. Entry points:
-`Drawing`; `canvas`, `svg` and `label_text` for what is drawn.
-
 The colours in a figure are place holders that become CSS variables of the page, so that one drawing
 reads in light, in dark and in print.
 """
@@ -27,7 +24,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from seqpair.digest import sha256_json
+from seqpair.files import sha256_json
 
 INK, QUIET, LINE = "#010101", "#020202", "#030303"
 COLOURS = 8

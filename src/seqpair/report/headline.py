@@ -1,7 +1,4 @@
-"""The first sentences of a report, made from its results.
-
-Owns the wording. Must not know files or pages. Entry point: `headline_sentences`.
-"""
+"""The first sentences of a report, made from its results."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from seqpair.recipe.diff import Difference
 from seqpair.report.collect import Study
 from seqpair.report.tables import Row
 from seqpair.report.verdicts import counted, counted_briefly
-from seqpair.units import format_count
+from seqpair.text import format_count
 
 
 def headline_sentences(

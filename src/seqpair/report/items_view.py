@@ -1,8 +1,5 @@
 """The items behind each task: where members disagree, with what was kept of every item.
 
-Owns which items are shown, their order, and how their texts are cut to fit the page. Must not know HTML. Entry
-points: `task_items`, `page_payload`, `items_csv`.
-
 An item on which members differ most comes first. The page holds at most 200 items a task; all of them, with their
 whole texts, are in a CSV file beside it.
 """

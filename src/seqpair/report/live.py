@@ -1,8 +1,5 @@
 """A study's page that follows its folder: rendered again when what the report reads has changed.
 
-Owns when the page is rendered, what is shown while nothing can be, and how far the members are. Must not know
-how a page is drawn (`page`) or served (`live_server`). Entry point: `LivePage`.
-
 Nothing is rendered unless somebody asks, and at most a quarter of the time goes into rendering, so that a page
 left open takes little from the training beside it. Nothing is written: `seqpair report` writes the page.
 """
@@ -23,12 +20,13 @@ from jinja2 import TemplateError
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from seqpair.digest import sha256_json
 from seqpair.errors import SeqpairError
-from seqpair.log import note
+from seqpair.files import sha256_json
+from seqpair.paths import METRICS_FILE, PLAN_FILE, REPORT_FOLDER
 from seqpair.recipe.plan import Plan
-from seqpair.report.collect import REPORT_FOLDER, collect_study
+from seqpair.report.collect import collect_study
 from seqpair.report.page import environment, page_style, render_page
+from seqpair.text import note
 
 _TAIL_BYTES = 64 * 1024
 _WEIGHTS_SUFFIX = ".safetensors"
@@ -78,7 +76,6 @@ class LivePage:
     """
 
     def __init__(self, folder: Path, every_seconds: float, render: Callable[[Path], str] | None = None) -> None:
-        """Render nothing yet."""
         self.folder, self.every_seconds = folder, every_seconds
         self._render = render or (lambda path: render_page(collect_study(path)))
         self._lock = threading.Lock()
@@ -178,12 +175,12 @@ def member_states(folder: Path) -> list[MemberState]:
 
 def _member_state(folder: Path) -> MemberState | None:
     try:
-        plan = Plan.model_validate_json((folder / "plan.json").read_text(encoding="utf-8"))
+        plan = Plan.model_validate_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
         steps = sum(phase.steps for phase in plan.phases)
     except (ValidationError, OSError, UnicodeDecodeError):
         steps = 0
     try:
-        metrics = folder / "metrics.jsonl"
+        metrics = folder / METRICS_FILE
         age_seconds = max(0.0, time.time() - metrics.stat().st_mtime)
         row = _last_train_row(metrics)
     except OSError:

@@ -1,8 +1,4 @@
-"""Serves a study's live page over HTTP, to this machine unless told otherwise.
-
-Owns addresses, ports and what may be asked for. Must not know what the page shows. Entry points: `LiveServer`,
-`open_server`.
-"""
+"""Serves a study's live page over HTTP, to this machine unless told otherwise."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from seqpair.errors import EvaluationError
-from seqpair.report.collect import REPORT_FOLDER
+from seqpair.paths import REPORT_FOLDER
 from seqpair.report.live import LivePage
 
 LOCAL_HOST = "127.0.0.1"
@@ -33,7 +29,6 @@ class LiveServer(ThreadingHTTPServer):
     address_family: Any = socket.AF_INET
 
     def __init__(self, live: LivePage, host: str, port: int) -> None:
-        """Take the port."""
         self.live = live
         self.is_local = host in _LOCAL_NAMES
         if ":" in host:

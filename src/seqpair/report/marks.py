@@ -1,7 +1,4 @@
-"""Small drawings: a member's attention matrix, and an interval against zero.
-
-Owns their SVG. Must not know studies. Entry points: `attention_mark`, `interval_mark`.
-"""
+"""Small drawings: a member's attention matrix, and an interval against zero."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""One member's training as figures: loss with the learning rate below it, and loss on held-out text.
-
-Owns what is drawn of a single member. Must not know files or output forms. Entry points: `train_drawing`,
-`held_out_drawing`.
-"""
+"""One member's training as figures: loss with the learning rate below it, and loss on held-out text."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """The study's page: one self-contained HTML file that opens from disk with no network.
 
-Owns the page's parts and their order. Must not know how numbers are made. Entry points: `render_page`, which makes a
-page of a study as `collect_study` read it; for pages of other kinds `environment` and `page_style`. Templates are in
-`templates/`; they escape everything that comes from files.
+Templates are in `templates/`; they escape everything that comes from files.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from seqpair.report.plan_view import member_facts, order_words, shared_facts
 from seqpair.report.study_tables import member_colours
 from seqpair.report.terminal import signed
 from seqpair.report.view import StudyView, view_of
-from seqpair.units import format_count
+from seqpair.text import format_count
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MASK = "[MASK]"

@@ -1,8 +1,4 @@
-"""Plans and runs in words: what was trained, what the members share, how each of them went.
-
-Owns the choice of facts and their wording. Must not know HTML. Entry points: `shared_facts`,
-`member_facts`, `plan_differences`, `source_facts`, `phase_trees`.
-"""
+"""Plans and runs in words: what was trained, what the members share, how each of them went."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from seqpair.recipe.diff import Difference, diff_plans
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.recipe.sizes import parameter_count
 from seqpair.report.collect import MemberRun, Study
-from seqpair.units import format_bytes, format_count, format_seconds
+from seqpair.text import format_bytes, format_count, format_seconds
 
 
 @dataclass(frozen=True)

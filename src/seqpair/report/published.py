@@ -1,8 +1,4 @@
-"""Published values of other models, with where they were printed: reference lines, never results of this study.
-
-Owns reading `published.json`. Must not know tasks by name: the file says which of our tasks a value belongs to.
-Entry point: `published_rows`.
-"""
+"""Published values of other models, with where they were printed: reference lines, never results of this study."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqpair.units import parse_count
+from seqpair.text import parse_count
 
 _PLACE = Path(__file__).with_name("published.json")
 

@@ -1,7 +1,4 @@
-"""A report as Markdown, for a README or a pull request: verdicts, values, and pictures beside it.
-
-Owns the wording and the form. Must not know how numbers are made. Entry point: `readme_text`.
-"""
+"""A report as Markdown, for a README or a pull request: verdicts, values, and pictures beside it."""
 
 from __future__ import annotations
 

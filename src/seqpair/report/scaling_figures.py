@@ -1,7 +1,4 @@
-"""A power law over tokens: what was measured, the law within the data, and the law beyond it, told apart in words.
-
-Owns what is drawn of a law. Must not know losses' origin or the fit. Entry points: `law_drawing`, `FittedLine`.
-"""
+"""A power law over tokens: what was measured, the law within the data, and the law beyond it, told apart in words."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Power laws of held-out text on the page: which losses are fitted, what came out, what was refused and why.
 
-Owns the choice of losses and the words. Must not know how a law is fitted or a figure drawn. Entry point:
-`scaling_laws`, which gives the table and the figures.
-
 A law takes looks of the first phase between warm-up and the fall of the learning rate, of members from scratch that
 keep one objective. A law over sizes and tokens is a member's at all sizes; a law over tokens alone is of one size.
 """
@@ -26,7 +23,7 @@ from seqpair.report.figures import Drawing, figure_id
 from seqpair.report.scaling_figures import FittedLine, law_drawing
 from seqpair.report.shared_figures import common_sources
 from seqpair.report.study_tables import base_name, held_out_means, member_colours
-from seqpair.units import format_count
+from seqpair.text import format_count
 
 FURTHER = 10.0
 """How many times beyond the last look a law is drawn and its loss told."""

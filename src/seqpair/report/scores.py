@@ -1,7 +1,4 @@
-"""What a study left on disk, as the scores that the questions are asked of.
-
-Owns the way from runs to models and scores. Must not know statistics. Entry points: `scores_of_members`, `final_model`.
-"""
+"""What a study left on disk, as the scores that the questions are asked of."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Which figures a study has of several members: held-out text by tokens, quality by size, values, shares.
-
-Owns the choice and the grouping. Must not know how a figure is drawn. Entry points: `held_out_drawings`,
-`curve_drawings`, `value_drawings`, `share_drawings`.
-"""
+"""Which figures a study has of several members: held-out text by tokens, quality by size, values, shares."""
 
 from __future__ import annotations
 

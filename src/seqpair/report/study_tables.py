@@ -1,7 +1,4 @@
-"""A study's tables: values, differences, parts of tasks, checkpoints, cost, plans, data, versions.
-
-Owns which columns a table has. Must not know HTML or how a number is made. Entry points: the functions, one a table.
-"""
+"""A study's tables: values, differences, parts of tasks, checkpoints, cost, plans, data, versions."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from seqpair.report.figures import COLOURS
 from seqpair.report.plan_view import Reading, SourceFact
 from seqpair.report.published import PublishedRow
 from seqpair.report.tables import Row
-from seqpair.units import format_bytes, format_count, format_seconds
+from seqpair.text import format_bytes, format_count, format_seconds
 
 OWN_TEXT = "own text"
 CONTEXT_TOKENS, SCORED_TOKENS = 64, 8

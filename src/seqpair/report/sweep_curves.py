@@ -1,8 +1,5 @@
 """From a sweep's runs to each member's curve: its best setting, the grid's edge, and what is within noise.
 
-Owns these judgements. Must not know files, tables or pages. Entry points: `member_curves`, `MemberCurve`,
-`Setting`.
-
 A setting is a combination of all values but the seed; what several seeds gave of it is averaged, seed by seed
 compared with the best setting. Members are never compared with one another here: a decoder is judged by its bits
 per byte, an encoder by its loss on masked tokens.

@@ -1,7 +1,4 @@
-"""A member's curve over a sweep as inline SVG.
-
-Owns the drawing. Must not know how a best is chosen. Entry point: `curve_figure`.
-"""
+"""A member's curve over a sweep as inline SVG."""
 
 from __future__ import annotations
 

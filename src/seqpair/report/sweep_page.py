@@ -1,7 +1,4 @@
-"""A sweep's page: one self-contained HTML file that opens from disk with no network.
-
-Owns the page's parts and their order. Must not know how numbers are made. Entry point: `write_sweep_page`.
-"""
+"""A sweep's page: one self-contained HTML file that opens from disk with no network."""
 
 from __future__ import annotations
 
@@ -10,7 +7,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from seqpair import __version__, atomic
+from seqpair import __version__
+from seqpair.files import write_text
 from seqpair.report.marks import attention_mark
 from seqpair.report.page import environment, page_style
 from seqpair.report.sweep_curves import MemberCurve
@@ -31,7 +29,7 @@ def write_sweep_page(runs: SweepRuns, curves: Sequence[MemberCurve], pairs: Sequ
         DiskFullError: The disk is full; an earlier page is untouched.
     """
     path = runs.folder / PAGE_NAME
-    atomic.write_text(path, render_sweep_page(runs, curves, pairs))
+    write_text(path, render_sweep_page(runs, curves, pairs))
     return path
 
 

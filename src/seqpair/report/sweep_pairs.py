@@ -1,8 +1,5 @@
 """The pair stated twice: at the shared setting, and with each member at its own best.
 
-Owns which runs are held against each other and why a statement cannot be made. Must not know pages. Entry points:
-`choose_pairs`, `pair_rows`, `PairChoice`.
-
 The table of a statement is the study's own: the same tasks, the same items, the same questions. At their own best two
 members may differ in more than the objective, which is what the statement is about: so they are compared as no pair.
 """

@@ -1,8 +1,4 @@
-"""What a sweep left on disk: its record, and what each of its runs reached at the end of training.
-
-Owns the format of `sweep.json` and the reading of the runs. Must not know how a sweep is made or shown.
-Entry points: `SweepRecord`, `read_record`, `collect_sweep`.
-"""
+"""What a sweep left on disk: its record, and what each of its runs reached at the end of training."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seqpair.errors import EvaluationError
+from seqpair.paths import PLAN_FILE
 from seqpair.report.collect import HeldOutPoint, MemberRun, collect_member
 
 RECORD_NAME = "sweep.json"
@@ -147,7 +144,7 @@ def collect_sweep(folder: Path) -> SweepRuns:
     for point in found.record.points:
         for member in found.record.members:
             key = found.run_of(point, member)
-            if key in found.runs or not (folder / key[0] / member / "plan.json").is_file():
+            if key in found.runs or not (folder / key[0] / member / PLAN_FILE).is_file():
                 continue
             found.runs[key] = collect_member(folder / key[0] / member)
             rows = _last_rows(found.runs[key])

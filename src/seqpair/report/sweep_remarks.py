@@ -1,7 +1,4 @@
-"""What holds for a whole sweep: what its points share, and what a reader must not overlook.
-
-Owns the sentences. Must not know single members' curves. Entry point: `sweep_remarks`.
-"""
+"""What holds for a whole sweep: what its points share, and what a reader must not overlook."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections.abc import Sequence
 
 from seqpair.recipe.plan import Plan
 from seqpair.report.sweep_record import SweepRuns
-from seqpair.units import format_count
+from seqpair.text import format_count
 
 
 def sweep_remarks(runs: SweepRuns) -> list[str]:

@@ -1,7 +1,4 @@
-"""A sweep in a terminal and as JSON.
-
-Owns the columns and the JSON's form. Must not print. Entry points: `curve_table`, `sweep_as_json`.
-"""
+"""A sweep in a terminal and as JSON."""
 
 from __future__ import annotations
 

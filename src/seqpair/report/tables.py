@@ -1,8 +1,5 @@
 """The comparison table: what each member reached, how they differ, and who is ahead, if anyone is.
 
-Owns which answers stand in the table. Must not know files, pages, or how an answer is reached. Entry points:
-`study_rows`, `comparison_rows`.
-
 Differences and verdicts are those of the study's questions, `compare.questions`, as on the page: a table on a terminal
 and a page of the same study never disagree.
 """

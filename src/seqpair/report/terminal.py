@@ -1,7 +1,4 @@
-"""The comparison table for a terminal, and the wording that terminal and page share.
-
-Owns the table's columns. Must not print. Entry points: `comparison_table`, `rows_as_json`.
-"""
+"""The comparison table for a terminal, and the wording that terminal and page share."""
 
 from __future__ import annotations
 

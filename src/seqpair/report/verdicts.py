@@ -1,9 +1,4 @@
-"""The answers to a study's questions as a table and as plain sentences.
-
-Owns which questions a page asks, and which answers stand at its top. Must not know HTML or how an answer is reached.
-Entry points: `answers_of`, `differences_table`, `verdict_sentences`, `summary_sentence`; `counted` and
-`counted_briefly` are its words for several tasks.
-"""
+"""The answers to a study's questions as a table and as plain sentences."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""All that a report shows of a study, as tables, figures and items: made once, shown as page, files and README.
-
-Owns the selection. Must not know HTML or files. Entry point: `view_of`.
-"""
+"""All that a report shows of a study, as tables, figures and items: made once, shown as page, files and README."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Finding what a member starts from: another member of the study, or a Hugging Face folder.
-
-Owns the choice between the two, and the checks a folder has to pass before training may start. Must not
-know the loop. Entry point: `start_finder`.
-"""
+"""Finding what a member starts from: another member of the study, or a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -12,8 +8,8 @@ from pathlib import Path
 from seqpair.data.prepare import Prepared
 from seqpair.hub.import_check import verify_import
 from seqpair.hub.import_folder import read_hub_folder, require_fits
-from seqpair.log import note
 from seqpair.recipe.plan import Plan
+from seqpair.text import note
 from seqpair.train.starting import StartingPoint, starting_point_of
 
 

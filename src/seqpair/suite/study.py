@@ -1,8 +1,4 @@
-"""A whole study: prepare, train every member, export, evaluate, report; what is done is skipped.
-
-Owns the sequence of the parts and what counts as done. Must not know how a part works. Entry points:
-`run_study`, `planned_parts`; a sweep uses the parts by themselves.
-"""
+"""A whole study: prepare, train every member, export, evaluate, report; what is done is skipped."""
 
 from __future__ import annotations
 
@@ -14,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from seqpair.atomic import write_json
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.data.ledger import Ledger, require_same_sequences
@@ -26,8 +21,9 @@ from seqpair.distributed.world import choose_device, start_world
 from seqpair.evaluate.held_out import held_out_texts
 from seqpair.evaluate.results import SUMMARY_NAME
 from seqpair.evaluate.run import evaluate_export, export_places
+from seqpair.files import write_json
 from seqpair.hub.export import RECORD_NAME, export_checkpoint
-from seqpair.log import note
+from seqpair.paths import LEDGER_FILE, run_folder, study_folder
 from seqpair.recipe.diff import diff_plans, require_declared
 from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.members import training_order
@@ -36,7 +32,7 @@ from seqpair.recipe.schema import Recipe
 from seqpair.report.collect import collect_study
 from seqpair.report.exports import write_report
 from seqpair.suite.starts import start_finder
-from seqpair.train.assembly import run_folder
+from seqpair.text import note
 from seqpair.train.loggers.fanout import require_loggers
 from seqpair.train.loop import Outcome, train_member
 
@@ -62,7 +58,7 @@ class StudyOutcome:
 
 def planned_parts(recipe: Recipe, members: Sequence[str] = ()) -> list[str]:
     """Return a line for each part of a study that says whether it is done or would be done."""
-    study = Path(recipe.runs) / recipe.name
+    study = study_folder(recipe)
     lines = [f"prepare: {len(recipe.data.sources)} sources into {recipe.data.stores}"]
     for member in training_order(recipe, members):
         newest = latest_valid(study / member)
@@ -106,7 +102,7 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
     for plan in plans:
         _timed(outcome, f"export {plan.member}", lambda plan=plan: export_part(plan))
         _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan, prepared))
-    study = Path(recipe.runs) / recipe.name
+    study = study_folder(recipe)
     _keep_seconds(study, outcome.seconds)
     outcome.page = _timed(outcome, "report", lambda: write_report(collect_study(study)))
     outcome.finished = True
@@ -155,7 +151,7 @@ def _require_same_order(plans: Sequence[Plan]) -> None:
     """Hold the ledgers of members that share a phase against each other: the same sequences at every step."""
     for first, second in itertools.combinations(plans, 2):
         if {phase.name for phase in first.phases} & {phase.name for phase in second.phases}:
-            ledgers = (Ledger(run_folder(plan) / "ledger.jsonl") for plan in (first, second))
+            ledgers = (Ledger(run_folder(plan) / LEDGER_FILE) for plan in (first, second))
             require_same_sequences(*ledgers)
 
 

@@ -1,8 +1,4 @@
-"""A whole sweep: prepare once, train every run of the grid, compare, state the pair twice; what is done is skipped.
-
-Owns the sequence of the parts and the record. Must not know how a run is trained or what is best. Entry points:
-`run_sweep`, `planned_runs`.
-"""
+"""A whole sweep: prepare once, train every run of the grid, compare, state the pair twice; what is done is skipped."""
 
 from __future__ import annotations
 
@@ -11,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqpair.atomic import write_json, write_text
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.data.ledger import Ledger, require_same_sequences
 from seqpair.data.prepare import Prepared
 from seqpair.errors import NotFiniteError
-from seqpair.log import note
+from seqpair.files import write_json, write_text
+from seqpair.paths import LEDGER_FILE, run_folder
 from seqpair.recipe.plan import Plan
 from seqpair.report.sweep_curves import member_curves
 from seqpair.report.sweep_page import write_sweep_page
@@ -26,8 +22,7 @@ from seqpair.report.sweep_remarks import sweep_remarks
 from seqpair.report.sweep_terminal import sweep_as_json
 from seqpair.suite.study import evaluate_part, export_part, is_trained, prepare_part, train_part
 from seqpair.suite.sweep_grid import Sweep, SweepRequest, link_shared_runs, plan_sweep, planned_tokens
-from seqpair.train.assembly import run_folder
-from seqpair.units import format_count, format_seconds
+from seqpair.text import format_count, format_seconds, note
 
 RESULTS_NAME = "results.json"
 
@@ -149,7 +144,7 @@ def _order(sweep: Sweep, failed: Mapping[str, str]) -> tuple[str, ...]:
         if head is None:
             heads.append(plan)
         else:
-            require_same_sequences(*(Ledger(run_folder(one) / "ledger.jsonl") for one in (head, plan)))
+            require_same_sequences(*(Ledger(run_folder(one) / LEDGER_FILE) for one in (head, plan)))
     if len(heads) == 1 and len(plans) > 1:
         return (
             f"The ledgers of all {len(plans)} runs agree at every common step: the same sequences, the same order.",

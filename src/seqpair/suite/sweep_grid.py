@@ -1,7 +1,5 @@
 """The grid of a sweep: its points as recipes and plans, which runs they need, and what must hold between them.
 
-Owns the points, their folders and their checks. Must not train. Entry points: `plan_sweep`, `Sweep`.
-
 A key that moves nothing of what a member learns does not give that member another run: the points that
 differ in such keys only share its one run.
 """
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from seqpair.data.planning import plan_members
 from seqpair.errors import RecipeError
+from seqpair.paths import SWEEPS_FOLDER, study_folder
 from seqpair.recipe.axes import SEED_KEY, Axis, AxisValue, read_axes, require_label
 from seqpair.recipe.diff import diff_plans, require_declared
 from seqpair.recipe.identity import plan_digest
@@ -26,7 +25,6 @@ from seqpair.recipe.plan import Plan
 from seqpair.recipe.reach import require_reached
 from seqpair.recipe.schema import Recipe
 
-SWEEPS_FOLDER = "sweeps"
 UNTOUCHED = "base"
 """The folder of runs that no axis touches."""
 
@@ -134,7 +132,7 @@ def plan_sweep(request: SweepRequest) -> Sweep:
     recipe = load_recipe(request.recipe, request.overrides)
     members = tuple(training_order(recipe, request.members))
     base = plan_members(recipe, members)
-    folder = Path(recipe.runs) / recipe.name / SWEEPS_FOLDER / name
+    folder = study_folder(recipe) / SWEEPS_FOLDER / name
     own = {None: base}
     found: list[tuple[tuple[AxisValue, ...], dict[str, Plan], bool]] = []
     for values in itertools.product(*(axis.values for axis in axes)):

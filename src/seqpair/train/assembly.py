@@ -1,8 +1,4 @@
-"""Where everything meets: a plan and prepared data become a model, an optimiser, orders and probes.
-
-Owns construction, and the checks that a run needs before its first step (same plan, same stores, room
-on the disk). Must not know the loop. Entry points: `assemble_run`, `Run`, `run_folder`.
-"""
+"""Where everything meets: a plan and prepared data become a model, an optimiser, orders and probes."""
 
 from __future__ import annotations
 
@@ -14,38 +10,32 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from seqpair.atomic import write_text
-from seqpair.checkpoint.manifest import CHECKPOINTS_FOLDER
 from seqpair.checkpoint.space import require_room_for_two
 from seqpair.data.order import PhaseOrder
 from seqpair.data.planning import require_stores
 from seqpair.data.prepare import Prepared
 from seqpair.data.store import Store
-from seqpair.digest import hash64
 from seqpair.distributed.compiled import CountedCompile, should_compile
 from seqpair.distributed.float8 import Float8Copy, float8_copy, require_float8
 from seqpair.distributed.parallel import wrap
 from seqpair.distributed.world import World
 from seqpair.errors import CheckpointError, RecipeError, StoreError
-from seqpair.log import note
+from seqpair.files import hash64, write_text
 from seqpair.nn.attention import TRACEABLE_KERNELS, suited_kernel
 from seqpair.nn.hidden_matrices import maps_in
 from seqpair.nn.init import initialise
 from seqpair.nn.model import LanguageModel
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.optim.choice import NamedOptimizer, make_optimizer
+from seqpair.paths import CHECKPOINTS_FOLDER, PLAN_FILE, run_folder
 from seqpair.recipe.cost import checkpoint_bytes
 from seqpair.recipe.diff import diff_plans
 from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.plan import PhasePlan, Plan
+from seqpair.text import note
 from seqpair.train.held_out import HeldOutProbe
 from seqpair.train.loggers.fanout import require_loggers
 from seqpair.train.step import ObjectiveLoss
-
-
-def run_folder(plan: Plan) -> Path:
-    """Return the folder of a member's run: `<runs>/<study>/<member>`."""
-    return Path(plan.runs) / plan.study / plan.member
 
 
 @dataclass
@@ -213,7 +203,7 @@ def pin_plan(plan: Plan, folder: Path) -> None:
         CheckpointError: The run was started with a plan that learns something else, or its plan cannot
             be read.
     """
-    path = folder / "plan.json"
+    path = folder / PLAN_FILE
     if path.exists():
         earlier = _read_plan(path)
         if plan_digest(earlier) != plan_digest(plan):

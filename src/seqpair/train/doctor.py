@@ -1,7 +1,4 @@
-"""What this machine would train with, why not with something else, and what would make it faster.
-
-Owns the findings and the advice drawn from them. Must not print. Entry point: `examine`.
-"""
+"""What this machine would train with, why not with something else, and what would make it faster."""
 
 from __future__ import annotations
 

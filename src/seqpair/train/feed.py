@@ -1,9 +1,4 @@
-"""The steps' work in order, made when it is asked for or ahead on a thread of its own.
-
-Owns the thread, its bounded queue, and pinning for CUDA. Must not know models or what becomes of a step:
-work that was made ahead and never taken does not count. Entry points: `StepFeed`, `work_of_step`,
-`steps_ahead`.
-"""
+"""The steps' work in order, made when it is asked for or ahead on a thread of its own."""
 
 from __future__ import annotations
 
@@ -38,7 +33,6 @@ class MadeAhead(Generic[Made]):
     """
 
     def __init__(self, makers: Iterator[Callable[[], Made]], ahead: int) -> None:
-        """Begin with the first ones."""
         self._makers = makers
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="seqpair-feed")
         self._results: deque[Future[Made]] = deque()
@@ -76,7 +70,6 @@ class StepFeed:
     """
 
     def __init__(self, run: Run, places: Iterable[tuple[PhasePlan, int]]) -> None:
-        """Begin to make the first steps, if the run makes any ahead."""
         makers = (_maker(run, phase, step) for phase, step in places)
         ahead = steps_ahead(run)
         self._made_ahead = MadeAhead(makers, ahead) if ahead else None

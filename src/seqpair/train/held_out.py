@@ -1,8 +1,4 @@
-"""The held-out loss during training: the same sequences and the same corruption every time.
-
-Owns which held-out sequences are read and how their loss is turned into bits per byte. Must not know
-the training order. Entry point: `HeldOutProbe`.
-"""
+"""The held-out loss during training: the same sequences and the same corruption every time."""
 
 from __future__ import annotations
 
@@ -63,7 +59,6 @@ class HeldOutProbe:
     def __init__(
         self, seed: int, phase: PhasePlan, plan: HeldOutPlan, stores: Mapping[str, Store], tokenizer: Tokenizer
     ) -> None:
-        """Choose and read the sequences."""
         self._phase, self._plan, self._tokenizer = phase, plan, tokenizer
         self._batches = {
             part.source: self._read(seed, stores[part.source]) for part in phase.mixture if part.source in stores

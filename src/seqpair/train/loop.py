@@ -1,8 +1,4 @@
-"""The training loop: step after step through the phases, with exact resume.
-
-Owns the sequence of things: which step comes next, and when to record, measure, save and stop. Must
-not know how any of them is done. Entry points: `train_member`, `step_gradients`.
-"""
+"""The training loop: step after step through the phases, with exact resume."""
 
 from __future__ import annotations
 
@@ -18,9 +14,10 @@ from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
 from seqpair.data.ledger import Ledger
 from seqpair.data.prepare import Prepared
 from seqpair.distributed.world import World
-from seqpair.log import Progress, note
+from seqpair.paths import LEDGER_FILE, run_folder
 from seqpair.recipe.plan import PhasePlan, Plan
-from seqpair.train.assembly import Run, assemble_run, pin_plan, run_folder, seed_dropout
+from seqpair.text import Progress, note
+from seqpair.train.assembly import Run, assemble_run, pin_plan, seed_dropout
 from seqpair.train.feed import StepFeed
 from seqpair.train.loggers.fanout import open_loggers
 from seqpair.train.metrics import Metrics
@@ -97,11 +94,10 @@ class _Loop:
     """The state of one training process between two steps."""
 
     def __init__(self, run: Run, stop: StopRequest, find_start: Callable[[Plan], StartingPoint] | None) -> None:
-        """Load the newest checkpoint, if any, and cut the records back to it."""
         self.run, self.stop = run, stop
         self.place = Place.at_start()
         writes = run.world.is_main
-        self.ledger = Ledger(run.folder / "ledger.jsonl") if writes else None
+        self.ledger = Ledger(run.folder / LEDGER_FILE) if writes else None
         self.metrics = Metrics(run.folder, writes=writes)
         self.checkpoint_name: str | None = None
         found = latest_valid(run.folder)

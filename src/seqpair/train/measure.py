@@ -1,8 +1,5 @@
 """The speed of real training steps: tokens a second, share of the peak, where the time goes, what limits it.
 
-Owns the clock around the steps, which are those of the training loop (`step_gradients` and the optimiser). Must
-not know where the plan came from, nor print. Entry point: `measure_training`.
-
 Two passes over consecutive steps: one undisturbed, which gives the tokens a second, and one with hooks, which
 gives the split (on a GPU the hooks wait for the device, so this pass is slower). Under several ranks a third
 pass leaves out the exchange of gradients; what it saves is the communication that nothing hides.
@@ -26,8 +23,8 @@ import torch
 from seqpair.data.batches import sequence_lengths
 from seqpair.distributed.hardware import peak_rate, synchronize
 from seqpair.distributed.parallel import no_sync
-from seqpair.log import Progress
 from seqpair.recipe.cost import flops_per_token
+from seqpair.text import Progress
 from seqpair.train.assembly import Run
 from seqpair.train.feed import StepFeed
 from seqpair.train.loop import step_gradients
@@ -101,7 +98,6 @@ class _Steps:
     """The steps of a run's first phase, one after another."""
 
     def __init__(self, run: Run) -> None:
-        """Begin at the first step."""
         self.run, self.phase = run, run.plan.phases[0]
         self.feed = StepFeed(run, ((self.phase, step) for step in itertools.cycle(range(self.phase.steps))))
         self.content_tokens = self.all_tokens = 0
@@ -136,7 +132,6 @@ class _Hooks:
     """Seconds spent in forward and backward of a step's microbatches."""
 
     def __init__(self, run: Run) -> None:
-        """Hang the hooks on the loss's module and on every parameter."""
         self.forward = self.backward = 0.0
         self._device = run.world.device
         self._began = self._forward_ended = self._backward_ended = 0.0

@@ -1,8 +1,4 @@
-"""A run's metrics as JSON Lines: one row a step, one row a source and held-out measurement.
-
-Owns the rows' form and cutting them back to a checkpoint. Must not know how the numbers came about.
-Entry point: `Metrics`.
-"""
+"""A run's metrics as JSON Lines: one row a step, one row a source and held-out measurement."""
 
 from __future__ import annotations
 
@@ -10,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seqpair.jsonlines import JsonLines
+from seqpair.files import JsonLines
 from seqpair.optim.stable_adamw import StepNumbers
+from seqpair.paths import METRICS_FILE
 from seqpair.recipe.plan import PhasePlan
 from seqpair.train.held_out import HeldOutLoss
 from seqpair.train.loggers.fanout import Loggers
@@ -27,8 +24,7 @@ class Metrics:
     """
 
     def __init__(self, folder: Path, *, writes: bool) -> None:
-        """Open the file at its end."""
-        self._lines = JsonLines(folder / "metrics.jsonl") if writes else None
+        self._lines = JsonLines(folder / METRICS_FILE) if writes else None
         self._loggers = Loggers([])
 
     def rows(self) -> Iterator[dict[str, Any]]:

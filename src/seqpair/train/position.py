@@ -1,8 +1,4 @@
-"""Where a run stands: the place in the plan, and taking it from and to a checkpoint.
-
-Owns `Place` and what it means to restore one. Must not know the loop. Entry points: `Place`,
-`place_after`, `manifest_fields`, `restore`.
-"""
+"""Where a run stands: the place in the plan, and taking it from and to a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Where a member's weights come from, if not from its own initialisation.
-
-Owns what is taken over from another member's checkpoint. Must not know where it lies. Entry points:
-`StartingPoint`, `begin_from`, `starting_point_of`.
-"""
+"""Where a member's weights come from, if not from its own initialisation."""
 
 from __future__ import annotations
 
@@ -15,9 +11,10 @@ from torch import Tensor
 from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, latest_valid
 from seqpair.checkpoint.store import load_checkpoint
 from seqpair.errors import CheckpointError
-from seqpair.log import note
+from seqpair.paths import run_folder
 from seqpair.recipe.plan import Plan, Start
-from seqpair.train.assembly import Run, run_folder
+from seqpair.text import note
+from seqpair.train.assembly import Run
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,4 @@
-"""One optimiser update: the batch's gradient, its loss, and what is worth recording of it.
-
-Owns gradient accumulation and the divisor: the loss of a step is the mean over all predicted tokens of
-the whole batch, whatever the world size, the microbatch size and the layout. Must not know phases,
-files or schedules, nor how a step's work is made. Entry points: `ObjectiveLoss`, `accumulate_gradients`.
-"""
+"""One optimiser update: the batch's gradient, its loss, and what is worth recording of it."""
 
 from __future__ import annotations
 
@@ -36,7 +31,6 @@ class ObjectiveLoss(nn.Module):
     """
 
     def __init__(self, model: LanguageModel, compiled: CountedCompile | None = None) -> None:
-        """Keep the model; it has no parameters of its own."""
         super().__init__()
         self.model, self._compiled = model, compiled
 

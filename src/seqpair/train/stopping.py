@@ -1,7 +1,4 @@
-"""Stopping on request: SIGTERM and Ctrl-C let the running step end, save, and stop.
-
-Owns the signal handlers. Must not know what a step is. Entry point: `StopRequest`.
-"""
+"""Stopping on request: SIGTERM and Ctrl-C let the running step end, save, and stop."""
 
 from __future__ import annotations
 
@@ -9,14 +6,13 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-from seqpair.log import note
+from seqpair.text import note
 
 
 class StopRequest:
     """A context in which the first SIGTERM or SIGINT sets `signal_number`; a second SIGINT interrupts."""
 
     def __init__(self) -> None:
-        """Nothing was asked yet."""
         self.signal_number: int | None = None
         self._earlier: dict[int, object] = {}
 

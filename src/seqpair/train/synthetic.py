@@ -1,8 +1,5 @@
 """A study of made-up tokens, prepared in a folder, to measure training without a corpus.
 
-Owns the recipe, the store and the tokenizer of it. Must not know how it is measured. Entry point:
-`synthetic_study`.
-
 Tokens follow 1 / rank over the whole vocabulary and lengths are log-normal (median 330 tokens), as text's
 roughly do; what they say does not matter to speed. Only the random replacements of masked tokens come from
 a few hundred ids.
@@ -19,7 +16,7 @@ from seqpair.data.prepare import Prepared
 from seqpair.data.store import Store
 from seqpair.data.store_writer import SplitWriter
 from seqpair.data.tokenizer import Tokenizer, train_tokenizer
-from seqpair.digest import sha256_json
+from seqpair.files import sha256_json
 from seqpair.recipe.data_spec import TokenizerSpec
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.plan import Plan

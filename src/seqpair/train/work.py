@@ -1,9 +1,4 @@
-"""One step's work for one rank: the divisor of its loss, and its microbatches, still on the host.
-
-Owns the way from a batch to what the model is given. Must not know models, phases or files, nor when it
-runs: on the training thread, microbatch by microbatch, or ahead on another one. Entry points: `StepInput`,
-`StepWork`, `make_work`.
-"""
+"""One step's work for one rank: the divisor of its loss, and its microbatches, still on the host."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from checkpointed_run import real_texts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqpair.atomic import write_json
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import LoadedModel, length_batches, open_model
 from seqpair.evaluate.scorers import TextEmbedder, masked_predictions, scorer_of, token_log_probabilities
+from seqpair.files import write_json
 from seqpair.hub.folder_config import FolderConfig
 from seqpair.nn.rope import RopeBases
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqpair.atomic import write_json, write_text
 from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.evaluate.results import ItemOutcome, TaskResult, items_name, standard_interval, weighted_mean, write_result
-from seqpair.jsonlines import JsonLines
+from seqpair.files import JsonLines, write_json, write_text
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.resolve import resolve_plan

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seqpair.jsonlines import JsonLines
+from seqpair.files import JsonLines
 from seqpair.report import live as live_module
 from seqpair.report.live import LivePage, folder_version, member_states
 

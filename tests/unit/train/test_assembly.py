@@ -8,9 +8,10 @@ import torch
 from seqpair.data.planning import plan_member
 from seqpair.data.prepare import open_recipe_data
 from seqpair.errors import CheckpointError, RecipeError
+from seqpair.paths import run_folder
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.resolve import resolve_plan
-from seqpair.train.assembly import pin_plan, require_ready, run_folder, seed_dropout
+from seqpair.train.assembly import pin_plan, require_ready, seed_dropout
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ from seqpair.data.prepare import open_recipe_data
 from seqpair.distributed.world import World, start_world
 from seqpair.errors import SeqpairError
 from seqpair.hub.export import export_checkpoint
+from seqpair.paths import run_folder
 from seqpair.recipe.identity import pair_identity, plan_digest
 from seqpair.recipe.load import load_recipe
 from seqpair.train import loop
-from seqpair.train.assembly import assemble_run, compile_model, run_folder
+from seqpair.train.assembly import assemble_run, compile_model
 from seqpair.train.feed import work_of_step
 from seqpair.train.loop import step_gradients, train_member
 from seqpair.train.step import ObjectiveLoss

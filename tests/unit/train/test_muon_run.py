@@ -13,10 +13,10 @@ from seqpair.data.planning import plan_member
 from seqpair.data.prepare import open_recipe_data
 from seqpair.distributed.world import start_world
 from seqpair.errors import RecipeError
+from seqpair.paths import run_folder
 from seqpair.recipe.cost import plan_cost
 from seqpair.recipe.load import load_recipe
 from seqpair.train import loop
-from seqpair.train.assembly import run_folder
 from seqpair.train.loop import train_member
 
 

@@ -1,9 +1,4 @@
-"""What a source's cleaning depends on, as addresses.
-
-Owns which facts count: the source's bytes, its rules, the evaluation sets' bytes, the hash functions' versions,
-and, where duplicates are looked for across sources, the sources before it. Must not know how a survey is made.
-Entry points: `cleaning_plans`, `CleaningPlan`.
-"""
+"""What a source's cleaning depends on, as addresses."""
 
 from __future__ import annotations
 
@@ -16,7 +11,7 @@ from seqpair.data.cleaning.words import UNICODE_TABLES
 from seqpair.data.documents import Source
 from seqpair.data.fingerprint import source_content
 from seqpair.data.manifest import SeenFile
-from seqpair.digest import sha256_file, sha256_json
+from seqpair.files import sha256_file, sha256_json
 from seqpair.recipe.cleaning_spec import CleaningSpec, DecontaminateSpec
 
 _CLEANING = 1

@@ -1,8 +1,4 @@
-"""All rules that look at one document at a time, in the order in which they are asked.
-
-Owns that order: length, quality, evaluation text. Must not know sources or duplicates. Entry point:
-`check_texts`.
-"""
+"""All rules that look at one document at a time, in the order in which they are asked."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Cleaning of a recipe's sources: what `prepare` asks for removals, and what it writes beside the stores.
-
-Owns the folder `cleaning/` among the stores (surveys and indexes of evaluation sets, each by its address) and
-when they are made. Must not know how stores are written. Entry points: `recipe_cleaning`, `Cleaner`, `Cleaned`.
-"""
+"""Cleaning of a recipe's sources: what `prepare` asks for removals, and what it writes beside the stores."""
 
 from __future__ import annotations
 
@@ -14,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from seqpair.atomic import TEMPORARY_PREFIX, replacing_file, replacing_folder, write_json
 from seqpair.data.cleaning.address import CleaningPlan, cleaning_plans
 from seqpair.data.cleaning.contamination import EvalIndex, build_index
 from seqpair.data.cleaning.eval_sets import eval_files, read_items
@@ -25,9 +20,10 @@ from seqpair.data.fingerprint import store_address
 from seqpair.data.manifest import SeenFile
 from seqpair.data.removal import Removals, SourceCleaning
 from seqpair.data.tokenizer import Tokenizer
-from seqpair.log import note
+from seqpair.files import TEMPORARY_PREFIX, replacing_file, replacing_folder, write_json
 from seqpair.recipe.cleaning_spec import DecontaminateSpec
 from seqpair.recipe.data_spec import SourceSpec
+from seqpair.text import note
 
 REPORT, HITS = "cleaning.json", "evaluation_hits.jsonl"
 FOLDER = "cleaning"

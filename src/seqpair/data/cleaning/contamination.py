@@ -1,8 +1,5 @@
 """Finding the words of evaluation sets in training text.
 
-Owns the index of the sets' word n-grams and the search for them. Must not know how a set's files are read or
-what becomes of a hit. Entry points: `build_index`, `EvalIndex`, `Hit`.
-
 Source: Brown et al. 2020, "Language Models are Few-Shot Learners" (arXiv 2005.14165), appendix C: 13-grams of
 normalised words, shorter ones for short items.
 Differs: a short text is searched for as a whole instead of choosing one n for a data set; n-grams that many
@@ -22,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seqpair.atomic import write_json
 from seqpair.data.cleaning.eval_sets import EvalItem
 from seqpair.data.cleaning.words import Words, inside_texts, ngram_hashes, words_of
+from seqpair.files import write_json
 
 _HASHES, _STARTS, _OWNERS, _FILTER, _ITEMS, _SUMMARY = (
     "hashes.npy",
@@ -215,7 +212,6 @@ class EvalIndex:
     """The index, memory-mapped: processes on one machine share it."""
 
     def __init__(self, folder: Path) -> None:
-        """Open what `build_index` wrote."""
         self._hashes, self._starts, self._owners, self._filter = (
             np.load(folder / name, mmap_mode="r") for name in (_HASHES, _STARTS, _OWNERS, _FILTER)
         )

@@ -1,9 +1,6 @@
 """Which of many documents were there before, exactly or nearly.
 
-Owns the decision: walking through all documents in the recipe's order, one is a duplicate if it equals an
-earlier one, or is similar to an earlier one that stays. So every removed document has a partner that stays, and
-the result depends on nothing but the order. Must not know where signatures come from. Entry points:
-`find_duplicates`, `Duplicates`.
+So every removed document has a partner that stays, and the result depends on nothing but the order.
 
 Memory for N documents: 40 N bytes for digests and their sorting order, 17 N bytes for one band at a time, and
 the signatures of those documents only that share a band with another.
@@ -48,7 +45,6 @@ class SignatureParts:
     """
 
     def __init__(self, parts: Sequence[NDArray[np.uint32]]) -> None:
-        """Take the parts in order."""
         self._parts = parts
         self._starts = np.cumsum([0, *(part.shape[1] for part in parts)])
 

@@ -1,8 +1,4 @@
-"""Evaluation sets as items of text, whatever file they lie in.
-
-Owns the reading of JSON, JSON Lines, CSV, TSV, zip archives and plain text into items. Must not know n-grams
-or training text. Entry points: `eval_files`, `read_items`, `EvalItem`.
-"""
+"""Evaluation sets as items of text, whatever file they lie in."""
 
 from __future__ import annotations
 

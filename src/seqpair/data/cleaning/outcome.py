@@ -1,8 +1,4 @@
-"""From surveys to what is removed: the reasons of every document, and the report on them.
-
-Owns the joining of single-document rules with duplicates, and the report's form. Must not know how surveys are
-made or what a store is. Entry points: `Decisions`, `resolve`, `report_of`.
-"""
+"""From surveys to what is removed: the reasons of every document, and the report on them."""
 
 from __future__ import annotations
 

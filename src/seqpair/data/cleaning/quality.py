@@ -1,8 +1,5 @@
 """Length limits and quality rules that need no language.
 
-Owns what each rule measures. Must not know sources or duplicates. Entry points: `length_fault`,
-`quality_fault`, `Fault`.
-
 Source: Rae et al. 2021, "Scaling Language Models: Methods, Analysis & Insights from Training Gopher" (arXiv
 2112.11446), appendix A.1 and table A1, for word length, symbols per word, bullets, ellipses, alphabetic words
 and all repetition rules; Kocetkov et al. 2022, "The Stack" (arXiv 2211.15533), for line lengths. The fractions

@@ -1,8 +1,5 @@
 """What documents are compared by: a digest of the bytes, and a MinHash signature of the word n-grams.
 
-Owns the choice of hash functions and of the MinHash library. Must not know how duplicates are found. Entry
-points: `text_digest`, `near_signatures`, `bands_of`.
-
 The library is rensa (extra `clean`). Measured against datasketch 2.0 in bench/cleaning.py it makes a signature
 fourteen times as fast, with an error no larger; it needs nothing but Python, and has wheels for Linux (glibc and
 musl), macOS and Windows. Words are hashed here, not there, so that signatures do not depend on its tokenizer.

@@ -1,8 +1,7 @@
 """The survey: every unit of a source read once, by many processes, with all that cleaning needs kept on disk.
 
-Owns the files of a survey and how its units are shared out. Must not know how duplicates are decided or what a
-store is. A unit's files appear whole or not at all, and one that is there is not read again, so a killed survey
-goes on where it was. Entry points: `SurveyJob`, `survey`, `SourceSurvey`.
+A unit's files appear whole or not at all, and one that is there is not read again, so a killed survey goes on where
+it was.
 
 On disk for N documents: 4 * permutations * N bytes of signatures (512 MB a million with 128 slots; none without
 near duplicates) and 50 to 150 N bytes of ids, digests and excerpts.
@@ -26,7 +25,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seqpair.atomic import TEMPORARY_PREFIX, replacing_folder, write_json, write_text
 from seqpair.data.cleaning.checks import Finding, check_texts, needs_words
 from seqpair.data.cleaning.contamination import EvalIndex
 from seqpair.data.cleaning.signatures import DIGEST_WORDS, near_signatures, text_digest
@@ -34,9 +32,10 @@ from seqpair.data.cleaning.words import words_of
 from seqpair.data.documents import Document, Source, Tally, Unit
 from seqpair.data.sources import open_source
 from seqpair.data.tokenizer import Tokenizer, load_tokenizer
-from seqpair.log import Progress
+from seqpair.files import TEMPORARY_PREFIX, replacing_folder, write_json, write_text
 from seqpair.recipe.cleaning_spec import CleaningSpec, NearDuplicatesSpec
 from seqpair.recipe.data_spec import SourceSpec
+from seqpair.text import Progress
 
 _DOCUMENTS, _SIGNATURES, _HITS, _UNIT = "documents.parquet", "signatures.npy", "hits.jsonl", "unit.json"
 _BATCH_BYTES = 1 << 20
@@ -253,7 +252,6 @@ class SourceSurvey:
     """
 
     def __init__(self, job: SurveyJob) -> None:
-        """Open a survey whose units are all there; only counts are read."""
         self.job = job
         self._folders = [job.unit_folder(number) for number in range(len(_opened(job)[1]))]
         counts = [pq.read_metadata(folder / _DOCUMENTS).num_rows for folder in self._folders]

@@ -1,8 +1,5 @@
 """Texts as words, and words as 64-bit hashes that are the same on every machine.
 
-Owns what a word is and how word n-grams are hashed; everything that compares texts builds on it. Must not
-know rules or sources. Entry points: `words_of`, `Words`, `ngram_hashes`, `character_classes`.
-
 A text is brought to NFKC and lower case. A word is a run of letters, marks and digits; in scripts that write
 no spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) every character is a word of its own. Everything else
 separates. All of it is integer arithmetic in numpy, so it depends on the Unicode tables alone.

@@ -1,8 +1,5 @@
 """Corrected rules: what a model thinks of each gender's sentence, read where it must be read.
 
-Owns three ways to score the siblings of a schema. Must not know what follows from the scores. Entry points:
-`by_sentence`, `by_pseudo_likelihood`, `by_slot`.
-
 `by_sentence` is the rule that both directions share: the log-probability of each whole gold sentence from left to
 right, for an encoder by filling masks. Nothing is rewritten, so case and verb are right, and a pronoun may have any
 number of tokens. The other two are an encoder's own.

@@ -1,8 +1,5 @@
 """From each gender's scores to preferences, shares, and correlations with the labour statistics.
 
-Owns the outcome of a schema and the figures over all of them. Must not know how the scores were made. Entry points:
-`outcome_of`, `figures_of`, `baselines_of`, `clustered_error`.
-
 The schemas of an occupation are no independent draws, so all standard errors take occupations as the units.
 """
 

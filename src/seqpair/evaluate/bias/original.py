@@ -1,8 +1,5 @@
 """The published rule, kept with what is wrong in it, to stand beside the corrected ones.
 
-Owns the rule of the paper's scripts. Must not know what follows from the scores. Entry points: `by_original_rule`,
-`rewritten`.
-
 An encoder fills one mask in the gotcha sentence: of its twenty likeliest tokens those that are a pronoun count for
 their gender, whatever their case. It is read at the mask, also for a model that predicts one position earlier. A
 decoder's sentence is rewritten into the other genders word by word (`her` becomes `his` also where `him` is right),

@@ -1,7 +1,5 @@
 """Winogender's sentences as schemas: three siblings that differ in the pronoun's gender and nothing else.
 
-Owns reading the two files and checking them. Must not know models. Entry points: `read_schemas`, `Schema`.
-
 Source: Rudinger et al. 2018, arXiv 1804.09301; the percentages are of the US Bureau of Labor Statistics.
 """
 

@@ -1,7 +1,5 @@
 """Winogender by four rules, and as a question of who is meant.
 
-Owns the tasks of the suite `bias`. Entry point: `TASKS`.
-
 | task | models | a gender's score |
 |---|---|---|
 | `winogender_original` | both | the published rule, `original` |

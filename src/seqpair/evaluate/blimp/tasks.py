@@ -1,7 +1,5 @@
 """BLiMP's 67 sets of minimal pairs, by three rules of what a sentence's score is.
 
-Owns reading the pairs and the figures a set. Entry point: `TASKS`.
-
 `blimp` is the rule that both directions share: the log-probability of the whole sentence from left to right, for an
 encoder by filling masks. `blimp_pll` and `blimp_pll_word` are an encoder's own: pseudo-log-likelihoods.
 A tie is half a point. Under a limit the pairs are taken in turn from all sets.

@@ -1,7 +1,5 @@
 """The labelled sets in the data folder, each read as its makers wrote it.
 
-Owns their files, columns and splits; the splits depend on the rows alone. Must not know models. Entry point: `SETS`.
-
 A set in `glue/<name>/` has the files `train.jsonl` and `validation.jsonl` with the hub's columns, of `mnli`
 `validation_matched.jsonl` and `validation_mismatched.jsonl`; its dev rows are reported, as the published figures are.
 """

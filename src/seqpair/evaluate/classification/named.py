@@ -1,7 +1,4 @@
-"""Labelled sets by name: those in the data folder, GLUE's, and descriptions in files.
-
-Owns the names. Must not know models. Entry points: `find_set`, `GLUE_NAMES`.
-"""
+"""Labelled sets by name: those in the data folder, GLUE's, and descriptions in files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The tasks of the suite `classification`: fine-tuning on labelled sets, one by one, together, and across.
 
-Owns which tasks there are. Must not know how a model is tuned. Entry point: `TASKS`.
-
 * a set's name: tuned on it and measured on its test rows
 * `<set>_from_<other>`: the same, started from a model that was tuned on another set, whose head is dropped
 * `multitask`: one model with a head for each of several sets

@@ -1,8 +1,5 @@
 """Answers that are a part of a text: finding the likeliest, and comparing two.
 
-Owns the rule of decoding and the two measures. Must not know models. Entry points: `best_span`, `answer_match`,
-`answer_f1`.
-
 Source: the measures of SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250), section 6.1.
 """
 

@@ -1,7 +1,5 @@
 """The GLUE sets: their columns, classes and metrics, on the hub or as files.
 
-Owns their descriptions. Entry points: `GLUE`, `glue_spec`.
-
 Their dev rows are reported, as the published figures are: the test rows have no labels. A folder of files holds the
 hub's rows: `<name>/train.jsonl` and `<name>/validation.jsonl`, for MNLI `validation_matched.jsonl`.
 """

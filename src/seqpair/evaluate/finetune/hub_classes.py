@@ -1,7 +1,5 @@
 """The Hugging Face class that computes what a tuned model computes, where there is one.
 
-Owns the search and its proof. Must not write files. Entry points: `hub_model`, `outputs_of_hub_model`.
-
 A class is built from the backbone's configuration, filled with the backbone's and the head's weights, and taken only if
 it gives the tuned model's outputs on real rows. The last layer of a head has a bias; places for a bias that our head
 lacks are filled with zeros.

@@ -1,10 +1,8 @@
 """A whole fine-tuning job: sets, a grid over seeds, transfers, the results and the model that is kept.
 
-Owns the folder of a job. Must not print. Entry points: `TuneJob`, `run_job`, `job_folder`.
-
-    <out>/runs/      a record for each finished run; an interrupted job goes on there
-    <out>/results/   one JSON a set with its items, in the form of every evaluation
-    <out>/model/     the chosen model with its head
+<out>/runs/      a record for each finished run; an interrupted job goes on there
+<out>/results/   one JSON a set with its items, in the form of every evaluation
+<out>/model/     the chosen model with its head
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seqpair.digest import sha256_json
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.keep import RECORD_NAME, keep_tuned
 from seqpair.evaluate.finetune.outcome import outcome_of
@@ -27,7 +24,8 @@ from seqpair.evaluate.results import TaskResult, write_result
 from seqpair.evaluate.suites.runner import TaskPlan, result_of
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
 from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
-from seqpair.log import Progress
+from seqpair.files import sha256_json
+from seqpair.text import Progress
 
 OUT_FOLDER = Path("finetuned")
 SUITE = "finetune"

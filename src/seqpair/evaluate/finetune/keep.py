@@ -1,7 +1,5 @@
 """Keeping a tuned model in a folder that loads again, and loading it.
 
-Owns the folder's form. Must not tune. Entry points: `keep_tuned`, `open_tuned`, `TunedFolder`.
-
 Where a Hugging Face class computes the same, the folder is that class's (`AutoModelForSequenceClassification` and so
 on); else the backbone alone, which `AutoModel` loads. `head.safetensors` holds the heads in either case and
 `seqpair_finetuned.json` says what they are, so that `open_tuned` reads both. A decoder that writes texts is an ordinary
@@ -20,7 +18,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from seqpair import atomic
 from seqpair.errors import EvaluationError, ExportError
 from seqpair.evaluate.finetune.hub_classes import AUTO_CLASSES, TOLERANCE, Batch, hub_model, largest_difference
 from seqpair.evaluate.finetune.loop import EncodedSet, collate, predict
@@ -30,6 +27,7 @@ from seqpair.evaluate.finetune.runs import GridResult, load_weights
 from seqpair.evaluate.finetune.sets import Example, LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting
 from seqpair.evaluate.loaded import LoadedModel, open_model
+from seqpair.files import replacing_folder, write_json
 from seqpair.hub.library import require_transformers
 
 RECORD_NAME = "seqpair_finetuned.json"
@@ -92,16 +90,16 @@ def keep_tuned(model: LoadedModel, result: GridResult, folder: Path) -> dict[str
         hub, reason = hub_model(tuned, first.labelled, model.pad_id, setting.dropout, batch)
     tokenizer, makes_rows = _tokenizer(model, first.labelled)
     record = _record(model, result, tuned, hub, reason) | {"tokenizer_makes_the_rows": makes_rows}
-    with atomic.replacing_folder(folder) as partial:
+    with replacing_folder(folder) as partial:
         (hub if hub is not None else tuned.backbone).save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         heads = {name: value.detach().cpu().contiguous() for name, value in tuned.heads.state_dict().items()}
         save_file(heads, partial / HEAD_NAME)
-        atomic.write_json(partial / RECORD_NAME, record)
+        write_json(partial / RECORD_NAME, record)
         record["largest_difference"] = _prove(
             partial, tuned, first.labelled, batch, model.device, is_hub=hub is not None
         )
-        atomic.write_json(partial / RECORD_NAME, record)
+        write_json(partial / RECORD_NAME, record)
     return record
 
 
@@ -207,7 +205,7 @@ def _keep_writer(model: LoadedModel, tuned: TunedModel, result: GridResult, fold
     """Write a decoder that learned to write; its tokenizer is the one it had."""
     record = _record(model, result, tuned, tuned.backbone, "")
     ids, _, mask = _probe(model, result.sets[0])
-    with atomic.replacing_folder(folder) as partial, torch.no_grad():
+    with replacing_folder(folder) as partial, torch.no_grad():
         tuned.backbone.save_pretrained(partial)
         model.tokenizer.save_pretrained(partial)
         again = open_model(partial, device=model.device)
@@ -217,7 +215,7 @@ def _keep_writer(model: LoadedModel, tuned: TunedModel, result: GridResult, fold
         if not difference <= TOLERANCE:
             raise ExportError("the tuned decoder would compute something else; nothing was written", seen=difference)
         record["largest_difference"] = difference
-        atomic.write_json(partial / RECORD_NAME, record)
+        write_json(partial / RECORD_NAME, record)
     return record
 
 

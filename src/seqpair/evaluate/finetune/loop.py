@@ -1,8 +1,5 @@
 """One fine-tuning run: a setting, a seed, one set or several.
 
-Owns the batches, the losses, the rate and stopping early. Must not know grids or files. Entry points: `tune`,
-`predict`, `EncodedSet`, `TunedRun`.
-
 Every row, word or answer of a step counts the same, however the step is cut into microbatches. With several sets the
 batches of all sets are mixed in one order, each batch from one set, and the mean of the sets' dev metrics decides.
 Source: Mosaic's DecoupledAdamW, as ModernBERT's GLUE runs had it: the decay is a share of the weight and does not

@@ -1,8 +1,5 @@
 """What a set's predictions are worth: every metric of its kind, each row's own value, and what guessing gives.
 
-Owns the metrics. Must not know models. Entry points: `all_metrics`, `class_metrics`, `row_values`, `constant_guess`,
-`undefined_note`.
-
 What is undefined without variation, as a correlation with a constant guess, counts as 0, and the result says so.
 """
 

@@ -1,7 +1,5 @@
 """A backbone with one head a set: the same head for encoders and decoders.
 
-Owns pooling and the head. Must not know rows or how they are trained. Entry points: `Head`, `TunedModel`.
-
     mlp:     dense -> GELU -> norm -> dropout -> linear        the head of ModernBERT's own classes
     linear:  dropout -> linear
 
@@ -76,7 +74,6 @@ class Head(nn.Module):
         generator: torch.Generator,
         eps: float = NORM_EPS,
     ) -> None:
-        """Draw the weights."""
         super().__init__()
         self.dense = nn.Linear(width, width, bias=False) if kind == "mlp" else None
         self.norm = nn.LayerNorm(width, eps=eps, bias=False) if kind == "mlp" else None
@@ -110,7 +107,6 @@ class TunedModel(nn.Module):
     def __init__(
         self, backbone: Any, heads: Mapping[str, Head], kinds: Mapping[str, Kind], pooling: Pooling, *, is_causal: bool
     ) -> None:
-        """Take the parts."""
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)

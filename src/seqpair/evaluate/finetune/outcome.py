@@ -1,7 +1,5 @@
 """From a grid's runs to what a result says: items, value, standard error, chance, and every metric.
 
-Owns the standard error of metrics that are no mean. Must not train. Entry point: `outcome_of`.
-
 An item's value is the mean over the seeds of its own value. The value of the result is the mean over the seeds of
 the set's metric; its standard error is over the choice of items (of the items' means, or 400 bootstrap samples of
 items, of texts 100, the same for all seeds); how the seeds differ is a figure of its own.

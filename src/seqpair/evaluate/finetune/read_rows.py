@@ -1,7 +1,5 @@
 """Reading labelled rows: TSV, CSV, JSON Lines, CoNLL files, and data sets of the hub.
 
-Owns the formats. Must not know what a column means. Entry point: `read_rows`.
-
 A source is a file's path, or `hub:NAME[:CONFIG][@REVISION]#SPLIT`, where NAME may be a folder that `save_to_disk`
 wrote or that has data files. A TSV file is read without quoting, as GLUE's are; a CSV file with double quotes. Names of
 classes that a hub set carries replace their numbers.

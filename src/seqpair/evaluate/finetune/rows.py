@@ -1,8 +1,5 @@
 """From labelled rows to token ids: templates, cutting to length, and where the labels stand.
 
-Owns the special tokens of single texts and pairs, and counts what was cut. Must not train. Entry points: `RowMaker`,
-`TunedRow`.
-
 An encoder's row is the one its own tokenizer makes, `[CLS] a [SEP] b [SEP]` or whatever its template says. A decoder's
 row has the same form, `begin a end b end`, so that the last position has seen everything and says where it ends.
 """
@@ -70,7 +67,6 @@ class RowMaker:
     """
 
     def __init__(self, model: LoadedModel, max_tokens: int) -> None:
-        """Find the templates."""
         self._tokenizer = model.tokenizer
         self.max_tokens = min(max_tokens, model.max_tokens)
         self.single, self.double = templates_of(model)

@@ -1,8 +1,5 @@
 """A grid of settings over seeds: every run kept when it is done, the best setting chosen on the dev rows.
 
-Owns the order of runs, their records, the choice, and the weights that stay. Must not know where the rows come from.
-Entry points: `tune_grid`, `restarted`, `RunRecord`, `GridResult`.
-
 Each finished run is a file `<key>.json`, named by a digest of its sets, setting and seed: the same call goes on after
 an interruption. A setting's dev score is the mean over its seeds; equal ones leave the earlier setting.
 """
@@ -20,8 +17,6 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from seqpair import atomic
-from seqpair.digest import sha256_json
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.loop import EncodedSet, TunedRun, encode_other, encode_set, predict, tune
 from seqpair.evaluate.finetune.metrics import all_metrics
@@ -30,7 +25,8 @@ from seqpair.evaluate.finetune.sets import LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting
 from seqpair.evaluate.finetune.transfer import Transfer, translated
 from seqpair.evaluate.loaded import LoadedModel
-from seqpair.log import note
+from seqpair.files import replacing_file, sha256_json, write_json
+from seqpair.text import note
 
 RECORD_VERSION = 1
 Watch = Callable[[float, float], None]
@@ -217,9 +213,9 @@ class _Grid:
         record = self._measured(made, setting, seed)
         self.work.mkdir(parents=True, exist_ok=True)
         if keep_weights and made.model is not None:
-            with atomic.replacing_file(path.with_suffix(".safetensors")) as file:
+            with replacing_file(path.with_suffix(".safetensors")) as file:
                 save_file({name: value.detach().cpu().clone() for name, value in made.model.state_dict().items()}, file)
-        atomic.write_json(path, asdict(record))
+        write_json(path, asdict(record))
         return record
 
     def _measured(self, made: TunedRun, setting: TuneSetting, seed: int) -> RunRecord:

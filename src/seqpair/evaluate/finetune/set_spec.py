@@ -1,8 +1,5 @@
 """A description of a labelled set, and the set that it describes.
 
-Owns which column is what, and every check of a label. Must not know file formats. Entry points: `SetSpec`,
-`load_spec`, `spec_of`, `labelled_set`.
-
 A description is a YAML file or comes from the command line; unknown keys are errors. Without `dev` a tenth of the
 training rows is kept apart, drawn by the rows' numbers.
 """

@@ -1,7 +1,4 @@
-"""Labelled sets: rows with a class, a number, a tag a word, or an answer in a text.
-
-Owns these types and splitting. Must not know files or models. Entry points: `Example`, `LabelledSet`, `split_rows`.
-"""
+"""Labelled sets: rows with a class, a number, a tag a word, or an answer in a text."""
 
 from __future__ import annotations
 
@@ -9,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from seqpair.digest import hash64, sha256_json
 from seqpair.errors import EvaluationError
+from seqpair.files import hash64, sha256_json
 
 Kind = Literal["classes", "number", "tags", "span", "text"]
 KINDS: tuple[Kind, ...] = ("classes", "number", "tags", "span", "text")

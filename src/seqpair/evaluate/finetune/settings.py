@@ -1,7 +1,5 @@
 """The settings of a fine-tuning run, and the grids of them.
 
-Owns what a run may vary and the published values. Must not import torch. Entry points: `TuneSetting`, `grid_settings`.
-
 Source: the sweep of the GLUE protocol of ModernBERT (Warner et al. 2024, arXiv 2412.13663), as in arXiv 2507.11412.
 """
 

@@ -1,7 +1,4 @@
-"""Transfer: rows of another set, answered by a head that never saw them.
-
-Owns matching the classes of two sets by their names. Must not train. Entry points: `Transfer`, `transfer_of`.
-"""
+"""Transfer: rows of another set, answered by a head that never saw them."""
 
 from __future__ import annotations
 

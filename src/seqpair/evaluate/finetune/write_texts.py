@@ -1,7 +1,4 @@
-"""Letting a tuned decoder write: greedy, until its end token.
-
-Owns how long a text may get. Must not train. Entry point: `write_texts`.
-"""
+"""Letting a tuned decoder write: greedy, until its end token."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Any model of ours or Hugging Face's as a model of lm-eval, under the name `seqpair`; encoders too.
 
-Owns the translation of lm-eval's three kinds of request. Must not know tasks. Only this file imports lm_eval, so
-import it before the name is used:
+Only this file imports lm_eval, so import it before the name is used:
 
     import seqpair.evaluate.generative.harness
     lm_eval.simple_evaluate(model="seqpair", model_args={"pretrained": "runs/demo/encoder/export"}, tasks=[...])
@@ -21,7 +20,7 @@ from seqpair.errors import EvaluationError
 from seqpair.evaluate.greedy import generate_texts
 from seqpair.evaluate.loaded import open_model
 from seqpair.evaluate.scorers import Request, ScoringOptions, scorer_of
-from seqpair.log import Progress
+from seqpair.text import Progress
 
 try:
     from lm_eval.api.model import LM

@@ -1,8 +1,5 @@
 """Measuring rows: scored or generated, with or without examples in front, by one seed or several.
 
-Owns the outcome of a row and how seeds come together. Must not know files or columns. Entry points: `measure_rows`,
-`outcome_of`.
-
 With several seeds an item's value is its mean over the seeds, so that the standard error over items stays one over
 items; what the seeds differ by is a figure of its own.
 """

@@ -1,7 +1,5 @@
 """The rows of the generative columns: from a file's columns to prompts and candidates, as lm-eval words them.
 
-Owns the wording of each column. Must not know models. Entry points: `READERS`, `read_rows`, `ScoredRow`, `AnswerRow`.
-
 Source: lm-evaluation-harness 0.4.13, the task named in each column; zero examples in the prompt.
 """
 

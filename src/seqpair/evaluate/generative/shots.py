@@ -1,8 +1,5 @@
 """Solved examples before a question: which ones, worded how, and how many of them fit.
 
-Owns drawing by seed, the wording of a solved row, and what is left out for want of room. Must not know tasks. Entry
-points: `draw_shots`, `with_shots`, `solved_text`.
-
 Every row has shots of its own, drawn by the seed and the row's name alone: they do not depend on the limit, the model
 or the order, and are the same for an encoder and a decoder. Shots are whole or left out, the first ones first, and what
 was left out is counted.

@@ -1,7 +1,5 @@
 """The ten generative columns of the published table as tasks on local files.
 
-Owns which column has which metric, and the average. Entry points: `TASKS`, `average_of`.
-
 Eight columns have files in the data folder; SciQ and SIQA are done where their rows are put there too, with the
 hub's columns. `acc_norm` divides a candidate's score by its characters; candidates that tie share the point.
 LAMBADA counts a row if every token of the last word is the model's likeliest.

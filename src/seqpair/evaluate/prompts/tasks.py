@@ -1,8 +1,5 @@
 """The tasks of the suite `prompts`: labelled sets asked as questions, and two sets of questions beside the columns.
 
-Owns the wording and the word of each label. Must not know how rows are scored or how sets are read. Entry point:
-`TASKS`.
-
 The rows that count are the test rows of the suite `classification`, examples come from its training rows; so prompting
 and fine-tuning are measured on the same rows and against the same chance level, the best constant answer. A label's
 score is the log-probability of its word after the question. Small models prefer one word whatever is asked;

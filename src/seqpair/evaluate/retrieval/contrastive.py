@@ -1,8 +1,5 @@
 """Contrastive fine-tuning through sentence-transformers: one protocol for encoders and decoders.
 
-Owns the loss, the sweep over learning rates, and what survives an interruption. Must not know the sets that are
-evaluated. Entry points: `tune_on_pairs`, `tune_on_scores`, `Tuned`.
-
 For pairs the loss is the cross-entropy of a query's own positive among all positives and hard negatives of its batch,
 by cosine times 20, in mini-batches (Gao et al. 2021, arXiv 2101.06983); no batch holds a text twice. For scored pairs
 it is CoSENT's. The rate falls linearly to zero after a rise over a twentieth of the steps, AdamW without decay.
@@ -18,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seqpair.digest import sha256_json
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.retrieval.embedders import Embedder, SentenceEmbedder, require_sentence_transformers
@@ -27,8 +23,8 @@ from seqpair.evaluate.retrieval.pairs import TrainingPair, hold_out
 from seqpair.evaluate.retrieval.similarity import HIGHEST, ScoredPair, cosines_of, spearman
 from seqpair.evaluate.retrieval.tuned_folder import keep_tuned, open_for_tuning, read_tuned_record
 from seqpair.evaluate.retrieval.with_mteb import search_set
-from seqpair.jsonlines import JsonLines
-from seqpair.log import note
+from seqpair.files import JsonLines, sha256_json
+from seqpair.text import note
 
 SCALE = 20.0
 WARMUP_FRAC = 0.05

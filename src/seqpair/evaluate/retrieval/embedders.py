@@ -1,8 +1,4 @@
-"""What turns texts into vectors: our own packed forward pass, sentence-transformers, or pooled hidden states.
-
-Owns the choice between them, the batches by tokens, the counting of texts that were cut, and vectors that survive an
-interruption. Must not know tasks. Entry points: `embedder_of`, `SentenceEmbedder`, `embed_by_chunks`.
-"""
+"""What turns texts into vectors: our own packed forward pass, sentence-transformers, or pooled hidden states."""
 
 from __future__ import annotations
 
@@ -14,12 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair import atomic
-from seqpair.digest import sha256_json
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.embed import POOLINGS, embed_texts
 from seqpair.evaluate.loaded import LoadedModel, length_batches
 from seqpair.evaluate.scorers import TextEmbedder
+from seqpair.files import sha256_json, write_bytes
 from seqpair.hub import opened
 from seqpair.hub.library import require_transformers
 
@@ -57,7 +52,6 @@ class NativeEmbedder:
     """
 
     def __init__(self, model: opened.OpenedModel, pooling: str, batch_tokens: int) -> None:
-        """Take the model."""
         self.model, self.pooling, self.batch_tokens = model, pooling, batch_tokens
         self.method = f"native, {pooling} pooling"
         self.truncated, self.max_tokens = 0, model.max_tokens
@@ -73,7 +67,6 @@ class PooledEmbedder:
     """Any model's hidden states, pooled."""
 
     def __init__(self, model: LoadedModel, pooling: str) -> None:
-        """Take the model and a name in `embed.POOLINGS`."""
         self.model, self.pooling = model, pooling
         self.method = f"hidden states, {pooling} pooling"
         self.truncated, self.max_tokens = 0, model.max_tokens
@@ -97,7 +90,6 @@ class SentenceEmbedder:
     """
 
     def __init__(self, model: Any, batch_tokens: int) -> None:
-        """Take the model."""
         self.model, self.batch_tokens = model, batch_tokens
         self.truncated, self.max_tokens = 0, int(model.max_seq_length or model.tokenizer.model_max_length)
         modules = ", ".join(type(module).__name__ for module in model)
@@ -253,5 +245,5 @@ def _chunk(embedder: Embedder, texts: list[str], path: Path | None) -> Vectors:
     if path is not None:
         buffer = io.BytesIO()
         np.savez(buffer, vectors=vectors, truncated=np.int64(embedder.truncated - before))
-        atomic.write_bytes(path, buffer.getvalue())
+        write_bytes(path, buffer.getvalue())
     return vectors

@@ -1,7 +1,4 @@
-"""Retrieval tasks that mteb fetches from the hub, by their names there; done only when they are asked for.
-
-Owns the list and joining a task's subsets. Entry point: `TASKS`.
-"""
+"""Retrieval tasks that mteb fetches from the hub, by their names there; done only when they are asked for."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What random rankings would score, and the standard error of a rank correlation.
-
-Must not know models or files. Entry points: `chance_of`, `spearman_error`.
-"""
+"""What random rankings would score, and the standard error of a rank correlation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the user may choose for contrastive fine-tuning, with its defaults.
-
-Owns reading `NAME=VALUE` choices. Must not know how they are used. Entry points: `TuningOptions`, `SETTINGS`.
-"""
+"""What the user may choose for contrastive fine-tuning, with its defaults."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What a search says as a task's result: an item a query, means, chance, and what a reader must know.
-
-Must not know how texts are embedded. Entry points: `search_outcome`, `similarity_outcome`, `search_items`,
-`search_task`, `similarity_task`, `cut_note`, `warn_cut`.
-"""
+"""What a search says as a task's result: an item a query, means, chance, and what a reader must know."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from seqpair.evaluate.retrieval.similarity import ScoredPair, cosines_of, pair_i
 from seqpair.evaluate.retrieval.with_mteb import SearchOutcome
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
 from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
-from seqpair.log import note
+from seqpair.text import note
 
 Run = Callable[[LoadedModel, TaskContext], TaskOutcome]
 

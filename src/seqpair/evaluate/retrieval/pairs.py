@@ -1,8 +1,4 @@
-"""Training pairs for retrieval: a query, a text that answers it, perhaps texts that do not.
-
-Owns reading them, and which are held out to choose a rate on. Must not know models. Entry points: `read_pairs`,
-`hold_out`, `TrainingPair`.
-"""
+"""Training pairs for retrieval: a query, a text that answers it, perhaps texts that do not."""
 
 from __future__ import annotations
 
@@ -13,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqpair.digest import hash64, sha256_json
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.retrieval.sets import RetrievalSet, checked_set
+from seqpair.files import hash64, sha256_json
 
 KNOWN_COLUMNS = (
     ("query", "positive"),

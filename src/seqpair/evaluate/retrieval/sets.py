@@ -1,8 +1,4 @@
-"""Retrieval sets: documents, queries, and which documents answer which query.
-
-Owns the two file forms (a folder of `corpus.jsonl`, `queries.jsonl` and `qrels.tsv`; SQuAD's JSON), their checks, and
-what a limit keeps. Must not know models. Entry points: `RetrievalSet`, `read_folder`, `read_squad`.
-"""
+"""Retrieval sets: documents, queries, and which documents answer which query."""
 
 from __future__ import annotations
 
@@ -12,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqpair.digest import hash64
 from seqpair.errors import EvaluationError
+from seqpair.files import hash64
 
 DOCUMENTS_PER_QUERY, LONG_DOCUMENTS_PER_QUERY = 20, 2
 """How many documents a limited set keeps for each of its queries, where they are short and where they are long."""

@@ -1,8 +1,4 @@
-"""Pairs of sentences with a similarity that people gave, and how well cosines rank them.
-
-Owns reading STS-B's files and the correlation. Must not know how texts are embedded. Entry points: `read_scored_pairs`,
-`spearman`.
-"""
+"""Pairs of sentences with a similarity that people gave, and how well cosines rank them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The suite `retrieval`: models as they are on local sets and sentence pairs, and all its tasks in one place.
-
-Owns the zero-shot tasks. Entry point: `TASKS`.
-"""
+"""The suite `retrieval`: models as they are on local sets and sentence pairs, and all its tasks in one place."""
 
 from __future__ import annotations
 

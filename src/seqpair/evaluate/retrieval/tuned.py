@@ -1,7 +1,5 @@
 """Tasks on embedders that are fine-tuned first: encoders and decoders by one protocol.
 
-Owns joining the seeds. Must not know how fine-tuning works. Entry point: `TASKS`.
-
 All sets are searched with the same embedder of a seed, which is kept beside the results. An item's value is the mean
 over the seeds.
 """
@@ -34,7 +32,7 @@ from seqpair.evaluate.retrieval.tuned_folder import open_tuned
 from seqpair.evaluate.retrieval.with_mteb import search_set
 from seqpair.evaluate.suites.task import TaskContext
 from seqpair.evaluate.tasks.task import TaskOutcome
-from seqpair.log import note
+from seqpair.text import note
 
 PAIRS_FILE = "retrieval/pairs.jsonl"
 

@@ -1,8 +1,4 @@
-"""A fine-tuned embedder as a folder that sentence-transformers opens, and `seqpair embed` where it is of our classes.
-
-Owns opening a model for fine-tuning with its pooling, and writing what was trained. Must not know training. Entry
-points: `open_for_tuning`, `keep_tuned`, `open_tuned`.
-"""
+"""A fine-tuned embedder as a folder for sentence-transformers, and `seqpair embed` where it is of our classes."""
 
 from __future__ import annotations
 
@@ -14,7 +10,6 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save
 
-from seqpair import atomic
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.retrieval.embedders import (
@@ -26,6 +21,7 @@ from seqpair.evaluate.retrieval.embedders import (
     pooling_of,
     require_sentence_transformers,
 )
+from seqpair.files import replacing_folder, write_bytes, write_json
 from seqpair.hub import opened
 from seqpair.hub.export import WEIGHTS_NAME
 
@@ -79,7 +75,7 @@ def keep_tuned(trained: Any, model: LoadedModel, folder: Path, record: dict[str,
     """
     if folder.exists():
         shutil.rmtree(folder)
-    with atomic.replacing_folder(folder) as place:
+    with replacing_folder(folder) as place:
         trained.save(str(place), create_model_card=False)
         if model.is_ours and model.folder is not None:
             for name in _EXPORT_FILES:
@@ -88,9 +84,9 @@ def keep_tuned(trained: Any, model: LoadedModel, folder: Path, record: dict[str,
             tensors = load_file(model.folder / WEIGHTS_NAME)
             for name, values in trained[0].auto_model.state_dict().items():
                 tensors[f"model.{name}"] = values.detach().cpu().float().contiguous()
-            atomic.write_bytes(place / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
+            write_bytes(place / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
             _require_same(trained, place)
-        atomic.write_json(place / EMBEDDER_RECORD, record)
+        write_json(place / EMBEDDER_RECORD, record)
 
 
 def _require_same(trained: Any, folder: Path) -> None:

@@ -1,8 +1,5 @@
 """Retrieval through `mteb`: a set of ours or a task of its own, with the outcome of every query.
 
-Owns the adapter to mteb's encoder protocol and the tasks made of local sets; ranking and scoring are mteb's. Must not
-know how texts are embedded. Entry points: `search_set`, `run_hub_task`, `QueryOutcome`.
-
 mteb keeps the scores of single queries to itself but for one hook, `task_specific_scores`, which is overridden here.
 Equal similarities are ordered by document id, as trec_eval does.
 """

@@ -1,7 +1,4 @@
-"""All suites by name: the one place where the areas' tasks come together.
-
-Must not know how a task works. Entry points: `SUITES`, `choose_tasks`.
-"""
+"""All suites by name: the one place where the areas' tasks come together."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Running tasks on a model: what was computed before is taken, the rest is computed and written.
-
-Owns the cache key, the places of results, the order, and skipping with a reason. Must not print, and must not know
-how a task works. Entry points: `run_models`, `plan_tasks`, `results_folder`.
-"""
+"""Running tasks on a model: what was computed before is taken, the rest is computed and written."""
 
 from __future__ import annotations
 
@@ -14,13 +10,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from seqpair.digest import sha256_file, sha256_json
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.generative.tasks import average_of
 from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.results import (
-    EVALUATION_FOLDER,
     TaskResult,
     items_name,
     normal_interval,
@@ -34,8 +28,10 @@ from seqpair.evaluate.scorers import DEFAULT_SCORING
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
 from seqpair.evaluate.suites.time_left import Pending, TimeLeft
 from seqpair.evaluate.tasks.task import TaskOutcome, TaskSkippedError
+from seqpair.files import sha256_file, sha256_json
 from seqpair.hub.export import read_export_record
-from seqpair.log import Progress, note
+from seqpair.paths import EVALUATION_FOLDER
+from seqpair.text import Progress, note
 
 _USUAL = {"grid": "small", "pooling": "default", "tuned_pooling": "default", "embed_pooling": "folder"}
 """What these settings are where the user chose nothing: the folder's name does not tell them."""

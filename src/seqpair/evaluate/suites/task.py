@@ -1,8 +1,4 @@
-"""What a suite's task is made of, and what it is given.
-
-Owns these types and the cutting of a task's items into chunks that survive an interruption. Must not know any
-task. Entry points: `SuiteTask`, `TaskContext`.
-"""
+"""What a suite's task is made of, and what it is given."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.scorers import DEFAULT_SCORING, ScoringOptions
 from seqpair.evaluate.tasks.task import TaskOutcome
-from seqpair.jsonlines import JsonLines
+from seqpair.files import JsonLines
 from seqpair.recipe.objectives import Direction
 
 _Row = TypeVar("_Row")

@@ -1,7 +1,5 @@
 """How long all tasks of all models still take, judged by what was done.
 
-Owns the estimate. Must not print. Entry point: `TimeLeft`.
-
 Tasks differ in cost a hundredfold, so a count of tasks says little. A task still to come is taken to last as long as
 the same task with a model of the same direction, else as the same task at all, else as the tasks so far on average.
 """
@@ -12,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seqpair.units import format_seconds
+from seqpair.text import format_seconds
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,6 @@ class TimeLeft:
     """
 
     def __init__(self, pending: Sequence[Pending]) -> None:
-        """Begin with nothing done."""
         self._pending = list(pending)
         self._took: list[tuple[Pending, float]] = []
         self._next = 0

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.counter import hash_words, key_words
-from seqpair.digest import hash64
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.scorers import TextEmbedder
 from seqpair.evaluate.tasks.task import BOTH, TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
+from seqpair.files import hash64
 
 NAME, VERSION = "docstring_retrieval", 1
 MOST_ITEMS = 200

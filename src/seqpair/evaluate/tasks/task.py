@@ -1,8 +1,4 @@
-"""What every task is made of: a specification, the inputs it may use, and the outcome it returns.
-
-Owns these types. Must not know any task. Entry points: `TaskSpec`, `TaskInputs`, `TaskOutcome`,
-`TaskSkippedError`.
-"""
+"""What every task is made of: a specification, the inputs it may use, and the outcome it returns."""
 
 from __future__ import annotations
 

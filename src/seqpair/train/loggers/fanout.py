@@ -1,8 +1,4 @@
-"""A run's rows of metrics to every place that its recipe asks for.
-
-Owns opening them, what each has got already, and that a failing one ends nothing. Must not know how any of them
-works. Entry points: `require_loggers`, `open_loggers`, `Loggers`.
-"""
+"""A run's rows of metrics to every place that its recipe asks for."""
 
 from __future__ import annotations
 
@@ -14,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from seqpair.errors import RecipeError, SeqpairError, TrainingError
-from seqpair.log import note
 from seqpair.recipe.plan import LOGGER_NAMES, Plan
+from seqpair.text import note
 from seqpair.train.loggers.protocol import MetricLogger, RunIdentity, values_of
 from seqpair.train.loggers.record import LastRows, SentRecord, last_rows
 
@@ -136,7 +132,6 @@ class Loggers:
     """The open loggers of a run; nothing that they do is seen by training."""
 
     def __init__(self, opened: Sequence[_Followed]) -> None:
-        """Keep them."""
         self._opened = list(opened)
 
     def send(self, row: Mapping[str, Any]) -> None:

@@ -1,8 +1,4 @@
-"""What a place for metrics is asked to do, and what it is told of the run.
-
-Owns the protocol and the names of the values. Must not know any such place. Entry points: `MetricLogger`,
-`RunIdentity`, `values_of`.
-"""
+"""What a place for metrics is asked to do, and what it is told of the run."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """What was sent elsewhere before an interruption: `<run>/loggers.json`.
 
-Owns the run's id and, for each logger, the last rows that it got. Must not know loggers. Entry points:
-`SentRecord`, `LastRows`.
-
 A resumed run makes the rows after its checkpoint again. A place that cannot forget them must not get them twice;
 what it got is told by `metrics.jsonl` as it lies there before it is cut back, so nothing is written at each step.
 """
@@ -18,8 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from seqpair.atomic import write_text
 from seqpair.errors import CheckpointError
+from seqpair.files import write_text
 from seqpair.train.loggers.protocol import row_name
 
 RECORD_NAME = "loggers.json"

@@ -1,8 +1,4 @@
-"""Metrics as TensorBoard's event files, in `<run>/tensorboard/`.
-
-Owns how a resumed run continues there: the files begin with a mark that makes readers forget later steps.
-Must not know rows. Entry point: `TensorBoardLogger`.
-"""
+"""Metrics as TensorBoard's event files, in `<run>/tensorboard/`."""
 
 from __future__ import annotations
 
@@ -21,7 +17,6 @@ class TensorBoardLogger:
     rewinds = True
 
     def __init__(self, run: RunIdentity) -> None:
-        """Begin a file; what earlier files say of steps after the checkpoint is void."""
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.folder / FOLDER

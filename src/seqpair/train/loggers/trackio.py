@@ -1,7 +1,4 @@
-"""Metrics to trackio; its own settings (`TRACKIO_DIR`, `TRACKIO_SPACE_ID`, `TRACKIO_SERVER_URL`) hold.
-
-Owns how a run is called there. Must not know rows. Entry point: `TrackioLogger`.
-"""
+"""Metrics to trackio; its own settings (`TRACKIO_DIR`, `TRACKIO_SPACE_ID`, `TRACKIO_SERVER_URL`) hold."""
 
 from __future__ import annotations
 
@@ -19,7 +16,6 @@ class TrackioLogger:
     rewinds = False
 
     def __init__(self, run: RunIdentity) -> None:
-        """Begin the run, or go on with it."""
         import trackio
 
         with _prints_to_stderr():

@@ -1,7 +1,4 @@
-"""Metrics to Weights & Biases; its own settings (login, `WANDB_MODE=offline`, `WANDB_PROJECT`) hold.
-
-Owns how a run is called there. Must not know rows. Entry point: `WandbLogger`.
-"""
+"""Metrics to Weights & Biases; its own settings (login, `WANDB_MODE=offline`, `WANDB_PROJECT`) hold."""
 
 from __future__ import annotations
 
@@ -17,7 +14,6 @@ class WandbLogger:
     rewinds = False
 
     def __init__(self, run: RunIdentity) -> None:
-        """Begin the run, or go on with it."""
         import wandb
 
         run.folder.mkdir(parents=True, exist_ok=True)

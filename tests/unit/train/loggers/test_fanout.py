@@ -18,8 +18,9 @@ from seqpair.data.planning import plan_member
 from seqpair.data.prepare import open_recipe_data
 from seqpair.distributed.world import start_world
 from seqpair.errors import RecipeError, TrainingError
+from seqpair.paths import run_folder
 from seqpair.recipe.load import load_recipe
-from seqpair.train.assembly import require_ready, run_folder
+from seqpair.train.assembly import require_ready
 from seqpair.train.loggers import fanout
 from seqpair.train.loggers.fanout import Loggers, open_loggers, require_loggers
 from seqpair.train.loggers.protocol import row_name, values_of

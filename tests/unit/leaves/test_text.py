@@ -1,9 +1,11 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpair.errors import SeqpairError
-from seqpair.units import format_bytes, format_count, format_seconds, parse_count
+from seqpair.text import Progress, format_bytes, format_count, format_seconds, note, parse_count
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,31 @@ def test_short_texts():
     ]
     assert [format_bytes(n) for n in (812, 1536, 3 << 30)] == ["812 B", "1.5 KiB", "3.0 GiB"]
     assert [format_seconds(s) for s in (48.2, 200, 7500)] == ["48 s", "3 min 20 s", "2 h 05 min"]
+
+
+def test_a_note_is_one_line_on_standard_error(capsys):
+    note("here\n")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "here\n")
+
+
+def test_progress_says_rate_and_time_left_of_this_process_only(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("seqpair.text.time.monotonic", lambda: now[0])
+    progress = Progress("encoder", 1000, "tokens", done=400, quiet_seconds=5)
+    now[0] = 102.0
+    progress.update(450)
+    assert capsys.readouterr().err == "", "not due yet"
+    now[0] = 110.0
+    progress.update(600, "loss 3.1")
+    line = capsys.readouterr().err
+    assert line == "encoder: 600/1.00k tokens (60 %), 20 tokens/s, 20 s left, loss 3.1\n"
+    progress.finish()
+    assert re.match(r"encoder: 600/", capsys.readouterr().err)
+
+
+def test_without_a_total_there_is_no_time_left(capsys):
+    progress = Progress("read", 0, "rows")
+    progress.done = 3
+    progress.finish()
+    assert "left" not in capsys.readouterr().err

@@ -1,0 +1,198 @@
+"""Files that are never seen half written, and the digests that say what is in them.
+
+A file or a folder is replaced as a whole: a reader sees the old content or the new one. JSON Lines files grow
+during a run instead; a torn last line, left by a killed process, is left out on reading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Protocol
+
+from seqpair.errors import DiskFullError
+
+
+class Openable(Protocol):
+    """What can be opened for reading bytes, as a `Path` can."""
+
+    def open(self, mode: Literal["rb"]) -> BinaryIO:
+        """Open it."""
+
+
+def sha256_file(path: Path | Openable, chunk_bytes: int = 1 << 20) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
+    state = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(chunk_bytes):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def sha256_json(value: object) -> str:
+    """Return the SHA-256 of a JSON value's canonical text in hexadecimal."""
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+def hash64(text: str) -> int:
+    """Return a 64-bit hash of a text as an integer in [0, 2**64); BLAKE2b with an 8-byte digest."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
+
+
+TEMPORARY_PREFIX = ".partial-"
+
+
+@contextlib.contextmanager
+def disk_full(target: Path) -> Iterator[None]:
+    """Turn ENOSPC and EDQUOT inside the block into a `DiskFullError` that names the target."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFullError(
+            f"the disk is full while writing {target}",
+            seen=error,
+            fix="free some space and repeat the same command; what was saved before is untouched",
+        ) from error
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names inside a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing_file(final: Path) -> Iterator[Path]:
+    """Yield a temporary path that takes the place of `final` if the block ends well, else disappears.
+
+    Raises:
+        DiskFullError: The disk is full; the earlier file, if any, is untouched.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{final.name}")
+    try:
+        with disk_full(final):
+            yield temporary
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+        temporary.replace(final)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(final.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        DiskFullError: The disk is full; the earlier file, if any, is untouched.
+    """
+    with replacing_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file whole or not at all; keys keep their order, NaN is refused."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def replacing_folder(final: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `final` if the block ends well, else disappears.
+
+    `final` must not exist yet. The files inside are fsynced before the rename.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{final.name}")
+    try:
+        with disk_full(final):
+            temporary.mkdir()
+            yield temporary
+            for path in sorted(temporary.rglob("*")):
+                if path.is_file():
+                    with path.open("rb") as handle:
+                        os.fsync(handle.fileno())
+            fsync_folder(temporary)
+            temporary.rename(final)
+            fsync_folder(final.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+class JsonLines:
+    """One file of JSON objects, one a line.
+
+    Args:
+        path: The file; it is created by the first row.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: Any = None
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write one row and hand it to the operating system, so that a killed process does not lose it.
+
+        Raises:
+            DiskFullError: The disk is full.
+            ValueError: A number in the row is not finite.
+        """
+        with disk_full(self.path):
+            if self._handle is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._handle = self.path.open("a", encoding="utf-8")
+            self._handle.write(json.dumps(row, allow_nan=False) + "\n")
+            self._handle.flush()
+
+    def sync(self) -> None:
+        """Make all rows durable against a crash of the machine."""
+        if self._handle is not None:
+            with disk_full(self.path):
+                os.fsync(self._handle.fileno())
+
+    def close(self) -> None:
+        """Close the file; a later `append` opens it again."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows; a torn last line, left by a killed process, is left out."""
+        if not self.path.exists():
+            return
+        with self.path.open(encoding="utf-8") as handle:
+            for line in handle:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> int:
+        """Rewrite the file with the wanted rows only, atomically; return how many were dropped."""
+        self.close()
+        if not self.path.exists():
+            return 0
+        rows = list(self.rows())
+        kept = [row for row in rows if wanted(row)]
+        write_text(self.path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept))
+        return len(rows) - len(kept)

@@ -1,0 +1,125 @@
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from seqpair.errors import DiskFullError
+from seqpair.files import (
+    JsonLines,
+    canonical_json,
+    disk_full,
+    hash64,
+    replacing_folder,
+    sha256_file,
+    sha256_json,
+    write_bytes,
+    write_json,
+    write_text,
+)
+
+
+def test_a_file_is_hashed_as_anybody_would(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"abc" * 1_000_000)
+    assert sha256_file(path, chunk_bytes=4096) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
+
+
+def test_json_has_one_text():
+    assert canonical_json({"b": 1, "a": [1.5, None, "\u00e9"]}) == '{"a":[1.5,null,"\\u00e9"],"b":1}'
+    assert sha256_json({"a": 1, "b": 2}) == sha256_json({"b": 2, "a": 1}) != sha256_json({"a": 1, "b": 3})
+
+
+def test_identifiers_hash_to_64_bits():
+    assert 0 <= hash64("note-1") < 1 << 64
+    assert hash64("note-1") != hash64("note-2")
+    assert hash64("note-1") == int.from_bytes(hashlib.blake2b(b"note-1", digest_size=8).digest(), "little")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    write_text(path, "first")
+    write_text(path, "second")
+    assert path.read_text() == "second"
+    assert names(path.parent) == ["file.txt"]
+
+
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_part(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError, match=r"(?s)the disk is full while writing .*file.*next: free some space"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_another_fault_is_not_called_a_full_disk(tmp_path):
+    with pytest.raises(PermissionError), disk_full(tmp_path):
+        raise PermissionError(errno.EACCES, "no")
+
+
+def test_json_refuses_what_is_not_a_number(tmp_path):
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert names(tmp_path) == []
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with replacing_folder(tmp_path / "good") as folder:
+        (folder / "a").write_text("1")
+        assert names(tmp_path) == [folder.name]
+    assert names(tmp_path / "good") == ["a"]
+
+    def die_halfway() -> None:
+        with replacing_folder(tmp_path / "bad") as folder:
+            (folder / "a").write_text("1")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        die_halfway()
+    assert names(tmp_path) == ["good"]
+
+
+def test_rows_come_back_and_can_be_cut(tmp_path):
+    lines = JsonLines(tmp_path / "run" / "rows.jsonl")
+    for step in range(5):
+        lines.append({"step": step})
+    lines.sync()
+    assert [row["step"] for row in lines.rows()] == [0, 1, 2, 3, 4]
+    assert lines.keep(lambda row: row["step"] < 3) == 2
+    lines.append({"step": 9})
+    lines.close()
+    assert [row["step"] for row in lines.rows()] == [0, 1, 2, 9]
+
+
+def test_a_torn_last_line_is_left_out_and_removed_by_the_next_cut(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"step": 0}\n{"step": 1}\n{"ste', encoding="utf-8")
+    lines = JsonLines(path)
+    assert len(list(lines.rows())) == 2
+    assert lines.keep(lambda row: True) == 0
+    assert path.read_text(encoding="utf-8") == '{"step": 0}\n{"step": 1}\n'
+
+
+def test_no_file_is_no_rows(tmp_path):
+    lines = JsonLines(tmp_path / "rows.jsonl")
+    assert list(lines.rows()) == []
+    assert lines.keep(lambda row: False) == 0
+    assert not lines.path.exists()
+
+
+def test_a_number_that_is_not_finite_is_refused(tmp_path):
+    lines = JsonLines(tmp_path / "rows.jsonl")
+    with pytest.raises(ValueError, match="Out of range"):
+        lines.append({"loss": float("inf")})
+    lines.close()
