@@ -1,7 +1,7 @@
 """Measure the structure of the source, and write the table of docs/architecture.md.
 
-    python bench/house.py            # print the table
-    python bench/house.py --write    # put it into docs/architecture.md
+python bench/house.py            # print the table
+python bench/house.py --write    # put it into docs/architecture.md
 """
 
 from __future__ import annotations
@@ -100,12 +100,13 @@ def comments_in_bodies() -> int:
 def table() -> str:
     """Return the table of measures in Markdown."""
     files, functions = lines_of_files(), lines_of_functions()
+    longest_file, longest_function = max(files, key=files.__getitem__), max(functions, key=functions.__getitem__)
     rows = [
         ("files", f"{len(files)}"),
         ("lines", f"{sum(files.values()):,}"),
         ("median file, lines", f"{statistics.median(files.values()):.0f}"),
-        ("longest file, lines", "{0} (`{1}`)".format(*max((lines, name) for name, lines in files.items()))),
-        ("longest function, lines", "{0} (`{1}`)".format(*max((lines, name) for name, lines in functions.items()))),
+        ("longest file, lines", f"{files[longest_file]} (`{longest_file}`)"),
+        ("longest function, lines", f"{functions[longest_function]} (`{longest_function}`)"),
         ("comment lines inside bodies", f"{comments_in_bodies()}"),
         ("files that `train/loop` imports, directly or not", f"{len(imported_by('seqpair.train.loop'))}"),
         ("public names that two files define", f"{len(names_in_two_files())}"),

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from local_data import TEXT
+from local_data import MODERNBERT, TEXT
 
 from seqpair.data.batches import Batch, assemble, read_addresses, read_batch, sequence_lengths
 from seqpair.data.ledger import LedgerRecord
