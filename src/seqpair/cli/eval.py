@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from seqpair.evaluate.suites.runner import SuiteReport
+    from seqpair.evaluate.runner import SuiteReport
 
 
 Grid = Annotated[str, typer.Option(help="Settings that fine-tuning tries: small, published or final.")]
@@ -56,10 +56,10 @@ def evaluate_suites(
     """
     from seqpair.cli.eval_tables import show_plans, show_report
     from seqpair.evaluate.model_place import find_model
+    from seqpair.evaluate.registry import choose_tasks, read_settings
+    from seqpair.evaluate.runner import plan_tasks, require_own_folders, results_folder, run_models
     from seqpair.evaluate.scorers import ScoringOptions
-    from seqpair.evaluate.suites.registry import choose_tasks, read_settings
-    from seqpair.evaluate.suites.runner import plan_tasks, require_own_folders, results_folder, run_models
-    from seqpair.evaluate.suites.task import TaskContext
+    from seqpair.evaluate.task import TaskContext
 
     tasks = choose_tasks(suite or ["all"], task or [])
     scoring = ScoringOptions(masks=masks, end=end, score_end=score_end)  # type: ignore[arg-type]

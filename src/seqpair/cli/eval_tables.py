@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seqpair.evaluate.results import TaskResult
-    from seqpair.evaluate.suites.runner import SuiteReport, TaskPlan
+    from seqpair.evaluate.runner import SuiteReport, TaskPlan
 
 AT_CHANCE = "at chance"
 BELOW_CHANCE = "below chance"
@@ -26,7 +26,7 @@ def show_plans(name: str, folder: Path, plans: list[TaskPlan]) -> None:
 
 def show_report(report: SuiteReport) -> None:
     """Print one model's results, a line each, and what was skipped."""
-    from seqpair.evaluate.generative.tasks import average_of
+    from seqpair.evaluate.generative import average_of
 
     for result in report.results:
         _show_result(report.model, result, result.task in report.cached)

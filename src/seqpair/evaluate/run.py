@@ -23,8 +23,8 @@ from seqpair.evaluate.results import (
     write_result,
 )
 from seqpair.evaluate.samples import make_samples
+from seqpair.evaluate.task import TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
 from seqpair.evaluate.tasks import bits_per_byte, continuation, docstring_retrieval, masked_accuracy
-from seqpair.evaluate.tasks.task import TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
 from seqpair.files import write_json
 from seqpair.hub.export import read_export_record
 from seqpair.paths import EVALUATION_FOLDER

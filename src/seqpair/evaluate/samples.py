@@ -18,7 +18,7 @@ from seqpair.evaluate.continue_text import continue_contents
 from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
 from seqpair.evaluate.loaded import Ids, LoadedModel
 from seqpair.evaluate.scorers import masked_predictions
-from seqpair.evaluate.tasks.task import TaskInputs
+from seqpair.evaluate.task import TaskInputs
 from seqpair.hub.opened import open_model
 from seqpair.nn.sampling import Sampling
 

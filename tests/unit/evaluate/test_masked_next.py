@@ -23,8 +23,8 @@ from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.evaluate.run import export_places
 from seqpair.evaluate.samples import make_samples
 from seqpair.evaluate.scorers import scorer_of
+from seqpair.evaluate.task import TaskInputs
 from seqpair.evaluate.tasks import continuation, masked_accuracy
-from seqpair.evaluate.tasks.task import TaskInputs
 from seqpair.hub.export import export_checkpoint, exported_objective, read_export_record
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.objectives import OBJECTIVES

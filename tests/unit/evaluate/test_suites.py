@@ -11,17 +11,16 @@ import pytest
 from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.generative import rows as generative_rows
-from seqpair.evaluate.generative.measure import outcome_of, plain_words
-from seqpair.evaluate.generative.rows import AnswerRow
-from seqpair.evaluate.generative.tasks import average_of
+from seqpair.evaluate import questions as generative_rows
+from seqpair.evaluate import runner
+from seqpair.evaluate.generative import average_of
 from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.questions import AnswerRow, outcome_of, plain_words
+from seqpair.evaluate.registry import SUITES, choose_tasks
 from seqpair.evaluate.results import ItemOutcome, read_items
+from seqpair.evaluate.runner import plan_tasks, results_folder
 from seqpair.evaluate.scorers import Score, ScoringOptions, scorer_of
-from seqpair.evaluate.suites import runner
-from seqpair.evaluate.suites.registry import SUITES, choose_tasks
-from seqpair.evaluate.suites.runner import plan_tasks, results_folder
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.task import TaskContext
 
 QUESTIONS = [
     {"query": f"Question: how many of {n}?", "choices": ["one", "two or more", "x"], "gold": n % 3} for n in range(5)

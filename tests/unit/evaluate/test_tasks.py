@@ -12,8 +12,8 @@ from seqpair.data.python_source import HeldOutFunction
 from seqpair.evaluate.held_out import HeldOutSequence
 from seqpair.evaluate.results import weighted_mean
 from seqpair.evaluate.scorers import Score
+from seqpair.evaluate.task import TaskInputs, TaskSkippedError
 from seqpair.evaluate.tasks import bits_per_byte, continuation, docstring_retrieval, masked_accuracy
-from seqpair.evaluate.tasks.task import TaskInputs, TaskSkippedError
 from seqpair.recipe.load import load_recipe
 
 

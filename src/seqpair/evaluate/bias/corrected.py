@@ -15,8 +15,7 @@ from seqpair.evaluate.bias.schemas import GENDERS, Gender, Schema
 from seqpair.evaluate.loaded import Ids, LoadedModel
 from seqpair.evaluate.pseudo_log_likelihood import pseudo_log_likelihoods
 from seqpair.evaluate.scorers import RowReads, scorer_of
-from seqpair.evaluate.suites.task import TaskContext
-from seqpair.evaluate.tasks.task import TaskSkippedError
+from seqpair.evaluate.task import TaskContext, TaskSkippedError
 
 GenderScores = dict[Gender, float]
 

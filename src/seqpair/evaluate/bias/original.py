@@ -20,7 +20,7 @@ from seqpair.evaluate.bias.corrected import GenderScores
 from seqpair.evaluate.bias.schemas import GENDERS, Gender, Schema
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.scorers import RowReads
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.task import TaskContext
 
 TOP_TOKENS = 20
 _POOLED: dict[Gender, tuple[str, ...]] = {

@@ -23,8 +23,7 @@ from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
 from seqpair.evaluate.finetune.transfer import transfer_of
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 
 USES = ("seeds", "grid", "pooling", "head")
 TOGETHER = ("snli", "qnli_dev", "stsb", "sentence_polarity", "subjectivity")

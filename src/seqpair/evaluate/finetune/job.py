@@ -21,9 +21,8 @@ from seqpair.evaluate.finetune.transfer import Transfer
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.results import TaskResult, write_result
-from seqpair.evaluate.suites.runner import TaskPlan, result_of
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.runner import TaskPlan, result_of
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 from seqpair.files import sha256_json
 from seqpair.text import Progress
 

@@ -24,7 +24,7 @@ from seqpair.evaluate.finetune.model import pooling_of
 from seqpair.evaluate.finetune.runs import GridResult
 from seqpair.evaluate.finetune.sets import LabelledSet
 from seqpair.evaluate.results import ItemOutcome, standard_error
-from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.evaluate.task import TaskOutcome
 from seqpair.recipe.objectives import Direction
 
 BOOTSTRAP_SAMPLES = 400

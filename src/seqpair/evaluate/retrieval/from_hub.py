@@ -12,8 +12,7 @@ from seqpair.evaluate.retrieval.embedders import AS_FOLDER, embedder_of
 from seqpair.evaluate.retrieval.measures import DEPTH, chance_of
 from seqpair.evaluate.retrieval.outcomes import cut_note, search_items, search_task, warn_cut
 from seqpair.evaluate.retrieval.with_mteb import run_hub_task
-from seqpair.evaluate.suites.task import TaskContext
-from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.evaluate.task import TaskContext, TaskOutcome
 
 NAMES = {
     "codesearchnet": "CodeSearchNetRetrieval",

@@ -13,8 +13,7 @@ from seqpair.evaluate.retrieval.measures import DEPTH, chance_of, spearman_error
 from seqpair.evaluate.retrieval.sets import RetrievalSet
 from seqpair.evaluate.retrieval.similarity import ScoredPair, cosines_of, pair_items, pearson, spearman
 from seqpair.evaluate.retrieval.with_mteb import SearchOutcome
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 from seqpair.text import note
 
 Run = Callable[[LoadedModel, TaskContext], TaskOutcome]

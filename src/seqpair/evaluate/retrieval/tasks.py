@@ -17,8 +17,7 @@ from seqpair.evaluate.retrieval.outcomes import (
 from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet
 from seqpair.evaluate.retrieval.similarity import STSB_TEST, read_scored_pairs
 from seqpair.evaluate.retrieval.with_mteb import search_set
-from seqpair.evaluate.suites.task import TaskContext
-from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.evaluate.task import TaskContext, TaskOutcome
 
 _USES = ("embed_pooling",)
 

@@ -30,8 +30,7 @@ from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet
 from seqpair.evaluate.retrieval.similarity import STSB_DEV, STSB_TEST, STSB_TRAIN, read_scored_pairs
 from seqpair.evaluate.retrieval.tuned_folder import open_tuned
 from seqpair.evaluate.retrieval.with_mteb import search_set
-from seqpair.evaluate.suites.task import TaskContext
-from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.evaluate.task import TaskContext, TaskOutcome
 from seqpair.text import note
 
 PAIRS_FILE = "retrieval/pairs.jsonl"

@@ -17,7 +17,7 @@ from seqpair.errors import EvaluationError
 from seqpair.evaluate.retrieval.embedders import Embedder, Vectors, embed_by_chunks
 from seqpair.evaluate.retrieval.measures import DEPTH
 from seqpair.evaluate.retrieval.sets import RetrievalSet
-from seqpair.evaluate.tasks.task import TaskSkippedError
+from seqpair.evaluate.task import TaskSkippedError
 
 K_VALUES = (1, 10, 100)
 

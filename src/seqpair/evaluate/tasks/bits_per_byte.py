@@ -13,7 +13,7 @@ from seqpair.evaluate.held_out import held_out_sequences
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
 from seqpair.evaluate.scorers import token_log_probabilities
-from seqpair.evaluate.tasks.task import TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
+from seqpair.evaluate.task import TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
 
 NAME, VERSION = "bits_per_byte", 1
 BUDGET_TOKENS = 60_000

@@ -14,7 +14,7 @@ from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.scorers import Request, scorer_of
-from seqpair.evaluate.tasks.task import BOTH, TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
+from seqpair.evaluate.task import BOTH, TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
 
 NAME, VERSION = "continuation", 1
 CONTEXT_TOKENS = 48

@@ -20,7 +20,7 @@ from seqpair.counter import hash_words, key_words
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.scorers import TextEmbedder
-from seqpair.evaluate.tasks.task import BOTH, TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
+from seqpair.evaluate.task import BOTH, TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
 from seqpair.files import hash64
 
 NAME, VERSION = "docstring_retrieval", 1

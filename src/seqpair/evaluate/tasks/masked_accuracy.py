@@ -15,7 +15,7 @@ from seqpair.evaluate.held_out import HeldOutSequence, held_out_sequences
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
 from seqpair.evaluate.scorers import masked_predictions
-from seqpair.evaluate.tasks.task import TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
+from seqpair.evaluate.task import TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
 
 NAME, VERSION = "masked_accuracy", 1
 BUDGET_TOKENS = 100_000

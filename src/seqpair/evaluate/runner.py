@@ -1,8 +1,12 @@
-"""Running tasks on a model: what was computed before is taken, the rest is computed and written."""
+"""Run tasks on models: take the results that are already there, compute the others and write them.
+
+The key of a result covers the weights, the task, its choices and its data, so an equal key means an equal result.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.generative.tasks import average_of
+from seqpair.evaluate.generative import average_of
 from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.results import (
@@ -25,13 +29,11 @@ from seqpair.evaluate.results import (
     write_result,
 )
 from seqpair.evaluate.scorers import DEFAULT_SCORING
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.suites.time_left import Pending, TimeLeft
-from seqpair.evaluate.tasks.task import TaskOutcome, TaskSkippedError
+from seqpair.evaluate.task import SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 from seqpair.files import sha256_file, sha256_json
 from seqpair.hub.export import read_export_record
 from seqpair.paths import EVALUATION_FOLDER
-from seqpair.text import Progress, note
+from seqpair.text import Progress, format_seconds, note
 
 _USUAL = {"grid": "small", "pooling": "default", "tuned_pooling": "default", "embed_pooling": "folder"}
 """What these settings are where the user chose nothing: the folder's name does not tell them."""
@@ -357,3 +359,55 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed as a package"
     return found
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A task to be computed: its name, and the direction of the model it is for."""
+
+    task: str
+    direction: str
+
+
+class TimeLeft:
+    """The tasks to come, in order, and what those before them took.
+
+    Args:
+        pending: All tasks to be computed, in order.
+    """
+
+    def __init__(self, pending: Sequence[Pending]) -> None:
+        self._pending = list(pending)
+        self._took: list[tuple[Pending, float]] = []
+        self._next = 0
+
+    def finished(self, seconds: float) -> None:
+        """Take note that the current task ended, after so many seconds."""
+        self._took.append((self._pending[self._next], seconds))
+        self._next += 1
+
+    def gave_up(self) -> None:
+        """Take note that the current task ended without a result, so that its time says nothing."""
+        self._next += 1
+
+    def seconds(self, current_seconds: float, current_left_seconds: float) -> float:
+        """Return the seconds until all is done.
+
+        Args:
+            current_seconds: How long the current task takes in all, as far as it can be told.
+            current_left_seconds: How much of that is left.
+        """
+        took = [*self._took, (self._pending[self._next], current_seconds)]
+        return current_left_seconds + math.fsum(_expected(task, took) for task in self._pending[self._next + 1 :])
+
+    def words(self, current_seconds: float, current_left_seconds: float) -> str:
+        """Return the place among all tasks and the time until all is done."""
+        left = format_seconds(self.seconds(current_seconds, current_left_seconds))
+        return f"all: task {self._next + 1} of {len(self._pending)}, about {left} left"
+
+
+def _expected(task: Pending, took: Sequence[tuple[Pending, float]]) -> float:
+    same = [seconds for other, seconds in took if other == task]
+    alike = same or [seconds for other, seconds in took if other.task == task.task]
+    known = alike or [seconds for _, seconds in took]
+    return math.fsum(known) / len(known)
