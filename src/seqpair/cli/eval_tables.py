@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 AT_CHANCE = "at chance"
 BELOW_CHANCE = "below chance"
+OWN_TEXT = "own text"  # the suite is empty in such a result
 _CAPTION = "in brackets one standard error over the items"
 
 
@@ -78,13 +79,13 @@ def show_table(reports: list[SuiteReport]) -> None:
     table.add_column("chance", justify="right", no_wrap=True)
     for name in _short_names([report.model for report in reports]):
         table.add_column(name, justify="right", overflow="fold")
-    suite = ""
+    suite: str | None = None
     for task, cells in rows.items():
         first = next(iter(cells.values()))
         if first.suite != suite:
             suite = first.suite
             table.add_section()
-            table.add_row(f"[bold]{suite}[/bold]")
+            table.add_row(f"[bold]{suite or OWN_TEXT}[/bold]")
         sizes = sorted({cell.n for cell in cells.values()})
         n = " or ".join(f"{size:,}" for size in sizes)
         table.add_row(

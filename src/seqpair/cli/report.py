@@ -105,7 +105,7 @@ def _print_study(study: Study) -> None:
     from rich.console import Console
 
     if not any(member.outcomes for member in study.members):
-        print(f"{study.name}: no results yet; `seqpair evaluate` makes them")
+        print(f"{study.name}: no results yet; `seqpair eval --suite own` makes them")
         return
     if len(study.members) > MOST_COLUMNS:
         print(f"{study.name}: {len(study.members)} members are too many for a terminal; the page has their table")

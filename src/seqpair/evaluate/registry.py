@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate import generative, minimal_pairs, prompts
+from seqpair.evaluate import generative, minimal_pairs, own, prompts
 from seqpair.evaluate.bias import tasks as bias
 from seqpair.evaluate.classification import tasks as classification
 from seqpair.evaluate.retrieval import tasks as retrieval
 from seqpair.evaluate.task import SuiteTask
 
 _AREAS: tuple[tuple[SuiteTask, ...], ...] = (
+    own.TASKS,
     generative.TASKS,
     minimal_pairs.TASKS,
     classification.TASKS,

@@ -1,6 +1,6 @@
 """Reads a member's evaluation folder into plain values: results of every suite with their items, and samples.
 
-`seqpair evaluate` and `seqpair eval` write into one folder; what was made with a limit or another way of scoring
+`seqpair run` and `seqpair eval` write into one folder; what was made with a limit or another way of scoring
 lies in a folder of its own inside, and stands beside the full result under its own name, never in its place.
 """
 
