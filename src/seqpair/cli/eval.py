@@ -30,9 +30,7 @@ Choices = Annotated[
 Recipe = Annotated[
     str | None, typer.Option(help="Recipe of the exports, for the suite `own`; by default the plan of their run.")
 ]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a key of the recipe: `a.b=c`; repeatable.")
-]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: `a.b=c`; repeatable.")]
 BatchTokens = Annotated[
     int | None, typer.Option(min=1, help="Most places of a padded batch; 2048 on a CPU, else 16384.")
 ]
@@ -97,8 +95,7 @@ def evaluate_suites(
         reports.append(report)
         if not as_json:
             show_report(report)
-    _end(reports, as_json)
-    _require_results(reports, tasks, suite or ["all"], task or [])
+    _end(reports, as_json, tasks, suite or ["all"], task or [])
 
 
 def _require_data(data: Path, tasks: Sequence[SuiteTask]) -> None:
@@ -130,8 +127,14 @@ def _studies(recipe: str | None, overrides: Sequence[str]) -> StudyTexts:
     return StudyTexts(lambda _place, record: plan_member(loaded, record["member"]))
 
 
-def _end(reports: Sequence[SuiteReport], as_json: bool) -> None:
-    """Print all models' results together; raise an error if one could not be computed."""
+def _end(
+    reports: Sequence[SuiteReport],
+    as_json: bool,
+    tasks: Sequence[SuiteTask],
+    suites: Sequence[str],
+    names: Sequence[str],
+) -> None:
+    """Print all models' results together; raise an error if one failed or if what was asked for gave none."""
     from seqpair.cli.eval_tables import show_table
 
     if as_json:
@@ -142,6 +145,7 @@ def _end(reports: Sequence[SuiteReport], as_json: bool) -> None:
     failed = [f"{report.model} {task}" for report in reports for task in report.failed]
     if failed:
         raise EvaluationError(f"{len(failed)} results could not be computed", seen=", ".join(failed))
+    _require_results(reports, tasks, suites, names)
 
 
 def _require_results(

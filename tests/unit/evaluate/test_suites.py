@@ -253,6 +253,25 @@ def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(seqpair, random_
     assert "n 2 (limit 2), chance 0.5" in text
 
 
+def test_what_was_named_and_gave_nothing_is_an_error(seqpair, random_exports, data, tmp_path):
+    export, out = random_exports["clm"], ["--data", data, "--out", tmp_path / "o", "--limit", "2"]
+    code, _, err = seqpair("eval", export, "--suite", "blimp", "--task", "blimp_pll", *out)
+    assert code == 2
+    assert "nothing could be measured for the task blimp_pll" in err
+    assert "a causal model cannot do it" in err
+    code, _, err = seqpair("eval", export, "--suite", "blimp", "--suite", "bias", *out)
+    assert code == 2
+    assert "nothing could be measured for the suite bias" in err
+    assert seqpair("eval", export, "--suite", "blimp", "--task", "blimp", *out)[0] == 0  # one task of a suite will do
+    code, _, err = seqpair("eval", export, "--data", tmp_path / "typo", "--suite", "blimp")
+    assert code == 2
+    assert "the folder of the suites' data does not exist" in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = seqpair("eval", export, "--data", tmp_path / "empty", "--out", tmp_path / "o")
+    assert code == 2
+    assert "nothing could be measured for any suite" in err
+
+
 def test_a_column_that_is_missing_is_one_error_that_names_it(seqpair, random_exports, data, tmp_path):
     write_rows(data / "blimp" / "set_one.jsonl", [{"sentence_good": "It runs.", "UID": "one", "pairID": "0"}])
     words = ["--suite", "blimp", "--data", data, "--out", tmp_path / "o"]

@@ -7,22 +7,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.keep import RECORD_NAME, keep_tuned
-from seqpair.evaluate.finetune.outcome import outcome_of
-from seqpair.evaluate.finetune.runs import GridResult, tune_grid
-from seqpair.evaluate.finetune.sets import LabelledSet
+from seqpair.evaluate.finetune.runs import GridResult, outcome_of, tune_grid
+from seqpair.evaluate.finetune.sets import LabelledSet, Transfer
 from seqpair.evaluate.finetune.settings import TuneSetting
-from seqpair.evaluate.finetune.transfer import Transfer
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.results import TaskResult, write_result
-from seqpair.evaluate.runner import TaskPlan, result_of
-from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
+from seqpair.evaluate.task import Measurement, TaskOutcome, result_of
 from seqpair.files import sha256_json
 from seqpair.text import Progress
 
@@ -160,7 +158,7 @@ def _require_free(model: LoadedModel, job: TuneJob) -> None:
 def _write(model: LoadedModel, job: TuneJob, result: GridResult, labelled: LabelledSet) -> TaskResult:
     outcome: TaskOutcome = outcome_of(result, labelled.name, model.direction)
     unit = "0 to 100" if labelled.metric in _PERCENT else _FIELD_LABELS.get(labelled.metric, "0 to 1")
-    task = SuiteTask(
+    measured = Measurement(
         name=labelled.name,
         version=1,
         title=f"Fine-tuned: {labelled.name}",
@@ -168,13 +166,13 @@ def _write(model: LoadedModel, job: TuneJob, result: GridResult, labelled: Label
         metric=labelled.metric,
         unit=unit,
         higher_is_better=True,
-        directions=BOTH,
-        inputs=(),
-        run=lambda *_: outcome,
-        uses=("seeds",),
     )
-    model.truncated = int(sum(count for name, count in outcome.figures.items() if name.endswith("_truncated_rows")))
-    context = TaskContext(job.out, limit=job.limit, seeds=job.seeds)
-    made = result_of(model, TaskPlan(task, _key(model, job)), context, outcome)
+    place = model.place
+    if place is None:
+        raise EvaluationError("a result names the model that it is of, so the model must be opened by its name")
+    cut = math.fsum(count for name, count in outcome.figures.items() if name.endswith("_truncated_rows"))
+    outcome.figures["truncated_rows"] = cut
+    choices = {"limit": job.limit, "predicts": place.predicts, "seeds": list(job.seeds)}
+    made = result_of(measured, place, outcome, key=_key(model, job), choices=choices)
     write_result(job.out / "results", made, outcome.items)
     return made
