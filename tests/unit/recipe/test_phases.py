@@ -6,11 +6,10 @@ from hypothesis import strategies as st
 
 from seqpair.errors import RecipeError
 from seqpair.recipe.load import load_recipe
-from seqpair.recipe.member_spec import ObjectivePart
-from seqpair.recipe.members import training_order
-from seqpair.recipe.plan import Plan, Start
+from seqpair.recipe.phases import training_order
+from seqpair.recipe.plan import Plan, Start, StoreStats
 from seqpair.recipe.resolve import resolve_plan
-from seqpair.recipe.stats import StoreStats
+from seqpair.recipe.schema import ObjectivePart
 
 FOUR = str(Path(__file__).with_name("four_phases.yaml"))
 STATS = {

@@ -1,15 +1,47 @@
-"""Float8: what it needs of a machine, and the copy that shares its parameters with the module it is made from."""
+"""What compiling and float8 need of a machine; the float8 copy shares its parameters with its module."""
 
 import importlib
 import importlib.util
+import shutil
 
 import pytest
 import torch
 from torch import nn
 
-from seqpair.distributed import float8
-from seqpair.distributed.float8 import float8_copy, float8_words, require_float8
+from seqpair.distributed import acceleration
+from seqpair.distributed.acceleration import compile_words, float8_copy, float8_words, require_float8, should_compile
 from seqpair.errors import SeqpairError
+
+CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+
+
+def test_auto_compiles_on_cuda_with_triton_and_nowhere_else(monkeypatch):
+    monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: object())
+    assert [should_compile("auto", device) for device in (CPU, CUDA, MPS)] == [False, True, False]
+    assert not should_compile("off", CUDA)
+    monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: None)
+    assert not should_compile("auto", CUDA)
+    with pytest.raises(SeqpairError, match="cuda without triton"):
+        should_compile("on", CUDA)
+
+
+def test_a_cpu_without_a_compiler_and_mps_are_refused(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: "/bin/cl" if name == "cl" else None)
+    assert should_compile("on", CPU)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SeqpairError, match=r"a C\+\+ compiler"):
+        should_compile("on", CPU)
+    with pytest.raises(SeqpairError, match="runtime.compile"):
+        should_compile("on", MPS)
+
+
+def test_the_doctor_says_what_auto_does_and_what_is_missing(monkeypatch):
+    monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: object())
+    assert compile_words(CUDA).startswith("compiled")
+    assert compile_words(MPS).startswith("not compiled; it would need")
+    monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: None)
+    assert compile_words(CUDA) == "not compiled; it would need triton"
+
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 needs_torchao = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
@@ -23,7 +55,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
         monkeypatch.setattr(torch.version, "hip", hip)
-        monkeypatch.setattr(float8.importlib.util, "find_spec", lambda name: object() if torchao else None)
+        monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: object() if torchao else None)
 
     return make
 
@@ -70,7 +102,7 @@ def test_a_torchao_that_cannot_be_imported_is_one_error(monkeypatch):
     def fail(name):
         raise ImportError(f"cannot import name 'x' from '{name}'\nmore")
 
-    monkeypatch.setattr(float8.importlib, "import_module", fail)
+    monkeypatch.setattr(acceleration.importlib, "import_module", fail)
     with pytest.raises(SeqpairError, match=r"(?s)cannot be used with torch.*cannot import name.*seqpair\[float8\]"):
         float8_copy(nn.Linear(16, 16), lambda _: True, "rowwise", emulate=True)
 

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from seqpair.train.stopping import StopRequest
+from seqpair.train.loop import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

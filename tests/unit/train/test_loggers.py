@@ -1,4 +1,7 @@
-"""Loggers of a real run: TensorBoard itself, the others as modules that are as strict as theirs."""
+"""Loggers of a real run (TensorBoard itself, the others as modules that are as strict as theirs) over interruptions.
+
+TensorBoard reads its files in the order of their names, so a later process's name must sort later.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -17,15 +21,102 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from seqpair.data.planning import plan_member
 from seqpair.data.prepare import open_recipe_data
 from seqpair.distributed.world import start_world
-from seqpair.errors import RecipeError, TrainingError
+from seqpair.errors import CheckpointError, RecipeError, TrainingError
 from seqpair.paths import run_folder
 from seqpair.recipe.load import load_recipe
+from seqpair.train import loggers
 from seqpair.train.assembly import require_ready
-from seqpair.train.loggers import fanout
-from seqpair.train.loggers.fanout import Loggers, open_loggers, require_loggers
-from seqpair.train.loggers.protocol import row_name, values_of
+from seqpair.train.loggers import (
+    RECORD_NAME,
+    TENSORBOARD_FOLDER,
+    LastRows,
+    Loggers,
+    RunIdentity,
+    SentRecord,
+    TensorBoardLogger,
+    last_rows,
+    open_loggers,
+    require_loggers,
+    row_name,
+    values_of,
+)
 from seqpair.train.loop import train_member
 from seqpair.train.metrics import Metrics
+
+
+def row(step: int, source: str | None = None) -> dict:
+    return {"kind": "train", "total_step": step} if source is None else held_out(step, source)
+
+
+def held_out(step: int, source: str) -> dict:
+    return {"kind": "held_out", "total_step": step, "source": source}
+
+
+def test_the_newest_rows_are_those_of_the_newest_step() -> None:
+    rows = [held_out(0, "a"), row(1), row(2), held_out(2, "a")]
+    assert last_rows(rows) == LastRows(2, ("train", "held_out/a"))
+    assert last_rows([]) == LastRows()
+
+
+def test_a_step_that_was_cut_short_is_taken_up_in_the_middle() -> None:
+    sent = LastRows(2, ("train", "held_out/a"))
+    assert [sent.include(one) for one in (row(1), row(2), held_out(2, "a"), held_out(2, "b"), row(3))] == [
+        True, True, True, False, False,
+    ]  # fmt: skip
+    assert not LastRows().include(held_out(0, "a"))
+
+
+def test_the_id_stays_and_what_was_sent_only_grows(tmp_path) -> None:
+    first = SentRecord.read(tmp_path).began(["wandb"], LastRows())
+    first.write(tmp_path)
+    assert first.rows_sent("wandb") == LastRows()
+    second = SentRecord.read(tmp_path).began(["wandb"], LastRows(9, ("train",)))  # killed at step 9
+    second.write(tmp_path)
+    third = SentRecord.read(tmp_path).began(["wandb"], LastRows(7, ("train",)))  # killed again, before step 9
+    assert first.run_id == second.run_id == third.run_id
+    assert third.rows_sent("wandb") == LastRows(9, ("train",))
+    same = third.began(["wandb"], LastRows(9, ("held_out/a",)))
+    assert same.rows_sent("wandb") == LastRows(9, ("train", "held_out/a"))
+
+
+def test_a_logger_that_was_not_there_got_nothing(tmp_path) -> None:
+    plain = SentRecord.read(tmp_path).began([], LastRows())
+    added = plain.began(["trackio"], LastRows(5, ("train",)))
+    assert added.rows_sent("trackio") == LastRows()
+    without = added.began([], LastRows(8, ("train",)))  # trackio got up to 8
+    back = without.began(["trackio"], LastRows(20, ("train",)))  # and nothing of what came then
+    assert back.rows_sent("trackio") == LastRows(8, ("train",))
+
+
+def test_two_runs_have_two_ids(tmp_path) -> None:
+    assert SentRecord.read(tmp_path).run_id != SentRecord.read(tmp_path).run_id
+
+
+def test_a_damaged_record_is_said(tmp_path) -> None:
+    (tmp_path / RECORD_NAME).write_text('{"run_id": ')
+    with pytest.raises(CheckpointError, match=r"(?s)loggers.json is damaged.*new id"):
+        SentRecord.read(tmp_path)
+
+
+def logged(folder, process, first_step, steps, monkeypatch):
+    """Log a value a step as a process of that number would."""
+    monkeypatch.setattr("os.getpid", lambda: process)
+    logger = TensorBoardLogger(
+        RunIdentity(run_id="r", study="s", member="encoder", folder=folder, first_step=first_step, config={})
+    )
+    for step in steps:
+        logger.log({"train/loss": float(process)}, step)
+    logger.close()
+
+
+def test_a_process_that_follows_within_a_second_sorts_later(tmp_path, monkeypatch):
+    time.sleep(1.0 - time.time() % 1.0)  # so that both begin in one second
+    logged(tmp_path, 90, -1, range(1, 10), monkeypatch)
+    logged(tmp_path, 10, 6, range(7, 12), monkeypatch)
+    accumulator = EventAccumulator(str(tmp_path / TENSORBOARD_FOLDER), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    points = [(event.step, event.value) for event in accumulator.Scalars("train/loss")]
+    assert points == [(step, 90.0) for step in range(1, 7)] + [(step, 10.0) for step in range(7, 12)]
 
 
 class Project:
@@ -238,15 +329,15 @@ def test_one_that_never_works_is_left_alone_and_the_others_go_on(capsys) -> None
     good = types.SimpleNamespace(
         log=lambda values, step: whole.log(points, values, step), flush=lambda: None, close=whole.finish
     )
-    loggers = Loggers(
-        [fanout._Followed("bad", broken, fanout.LastRows()), fanout._Followed("good", good, fanout.LastRows())]
+    both = Loggers(
+        [loggers._Followed("bad", broken, loggers.LastRows()), loggers._Followed("good", good, loggers.LastRows())]
     )
     for step in range(1, 51):
-        loggers.send({"kind": "train", "total_step": step, "loss": 1.0})
-    loggers.flush()
-    loggers.close()
+        both.send({"kind": "train", "total_step": step, "loss": 1.0})
+    both.flush()
+    both.close()
     said = capsys.readouterr().err
-    assert broken.calls == fanout._FAILURES_IN_A_ROW
+    assert broken.calls == loggers._FAILURES_IN_A_ROW
     assert len(points) == 50
     assert said.count("\n") == 3
     assert "bad failed 20 times in a row" in said
