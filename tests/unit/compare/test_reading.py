@@ -10,7 +10,7 @@ from scipy import stats
 from seqpair.compare.questions import Options, averages, equal_size
 from seqpair.compare.reading import at_seed, model_from_elsewhere, model_of_plan, read_scores, scores_of
 from seqpair.evaluate.finetune.metrics import all_metrics
-from seqpair.evaluate.finetune.outcome import measured_items
+from seqpair.evaluate.finetune.runs import measured_items
 from seqpair.evaluate.finetune.sets import Example, LabelledSet
 from seqpair.evaluate.results import ItemOutcome, write_result
 from seqpair.recipe.cost import plan_cost
