@@ -29,7 +29,7 @@ from seqpair.recipe.phases import training_order
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.schema import Recipe
 from seqpair.report.collect import collect_study
-from seqpair.report.exports import write_report
+from seqpair.report.page import write_report
 from seqpair.suite.starts import start_finder
 from seqpair.text import note
 from seqpair.train.loggers import require_loggers

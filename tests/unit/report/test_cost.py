@@ -5,9 +5,8 @@ import pytest
 
 from seqpair.compare.values import Model, Scores, Task
 from seqpair.recipe.cost import plan_cost
-from seqpair.report.collect import collect_study
-from seqpair.report.cost_view import MOST_TASKS, cost_drawings, overtakings_table, points_by_cost, quality_table
-from seqpair.report.scores import scores_of_members
+from seqpair.report.collect import collect_study, scores_of_members
+from seqpair.report.cost import MOST_TASKS, cost_drawings, overtakings_table, points_by_cost, quality_table
 from seqpair.report.study_tables import item_cost
 
 

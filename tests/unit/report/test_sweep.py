@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from seqpair.report.collect import MemberRun
-from seqpair.report.sweep_curves import member_curves
-from seqpair.report.sweep_figures import curve_figure
-from seqpair.report.sweep_pairs import choose_pairs
-from seqpair.report.sweep_record import AxisRecord, Ending, PointRecord, SweepRecord, SweepRuns
-from seqpair.report.sweep_remarks import sweep_remarks
-from seqpair.report.sweep_terminal import figures_of, sweep_as_json
+from seqpair.report.member import MemberRun
+from seqpair.report.sweep import AxisRecord, Ending, PointRecord, SweepRecord, SweepRuns, member_curves, sweep_remarks
+from seqpair.report.sweep_page import choose_pairs, curve_figure, figures_of, sweep_as_json
 
 MEMBERS = ("encoder", "decoder")
 

@@ -7,15 +7,22 @@ and a page of the same study never disagree.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from seqpair.compare.findings import NOT_COMPARED, Comparison
-from seqpair.compare.questions import DEFAULT, Options
-from seqpair.compare.values import Interval, metric_words
-from seqpair.report.collect import MemberRun
-from seqpair.report.evaluation_files import Outcome
-from seqpair.report.scores import final_model, scores_of_members
-from seqpair.report.verdicts import answers_of
+from rich.markup import escape
+from rich.table import Table
+
+from seqpair.compare.questions import DEFAULT, Options, answers_of
+from seqpair.compare.values import (
+    NOT_COMPARED,
+    Comparison,
+    Interval,
+    metric_words,
+)
+from seqpair.report.collect import final_model, scores_of_members
+from seqpair.report.member import MemberRun, Outcome
+from seqpair.report.words import signed, verdict_words
 
 _Asked = Callable[[str, str], Comparison | None]
 
@@ -215,3 +222,39 @@ def _difference(
         seeds=found.difference.seeds,
         cautions=found.cautions,
     )
+
+
+def comparison_table(rows: Sequence[Row], members: Sequence[str], study: str) -> Table:
+    """Return the table: task, chance, each member with its interval, paired differences, verdicts."""
+    table = Table(title=f"{escape(study)}: the members on the same items, 95 % intervals", title_justify="left")
+    table.add_column("task")
+    table.add_column("chance", justify="right")
+    for member in members:
+        table.add_column(escape(member), justify="right")
+    for pair in rows[0].differences if rows else ():
+        table.add_column(f"{escape(pair.first)} - {escape(pair.second)}", justify="right")
+        table.add_column("verdict")
+    for row in rows:
+        cells = [
+            f"{escape(row.title)}\n[dim]{escape(row.measured)}, {row.n} items[/dim]",
+            "" if row.chance is None else f"{row.chance:.3f}",
+        ]
+        for member in members:
+            cell = row.cells[member]
+            text = "-" if cell is None else f"{cell.interval.value:.3f}\n[dim]{_ends(cell.interval)}[/dim]"
+            cells.append(f"{text}\n[dim]at chance[/dim]" if cell is not None and cell.at_chance else text)
+        for difference in row.differences:
+            interval = difference.interval
+            cells.append("-" if interval is None else f"{signed(interval.value)}\n[dim]{_ends(interval)}[/dim]")
+            cells.append(escape(verdict_words(difference)))
+        table.add_row(*cells)
+    return table
+
+
+def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the rows as JSON values."""
+    return [asdict(row) for row in rows]
+
+
+def _ends(interval: Interval) -> str:
+    return rf"\[{interval.low:.3f}, {interval.high:.3f}]"

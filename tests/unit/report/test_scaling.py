@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from seqpair.report.collect import HeldOutPoint, collect_study
-from seqpair.report.scaling_view import FURTHER, MOST_LAWS, scaling_laws
+from seqpair.report.collect import collect_study
+from seqpair.report.member import HeldOutPoint
+from seqpair.report.scaling import FURTHER, MOST_LAWS, scaling_laws
 
 FLOOR, COEFFICIENT, EXPONENT = 1.2, 40.0, 0.3
 LOOKS = 8
@@ -72,7 +73,7 @@ def test_a_member_that_continues_another_has_no_law(study):
 
 
 def test_only_so_many_laws_are_fitted_and_the_others_say_so(study, monkeypatch):
-    monkeypatch.setattr("seqpair.report.scaling_view.RESAMPLES", 2)
+    monkeypatch.setattr("seqpair.report.scaling.RESAMPLES", 2)
     members = [member_with_looks(study, size=f"{index}m") for index in range(MOST_LAWS + 1)]
     table, drawings = scaling_laws(members)
     assert len(drawings) == MOST_LAWS
@@ -80,7 +81,7 @@ def test_only_so_many_laws_are_fitted_and_the_others_say_so(study, monkeypatch):
 
 
 def test_three_sizes_have_a_law_and_a_size_that_was_never_trained_is_called_so(study, monkeypatch):
-    monkeypatch.setattr("seqpair.report.scaling_view.RESAMPLES", 4)
+    monkeypatch.setattr("seqpair.report.scaling.RESAMPLES", 4)
     members = []
     for index, width in enumerate((64, 128, 256)):
         member = member_with_looks(study, size=f"{index}m")

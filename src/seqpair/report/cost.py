@@ -8,14 +8,13 @@ from itertools import combinations
 
 import numpy as np
 
-from seqpair.compare.findings import CostPoint, Curve, Overtaking
-from seqpair.compare.progress import cost_points, curves, overtakings
+from seqpair.compare.progress import CostPoint, Curve, Overtaking, cost_points, curves, overtakings
 from seqpair.compare.values import Scores, Task
 from seqpair.recipe.cost import SPECIALS_PER_SEQUENCE, flops_per_token
-from seqpair.report.collect import MemberRun
 from seqpair.report.comparison_figures import Line, lines_drawing
 from seqpair.report.data_table import Cell, Column, DataTable, estimate_cell
 from seqpair.report.figures import Drawing, figure_id
+from seqpair.report.member import MemberRun
 from seqpair.report.shared_figures import DIRECTIONS, common_sources, curve_lines, runs_by_line, thinned_line
 from seqpair.report.study_tables import (
     CONTEXT_TOKENS,

@@ -9,7 +9,8 @@ from statistics import median
 from seqpair.recipe.diff import Difference, diff_plans
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.recipe.sizes import parameter_count
-from seqpair.report.collect import MemberRun, Study
+from seqpair.report.collect import Study
+from seqpair.report.member import MemberRun
 from seqpair.text import format_bytes, format_count, format_seconds
 
 

@@ -4,10 +4,9 @@ import json
 
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import collect_study
-from seqpair.report.headline import headline_sentences
-from seqpair.report.plan_view import plan_differences
-from seqpair.report.tables import study_rows
-from seqpair.report.verdicts import counted, counted_briefly
+from seqpair.report.comparison import study_rows
+from seqpair.report.plans import plan_differences
+from seqpair.report.words import counted, counted_briefly, headline_sentences
 
 
 def sentences_of(folder, differences=()):
