@@ -37,7 +37,7 @@ from seqpair.data.order import PhaseOrder
 from seqpair.data.packing import microbatches
 from seqpair.data.prepare import Prepared, prepare
 from seqpair.data.store import Store
-from seqpair.objectives.parts import parts_of_step
+from seqpair.objectives.selection import parts_of_step
 from seqpair.objectives.targets import ModelInput, TargetBuilder
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 from seqpair.recipe.objectives import OBJECTIVES, Objective

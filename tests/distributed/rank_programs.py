@@ -18,7 +18,7 @@ from torch import nn
 from seqpair.distributed.parallel import no_sync, wrap
 from seqpair.distributed.world import World, start_world
 from seqpair.errors import TrainingError
-from seqpair.optim.groups import parameter_groups
+from seqpair.optim.choice import parameter_groups
 from seqpair.optim.stable_adamw import StableAdamW
 
 

@@ -12,7 +12,7 @@ import torch
 
 from seqpair.data.batches import Batch, read_batch
 from seqpair.nn.rope import RopeBases
-from seqpair.objectives.parts import parts_of_step
+from seqpair.objectives.selection import parts_of_step
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan
 from seqpair.train.assembly import Run

@@ -10,9 +10,8 @@ from seqpair.data.packing import microbatches
 from seqpair.data.tokenizer import SpecialIds
 from seqpair.distributed.world import World
 from seqpair.nn.rope import RopeBases
-from seqpair.objectives.fixed_shape import FixedShape, fill
-from seqpair.objectives.parts import Part
-from seqpair.objectives.targets import Chosen, ModelInput, TargetBuilder
+from seqpair.objectives.selection import Part
+from seqpair.objectives.targets import Chosen, FixedShape, ModelInput, TargetBuilder, fill
 
 
 @dataclass(frozen=True)
