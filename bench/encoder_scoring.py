@@ -31,7 +31,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.evaluate.scorers import EncoderScorer, encode_requests
 from seqpair.files import write_json, write_text

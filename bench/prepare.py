@@ -25,11 +25,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from seqpair.data.documents import Tally, documents
-from seqpair.data.prepare import prepare
-from seqpair.data.sources import open_source
-from seqpair.data.tokenizer import Tokenizer, load_tokenizer
-from seqpair.data.workers import default_workers
+from seqpair.data.prepare.preparation import prepare
+from seqpair.data.prepare.workers import default_workers
+from seqpair.data.sources.documents import Tally, documents
+from seqpair.data.sources.opening import open_source
+from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 
 SHARED = Path(os.environ.get("SEQPAIR_SHARED", "/work/shared")) / "data"

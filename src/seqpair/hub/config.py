@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.errors import ExportError
 from seqpair.recipe.objectives import Direction
 from seqpair.recipe.plan import ModelPlan

@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folders, read_manifest
-from seqpair.data.ledger import Ledger, LedgerComparison, compare_ledgers
-from seqpair.data.manifest import StoreManifest, read_index
-from seqpair.data.manifest import read_manifest as read_store_manifest
+from seqpair.data.order.ledger import Ledger, LedgerComparison, compare_ledgers
+from seqpair.data.store.manifest import StoreManifest, read_index
+from seqpair.data.store.manifest import read_manifest as read_store_manifest
 from seqpair.errors import EvaluationError, SeqpairError
 from seqpair.evaluate.results import SUMMARY_NAME
 from seqpair.files import JsonLines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from seqpair.data.prepare import Prepared
+from seqpair.data.prepared import Prepared
 from seqpair.hub.import_check import verify_import
 from seqpair.hub.import_folder import read_hub_folder, require_fits
 from seqpair.recipe.plan import Plan

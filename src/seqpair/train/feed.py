@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from seqpair.data.batches import Batch, read_batch
+from seqpair.data.order.batches import Batch, read_batch
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.parts import parts_of_step
 from seqpair.recipe.objectives import OBJECTIVES

@@ -10,7 +10,7 @@ import torch
 import seqpair
 from seqpair.checkpoint.manifest import CheckpointFields
 from seqpair.checkpoint.store import LoadedCheckpoint
-from seqpair.data.batches import Batch
+from seqpair.data.order.batches import Batch
 from seqpair.errors import CheckpointError
 from seqpair.recipe.identity import plan_digest
 from seqpair.recipe.plan import PhasePlan, Plan

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from seqpair.data.batches import Batch
+from seqpair.data.order.batches import Batch
 from seqpair.distributed.compiled import CountedCompile
 from seqpair.distributed.parallel import no_sync
 from seqpair.distributed.world import World

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from seqpair.data.batches import Batch, assemble, sequence_lengths
-from seqpair.data.packing import microbatches
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.order.batches import Batch, assemble, sequence_lengths
+from seqpair.data.order.packing import microbatches
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.distributed.world import World
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.fixed_shape import FixedShape, fill

@@ -14,10 +14,10 @@ from seqpair.checkpoint.catalog import list_checkpoints
 from seqpair.checkpoint.lock import lock_run
 from seqpair.cli.checkpoints import format_age, parse_rule
 from seqpair.cli.run_folders import find_runs
-from seqpair.data.batches import read_batch
-from seqpair.data.order import PhaseOrder
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.order.batches import read_batch
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
 from seqpair.errors import RecipeError
 from seqpair.recipe.load import load_recipe
 

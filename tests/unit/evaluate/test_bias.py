@@ -10,7 +10,7 @@ import torch
 from checkpointed_run import plan_for, real_texts, write_run_of
 from suite_runs import run_tasks
 
-from seqpair.data.tokenizer import train_tokenizer
+from seqpair.data.tokenizer.tokenizer import train_tokenizer
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.bias import corrected, original
 from seqpair.evaluate.bias.figures import baselines_of, clustered_error, figures_of, outcome_of
