@@ -23,7 +23,7 @@ def merge(
     The recipe's `data.stores` is completed. Shards that ran on that folder are found there, those of other
     folders are named with --from and left as they are. The stores are the same to the byte as those of one job.
 
-    Example: seqpair data merge demo --from /mnt/job1/stores --from /mnt/job2/stores
+    Example: seqpair data merge demo --from job1/stores --from job2/stores
     """
     from seqpair.cli.prepare import show_prepared, show_steps
     from seqpair.data.prepare.preparation import merge_shards, plan_preparation

@@ -34,7 +34,7 @@ def prepare(
     A tokenizer is trained first if the recipe names none. Progress goes to standard error. A command that was
     interrupted, even killed, is repeated: finished parts are used, and the stores are the same to the byte.
 
-    Example: seqpair prepare demo --set data.stores=/tmp/stores
+    Example: seqpair prepare demo --set data.stores=elsewhere
     """
     from seqpair.data.prepare.build import Shard
     from seqpair.data.prepare.preparation import plan_preparation, prepare_shard

@@ -131,8 +131,8 @@ def test_a_killed_run_is_finished_by_repetition(
     prepare(corpus, TOKENIZER, tmp_path / "one")
     stores = tmp_path / "stores"
     code = (
-        "import sys\nfrom pathlib import Path\nfrom seqpair.data.prepare import workers\n"
-        "from seqpair.data.sources import text as text_sources\n"
+        "import sys\nfrom pathlib import Path\nimport seqpair.data.prepare.workers as workers\n"
+        "import seqpair.data.sources.text as text_sources\n"
         "from seqpair.data.prepare.preparation import prepare\nfrom seqpair.recipe.data_spec import DataSpec\n"
         f"text_sources.LEAST_UNIT_BYTES = {UNIT_BYTES}\nworkers._WORTH_PROCESSES_BYTES = 0\n"
         "if __name__ == '__main__':\n"

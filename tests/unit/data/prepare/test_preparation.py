@@ -93,8 +93,9 @@ def test_a_second_preparation_makes_nothing_again(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("made again")
 
-    for name in ("workers.make_part", "build.merge_parts", "study_tokenizer.train_tokenizer"):
-        monkeypatch.setattr(f"seqpair.data.prepare.{name}", never)
+    monkeypatch.setattr("seqpair.data.prepare.workers.make_part", never)
+    monkeypatch.setattr("seqpair.data.prepare.build.merge_parts", never)
+    monkeypatch.setattr("seqpair.data.prepare.study_tokenizer.train_tokenizer", never)
     monkeypatch.setattr("seqpair.data.sources.fingerprint.sha256_file", never)
     again = prepare(corpus, TOKENIZER, stores, verify=True)
     assert again.tokenizer.digest == first.tokenizer.digest
