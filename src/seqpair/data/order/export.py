@@ -33,7 +33,7 @@ from seqpair.data.order.spans import steps_of
 from seqpair.data.store.document_ids import DocumentIds
 from seqpair.errors import RecipeError
 from seqpair.files import replacing_file
-from seqpair.recipe.identity import plan_digest
+from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.text import Progress
 
