@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seqpair.recipe.cost import Cost, plan_cost
-from seqpair.recipe.identity import plan_digest
+from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import OptimizerPlan, PhasePlan, Plan
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from seqpair.data.repetition import SourceReading
-    from seqpair.recipe.stats import StoreStats
+    from seqpair.data.order.repetition import SourceReading
+    from seqpair.recipe.plan import StoreStats
 
 RecipeArgument = Annotated[str, typer.Argument(help="A preset's name or a recipe file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")]
@@ -48,8 +48,8 @@ def plan(
 
     Example: seqpair plan demo --set budget=5M
     """
-    from seqpair.data.planning import counts_of, plan_members
-    from seqpair.data.repetition import repetition_warnings
+    from seqpair.data.order.repetition import repetition_warnings
+    from seqpair.data.store.planning import counts_of, plan_members
 
     loaded = load_recipe(recipe, overrides or ())
     plans = plan_members(loaded, [member] if member else list(loaded.members))
@@ -169,7 +169,7 @@ def wide_console() -> Console:
 
 def _phase_rows(plan: Plan, phase: PhasePlan, stats: Mapping[str, StoreStats] | None) -> list[tuple[str, str, bool]]:
     """Return (label, text, whether it rests on the estimate) for each line of a phase."""
-    from seqpair.data.repetition import phase_readings
+    from seqpair.data.order.repetition import phase_readings
 
     first, last = phase.batch_stages[0], phase.batch_stages[-1]
     batch = f"{last.sequences:,} sequences, about {format_count(last.sequences * phase.mean_tokens)} tokens"

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from seqpair.errors import CheckpointError, RecipeError
 from seqpair.paths import CHECKPOINTS_FOLDER, PLAN_FILE, study_folder
 from seqpair.recipe.load import load_recipe
-from seqpair.recipe.merge import nearest
 from seqpair.recipe.plan import Plan
+from seqpair.text import nearest
 
 if TYPE_CHECKING:
     from seqpair.recipe.schema import Recipe
@@ -42,7 +42,7 @@ class RunFolder:
         Raises:
             CheckpointError: The run's plan cannot be read.
         """
-        from seqpair.data.planning import plan_member
+        from seqpair.data.store.planning import plan_member
 
         path = self.path / PLAN_FILE
         if self.recipe is not None and not path.is_file():

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqpair.counter import MASK_32, as_fraction_threshold, begin_hash, end_hash, hash_words, key_words
-from seqpair.data.batches import Batch
+from seqpair.data.order.batches import Batch
 from seqpair.recipe.objectives import OBJECTIVES, Objective
 
 IdArray = Any

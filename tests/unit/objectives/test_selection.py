@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqpair.data.batches import Batch, assemble
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.order.batches import Batch, assemble
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.objectives.selection import TokenCounters, chosen_tokens, corrupted_ids, measured_objective, parts_of_step
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.objectives import OBJECTIVES
