@@ -18,10 +18,10 @@ from pydantic import ValidationError
 
 from seqpair.checkpoint.manifest import read_manifest
 from seqpair.counter import hash_words, key_words
-from seqpair.data.prepare import Prepared, open_prepared
-from seqpair.data.python_source import HeldOutFunction, held_out_functions
-from seqpair.data.store import Store
-from seqpair.data.tokenizer import Tokenizer
+from seqpair.data.prepared import Prepared, open_prepared
+from seqpair.data.sources.python import HeldOutFunction, held_out_functions
+from seqpair.data.store.store import Store
+from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.errors import EvaluationError, StoreError
 from seqpair.evaluate.model_place import ModelPlace
 from seqpair.files import sha256_json

@@ -16,8 +16,8 @@ from checkpointed_run import real_texts, write_run, write_run_of
 from typer.testing import CliRunner
 
 from seqpair.cli.app import app
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
 from seqpair.errors import EvaluationError, ExportError
 from seqpair.evaluate.fill import fill_masks
 from seqpair.evaluate.loaded import LoadedModel, open_model

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from checkpointed_run import write_run_of
 
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
-from seqpair.data.python_source import HeldOutFunction
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.sources.python import HeldOutFunction
+from seqpair.data.store.planning import plan_member
 from seqpair.evaluate import own
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.registry import choose_tasks
