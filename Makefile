@@ -11,7 +11,7 @@ DEMO_STAMP := $(VENV)/.installed-demo
 TEST_STAMP := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint install install-test clean
+.PHONY: help demo test quick lint install install-test clean
 
 help: ## Show this list
 	@echo "Targets (Python >= 3.11 is all that is needed; set PYTHON=... to choose one):"
@@ -22,6 +22,9 @@ demo: $(DEMO_STAMP) ## Train a small pair on this machine, compare it, write a p
 
 test: lint ## Run all checks and the CPU tests
 	$(BIN)/python -m pytest
+
+quick: $(TEST_STAMP) ## Run the fast unit tests only: the inner loop, under two minutes
+	$(BIN)/python -m pytest -q -m "$(QUICK)" tests/unit tests/golden
 
 lint: $(TEST_STAMP) ## Import contracts, style, types, spelling
 	$(BIN)/lint-imports --no-logo

@@ -1,6 +1,6 @@
 """The rate of each stage of cleaning, and the two MinHash libraries side by side, in one process.
 
-    python bench/cleaning.py ../shared/data            # writes bench/results/cleaning.json
+    python bench/cleaning.py            # writes bench/results/cleaning.json
 
 `datasketch` (with scipy) is measured if it is installed; seqpair does not need it. Rounds alternate between what is
 compared; medians and ranges are kept. Text: MedQuAD (short documents) and the textbooks (long ones).
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from local_data import LOCAL_DATA
 
 from seqpair.data.cleaning.contamination import EvalIndex, build_index
 from seqpair.data.cleaning.duplicates import SignatureParts, find_duplicates
@@ -148,7 +149,7 @@ def minhash(texts: list[str]) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="the folder with text/ and eval/")
+    parser.add_argument("--data", type=Path, default=LOCAL_DATA, help="the folder with text/ and eval/")
     parser.add_argument("--megabytes", type=float, default=8.0, help="text of each source")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cleaning.json")
     options = parser.parse_args()

@@ -15,11 +15,11 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import transformers
+from local_data import MODERNBERT
 
 from seqpair.hub.weights import to_hub
 from seqpair.nn.init import initialise
@@ -38,7 +38,6 @@ MASK_FRAC = 0.3
 ROPE = RopeBases(10_000.0, 10_000.0)
 VOCAB_SIZES = {"1m": 4096, "17m": 50_368}
 DIRECTIONS: dict[str, Direction] = {"encoder": "bidirectional", "decoder": "causal"}
-TOKENIZER = Path("/work/shared/data/tokenizer_modernbert")
 Step = Callable[["Batch"], float]
 
 
@@ -130,7 +129,7 @@ def collate(batch: Batch, member: str) -> dict[str, torch.Tensor]:
 
 
 def tokenizer() -> transformers.PreTrainedTokenizerFast:
-    return transformers.AutoTokenizer.from_pretrained(TOKENIZER)
+    return transformers.AutoTokenizer.from_pretrained(MODERNBERT)
 
 
 def _their_model(size: str, member: str, *, sparse: bool) -> transformers.PreTrainedModel:

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from local_data import EVAL, MODERNBERT
 from safetensors.torch import save_file
 
 from seqpair.data.tokenizer import SpecialIds
@@ -97,8 +98,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--block", type=int, default=100)
     parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--data", type=Path, default=Path("data/eval/generative/lambada_openai.jsonl"))
-    parser.add_argument("--tokenizer", type=Path, default=Path("data/tokenizer_modernbert"))
+    parser.add_argument("--data", type=Path, default=EVAL / "generative" / "lambada_openai.jsonl")
+    parser.add_argument("--tokenizer", type=Path, default=MODERNBERT)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     rows = [json.loads(line) for line in chosen.data.read_text(encoding="utf-8").splitlines()[: chosen.items]]

@@ -5,7 +5,7 @@
 Each cell is one `seqpair bench` in a process of its own, so that one that fails loses itself only. It is written
 down as soon as it is there, and one that is there for this commit, torch and settings is not measured again: repeat
 the call until it says that nothing is left. A cell that runs out of memory is tried again with half the microbatch.
-Results: `results/gpu/<device>/table.json` and `table.md`. On a CPU (`--sizes test --out /tmp/table`) it shows that it
+Results: `results/gpu/<device>/table.json` and `table.md`. On a CPU (`--sizes test --out FOLDER`) it shows that it
 works, and the parity is that of the kernels that run there.
 
     python bench/gpu_table.py --float8 rowwise --stop-after-seconds 570

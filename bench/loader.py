@@ -7,11 +7,10 @@ that it is held against takes the same tokens of the same steps from the same ma
 the sequences' starts and lengths, and does nothing else. The two alternate, step by step, so a machine that is busy
 for a while is busy for both; seconds are CPU seconds of the one thread.
 
-Sources: all text of a folder laid out as /work/shared/data/text (prepared into --stores first, once), each read once a
+Sources: all text of the local text (prepared into --stores first, once), each read once a
 round, so lengths come as in the text; and the verses alone, the hard case: their sequences have 33 tokens.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python bench/loader.py --text /work/shared/data/text \
-        --tokenizer /work/shared/data/tokenizer_modernbert --stores FOLDER --out bench/results/loader.md
+    OMP_NUM_THREADS=1 taskset -c 0 python bench/loader.py --stores FOLDER --out bench/results/loader.md
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from local_data import MODERNBERT, TEXT
 
 from seqpair.data.batches import Batch, assemble, read_addresses, read_batch, sequence_lengths
 from seqpair.data.ledger import LedgerRecord
@@ -215,8 +215,8 @@ def profile(prepared: Prepared, builder: TargetBuilder) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--text", type=Path, default=TEXT)
+    parser.add_argument("--tokenizer", default=str(MODERNBERT))
     parser.add_argument("--stores", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)

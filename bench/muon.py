@@ -3,7 +3,7 @@
 Both members of size 1m on novels, 300k content tokens each, otherwise the preset `demo`. Runs that are there already
 are not trained again, so the command can be repeated. A row of `seeds` more is trained at each optimiser's best rate.
 
-    python bench/muon.py --folder /tmp/muon --novels /work/shared/data/text/novels
+    python bench/muon.py --folder FOLDER
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from local_data import TEXT
 
 from seqpair.data.batches import read_batch
 from seqpair.data.planning import plan_member
@@ -176,7 +177,7 @@ def as_page(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="for stores and runs")
-    parser.add_argument("--novels", type=Path, default=Path("/work/shared/data/text/novels"))
+    parser.add_argument("--novels", type=Path, default=TEXT / "novels")
     parser.add_argument("--books", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=300_000)
     parser.add_argument("--rates", nargs=3, type=float, default=[1e-3, 2e-3, 4e-3], help="StableAdamW's")

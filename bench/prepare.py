@@ -25,6 +25,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from local_data import MODERNBERT, TEXT
+
 from seqpair.data.documents import Tally, documents
 from seqpair.data.prepare import prepare
 from seqpair.data.sources import open_source
@@ -32,14 +34,11 @@ from seqpair.data.tokenizer import Tokenizer, load_tokenizer
 from seqpair.data.workers import default_workers
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 
-SHARED = Path(os.environ.get("SEQPAIR_SHARED", "/work/shared")) / "data"
-TOKENIZER = SHARED / "tokenizer_modernbert"
 BATCH_CHARS = (1 << 21, 1 << 40)
 
 
 def sample(folder: Path, share: float) -> list[SourceSpec]:
     """Copy a share of each body of the shared text, and return them as six sources."""
-    text = SHARED / "text"
     specs = []
     for name, pattern, fields in (
         ("openstax", "openstax/*.jsonl", ("text",)),
@@ -48,11 +47,11 @@ def sample(folder: Path, share: float) -> list[SourceSpec]:
         ("factbook", "factbook.jsonl", ("text",)),
         ("kjv", "kjv.jsonl", ("text",)),
     ):
-        lines = [line for path in sorted(text.glob(pattern)) for line in path.open("rb")]
+        lines = [line for path in sorted(TEXT.glob(pattern)) for line in path.open("rb")]
         out = folder / f"{name}.jsonl"
         out.write_bytes(b"".join(lines[: max(1, int(len(lines) * share))]))
         specs.append(SourceSpec(name=name, kind="jsonl", paths=(str(out),), text_field=fields))
-    novels = sorted((text / "novels").glob("*.txt"))
+    novels = sorted((TEXT / "novels").glob("*.txt"))
     chosen = tuple(str(path) for path in novels[: max(1, int(len(novels) * share))])
     return [*specs, SourceSpec(name="novels", kind="text", paths=chosen)]
 
@@ -85,14 +84,14 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 def speed(rounds: int, share: float) -> dict[str, object]:
     """Measure `prepare` beside the tokenizer alone, in alternating rounds."""
     cores = len(os.sched_getaffinity(0))
-    tokenizer = load_tokenizer(TOKENIZER)
+    tokenizer = load_tokenizer(MODERNBERT)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         specs = sample(folder, share)
         texts = texts_of(specs)
         size = sum(len(text.encode("utf-8")) for text in texts)
         seconds: dict[str, list[tuple[float, float]]] = {}
-        spec = TokenizerSpec(path=str(TOKENIZER))
+        spec = TokenizerSpec(path=str(MODERNBERT))
         for index in range(rounds):
             stores = folder / f"stores{index}"
             taken = timed(lambda stores=stores: prepare(specs, spec, stores, workers=default_workers()))
@@ -142,7 +141,7 @@ def memory(megabytes: float, workers: int) -> dict[str, object]:
                             shutil.copyfileobj(given, handle)
         recipe = {
             "paths": [str(out)],
-            "tokenizer": str(TOKENIZER),
+            "tokenizer": str(MODERNBERT),
             "stores": str(folder / "stores"),
             "workers": workers,
         }
@@ -187,7 +186,7 @@ def _memory_of(pid: int) -> tuple[int, int]:
 def one(recipe: dict[str, object]) -> None:
     """Prepare one file of lines; the process that `memory` watches."""
     spec = SourceSpec(name="large", kind="jsonl", paths=tuple(recipe["paths"]))
-    prepare([spec], TokenizerSpec(path=str(TOKENIZER)), Path(recipe["stores"]), workers=recipe["workers"])
+    prepare([spec], TokenizerSpec(path=str(MODERNBERT)), Path(recipe["stores"]), workers=recipe["workers"])
 
 
 def main() -> None:

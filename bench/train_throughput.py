@@ -1,7 +1,7 @@
 """Training throughput on this machine: our model and loss against transformers', side by side in one process.
 
 Three tables (`--table`): `rows`, full rows of 512; `documents`, 16 random sequences a batch of all of
-`/work/shared/data/text`, cut at 1,024 tokens as the store cuts them; `long`, one row of 8,000. Ours and theirs
+the local text, cut at 1,024 tokens as the store cuts them; `long`, one row of 8,000. Ours and theirs
 take turns, first one and then the other first, on the same batch; the ratio is the median of the rounds' ratios.
 On a machine that others use, `--clock cpu --threads 1` counts this process's CPU time, which waiting does not enter.
 
@@ -21,8 +21,8 @@ from pathlib import Path
 import contenders
 import torch
 from contenders import Batch, make_batch, make_ours, make_theirs, now_seconds, random_rows, step_flops
+from local_data import TEXT
 
-TEXT = Path("/work/shared/data/text")
 SEQ_LEN, BATCH_SEQUENCES = 1024, 16
 CELLS = {
     "rows": [("1m", "encoder"), ("1m", "decoder"), ("17m", "encoder"), ("17m", "decoder")],

@@ -1,6 +1,7 @@
 """The house rules that a program can check."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ MOST_FUNCTION_LINES = 60
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "misc", "common", "stuff"}
 REGISTRIES = ("pypi" + ".org", "pythonhosted" + ".org", "download." + "pytorch", "conda" + ".io", "anaconda" + ".org")
 TEXT_FILES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".cff", ".cfg", ".jinja", ".css", ""}
+MACHINE_PATH = re.compile(r"(?<![\w.~])/" + r"(?:work|home|tmp|root|mnt|Users|private)/\w")
 SKIPPED_FOLDERS = {".git", ".venv", "runs", "stores", "build", "dist"}
 
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -109,6 +111,18 @@ def test_no_file_names_a_registry():
         for path in project_files()
         for host in REGISTRIES
         if host in path.read_text(encoding="utf-8", errors="replace").lower()
+    ]
+    assert found == []
+
+
+def test_no_file_has_a_path_of_one_machine():
+    """`bench/local_data.py` says where local data lies; everything else asks it."""
+    found = [
+        f"{shown(path)}:{number} {line.strip()[:80]}"
+        for path in project_files()
+        if path.relative_to(ROOT).parts[0] != "results" and path.suffix in {".py", ".md", ".yaml", ".toml", ".yml"}
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if MACHINE_PATH.search(line)
     ]
     assert found == []
 

@@ -23,7 +23,7 @@ def run(
 
     Repeat the command after any interruption: it goes on where it stopped.
 
-    Example: seqpair run demo --set runs=/tmp/runs
+    Example: seqpair run demo --set runs=elsewhere
     """
     from seqpair.cli.report import print_comparison
     from seqpair.recipe.load import load_recipe

@@ -9,15 +9,14 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_data import MODERNBERT, TEXT
 
 from seqpair.data import tokenizer as tokenizer_module
 from seqpair.data.tokenizer import SIDECAR, Tokenizer, load_tokenizer, train_tokenizer
 from seqpair.errors import DataError, SeqpairError
 from seqpair.recipe.data_spec import TokenizerSpec
 
-DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
-MODERNBERT = DATA / "tokenizer_modernbert"
-NOVELS = DATA / "text" / "novels"
+NOVELS = TEXT / "novels"
 CORPUS = [
     f"the quick brown fox no. {i} jumped over {i * 7} lazy dogs;\n\tdef f(x): return x ** {i}" for i in range(300)
 ]

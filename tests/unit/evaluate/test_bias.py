@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from checkpointed_run import plan_for, real_texts, write_run_of
+from local_data import EVAL
 from suite_runs import run_tasks
 
 from seqpair.data.tokenizer import train_tokenizer
@@ -23,7 +24,6 @@ from seqpair.evaluate.suites.task import TaskContext
 from seqpair.hub.export import export_checkpoint
 from seqpair.recipe.data_spec import TokenizerSpec
 
-REAL = Path("/work/shared/data/eval")
 TEMPLATES = [
     ("The {o} told the {p} that {nom} {was} late.", "0"),
     ("The {o} told the {p} that {poss} car is red, which {o}s like.", "1"),
@@ -251,9 +251,9 @@ def test_the_suite_gives_every_item_and_its_chance(pronoun_exports, data, name):
             assert score == pytest.approx(total, abs=1e-3)
 
 
-@pytest.mark.skipif(not (REAL / SENTENCES_FILE).is_file(), reason="the Winogender files are not on this machine")
+@pytest.mark.skipif(not (EVAL / SENTENCES_FILE).is_file(), reason="the Winogender files are not on this machine")
 def test_the_real_files_give_the_published_counts():
-    schemas = read_schemas(REAL)
+    schemas = read_schemas(EVAL)
     assert len(schemas) == 240
     assert sorted(schema.gotcha for schema in schemas) == ["female"] * 120 + ["male"] * 120
     own = [schema.gotcha for schema in schemas if schema.answer == "occupation"]

