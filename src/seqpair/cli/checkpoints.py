@@ -66,13 +66,9 @@ def checkpoints(
     from seqpair.suite.places import find_study
 
     if between is not None and thin is not None:
-        raise RecipeError(
-            "one question at a time", seen="--between and --thin", allowed="one of them", fix="leave one of them out"
-        )
+        raise RecipeError("--between and --thin are two questions", allowed="one of them", fix="leave one of them out")
     if yes and thin is None:
-        raise RecipeError(
-            "--yes belongs to --thin", seen="--yes alone", allowed="--thin RULE --yes", fix="add --thin last=3"
-        )
+        raise RecipeError("--yes belongs to --thin", seen="--yes alone", fix="add --thin last=3")
     rule = None if thin is None else parse_rule(thin)
     runs = find_study(study, overrides or ()).chosen([member] if member else [])
     if between is not None:

@@ -94,14 +94,9 @@ def train(
         trained.save(partial)
     if trained.entries < spec.train_vocab_size:
         note(f"the text gave only {trained.entries:,} of {spec.train_vocab_size:,} entries: there is too little of it")
-    result = {
-        "folder": str(out),
-        "entries": trained.entries,
-        "vocab_size": trained.vocab_size,
-        "digest": trained.digest,
-    }
     if as_json:
-        print(json.dumps(result))
+        counts = {"entries": trained.entries, "vocab_size": trained.vocab_size}
+        print(json.dumps({"folder": str(out), **counts, "digest": trained.digest}))
         return
     print(f"{out}: {trained.entries:,} entries, padded to {trained.vocab_size:,}, digest {trained.digest[:16]}")
     print(f"in a recipe: data: {{tokenizer: {{path: {out}}}}}; `seqpair tokenizer audit {out}` says how good it is")

@@ -7,7 +7,7 @@ plans in it hold the data, the phases and the objectives. Imports no torch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -230,7 +230,9 @@ class StudyPlace:
         if self.recipe is not None:
             return self.recipe
         origins = {origin.split(":")[0] for origin in self.runs[0].plan().origins.values()}
-        named = sorted(origin for origin in origins if origin.startswith(("file ", "preset ")))
+        named = sorted(
+            origin for origin in origins if origin.startswith(("file ", "preset ")) and "preset _" not in origin
+        )
         raise RecipeError(
             purpose,
             seen=f"{self.folder}, a folder of runs",
@@ -322,7 +324,7 @@ def _not_found(name: str, folder: Path) -> RecipeError:
     )
 
 
-def _studies_near(folder: Path) -> Iterable[Path]:
+def _studies_near(folder: Path) -> Iterator[Path]:
     """Yield folders around this one that are studies or runs: those above it, then those below it."""
     above = (path for path in folder.parents if path.name and _runs_in(path))
     below = (path for path in sorted(folder.glob("*")) if path.is_dir() and _runs_in(path))

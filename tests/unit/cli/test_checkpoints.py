@@ -176,7 +176,7 @@ def test_a_recipe_whose_run_has_not_begun_has_no_checkpoints(seqpair, prepared_s
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--between", "step1", "step2", "--thin", "last=1"), "one question at a time"),
+        (("--between", "step1", "step2", "--thin", "last=1"), "--between and --thin are two questions"),
         (("--yes",), "--yes belongs to --thin"),
         (("--between", "step2", "step1"), "comes before the first"),
         (("--between", "step1", "ext9"), "no one checkpoint of this name"),
