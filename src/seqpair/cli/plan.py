@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from seqpair.data.repetition import SourceReading
     from seqpair.recipe.cost import Cost
-    from seqpair.recipe.plan import OptimizerPlan, PhasePlan, Plan
+    from seqpair.recipe.plan import OptimizerPlan, PhasePlan, Plan, StoreStats
     from seqpair.recipe.prediction import Prediction
-    from seqpair.recipe.stats import StoreStats
 
 
 def plan(
@@ -67,7 +66,7 @@ def plan(
 
 def _as_json(plan: Plan, prediction: Prediction | None) -> dict[str, object]:
     from seqpair.recipe.cost import plan_cost
-    from seqpair.recipe.identity import plan_digest
+    from seqpair.recipe.diff import plan_digest
 
     found: dict[str, object] = {
         "plan": plan.model_dump(mode="json"),
@@ -117,7 +116,7 @@ def _optimizer_words(optimizer: OptimizerPlan) -> str:
 
 def _show(plan: Plan, stats: Mapping[str, StoreStats] | None, prediction: Prediction | None) -> None:
     from seqpair.recipe.cost import plan_cost
-    from seqpair.recipe.identity import plan_digest
+    from seqpair.recipe.diff import plan_digest
 
     cost = plan_cost(plan)
     mark = " (estimated)" if plan.estimated else ""

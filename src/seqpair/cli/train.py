@@ -25,7 +25,7 @@ def train(
 
     Example: seqpair train demo --member encoder
     """
-    from seqpair.distributed.float8 import require_float8
+    from seqpair.distributed.acceleration import require_float8
     from seqpair.distributed.world import choose_device, start_world
     from seqpair.paths import run_folder
     from seqpair.suite.places import find_study

@@ -39,8 +39,7 @@ def watch(
             "--every is out of range", seen=every_seconds, allowed="0.2 to 3600 seconds", fix="leave it out for 5"
         )
     require_page_packages()
-    from seqpair.report.live import LivePage
-    from seqpair.report.live_server import open_server
+    from seqpair.report.live import LivePage, open_server
     from seqpair.text import note
 
     with open_server(LivePage(folder, every_seconds), host, port) as server:

@@ -18,10 +18,10 @@ from seqpair.errors import CheckpointError, RecipeError
 from seqpair.paths import CHECKPOINTS_FOLDER, PLAN_FILE, run_folder, study_folder
 from seqpair.recipe.data_spec import DataSpec
 from seqpair.recipe.load import find_recipe, load_recipe, preset_names
-from seqpair.recipe.members import training_order
-from seqpair.recipe.merge import nearest
+from seqpair.recipe.phases import training_order
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.schema import Recipe
+from seqpair.text import nearest
 
 if TYPE_CHECKING:
     from seqpair.data.catalogue import PreparedStats

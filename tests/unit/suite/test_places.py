@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from seqpair.errors import RecipeError
-from seqpair.recipe.identity import plan_digest
+from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.resolve import resolve_plan
