@@ -13,7 +13,7 @@ from seqpair.cli.options import JsonOption, SetOption
 from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from seqpair.data.prepare import Prepared
+    from seqpair.data.prepared import Prepared
     from seqpair.recipe.plan import Plan
     from seqpair.train.measure import Measurement
 

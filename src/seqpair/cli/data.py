@@ -16,10 +16,10 @@ from seqpair.errors import StoreError
 from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from seqpair.data.overview import DataOverview, LengthBin, PhaseOverview, SourceOverview
-    from seqpair.data.prepare import Prepared
-    from seqpair.data.repetition import SourceReading
-    from seqpair.data.store import Store
+    from seqpair.data.order.repetition import SourceReading
+    from seqpair.data.prepare.overview import DataOverview, LengthBin, PhaseOverview, SourceOverview
+    from seqpair.data.prepared import Prepared
+    from seqpair.data.store.store import Store
 
 _BAR_LETTERS = 40
 
@@ -39,7 +39,7 @@ def show(study: StudyArgument, overrides: SetOption = None, as_json: JsonOption 
 
     Example: seqpair data show demo
     """
-    from seqpair.data.overview import overview_of
+    from seqpair.data.prepare.overview import overview_of
     from seqpair.suite.places import find_study
 
     place = find_study(study, overrides or ())
@@ -65,7 +65,7 @@ def cat(
 
     Example: seqpair data cat demo json/decoder.py --source code
     """
-    from seqpair.data.text_search import document_text
+    from seqpair.data.store.text_search import document_text
     from seqpair.suite.places import find_study
 
     prepared = find_study(study, overrides or ()).open_data()
@@ -100,7 +100,7 @@ def merge(
     Example: seqpair data merge demo --from job1/stores --from job2/stores
     """
     from seqpair.cli.prepare import show_prepared, show_steps
-    from seqpair.data.prepare import merge_shards, plan_preparation
+    from seqpair.data.prepare.preparation import merge_shards, plan_preparation
     from seqpair.suite.places import find_study
 
     place = find_study(study, overrides or ())
@@ -121,7 +121,7 @@ def _the_one(document: str, source: str, prepared: Prepared) -> tuple[str, Store
         RecipeError: There is no such source.
         StoreError: No store has the document, or several have.
     """
-    from seqpair.data.order_lookup import find_document, searched_sources
+    from seqpair.data.order.lookup import find_document, searched_sources
 
     searched = searched_sources(source, prepared)
     found = [
@@ -235,7 +235,7 @@ def _show_phase(phase: PhaseOverview, *, estimated: bool) -> None:
 
 
 def _cells(item: SourceReading, *, estimated: bool) -> tuple[str, ...]:
-    from seqpair.data.repetition import MOST_EPOCHS
+    from seqpair.data.order.repetition import MOST_EPOCHS
 
     asked = f"{100 * item.asked_share:.2f} %" if item.asked_share is not None else f"{item.asked_epochs:g} epochs"
     about = "~" if estimated else ""

@@ -19,10 +19,10 @@ from seqpair.errors import RecipeError
 from seqpair.text import Progress, format_bytes
 
 if TYPE_CHECKING:
-    from seqpair.data.order_lookup import DocumentTrace, StepContent
-    from seqpair.data.prepare import Prepared
-    from seqpair.data.store import Store
-    from seqpair.data.text_search import TextHit, TextSearch
+    from seqpair.data.order.lookup import DocumentTrace, StepContent
+    from seqpair.data.prepared import Prepared
+    from seqpair.data.store.store import Store
+    from seqpair.data.store.text_search import TextHit, TextSearch
     from seqpair.recipe.plan import PhasePlan, Plan
 
 _SHOWN_READINGS = 20
@@ -66,7 +66,7 @@ def order(
 
     Example: seqpair order demo --export order.parquet
     """
-    from seqpair.data.order_lookup import step_content, trace_document
+    from seqpair.data.order.lookup import step_content, trace_document
     from seqpair.suite.places import find_study
 
     _require_one({"--step": step, "--document": document, "--text": text, "--export": export})
@@ -101,7 +101,7 @@ def _require_one(asked: dict[str, object]) -> None:
 
 
 def _export(plan: Plan, phases: list[PhasePlan], prepared: Prepared, out: Path, *, as_json: bool) -> None:
-    from seqpair.data.order_export import export_order
+    from seqpair.data.order.export import export_order
 
     written = export_order(plan, phases, prepared.train, out)
     if as_json:
@@ -222,8 +222,8 @@ def _show_text(wanted: Wanted, plan: Plan, phases: list[PhasePlan], prepared: Pr
         RecipeError: The recipe has no such source.
         DataError: The text is empty.
     """
-    from seqpair.data.order_lookup import Tracer, searched_sources
-    from seqpair.data.text_search import TextSearch
+    from seqpair.data.order.lookup import Tracer, searched_sources
+    from seqpair.data.store.text_search import TextSearch
 
     search = TextSearch(prepared.tokenizer, wanted.text, ignore_case=wanted.ignore_case)
     sources = searched_sources(wanted.source, prepared)

@@ -18,9 +18,9 @@ from seqpair.errors import DataError
 from seqpair.text import format_bytes, format_count, note, parse_count
 
 if TYPE_CHECKING:
-    from seqpair.data.documents import Source
-    from seqpair.data.tokenizer_audit import SourceAudit, UseOfVocabulary
-    from seqpair.data.tokenizer_facts import Behaviour, Piece, VocabularyFacts
+    from seqpair.data.sources.documents import Source
+    from seqpair.data.tokenizer.audit import SourceAudit, UseOfVocabulary
+    from seqpair.data.tokenizer.facts import Behaviour, Piece, VocabularyFacts
     from seqpair.recipe.data_spec import TokenizerSpec
 
 tokenizer_app = typer.Typer(
@@ -68,8 +68,8 @@ def train(
 
     Example: seqpair tokenizer train demo --vocab-size 8k --out tokenizers/demo
     """
-    from seqpair.data.tokenizer import train_tokenizer
-    from seqpair.data.tokenizer_text import training_texts
+    from seqpair.data.prepare.tokenizer_text import training_texts
+    from seqpair.data.tokenizer.tokenizer import train_tokenizer
     from seqpair.files import replacing_folder
 
     if out.exists():
@@ -121,9 +121,9 @@ def audit(
 
     Example: seqpair tokenizer audit tokenizers/mine --against downloads/modernbert --from books/
     """
-    from seqpair.data.tokenizer_audit import audit_texts
-    from seqpair.data.tokenizer_facts import AnyTokenizer, behaviour, vocabulary_facts
-    from seqpair.data.tokenizer_text import sampled_documents
+    from seqpair.data.prepare.tokenizer_text import sampled_documents
+    from seqpair.data.tokenizer.audit import audit_texts
+    from seqpair.data.tokenizer.facts import AnyTokenizer, behaviour, vocabulary_facts
 
     names = [tokenizer, *([against] if against else [])]
     loaded = [AnyTokenizer(_locate(name)) for name in names]
@@ -150,7 +150,7 @@ def show(
 
     Example: seqpair tokenizer show tokenizers/mine "    return 12345 # na\u00efve"
     """
-    from seqpair.data.tokenizer_facts import AnyTokenizer, cut_text, vocabulary_facts
+    from seqpair.data.tokenizer.facts import AnyTokenizer, cut_text, vocabulary_facts
 
     loaded = AnyTokenizer(_locate(tokenizer))
     facts = vocabulary_facts(loaded)
@@ -172,8 +172,8 @@ def _text_to_train_on(
     Raises:
         DataError: Both or neither were named, or a source cannot be opened.
     """
-    from seqpair.data.given_files import sources_of_paths
-    from seqpair.data.sources import open_source
+    from seqpair.data.sources.given_files import sources_of_paths
+    from seqpair.data.sources.opening import open_source
     from seqpair.recipe.data_spec import TokenizerSpec, require_paths
     from seqpair.suite.places import find_study
 
@@ -196,7 +196,7 @@ def _locate(name: str) -> Path:
     Raises:
         DataError: It is neither.
     """
-    from seqpair.data.manifest import read_index
+    from seqpair.data.store.manifest import read_index
     from seqpair.errors import RecipeError
     from seqpair.suite.places import find_study
 

@@ -17,8 +17,8 @@ from seqpair.errors import TrainingError
 from seqpair.text import format_count
 
 if TYPE_CHECKING:
-    from seqpair.data.proof import LedgerProof, SourceReadings
-    from seqpair.data.store import Store
+    from seqpair.data.order.proof import LedgerProof, SourceReadings
+    from seqpair.data.store.store import Store
     from seqpair.recipe.plan import Plan
     from seqpair.suite.places import RunPlace
 
@@ -33,7 +33,7 @@ def verify(
 
     Example: seqpair verify demo
     """
-    from seqpair.data.ledger import Ledger, require_same_sequences
+    from seqpair.data.order.ledger import Ledger, require_same_sequences
     from seqpair.paths import LEDGER_FILE
     from seqpair.suite.places import find_study
 
@@ -61,8 +61,8 @@ def verify(
 
 
 def _stores_of(plan: Plan) -> dict[str, Store]:
-    from seqpair.data.planning import require_stores
-    from seqpair.data.prepare import open_prepared
+    from seqpair.data.prepared import open_prepared
+    from seqpair.data.store.planning import require_stores
 
     stores = open_prepared(plan.sources, plan.tokenizer, Path(plan.store_folder)).train
     require_stores(plan, stores)
@@ -70,8 +70,8 @@ def _stores_of(plan: Plan) -> dict[str, Store]:
 
 
 def _prove(run: RunPlace, plan: Plan, stores: dict[str, Store]) -> LedgerProof:
-    from seqpair.data.ledger import Ledger
-    from seqpair.data.proof import prove_ledger
+    from seqpair.data.order.ledger import Ledger
+    from seqpair.data.order.proof import prove_ledger
     from seqpair.paths import LEDGER_FILE
     from seqpair.text import Progress
 
@@ -85,7 +85,7 @@ def _prove(run: RunPlace, plan: Plan, stores: dict[str, Store]) -> LedgerProof:
 
 def _readings(plans: dict[str, Plan], stores: dict[str, dict[str, Store]]) -> list[SourceReadings]:
     """Count each phase's readings once, though several members share it."""
-    from seqpair.data.proof import phase_readings
+    from seqpair.data.order.proof import phase_readings
 
     found: dict[str, list[SourceReadings]] = {}
     for member, plan in plans.items():

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from seqpair.data.batches import read_batch
-from seqpair.data.order import PhaseOrder
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
-from seqpair.data.text_search import document_text
+from seqpair.data.order.batches import read_batch
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
+from seqpair.data.store.text_search import document_text
 from seqpair.recipe.load import load_recipe
 
 
