@@ -73,7 +73,6 @@ def evaluate_suites(
     from seqpair.evaluate.task import TaskContext
 
     tasks = choose_tasks(suite or ["all"], task or [])
-    _require_data(data, tasks)
     context = TaskContext(
         data,
         limit,
@@ -83,6 +82,7 @@ def evaluate_suites(
         settings=_tuning(grid, pooling) | read_settings(tasks, choice or []),
         study=_studies(recipe, overrides or []).of,
     )
+    _require_data(data, tasks)
     places = [find_model(name) for name in models]
     folders = [results_folder(place, context, out) for place in places]
     require_own_folders(folders)
