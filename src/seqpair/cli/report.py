@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.cli.plan import wide_console
+from seqpair.cli.table import wide_console
 from seqpair.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ def report(
     """
     from seqpair.compare.planned import read_questions
     from seqpair.report.collect import collect_study
+    from seqpair.suite.places import find_study_folder
 
-    study = collect_study(folder_of(recipe_or_folder, overrides or []), also or [])
+    study = collect_study(find_study_folder(recipe_or_folder, overrides or []), also or [])
     asked = read_questions(questions) if questions is not None else None
     page = None
     if not dry_run:
@@ -118,14 +119,3 @@ def print_tables(members: Sequence[MemberRun], answers: Sequence[Comparison]) ->
     console = wide_console()
     for table in terminal_tables(values_table(members), differences_table(answers), console.width):
         console.print(terminal_table(table))
-
-
-def folder_of(recipe_or_folder: str, overrides: list[str]) -> Path:
-    """Return the study folder that a folder's path or a recipe means."""
-    from seqpair.paths import study_folder
-    from seqpair.recipe.load import load_recipe
-
-    if Path(recipe_or_folder).is_dir():
-        return Path(recipe_or_folder)
-    recipe = load_recipe(recipe_or_folder, overrides)
-    return study_folder(recipe)

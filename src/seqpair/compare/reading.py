@@ -26,7 +26,7 @@ from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.metrics import class_metrics, entities
 from seqpair.evaluate.results import ItemOutcome, TaskResult, is_mean_of_items, read_items, read_results
 from seqpair.recipe.cost import SPECIALS_PER_SEQUENCE, flops_per_token
-from seqpair.recipe.identity import pair_identity
+from seqpair.recipe.diff import pair_identity
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.sizes import parameter_count

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seqpair.recipe.identity import PairIdentity
+from seqpair.recipe.diff import PairIdentity
 
 Floats = npt.NDArray[np.float64]
 FEWEST_ITEMS = 10

@@ -7,7 +7,7 @@ import simulated_scores as sim
 from seqpair.compare.pairing import ACROSS_SIZES, disagreements, pair_sides
 from seqpair.compare.values import Task
 from seqpair.errors import EvaluationError
-from seqpair.recipe.identity import PairIdentity
+from seqpair.recipe.diff import PairIdentity
 
 RIGHT = [1.0, 0.0, 1.0, 1.0]
 DECODER = sim.model("decoder")

@@ -23,7 +23,7 @@ from seqpair.compare.values import (
     Task,
 )
 from seqpair.errors import EvaluationError
-from seqpair.recipe.identity import PairIdentity
+from seqpair.recipe.diff import PairIdentity
 
 TASKS = ("blimp", "piqa", "sciq")
 
