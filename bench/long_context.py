@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from seqpair.checkpoint.store import load_checkpoint
-from seqpair.compare.bootstrap import paired_difference
+from seqpair.compare.resampling import paired_difference
 from seqpair.compare.values import Interval
 from seqpair.counter import hash_words, key_words
 from seqpair.data.prepare import open_prepared

@@ -18,8 +18,8 @@ from seqpair.nn.rope import RopeBases
 from seqpair.objectives.parts import Part, parts_of_step
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.load import load_recipe
+from seqpair.train.feed import StepInput, make_work
 from seqpair.train.step import ObjectiveLoss, StepLoss, accumulate_gradients
-from seqpair.train.work import StepInput, make_work
 
 HYBRID = ["model.attn_out_dropout=0.0", "members.both={objective: {hybrid: {causal_frac: 0.4}}}"]
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from seqpair.checkpoint.catalog import latest_valid, list_checkpoints
-from seqpair.checkpoint.lock import lock_run
+from seqpair.checkpoint.catalog import latest_valid, list_checkpoints, lock_run
 from seqpair.data.planning import plan_member
 from seqpair.data.prepare import open_recipe_data, prepare
 from seqpair.distributed.world import start_world

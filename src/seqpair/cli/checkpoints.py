@@ -143,7 +143,7 @@ def read_listing(run: RunFolder, *, verify: bool) -> Listing:
 
 
 def _row(entry: CheckpointEntry, verify: bool) -> Row:
-    from seqpair.checkpoint.files import size_bytes, verify_files
+    from seqpair.checkpoint.manifest import size_bytes, verify_files
 
     manifest, fault = entry.manifest, ""
     try:
@@ -203,9 +203,8 @@ def parse_rule(text: str) -> KeepRule:
 
 def _thin(run: RunFolder, rule: KeepRule, *, remove: bool) -> Thinned:
     """Say what a rule removes, and remove it under the run's lock if asked to."""
-    from seqpair.checkpoint.catalog import list_checkpoints, superfluous, thin
-    from seqpair.checkpoint.files import size_bytes
-    from seqpair.checkpoint.lock import lock_run
+    from seqpair.checkpoint.catalog import list_checkpoints, lock_run, superfluous, thin
+    from seqpair.checkpoint.manifest import size_bytes
 
     entries = list_checkpoints(run.path)
     if not entries:

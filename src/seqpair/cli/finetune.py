@@ -92,9 +92,8 @@ def finetune(
 ) -> None:
     """Fine-tune an encoder or a decoder on labelled rows and keep the model with its head.
 
-    Both directions get the same head; a decoder can also learn to write texts. Every setting of the grid is trained
-    with every seed. The dev rows stop a run early and choose the setting. The chosen model is written as a Hugging Face
-    class where one computes the same outputs. An interrupted job resumes.
+    Every setting of the grid is trained with every seed. The dev rows stop a run early and choose the setting. The
+    model is written as a Hugging Face class where one gives the same outputs. An interrupted job resumes.
 
     Example: seqpair finetune runs/demo/encoder/export --data reviews.tsv --text sentence --label mood --seeds 3
     """
@@ -103,7 +102,6 @@ def finetune(
     from seqpair.evaluate.model_place import find_model
 
     columns = {"train": data, "dev": dev, "test": test, "kind": kind, "text": text, "pair": pair, "label": label}
-    place = find_model(model)
     request = TuneRequest(
         tasks=task or (),
         described={key: value for key, value in columns.items() if value is not None},
@@ -120,15 +118,13 @@ def finetune(
         out=out,
         keep=keep,
     )
+    place = find_model(model)
     job = job_of(request, place)
     if dry_run:
         _print_plan(place.name, job)
-        return
-    report = run_job(open_model(place, device=device, batch_tokens=batch_tokens), job)
-    if as_json:
-        print(json.dumps(report.as_json()))
     else:
-        _print_report(report)
+        report = run_job(open_model(place, device=device, batch_tokens=batch_tokens), job)
+        print(json.dumps(report.as_json())) if as_json else _print_report(report)
 
 
 def _print_plan(name: str, job: TuneJob) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seqpair.recipe.cost import Cost, plan_cost
-from seqpair.recipe.identity import plan_digest
+from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import OptimizerPlan, PhasePlan, Plan
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from seqpair.data.repetition import SourceReading
-    from seqpair.recipe.stats import StoreStats
+    from seqpair.recipe.plan import StoreStats
 
 RecipeArgument = Annotated[str, typer.Argument(help="A preset's name or a recipe file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")]

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from seqpair.errors import CheckpointError, RecipeError
 from seqpair.paths import CHECKPOINTS_FOLDER, PLAN_FILE, study_folder
 from seqpair.recipe.load import load_recipe
-from seqpair.recipe.merge import nearest
 from seqpair.recipe.plan import Plan
+from seqpair.text import nearest
 
 if TYPE_CHECKING:
     from seqpair.recipe.schema import Recipe

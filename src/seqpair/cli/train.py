@@ -24,7 +24,7 @@ def train(
     """
     from seqpair.data.planning import plan_member
     from seqpair.data.prepare import open_recipe_data
-    from seqpair.distributed.float8 import require_float8
+    from seqpair.distributed.acceleration import require_float8
     from seqpair.distributed.world import choose_device, start_world
     from seqpair.paths import run_folder
     from seqpair.recipe.load import load_recipe

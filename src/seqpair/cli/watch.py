@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqpair.cli.report import require_page_packages, study_folder
+from seqpair.cli.report import folder_of, require_page_packages
 from seqpair.errors import EvaluationError
 from seqpair.paths import PLAN_FILE
 
@@ -33,14 +33,13 @@ def watch(
 
     Example: seqpair watch runs/demo --port 8042
     """
-    folder = study_folder(recipe_or_folder, overrides or [])
+    folder = folder_of(recipe_or_folder, overrides or [])
     if not 0.2 <= every_seconds <= 3600:
         raise EvaluationError(
             "--every is out of range", seen=every_seconds, allowed="0.2 to 3600 seconds", fix="leave it out for 5"
         )
     require_page_packages()
-    from seqpair.report.live import LivePage
-    from seqpair.report.live_server import open_server
+    from seqpair.report.live import LivePage, open_server
     from seqpair.text import note
 
     with open_server(LivePage(_of_study(folder), every_seconds), host, port) as server:

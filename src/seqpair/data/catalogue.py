@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from seqpair.data.manifest import OFFSETS, StoreManifest, read_index, read_manifest
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
-from seqpair.recipe.stats import StoreStats
+from seqpair.recipe.plan import StoreStats
 
 _ROWS_AT_ONCE = 1 << 20
 

@@ -33,7 +33,7 @@ from seqpair.data.order import ORDER_VERSION, PhaseOrder
 from seqpair.data.spans import steps_of
 from seqpair.errors import RecipeError
 from seqpair.files import replacing_file
-from seqpair.recipe.identity import plan_digest
+from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.text import Progress
 

@@ -13,8 +13,8 @@ import numpy as np
 from seqpair.data.batches import read_addresses, read_batch
 from seqpair.data.order import PhaseOrder
 from seqpair.errors import RecipeError, StoreError
-from seqpair.recipe.merge import nearest
 from seqpair.recipe.plan import PhasePlan, Plan
+from seqpair.text import nearest
 
 if TYPE_CHECKING:
     from seqpair.data.prepare import Prepared

@@ -17,9 +17,8 @@ from seqpair.data.planning import counts_of, plan_members
 from seqpair.data.repetition import SourceReading, phase_readings, repetition_warnings
 from seqpair.errors import SeqpairError
 from seqpair.recipe.data_spec import SourceSpec
-from seqpair.recipe.plan import Plan
+from seqpair.recipe.plan import Plan, StoreStats
 from seqpair.recipe.schema import Recipe
-from seqpair.recipe.stats import StoreStats
 
 GUESSED_BYTES_PER_TOKEN = 4.0
 """What is taken for a source that is not prepared; English with a vocabulary of 50,000 comes to about 4.5."""

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seqpair.data.mixture import Mixture, SourceCounts
-from seqpair.recipe.plan import PhasePlan, Plan
-from seqpair.recipe.stats import StoreStats
+from seqpair.recipe.plan import PhasePlan, Plan, StoreStats
 
 MOST_EPOCHS = 4.0
 """Text repeated up to about four times is worth nearly as much as new text, beyond that less and less.

@@ -15,7 +15,7 @@ from seqpair.data.manifest import DOCUMENTS, ID_HASHES, ID_ROWS, OFFSETS, TOKENS
 from seqpair.data.pieces import PieceIndex
 from seqpair.errors import StoreError
 from seqpair.files import hash64, sha256_file
-from seqpair.recipe.stats import StoreStats
+from seqpair.recipe.plan import StoreStats
 
 
 class Store:

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from seqpair.errors import EvaluationError, HubFolderError
 from seqpair.evaluate.model_place import ModelPlace, find_model
-from seqpair.hub.config import HUB_CLASSES
-from seqpair.hub.folder_config import read_folder_config
+from seqpair.hub.config import HUB_CLASSES, read_folder_config
 from seqpair.hub.library import require_transformers
 from seqpair.hub.weights import from_hub
 from seqpair.nn.model import LanguageModel

@@ -8,9 +8,8 @@ from pathlib import Path
 from seqpair.checkpoint.store import load_checkpoint
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import ExportError, SeqpairError
-from seqpair.hub.config import Predicts
+from seqpair.hub.config import CONFIG_NAME, Predicts
 from seqpair.hub.export import checkpoint_tokenizer, exported_objective, find_checkpoint, last_objective
-from seqpair.hub.folder_config import CONFIG_NAME
 from seqpair.hub.import_folder import read_hub_folder
 from seqpair.hub.native import NativeModel
 from seqpair.nn.rope import RopeBases

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from checkpointed_run import plan_for, small_tokenizer, write_run_of
 
-from seqpair.checkpoint.catalog import list_checkpoints
-from seqpair.checkpoint.lock import lock_run
+from seqpair.checkpoint.catalog import list_checkpoints, lock_run
 from seqpair.cli.checkpoints import format_age, parse_rule
 from seqpair.cli.run_folders import find_runs
 from seqpair.data.batches import read_batch

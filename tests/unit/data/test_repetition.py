@@ -10,7 +10,7 @@ from order_fakes import FakeStore, make_phase
 
 from seqpair.data.order import PhaseOrder
 from seqpair.data.repetition import MOST_EPOCHS, phase_readings, repetition_warnings
-from seqpair.recipe.stats import StoreStats
+from seqpair.recipe.plan import StoreStats
 
 LENGTHS = {"a": [30, 5, 16, 40], "b": [16] * 9, "c": [100]}
 

@@ -17,7 +17,7 @@ from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import LoadedModel, length_batches, open_model
 from seqpair.evaluate.scorers import TextEmbedder, masked_predictions, scorer_of, token_log_probabilities
 from seqpair.files import write_json
-from seqpair.hub.folder_config import FolderConfig
+from seqpair.hub.config import FolderConfig
 from seqpair.nn.rope import RopeBases
 
 OBJECTIVE_NAMES = ("mlm", "clm", "mntp")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from seqpair.data.batches import read_batch
-from seqpair.distributed.compiled import CountedCompile
+from seqpair.distributed.acceleration import CountedCompile
 from seqpair.distributed.world import World
 from seqpair.hub.against import pad_rows
 from seqpair.nn import attention, varlen

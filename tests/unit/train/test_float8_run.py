@@ -19,7 +19,7 @@ from seqpair.distributed.world import World, start_world
 from seqpair.errors import SeqpairError
 from seqpair.hub.export import export_checkpoint
 from seqpair.paths import run_folder
-from seqpair.recipe.identity import pair_identity, plan_digest
+from seqpair.recipe.diff import pair_identity, plan_digest
 from seqpair.recipe.load import load_recipe
 from seqpair.train import loop
 from seqpair.train.assembly import assemble_run, compile_model

@@ -26,7 +26,7 @@ from seqpair.evaluate.suites.runner import TaskPlan, result_of
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
 from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
 from seqpair.files import sha256_json
-from seqpair.recipe.yaml_text import plain_scalar
+from seqpair.recipe.tree import plain_scalar
 from seqpair.text import Progress
 
 OUT_FOLDER = Path("finetuned")
@@ -140,13 +140,9 @@ def _with_choices(request: TuneRequest) -> tuple[dict[str, Any], dict[str, Any]]
     described, common = dict(request.described), {"pooling": request.pooling}
     for choice in request.choices:
         key, equals, value = choice.partition("=")
-        if not equals or (key not in settings and key not in SetSpec.model_fields):
+        if not equals or key not in known:
             raise EvaluationError(
-                "fine-tuning has no such choice",
-                seen=choice,
-                allowed=", ".join(
-                    f"{name}=VALUE" for name in dict.fromkeys([*SetSpec.model_fields, *sorted(settings)])
-                ),
+                "fine-tuning has no such choice", seen=choice, allowed=", ".join(f"{name}=VALUE" for name in known)
             )
         if key in settings:  # `max_tokens` is a key of both; the setting's is the one that counts
             common[key] = plain_scalar(value)
