@@ -32,7 +32,7 @@ import transformers
 from local_data import EVAL, MODERNBERT
 from safetensors.torch import save_file
 
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.evaluate.scorers import EncoderScorer, encode_requests
 from seqpair.files import write_json, write_text

@@ -33,7 +33,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.files import write_json
 from seqpair.hub.config import ModelFacts, hub_config
 from seqpair.hub.weights import to_hub

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from seqpair.counter import hash_words, key_words
-from seqpair.data.tokenizer import Tokenizer
+from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.evaluate.continue_text import continue_contents
 from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
 from seqpair.evaluate.loaded import Ids, LoadedModel

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqpair.counter import MASK_32, hash_words, key_words
-from seqpair.data.batches import Batch
+from seqpair.data.order.batches import Batch
 from seqpair.recipe.objectives import OBJECTIVES, Objective
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 
-from seqpair.data.batches import Batch, assemble, read_batch, sequence_lengths
-from seqpair.data.packing import microbatches
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.order.batches import Batch, assemble, read_batch, sequence_lengths
+from seqpair.data.order.packing import microbatches
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.distributed.world import World
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.fixed_shape import FixedShape, fill

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from seqpair.data.batches import Batch, assemble, read_batch, sequence_lengths
-from seqpair.data.order import PhaseOrder
-from seqpair.data.packing import pack
-from seqpair.data.store import Store
-from seqpair.data.tokenizer import Tokenizer
+from seqpair.data.order.batches import Batch, assemble, read_batch, sequence_lengths
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.order.packing import pack
+from seqpair.data.store.store import Store
+from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import token_scores

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from seqpair.data.batches import Batch, assemble
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.order.batches import Batch, assemble
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.objectives.parts import measured_objective, parts_of_step
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.objectives import OBJECTIVES

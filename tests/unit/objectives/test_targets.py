@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqpair.data.batches import Batch, PackedRows, sequence_lengths
-from seqpair.data.packing import microbatches
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.order.batches import Batch, PackedRows, sequence_lengths
+from seqpair.data.order.packing import microbatches
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.objectives.parts import Part
 from seqpair.objectives.targets import ModelInput, TargetBuilder
 from seqpair.recipe.objectives import OBJECTIVES, Objective
@@ -43,7 +43,7 @@ def whole(objective: Objective, batch: Batch) -> Part:
 
 
 def pack_rows(batch: Batch, indices: np.ndarray, ends_every_piece: bool) -> PackedRows:
-    """The plain form of seqpair.data.batches.assemble, so that these tests stand alone."""
+    """The plain form of seqpair.data.order.batches.assemble, so that these tests stand alone."""
     parts = []
     for i in indices:
         content = batch.content[batch.offsets[i] : batch.offsets[i + 1]].tolist()

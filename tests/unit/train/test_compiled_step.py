@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seqpair.data.batches import read_batch
+from seqpair.data.order.batches import read_batch
 from seqpair.distributed.acceleration import CountedCompile
 from seqpair.distributed.world import World
 from seqpair.hub.against import pad_rows
