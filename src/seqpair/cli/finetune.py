@@ -101,10 +101,9 @@ def finetune(
     from seqpair.evaluate.loaded import open_model
     from seqpair.evaluate.model_place import find_model
 
-    columns = {"train": data, "dev": dev, "test": test, "kind": kind, "text": text, "pair": pair, "label": label}
     request = TuneRequest(
         tasks=task or (),
-        described={key: value for key, value in columns.items() if value is not None},
+        described={"train": data, "dev": dev, "test": test, "kind": kind, "text": text, "pair": pair, "label": label},
         transfers=transfer or (),
         meanings=meaning or (),
         choices=choice or (),
@@ -123,8 +122,7 @@ def finetune(
     if dry_run:
         _print_plan(place.name, job)
     else:
-        report = run_job(open_model(place, device=device, batch_tokens=batch_tokens), job)
-        print(json.dumps(report.as_json())) if as_json else _print_report(report)
+        _print_report(run_job(open_model(place, device=device, batch_tokens=batch_tokens), job), as_json=as_json)
 
 
 def _print_plan(name: str, job: TuneJob) -> None:
@@ -141,7 +139,10 @@ def _print_plan(name: str, job: TuneJob) -> None:
     print(f"{name}: {len(job.settings)} settings x {len(job.seeds)} seeds = {runs} runs, into {job.out}")
 
 
-def _print_report(report: JobReport) -> None:
+def _print_report(report: JobReport, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report.as_json()))
+        return
     for result in report.results:
         error = "" if result.standard_error is None else f" +- {result.standard_error:.4f}"
         chance = "" if result.chance is None else f", chance {result.chance:.4f}"

@@ -75,7 +75,8 @@ class TuneRequest:
 
     Attributes:
         tasks: Names of sets, or files that describe one; several are learned together.
-        described: In place of `tasks`, keys of a description (`SetSpec`) of rows in files, `train` among them.
+        described: In place of `tasks`, keys of a description (`SetSpec`) of rows in files, `train` among them; `None`
+            leaves a key as it is.
         transfers: Other sets, as `tasks`, or files of rows with the columns of `described`.
         meanings: `LABEL=LABEL_OF_THE_OTHER_SET`, for the transfers.
         choices: `KEY=VALUE`, for any other key of a description or of a setting.
@@ -137,7 +138,8 @@ def _with_choices(request: TuneRequest) -> tuple[dict[str, Any], dict[str, Any]]
     """Return the keys of the description and those of the settings, choices included."""
     settings = {one.name for one in fields(TuneSetting)} - {"learning_rate", "epochs", "pooling"}
     known = dict.fromkeys([*SetSpec.model_fields, *sorted(settings)])
-    described, common = dict(request.described), {"pooling": request.pooling}
+    described = {key: value for key, value in request.described.items() if value is not None}
+    common: dict[str, Any] = {"pooling": request.pooling}
     for choice in request.choices:
         key, equals, value = choice.partition("=")
         if not equals or key not in known:
