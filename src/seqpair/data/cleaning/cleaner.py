@@ -17,7 +17,7 @@ from seqpair.data.cleaning.outcome import SUSPICIOUS_FRAC, Decisions, Outcome, r
 from seqpair.data.cleaning.removal import Removals, SourceCleaning
 from seqpair.data.cleaning.survey import SourceSurvey, SurveyJob, survey
 from seqpair.data.sources.documents import Source
-from seqpair.data.sources.fingerprint import store_address
+from seqpair.data.sources.fingerprint import ADDRESS_LETTERS, store_address
 from seqpair.data.store.manifest import SeenFile
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.files import TEMPORARY_PREFIX, replacing_file, replacing_folder, write_json
@@ -27,7 +27,6 @@ from seqpair.text import note
 
 REPORT, HITS = "cleaning.json", "evaluation_hits.jsonl"
 FOLDER = "cleaning"
-ADDRESS_LETTERS = 12
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.order.ragged import borders_of, chunks, span_numbers
 from seqpair.data.store.pieces import Pieces
@@ -17,7 +18,6 @@ from seqpair.errors import StoreError
 if TYPE_CHECKING:
     from seqpair.data.tokenizer.tokenizer import SpecialIds
 
-Numbers = NDArray[np.int64]
 Tokens = NDArray[np.uint32]
 
 _SHORT_TOKENS = 64

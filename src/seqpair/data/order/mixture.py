@@ -23,12 +23,10 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.errors import DataError, RecipeError
 from seqpair.recipe.plan import MixtureShare
-
-Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-Numbers = NDArray[np.int64]
+from seqpair.data import Numbers
 
 CHUNK_TOKENS = 1 << 16
 """Tokens that are worked on together: their indices and words stay in a core's cache."""

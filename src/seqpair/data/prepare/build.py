@@ -17,7 +17,7 @@ from seqpair.data.prepare.merge import merge_parts
 from seqpair.data.prepare.part_build import PartTask
 from seqpair.data.prepare.parts import PART
 from seqpair.data.sources.documents import Source, Unit
-from seqpair.data.sources.fingerprint import part_address, store_address, unit_files
+from seqpair.data.sources.fingerprint import ADDRESS_LETTERS, part_address, store_address, unit_files
 from seqpair.data.store.manifest import SeenFile
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.errors import DataError
@@ -26,7 +26,6 @@ from seqpair.text import note
 
 BUILDING = ".building"
 ABOUT = "about.json"
-ADDRESS_LETTERS = 12
 _PART_LETTERS = 32
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from seqpair.data.cleaning.removal import UnitRemovals
 from seqpair.data.prepare.parts import PART, PartWriter, TokenArray
 from seqpair.data.prepare.published_ids import DocumentEncoder
-from seqpair.data.sources.documents import Document, Source, SourceFile, Tally, Unit, is_held_out
+from seqpair.data.sources.documents import Document, Source, SourceFile, Tally, Unit, batches_of, is_held_out
 from seqpair.data.sources.remote import AnyFile, RemoteFile
 from seqpair.data.store.writer import token_dtype
 from seqpair.data.tokenizer.tokenizer import Tokenizer
@@ -22,8 +22,6 @@ from seqpair.errors import DataError
 from seqpair.files import replacing_folder
 from seqpair.recipe.data_spec import SourceSpec
 
-_BATCH_BYTES = 1 << 20
-_BATCH_DOCUMENTS = 4096
 _TOKENIZED_AT_ONCE = 2
 NO_TOKENS = "no tokens"
 
@@ -74,7 +72,7 @@ def make_part(task: PartTask, source: Source, tokenizer: Tokenizer, advance: Adv
         tally = Tally(keep=part.refuse)
         bytes_told, tokens_told = 0, 0
         encoder = DocumentEncoder(tokenizer, source.spec.name)
-        batches = _batches(_kept(source.read(task.unit, tally), task, part))
+        batches = batches_of(_kept(source.read(task.unit, tally), task, part), 4096)
         for batch, encoded in _encoded_batches(batches, encoder, dtype):
             read = list(encoder.joined(batch, encoded))
             for document, ids in read:
@@ -132,20 +130,6 @@ def _encoded_batches(
         while waiting:
             first, encoded = waiting.popleft()
             yield first, encoded.result()
-
-
-def _batches(read: Iterator[Document]) -> Iterator[list[Document]]:
-    """Yield documents in batches bounded by their bytes and their number."""
-    batch: list[Document] = []
-    size = 0
-    for document in read:
-        batch.append(document)
-        size += document.text_bytes if document.ids is None else document.ids.nbytes
-        if size >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _require_unchanged(task: PartTask) -> None:

@@ -12,7 +12,7 @@ import json
 from seqpair.data.sources.documents import Refusal
 
 REFUSED = "refused.jsonl"
-KEPT_BYTES = 1 << 14
+_KEPT_ROW_BYTES = 1 << 14
 
 
 def as_line(refusal: Refusal) -> str:
@@ -20,11 +20,11 @@ def as_line(refusal: Refusal) -> str:
     line: dict[str, object] = {"reason": refusal.reason, "file": refusal.file, "row": refusal.row + 1}
     if refusal.raw is not None:
         line["bytes"] = len(refusal.raw)
-        kept = refusal.raw[:KEPT_BYTES]
+        kept = refusal.raw[:_KEPT_ROW_BYTES]
         try:
             line["text"] = kept.decode("utf-8")
         except UnicodeDecodeError as error:
-            if len(refusal.raw) > KEPT_BYTES and error.start >= len(kept) - 3:  # the cut fell inside a character
+            if len(refusal.raw) > _KEPT_ROW_BYTES and error.start >= len(kept) - 3:  # the cut fell inside a character
                 line["text"] = kept[: error.start].decode("utf-8")
             else:
                 line["base64"] = base64.b64encode(kept).decode("ascii")

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from seqpair.data.prepare.build import ADDRESS_LETTERS
 from seqpair.data.prepare.lock import locked
 from seqpair.data.prepare.tokenizer_text import training_texts
 from seqpair.data.sources.documents import Source
-from seqpair.data.sources.fingerprint import file_of, look_at, trained_address
+from seqpair.data.sources.fingerprint import ADDRESS_LETTERS, file_of, look_at, trained_address
 from seqpair.data.store.manifest import PreparedIndex, SeenFile
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from seqpair.files import replacing_folder, write_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -18,6 +18,9 @@ from seqpair.recipe.data_spec import SourceSpec
 
 MOST_DOCUMENT_BYTES = 1 << 30
 """A longer document is refused: it must fit into memory several times while it is tokenized."""
+
+
+_BATCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,20 @@ def documents(source: Source, tally: Tally) -> Iterator[Document]:
         rows_before += tally.unit_rows
         read_bytes += unit.size_bytes
         tally.bytes_done = read_bytes
+
+
+def batches_of(documents: Iterable[Document], most_documents: int) -> Iterator[list[Document]]:
+    """Yield documents in batches of at most `most_documents`; a batch ends with the document that fills its bytes."""
+    batch: list[Document] = []
+    size_bytes = 0
+    for document in documents:
+        batch.append(document)
+        size_bytes += document.text_bytes if document.ids is None else document.ids.nbytes
+        if size_bytes >= _BATCH_BYTES or len(batch) >= most_documents:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch
 
 
 def file_groups(files: Sequence[SourceFile], unit_bytes: int) -> list[Unit]:

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.data.store.manifest import DOCUMENTS
 from seqpair.data.store.store import Store
-
-Numbers = NDArray[np.int64]
 
 KEPT_BYTES = 256 << 20
 """Ids of one store that are kept in memory; past them, row groups are read again whenever they are asked for."""
