@@ -131,7 +131,7 @@ def _made_up(
 
 def _prepared(recipe: str, member: str, folder: Path, overrides: list[str]) -> tuple[Plan, Prepared]:
     from seqpair.data.prepared import open_recipe_data
-    from seqpair.data.store.planning import plan_member
+    from seqpair.data.store.counts import plan_member
     from seqpair.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, [*overrides, f"runs={folder}"])

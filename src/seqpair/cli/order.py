@@ -58,7 +58,7 @@ def order(
     from seqpair.cli.order_tables import show_step, show_traces
     from seqpair.data.order.lookup import step_content, trace_document
     from seqpair.data.prepared import open_recipe_data
-    from seqpair.data.store.planning import plan_member
+    from seqpair.data.store.counts import plan_member
     from seqpair.recipe.load import load_recipe
 
     _require_one({"--step": step, "--document": document, "--text": text, "--export": export})

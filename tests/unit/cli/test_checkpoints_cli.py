@@ -16,7 +16,7 @@ from seqpair.cli.run_folders import find_runs
 from seqpair.data.order.batches import read_batch
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.errors import RecipeError
 from seqpair.recipe.load import load_recipe
 

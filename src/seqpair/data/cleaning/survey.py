@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seqpair.data.cleaning.checks import Finding, check_texts, needs_words
 from seqpair.data.cleaning.contamination import EvalIndex
-from seqpair.data.cleaning.signatures import DIGEST_WORDS, near_signatures, text_digest
+from seqpair.data.cleaning.duplicates import DIGEST_WORDS, near_signatures, text_digest
+from seqpair.data.cleaning.rules import Finding, check_texts, needs_words
 from seqpair.data.cleaning.words import words_of
 from seqpair.data.sources.documents import Document, Source, Tally, Unit, batches_of
 from seqpair.data.sources.opening import open_source

@@ -31,7 +31,7 @@ from seqpair.data import Numbers
 from seqpair.data.order.batches import read_addresses
 from seqpair.data.order.order import ORDER_VERSION, PhaseOrder
 from seqpair.data.order.spans import steps_of
-from seqpair.data.store.document_ids import DocumentIds
+from seqpair.data.store.ids import DocumentIds
 from seqpair.errors import RecipeError
 from seqpair.files import replacing_file
 from seqpair.recipe.diff import plan_digest

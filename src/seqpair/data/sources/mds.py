@@ -9,9 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from seqpair.data.sources.documents import ContentSource, Document, SourceFile, Tally, Unit, default_id
+from seqpair.data.sources.documents import (
+    ContentSource,
+    Document,
+    SourceFile,
+    Tally,
+    Unit,
+    default_id,
+    document_of,
+    id_of_record,
+)
 from seqpair.data.sources.mds_format import INDEX, MdsShard, ShardEntry, packing_of, read_mds_index, read_samples
-from seqpair.data.sources.records import document_of, id_of_record
 from seqpair.data.sources.remote import AnyFile, find_remote, is_url, join_url, labels_below, local_path, look_at_url
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec

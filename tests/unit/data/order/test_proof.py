@@ -11,7 +11,7 @@ from seqpair.data.order.ledger import Ledger
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.order.proof import prove_ledger, sequence_readings
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.errors import TrainingError
 from seqpair.recipe.load import load_recipe
 
