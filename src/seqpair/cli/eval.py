@@ -111,7 +111,7 @@ def _require_data(data: Path, tasks: Sequence[SuiteTask]) -> None:
 
 def _studies(recipe: str | None, overrides: Sequence[str]) -> StudyTexts:
     """Return how the studies of exports are found: by a recipe, or by the plan of the run that each lies in."""
-    from seqpair.data.store.planning import plan_member
+    from seqpair.data.store.counts import plan_member
     from seqpair.evaluate.study_text import StudyTexts
     from seqpair.recipe.load import load_recipe
 

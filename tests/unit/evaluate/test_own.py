@@ -15,7 +15,7 @@ from checkpointed_run import write_run_of
 
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.sources.python import HeldOutFunction
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.evaluate import own
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.registry import choose_tasks

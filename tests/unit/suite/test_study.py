@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny import write_tiny_study
 
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.errors import CheckpointError, EvaluationError, RecipeError
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_results
