@@ -176,7 +176,7 @@ def _in_their_folders(
 def _touched(
     index: int, found: Sequence[tuple[tuple[AxisValue, ...], dict[str, Plan], bool]], members: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the members whose plan's digest moves along an axis, the other values being equal."""
+    """Return the members whose plan changes along an axis, all other values being equal."""
     touched = []
     for member in members:
         digests: dict[tuple[str, ...], set[str]] = {}

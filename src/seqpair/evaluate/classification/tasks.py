@@ -93,6 +93,7 @@ def _together(model: LoadedModel, context: TaskContext) -> TaskOutcome:
         figures=figures,
         note="The mean of " + ", ".join(f"{one.name} ({one.metric})" for one in sets) + ".",
         value=_mean([outcome.value or 0.0 for outcome in outcomes.values()]),
+        # The sets' items are independent: the variance of a mean of k values is the variances' sum over k squared.
         standard_error=math.hypot(*(outcome.standard_error or 0.0 for outcome in outcomes.values())) / len(outcomes),
     )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.classification.sets import find_set
-from seqpair.evaluate.finetune.keep import RECORD_NAME, keep_tuned
+from seqpair.evaluate.finetune.keep import TUNED_RECORD, keep_tuned
 from seqpair.evaluate.finetune.runs import GridResult, outcome_of, tune_grid
 from seqpair.evaluate.finetune.set_spec import SetSpec, labelled_set, name_of_source, spec_of
 from seqpair.evaluate.finetune.sets import LabelledSet, Transfer, transfer_of
@@ -278,7 +278,7 @@ def _require_free(model: LoadedModel, job: TuneJob) -> None:
     """Check that a model in the folder is this job's own."""
     mark = job.out / "job.txt"
     folder, key = job.out / "model", _key(model, job)
-    if (folder / RECORD_NAME).exists() and (not mark.is_file() or mark.read_text(encoding="utf-8").strip() != key):
+    if (folder / TUNED_RECORD).exists() and (not mark.is_file() or mark.read_text(encoding="utf-8").strip() != key):
         raise EvaluationError(
             "the folder holds the model of another job",
             seen=folder,
