@@ -16,12 +16,12 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
     members: Annotated[str, typer.Option(help="Only these members, separated by commas.")] = "",
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Say what would be done, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print what would be done, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
-    """Prepare, train every member, export, evaluate and report; what is done is skipped.
+    """Prepare, train every member, export, evaluate and report; parts that are finished are skipped.
 
-    Repeat the command after any interruption: it goes on where it stopped.
+    Repeat the command after any interruption: it resumes where it stopped.
 
     Example: seqpair run demo --set runs=elsewhere
     """
@@ -48,7 +48,7 @@ def run(
 
 
 def require_extras() -> None:
-    """Say before anything is trained what the later parts of a study need."""
+    """Check before anything is trained that the packages of the later parts are installed."""
     missing = [name for name in ("transformers", "jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
         raise EvaluationError(

@@ -1,4 +1,4 @@
-"""A whole study: prepare, train every member, export, evaluate, report; what is done is skipped."""
+"""A whole study: prepare, train every member, export, evaluate and report; finished parts are skipped."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def planned_parts(recipe: Recipe, members: Sequence[str] = ()) -> list[str]:
 
 
 def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
-    """Carry a study as far as it goes; repeating the call goes on where it stopped.
+    """Run a study to its end; repeating the call after an interruption resumes where it stopped.
 
     Args:
         recipe: The study's recipe.
@@ -120,12 +120,12 @@ def _timed(outcome: StudyOutcome, name: str, part: Callable[[], Part]) -> Part:
 
 
 def prepare_part(recipe: Recipe) -> Prepared:
-    """Make a recipe's stores and tokenizer, or open those that are there."""
+    """Prepare the stores and the tokenizer of a recipe, or open those that exist."""
     return prepare(recipe.data.sources, recipe.data.tokenizer, Path(recipe.data.stores))
 
 
 def train_part(plan: Plan, prepared: Prepared) -> Outcome:
-    """Train one member to its end, or say that it is there already.
+    """Train one member to its end, unless its run is finished.
 
     Raises:
         SeqpairError: As `train_member`.
@@ -151,7 +151,7 @@ def _is_end_of(plan: Plan, manifest: CheckpointManifest) -> bool:
 
 
 def _require_same_order(plans: Sequence[Plan]) -> None:
-    """Hold the ledgers of members that share a phase against each other: the same sequences at every step."""
+    """Check that members that share a phase read the same sequences at every step of it, by their ledgers."""
     for first, second in itertools.combinations(plans, 2):
         if {phase.name for phase in first.phases} & {phase.name for phase in second.phases}:
             ledgers = (Ledger(run_folder(plan) / LEDGER_FILE) for plan in (first, second))
@@ -214,7 +214,7 @@ def evaluate_part(plan: Plan) -> None:
 
 
 def _keep_seconds(study: Path, seconds: dict[str, float]) -> None:
-    """Keep the longest time seen of each part, so that a repeated call does not hide what it cost."""
+    """Keep the longest time seen per part, so that a repeated call does not hide what it cost."""
     path = study / "seconds.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_json(path, {name: max(value, earlier.get(name, 0.0)) for name, value in {**earlier, **seconds}.items()})

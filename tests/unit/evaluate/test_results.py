@@ -88,7 +88,7 @@ def test_lost_and_changed_items_are_noticed(tmp_path):
 
 def test_a_damaged_result_is_named(tmp_path):
     (tmp_path / "continuation.json").write_text('{"task": "continuation"')
-    with pytest.raises(EvaluationError, match=r"continuation\.json is no evaluation result"):
+    with pytest.raises(EvaluationError, match=r"continuation\.json is not an evaluation result"):
         read_results(tmp_path)
 
 
