@@ -17,8 +17,7 @@ from seqpair.evaluate.bias.schemas import GENDERS, Gender, Schema
 from seqpair.evaluate.loaded import Ids, LoadedModel
 from seqpair.evaluate.pseudo_log_likelihood import pseudo_log_likelihoods
 from seqpair.evaluate.scorers import RowReads, scorer_of
-from seqpair.evaluate.suites.task import TaskContext
-from seqpair.evaluate.tasks.task import TaskSkippedError
+from seqpair.evaluate.task import TaskContext, TaskSkippedError
 
 TOP_TOKENS = 20
 _POOLED: dict[Gender, tuple[str, ...]] = {

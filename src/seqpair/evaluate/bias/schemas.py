@@ -12,7 +12,7 @@ from typing import Literal
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.read_rows import table_rows
-from seqpair.evaluate.tasks.task import TaskSkippedError
+from seqpair.evaluate.task import TaskSkippedError
 
 Gender = Literal["male", "female", "neutral"]
 GENDERS: tuple[Gender, ...] = ("male", "female", "neutral")

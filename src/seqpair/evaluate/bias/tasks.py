@@ -25,8 +25,7 @@ from seqpair.evaluate.bias.schemas import GENDERS, OCCUPATIONS_FILE, SENTENCES_F
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, standard_error, weighted_mean
 from seqpair.evaluate.scorers import scorer_of
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 from seqpair.recipe.objectives import Direction
 
 CHUNK_SCHEMAS = 48

@@ -20,8 +20,7 @@ from seqpair.evaluate.finetune.sets import METRICS, LabelledSet, transfer_of
 from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 
 USES = ("seeds", "grid", "pooling", "head")
 TOGETHER = ("snli", "qnli_dev", "stsb", "sentence_polarity", "subjectivity")

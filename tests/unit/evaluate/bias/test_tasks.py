@@ -25,7 +25,7 @@ from seqpair.evaluate.bias.tasks import TASKS, baselines_of, clustered_error, le
 from seqpair.evaluate.loaded import open_model
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_items
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.task import TaskContext
 from seqpair.hub.export import export_checkpoint
 from seqpair.recipe.data_spec import TokenizerSpec
 
