@@ -338,7 +338,7 @@ def run_sweep(request: SweepRequest) -> SweepOutcome:
     )
     write_text(sweep.folder / RECORD_NAME, record.model_dump_json(indent=1) + "\n")
     pairs = choose_pairs(record, member_curves(collect_sweep(sweep.folder)))
-    _evaluate(sweep, prepared, pairs)
+    _evaluate(sweep, pairs)
     runs = collect_sweep(sweep.folder)
     curves = member_curves(runs)
     write_json(sweep.folder / RESULTS_NAME, sweep_as_json(runs, curves, pairs, sweep_remarks(runs)))
@@ -414,10 +414,10 @@ def _same_order(one: Plan, other: Plan) -> bool:
     return bool(shared) and alike and one.seed == other.seed
 
 
-def _evaluate(sweep: Sweep, prepared: Prepared, pairs: Sequence[PairChoice]) -> None:
+def _evaluate(sweep: Sweep, pairs: Sequence[PairChoice]) -> None:
     wanted = {(folder, member) for choice in pairs for member, folder in choice.runs.items()}
     for plan in sweep.runs:
         if (plan.study, plan.member) in wanted:
             note(f"sweep {sweep.record.sweep}: evaluating {_name(plan)}")
             export_part(plan)
-            evaluate_part(plan, prepared)
+            evaluate_part(plan)
