@@ -82,7 +82,7 @@ def test_lost_and_changed_items_are_noticed(tmp_path):
     with pytest.raises(EvaluationError, match=r"(?s)does not hold.*seen: 1.*allowed: 2"):
         read_items(tmp_path, result)
     path.unlink()
-    with pytest.raises(EvaluationError, match="lost its items"):
+    with pytest.raises(EvaluationError, match="items of a result are missing"):
         read_items(tmp_path, result)
 
 
