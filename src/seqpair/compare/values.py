@@ -87,9 +87,14 @@ class Estimate:
         return self.scope == OTHER_ITEMS_AND_SEEDS
 
     @property
+    def tested_p(self) -> float | None:
+        """Return the adjusted p where there is one, else p."""
+        return self.p if self.p_adjusted is None else self.p_adjusted
+
+    @property
     def decides(self) -> bool:
-        """Return whether zero is ruled out: by the adjusted p where there is one, else by p, else by the interval."""
-        p = self.p if self.p_adjusted is None else self.p_adjusted
+        """Return whether zero is ruled out: by `tested_p` where there is one, else by the interval."""
+        p = self.tested_p
         return p < 1 - self.level if p is not None else not self.interval.contains(0.0)
 
     def adjusted(self, p: float, family: int) -> Estimate:
