@@ -16,7 +16,6 @@ from seqpair.cli.diff import diff
 from seqpair.cli.doctor import doctor
 from seqpair.cli.embed import embed
 from seqpair.cli.eval import evaluate_suites
-from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
 from seqpair.cli.fill import fill
 from seqpair.cli.finetune import finetune
@@ -56,7 +55,7 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "doctor": doctor,
     },
     "Use": {"export": export, "generate": generate, "fill": fill, "embed": embed, "finetune": finetune},
-    "Evaluate": {"eval": evaluate_suites, "evaluate": evaluate, "power": power},
+    "Evaluate": {"eval": evaluate_suites, "power": power},
     "Look": {"report": report, "watch": watch, "diff": diff, "order": order, "verify": verify},
 }
 """The verbs, by the panel of `seqpair --help` that lists them."""

@@ -73,7 +73,7 @@ def init(
 
     Example: seqpair init mine.yaml --text texts/ --size 1m
     """
-    from seqpair.data.sources.given_files import sources_of_paths
+    from seqpair.data.sources.opening import sources_of_paths
     from seqpair.files import write_text
     from seqpair.recipe.load import load_recipe
     from seqpair.recipe.sizes import SIZES

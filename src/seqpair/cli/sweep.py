@@ -1,4 +1,4 @@
-"""The verb `sweep`: the same study at several values of a key, for the same budget, and the pair stated twice."""
+"""The verb `sweep`: train the members on a grid of settings with one budget and report each member's best."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def sweep(
     dry_run: Annotated[bool, typer.Option(help="List points, runs and tokens, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Train the members at every combination of some values, and say what each of them makes of it.
+    """Train every member on a grid of settings and report each member's best.
 
-    Every point is an ordinary run with its own folder under <runs>/<study>/sweeps/<name>; what is done is skipped,
-    what is not goes on. It ends in a curve for each member, and the pair at the recipe's own setting and at each
-    member's best.
+    Every point is an ordinary run with its own folder under <runs>/<study>/sweeps/<name>. Finished runs are skipped and
+    unfinished ones resumed. The report has a curve for each member, and compares the members at the recipe's own
+    setting and at each member's best.
 
     Example: seqpair sweep demo --over optimizer.lr=1e-3,2e-3,4e-3 --members encoder,decoder
 
