@@ -16,7 +16,7 @@ from seqpair.text import format_count
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from seqpair.suite.sweep_grid import Sweep
+    from seqpair.suite.sweep import Sweep
 
 
 def sweep(
@@ -48,8 +48,7 @@ def sweep(
     Example: seqpair sweep demo --variants mixtures.yaml
     """
     require_extras()
-    from seqpair.suite.sweep import RESULTS_NAME, run_sweep
-    from seqpair.suite.sweep_grid import SweepRequest, plan_sweep
+    from seqpair.suite.sweep import RESULTS_NAME, SweepRequest, plan_sweep, run_sweep
 
     chosen = tuple(names_in(members, "--members"))
     request = SweepRequest(recipe, tuple(overrides or ()), tuple(over or ()), tuple(variants or ()), chosen, name)
@@ -77,8 +76,8 @@ def _show_plan(planned: Sweep, *, as_json: bool) -> None:
     left = math.fsum(run.tokens for run in runs if run.state != "trained already")
     if as_json:
         points = [
-            {"point": point.slug, "runs": {name: f"{plan.study}/{name}" for name, plan in point.plans.items()}}
-            for point in planned.points
+            {"point": point.slug, "runs": {name: f"{run}/{name}" for name, run in point.runs.items()}}
+            for point in planned.record.points
         ]
         listed = [{**vars(run), "folder": str(run.folder)} for run in runs]
         print(
@@ -87,15 +86,14 @@ def _show_plan(planned: Sweep, *, as_json: bool) -> None:
             )
         )
         return
-    for axis in planned.axes:
-        print(f"{axis.name}: {', '.join(value.text for value in axis.values)} ({', '.join(axis.keys)})")
-        touched = planned.touched[axis.name]
-        if len(touched) < len(planned.members):
-            print(f"  touches {', '.join(touched)} only; the others are trained once for all its values")
+    for axis in planned.record.axes:
+        print(f"{axis.name}: {', '.join(axis.values)} ({', '.join(axis.keys)})")
+        if len(axis.touches) < len(planned.record.members):
+            print(f"  touches {', '.join(axis.touches)} only; the others are trained once for all its values")
     for run in runs:
         print(f"{run.folder}: {format_count(run.tokens)} tokens, {run.state}")
     mark = " (estimated: the stores are not prepared)" if estimated else ""
-    print(f"{len(planned.points)} points, {len(runs)} runs, {format_count(total)} tokens in all{mark}")
+    print(f"{len(planned.record.points)} points, {len(runs)} runs, {format_count(total)} tokens in all{mark}")
     print(f"to do: {format_count(left)} tokens at most")
 
 
