@@ -79,7 +79,7 @@ def test_lost_and_changed_items_are_noticed(tmp_path):
     write_result(tmp_path, result, items)
     path = tmp_path / result.items
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(EvaluationError, match=r"(?s)does not hold.*seen: 1.*allowed: 2"):
+    with pytest.raises(EvaluationError, match=r"(?s)does not contain.*seen: 1.*allowed: 2"):
         read_items(tmp_path, result)
     path.unlink()
     with pytest.raises(EvaluationError, match="items of a result are missing"):
