@@ -41,9 +41,9 @@ def embed(
     Example: seqpair embed runs/demo/encoder/export docs.jsonl --out vectors.npy --normalise
     """
     from seqpair.errors import SeqpairError
-    from seqpair.evaluate.embed import embed_texts, require_pooling
-    from seqpair.evaluate.text_file import read_texts
-    from seqpair.hub.opened import open_model
+    from seqpair.models.embed import embed_texts, require_pooling
+    from seqpair.models.open import open_model
+    from seqpair.models.text_file import read_texts
     from seqpair.text import Progress
 
     ids_file = out.with_name(f"{out.stem}.ids.json")

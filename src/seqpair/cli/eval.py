@@ -55,11 +55,11 @@ def evaluate_suites(
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite blimp --data data/eval --limit 500
     """
     from seqpair.cli.eval_tables import show_plans, show_report
-    from seqpair.evaluate.model_place import find_model
-    from seqpair.evaluate.scorers import ScoringOptions
     from seqpair.evaluate.suites.registry import choose_tasks, read_settings
     from seqpair.evaluate.suites.runner import plan_tasks, require_own_folders, results_folder, run_models
     from seqpair.evaluate.suites.task import TaskContext
+    from seqpair.models.place import find_model
+    from seqpair.models.score import ScoringOptions
 
     tasks = choose_tasks(suite or ["all"], task or [])
     scoring = ScoringOptions(masks=masks, end=end, score_end=score_end)  # type: ignore[arg-type]

@@ -22,8 +22,8 @@ def fill(
 
     Example: seqpair fill runs/demo/encoder/export "Return the length of the [MASK]."
     """
-    from seqpair.evaluate.fill import fill_masks
-    from seqpair.evaluate.loaded import open_model
+    from seqpair.models.fill import fill_masks
+    from seqpair.models.open import open_model
 
     model = open_model(export)
     masks = fill_masks(model, text, top)

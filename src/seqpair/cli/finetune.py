@@ -85,8 +85,8 @@ def finetune(
     Example: seqpair finetune runs/demo/encoder/export --data reviews.tsv --text sentence --label mood --seeds 3
     """
     from seqpair.evaluate.finetune.job import TuneJob, job_folder, run_job
-    from seqpair.evaluate.loaded import open_model
-    from seqpair.evaluate.model_place import find_model
+    from seqpair.models.open import open_model
+    from seqpair.models.place import find_model
 
     columns = {"kind": kind, "text": text, "pair": pair, "label": label, "train": data, "dev": dev, "test": test}
     columns, common = _with_given({"name": "data"} | columns, {"pooling": pooling}, given or [])

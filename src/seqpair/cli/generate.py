@@ -38,9 +38,9 @@ def generate(
 
     Example: seqpair generate runs/demo/decoder/export "def read_lines(path):" --max-new-tokens 40
     """
-    from seqpair.evaluate.continue_text import continue_texts
-    from seqpair.evaluate.text_file import read_texts
-    from seqpair.hub.opened import open_model
+    from seqpair.models.generate import continue_texts
+    from seqpair.models.open import open_model
+    from seqpair.models.text_file import read_texts
     from seqpair.nn.sampling import Sampling
     from seqpair.text import Progress
 

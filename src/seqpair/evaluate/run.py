@@ -12,7 +12,6 @@ from typing import Any
 from seqpair.data.prepare import Prepared
 from seqpair.data.python_source import HeldOutFunction, held_out_functions
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import BATCH_TOKENS, open_model
 from seqpair.evaluate.results import (
     SAMPLES_NAME,
     SUMMARY_NAME,
@@ -27,6 +26,8 @@ from seqpair.evaluate.tasks import bits_per_byte, continuation, docstring_retrie
 from seqpair.evaluate.tasks.task import TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
 from seqpair.files import write_json
 from seqpair.hub.export import read_export_record
+from seqpair.models.open import open_model
+from seqpair.models.text_model import CPU_BATCH_TOKENS
 from seqpair.paths import EVALUATION_FOLDER
 from seqpair.recipe.plan import Plan
 from seqpair.text import Progress, note
@@ -97,7 +98,7 @@ def evaluate_export(
     out_folder: Path,
     tasks: Iterable[str] | None = None,
     *,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int = CPU_BATCH_TOKENS,
 ) -> EvaluationReport:
     """Run the tasks that an exported member can do and write their results.
 

@@ -14,12 +14,13 @@ import numpy as np
 
 from seqpair.counter import hash_words, key_words
 from seqpair.data.tokenizer import Tokenizer
-from seqpair.evaluate.continue_text import continue_contents
 from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
-from seqpair.evaluate.loaded import Ids, LoadedModel
-from seqpair.evaluate.scorers import masked_predictions
 from seqpair.evaluate.tasks.task import TaskInputs
-from seqpair.hub.opened import open_model
+from seqpair.models.forward import Ids
+from seqpair.models.generate import continue_contents
+from seqpair.models.open import open_model
+from seqpair.models.score import masked_predictions
+from seqpair.models.text_model import TextModel
 from seqpair.nn.sampling import Sampling
 
 FILLED_A_SOURCE = 3
@@ -35,7 +36,7 @@ SEED = 0
 Sample = dict[str, Any]
 
 
-def make_samples(model: LoadedModel, inputs: TaskInputs) -> dict[str, list[Sample]]:
+def make_samples(model: TextModel, inputs: TaskInputs) -> dict[str, list[Sample]]:
     """Return what this model can show.
 
     Returns:
@@ -58,7 +59,7 @@ def make_samples(model: LoadedModel, inputs: TaskInputs) -> dict[str, list[Sampl
     return samples
 
 
-def _filled(model: LoadedModel, tokenizer: Tokenizer, window: HeldOutSequence) -> Sample:
+def _filled(model: TextModel, tokenizer: Tokenizer, window: HeldOutSequence) -> Sample:
     """Mask one token in the middle half of a window, a whole word if there is one, and show the likeliest."""
     content = window.content
     middle = range(len(content) // 4, len(content) - len(content) // 4)
@@ -84,7 +85,7 @@ def _is_word(tokenizer: Tokenizer, pair: Ids) -> bool:
     return len(word) > 3 and word[0] == " " and word[1:].isalpha() and not after[:1].isalpha()
 
 
-def _continued(model: LoadedModel, tokenizer: Tokenizer, windows: Sequence[HeldOutSequence]) -> list[Sample]:
+def _continued(model: TextModel, tokenizer: Tokenizer, windows: Sequence[HeldOutSequence]) -> list[Sample]:
     """Continue windows by the likeliest token each time, and once by sampling."""
     assert model.folder is not None, "an export is in a folder"
     opened = open_model(model.folder)

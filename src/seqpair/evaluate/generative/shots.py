@@ -15,8 +15,8 @@ import numpy as np
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.generative.rows import AnswerRow, ScoredRow
-from seqpair.evaluate.loaded import LoadedModel
-from seqpair.evaluate.scorers import ScoringOptions
+from seqpair.models.score import ScoringOptions
+from seqpair.models.text_model import TextModel
 
 GAP = "\n\n"
 Row = ScoredRow | AnswerRow
@@ -71,7 +71,7 @@ def draw_shots(row: Row, pool: Sequence[Row], shots: int, seed: int) -> list[Row
 
 
 def with_shots(
-    model: LoadedModel, options: ScoringOptions, rows: Sequence[Row], drawn: Sequence[Sequence[Row]], new_tokens: int
+    model: TextModel, options: ScoringOptions, rows: Sequence[Row], drawn: Sequence[Sequence[Row]], new_tokens: int
 ) -> list[Prompted]:
     """Return rows with as many of their shots in front as the model has room for.
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from seqpair.evaluate.generative.measure import ANSWER_TOKENS, STOP, measure_rows
 from seqpair.evaluate.generative.rows import read_rows
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import TaskResult
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
 from seqpair.evaluate.tasks.task import BOTH, TaskOutcome, TaskSkippedError
+from seqpair.models.text_model import TextModel
 
 _FROM_HUB = "put the rows of its evaluation split there, one JSON object a line, with the hub's columns"
 
@@ -64,7 +64,7 @@ def _train_file(column: Column) -> str:
     return f"generative/{column.file}_train.jsonl"
 
 
-def run(column: Column, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def run(column: Column, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure a model on one column.
 
     Raises:
@@ -89,7 +89,7 @@ def run(column: Column, model: LoadedModel, context: TaskContext) -> TaskOutcome
         figures["log_perplexity_of_the_word"] = -mean
     if column.kind == "answer":
         settings |= {"stop": list(STOP), "max_new_tokens": ANSWER_TOKENS}
-    return TaskOutcome(items, settings, chance=column.chance, figures=figures, note=column.note)
+    return TaskOutcome(items, settings, chance=column.chance, figures=figures, note=column.note, truncated=measured.truncated)
 
 
 TASKS = tuple(

@@ -23,10 +23,10 @@ from seqpair.evaluate.finetune.sets import Example, shuffled
 from seqpair.evaluate.generative.measure import measure_rows
 from seqpair.evaluate.generative.rows import ScoredRow, read_rows
 from seqpair.evaluate.generative.shots import Row
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
 from seqpair.evaluate.tasks.task import BOTH, TaskOutcome, TaskSkippedError
+from seqpair.models.text_model import TextModel
 
 BLANK = "N/A"
 
@@ -92,7 +92,7 @@ def _questions(file: str, context: TaskContext) -> tuple[list[Row], list[Row]]:
 def run(
     read: Callable[[TaskContext], tuple[list[Row], list[Row]]],
     words: Sequence[str],
-    model: LoadedModel,
+    model: TextModel,
     context: TaskContext,
 ) -> TaskOutcome:
     """Measure a model on questions.
@@ -114,7 +114,9 @@ def run(
         if name in items[0].detail and not (name == "acc" and words):
             measured.figures[name] = math.fsum(item.detail[name] for item in items) / len(items)
     if not words:
-        return TaskOutcome(items, settings, chance=chance, figures=measured.figures)
+        return TaskOutcome(
+            items, settings, chance=chance, figures=measured.figures, truncated=measured.truncated
+        )
     shares = {f"share_says_{word}": _share(items, place) for place, word in enumerate(words)}
     most = max(shares, key=lambda name: shares[name])
     note = f"The model says {most[11:]} to {shares[most]:.0%} of the questions." if shares[most] > 0.9 else ""
@@ -124,6 +126,7 @@ def run(
         chance=chance,
         figures=measured.figures | shares,
         note=note,
+        truncated=measured.truncated,
     )
 
 

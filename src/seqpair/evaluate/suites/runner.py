@@ -12,8 +12,6 @@ from typing import Any
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.generative.tasks import average_of
-from seqpair.evaluate.loaded import LoadedModel, open_model
-from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.results import (
     TaskResult,
     items_name,
@@ -24,12 +22,15 @@ from seqpair.evaluate.results import (
     weighted_mean,
     write_result,
 )
-from seqpair.evaluate.scorers import DEFAULT_SCORING
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
 from seqpair.evaluate.suites.time_left import Pending, TimeLeft
 from seqpair.evaluate.tasks.task import TaskOutcome, TaskSkippedError
 from seqpair.files import sha256_file, sha256_json
 from seqpair.hub.export import read_export_record
+from seqpair.models.open import open_model
+from seqpair.models.place import ModelPlace
+from seqpair.models.score import DEFAULT_SCORING
+from seqpair.models.text_model import TextModel
 from seqpair.paths import EVALUATION_FOLDER
 from seqpair.text import Progress, note
 
@@ -280,7 +281,7 @@ def _run_model(
 
 
 def _compute(
-    model: LoadedModel, plan: TaskPlan, context: TaskContext, folder: Path, label: str, left: TimeLeft
+    model: TextModel, plan: TaskPlan, context: TaskContext, folder: Path, label: str, left: TimeLeft
 ) -> TaskResult:
     work = folder / WORK_FOLDER / f"{plan.task.name}-{plan.key[:16]}"
     bar: list[Progress] = []
@@ -292,7 +293,6 @@ def _compute(
         rate = bar[0].rate()
         bar[0].update(done, left.words(total / rate, (total - done) / rate) if rate > 0 else "")
 
-    model.truncated = 0
     outcome = plan.task.run(model, replace(context, work=work, watch=watch, kept=folder / KEPT_FOLDER))
     if bar:
         bar[0].finish()
@@ -305,7 +305,7 @@ def _compute(
     return result
 
 
-def result_of(model: LoadedModel, plan: TaskPlan, context: TaskContext, outcome: TaskOutcome) -> TaskResult:
+def result_of(model: TextModel, plan: TaskPlan, context: TaskContext, outcome: TaskOutcome) -> TaskResult:
     """Return what is written of an outcome."""
     task, place = plan.task, model.place
     if place is None:
@@ -335,7 +335,7 @@ def result_of(model: LoadedModel, plan: TaskPlan, context: TaskContext, outcome:
         interval=interval,
         interval_method=method,
         baselines=outcome.baselines,
-        figures=outcome.figures | {"truncated_rows": float(model.truncated)},
+        figures=outcome.figures | {"truncated_rows": float(outcome.truncated)},
         settings=choices | outcome.settings,
         model_digest=place.model_digest,
         items=items_name(task.name),

@@ -6,17 +6,28 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.scorers import DEFAULT_SCORING, ScoringOptions
 from seqpair.evaluate.tasks.task import TaskOutcome
 from seqpair.files import JsonLines
+from seqpair.models.score import DEFAULT_SCORING, ScoringOptions
+from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction
 
 _Row = TypeVar("_Row")
+
+
+class Outcomes(NamedTuple):
+    """The outcomes of some rows, one each, and how many of the rows were longer than the model reads, and cut."""
+
+    items: list[ItemOutcome]
+    truncated: int
+
+    def and_more(self, items: list[ItemOutcome], truncated: int) -> Outcomes:
+        """Return these outcomes and those of the rows that follow."""
+        return Outcomes([*self.items, *items], self.truncated + truncated)
 
 
 def _silent(_done: float, _total: float) -> None:
@@ -58,40 +69,38 @@ class TaskContext:
         return list(rows if self.limit is None else rows[: self.limit])
 
     def by_chunks(
-        self, rows: Sequence[_Row], compute: Callable[[Sequence[_Row]], list[ItemOutcome]], chunk_rows: int
-    ) -> list[ItemOutcome]:
+        self, rows: Sequence[_Row], compute: Callable[[Sequence[_Row]], Outcomes], chunk_rows: int
+    ) -> Outcomes:
         """Return the outcomes of all rows, one a row in order, computed some rows at a time.
 
         Each chunk is kept in the work folder when it is done: the same call after an interruption goes on there.
 
         Args:
             rows: The task's rows, always the same for the same key.
-            compute: Rows to outcomes, one each.
+            compute: Rows to outcomes, one each, and how many rows were cut.
             chunk_rows: Rows of a chunk.
 
         Raises:
             EvaluationError: `compute` does not give one outcome a row.
         """
+        # One line a chunk, so that a line torn by an interruption is a chunk to compute again.
         kept = JsonLines(self.work / "chunks.jsonl")
-        kept.keep(lambda _: True)  # a line torn by an interruption goes
-        outcomes = [ItemOutcome.model_validate(row) for row in kept.rows()]
-        done = min(len(outcomes) // chunk_rows * chunk_rows, len(rows)) if len(outcomes) < len(rows) else len(rows)
-        if done < len(outcomes):
-            number = iter(range(len(outcomes)))
-            kept.keep(lambda _: next(number) < done)
-            del outcomes[done:]
+        kept.keep(lambda line: "items" in line)
+        done = Outcomes([], 0)
+        for line in kept.rows():
+            done = done.and_more([ItemOutcome.model_validate(item) for item in line["items"]], line["truncated"])
         with contextlib.closing(kept):
-            for start in range(done, len(rows), chunk_rows):
+            for start in range(len(done.items), len(rows), chunk_rows):
                 self.watch(start, len(rows))
                 chunk = rows[start : start + chunk_rows]
                 found = compute(chunk)
-                if len(found) != len(chunk):
-                    raise EvaluationError("a task must give one outcome a row", seen=len(found), allowed=len(chunk))
-                for item in found:
-                    kept.append(item.model_dump(mode="json"))
-                outcomes.extend(found)
+                if len(found.items) != len(chunk):
+                    raise EvaluationError("a task must give one outcome a row", seen=len(found.items), allowed=len(chunk))
+                items = [item.model_dump(mode="json") for item in found.items]
+                kept.append({"items": items, "truncated": found.truncated})
+                done = done.and_more(*found)
         self.watch(len(rows), len(rows))
-        return outcomes
+        return done
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,7 @@ class SuiteTask:
     higher_is_better: bool
     directions: tuple[Direction, ...]
     inputs: tuple[str, ...]
-    run: Callable[[LoadedModel, TaskContext], TaskOutcome]
+    run: Callable[[TextModel, TaskContext], TaskOutcome]
     needs_head: bool = True
     without_inputs: str = ""
     uses: tuple[str, ...] = ("scoring",)

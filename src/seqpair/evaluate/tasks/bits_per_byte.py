@@ -10,16 +10,16 @@ from __future__ import annotations
 import math
 
 from seqpair.evaluate.held_out import held_out_sequences
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
-from seqpair.evaluate.scorers import token_log_probabilities
 from seqpair.evaluate.tasks.task import TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
+from seqpair.models.score import token_log_probabilities
+from seqpair.models.text_model import TextModel
 
 NAME, VERSION = "bits_per_byte", 1
 BUDGET_TOKENS = 60_000
 
 
-def run(model: LoadedModel, inputs: TaskInputs) -> TaskOutcome:
+def run(model: TextModel, inputs: TaskInputs) -> TaskOutcome:
     """Measure a causal model.
 
     Raises:

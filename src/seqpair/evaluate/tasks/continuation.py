@@ -11,10 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.scorers import Request, scorer_of
 from seqpair.evaluate.tasks.task import BOTH, TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
+from seqpair.models.score import Request, score_continuations
+from seqpair.models.text_model import TextModel
 
 NAME, VERSION = "continuation", 1
 CONTEXT_TOKENS = 48
@@ -44,7 +44,7 @@ def choices_of(windows: list[HeldOutSequence], index: int) -> list[HeldOutSequen
     return None
 
 
-def run(model: LoadedModel, inputs: TaskInputs) -> TaskOutcome:
+def run(model: TextModel, inputs: TaskInputs) -> TaskOutcome:
     """Measure a model of either direction.
 
     Raises:
@@ -68,7 +68,8 @@ def run(model: LoadedModel, inputs: TaskInputs) -> TaskOutcome:
         for choices in items
         for choice in choices
     ]
-    scores = np.array([score.log_prob for score in scorer_of(model).score(requests)]).reshape(len(items), CHOICES)
+    found = score_continuations(model, requests)
+    scores = np.array([score.log_prob for score in found]).reshape(len(items), CHOICES)
     best = scores.max(axis=1, keepdims=True)
     ties = scores == best
     outcomes = [

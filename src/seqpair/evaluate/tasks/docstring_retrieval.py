@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.counter import hash_words, key_words
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.scorers import TextEmbedder
 from seqpair.evaluate.tasks.task import BOTH, TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
 from seqpair.files import hash64
+from seqpair.models.text_model import TextModel
 
 NAME, VERSION = "docstring_retrieval", 1
 MOST_ITEMS = 200
@@ -56,7 +55,7 @@ def bags_of_tokens(texts: Sequence[str], inputs: TaskInputs) -> NDArray[np.float
     return np.stack([np.bincount(content, minlength=len(bits)) * bits for content in contents]).astype(np.float32)
 
 
-def run(model: LoadedModel, inputs: TaskInputs) -> TaskOutcome:
+def run(model: TextModel, inputs: TaskInputs) -> TaskOutcome:
     """Measure a model of either direction.
 
     Raises:
@@ -74,9 +73,9 @@ def run(model: LoadedModel, inputs: TaskInputs) -> TaskOutcome:
         inputs.functions, key=lambda function: (hash_words(key, hash64(function.id) & 0xFFFFFFFF), function.id)
     )
     functions = by_hash[:MOST_ITEMS]
-    embedder = TextEmbedder(model)
     docstrings, codes = [function.docstring for function in functions], [function.code for function in functions]
-    ranks = ranks_of(embedder.embed(docstrings), embedder.embed(codes))
+    embedded = [embed_texts(model, texts, "mean-text") for texts in (docstrings, codes)]
+    ranks = ranks_of(embedded[0].vectors, embedded[1].vectors)
     simple = ranks_of(bags_of_tokens(docstrings, inputs), bags_of_tokens(codes, inputs))
     items = [
         ItemOutcome(id=function.id, value=1.0 / float(rank), detail={"rank": float(rank)})
@@ -89,6 +88,7 @@ def run(model: LoadedModel, inputs: TaskInputs) -> TaskOutcome:
         chance=math.fsum(1.0 / rank for rank in range(1, n + 1)) / n,
         baselines={"bag_of_tokens": float((1.0 / simple).mean())},
         figures={"accuracy_at_1": float((ranks == 1.0).mean()), "accuracy_at_1_chance": 1.0 / n},
+        truncated=sum(one.truncated for one in embedded),
     )
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from seqpair.counter import as_fraction_threshold, hash_words, key_words
 from seqpair.evaluate.held_out import HeldOutSequence, held_out_sequences
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
-from seqpair.evaluate.scorers import masked_predictions
 from seqpair.evaluate.tasks.task import TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
+from seqpair.models.score import masked_predictions
+from seqpair.models.text_model import TextModel
 
 NAME, VERSION = "masked_accuracy", 1
 BUDGET_TOKENS = 100_000
@@ -30,7 +30,7 @@ def chosen_places(sequence: HeldOutSequence, special_ids: NDArray[np.int64]) -> 
     return np.flatnonzero(chosen)
 
 
-def run(model: LoadedModel, inputs: TaskInputs) -> TaskOutcome:
+def run(model: TextModel, inputs: TaskInputs) -> TaskOutcome:
     """Measure a bidirectional model.
 
     Raises:

@@ -10,9 +10,9 @@ from typing import Any
 from seqpair.data.prepare import Prepared
 from seqpair.data.python_source import HeldOutFunction
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.unigram import UnigramModel
+from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction
 
 
@@ -53,6 +53,7 @@ class TaskOutcome:
         note: What a reader must know.
         value: The metric where it is not the mean of the items' values, such as a correlation.
         standard_error: Of such a value, or `None`.
+        truncated: How many rows were longer than the model reads, and cut.
     """
 
     items: list[ItemOutcome]
@@ -63,6 +64,7 @@ class TaskOutcome:
     note: str = ""
     value: float | None = None
     standard_error: float | None = None
+    truncated: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class TaskSpec:
     unit: str
     higher_is_better: bool
     directions: tuple[Direction, ...]
-    run: Callable[[LoadedModel, TaskInputs], TaskOutcome]
+    run: Callable[[TextModel, TaskInputs], TaskOutcome]
 
 
 BOTH: tuple[Direction, ...] = ("bidirectional", "causal")
