@@ -10,9 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from seqpair.evaluate.finetune.job import JobReport, TuneJob
-    from seqpair.evaluate.finetune.sets import LabelledSet
+    from seqpair.evaluate.finetune.sets import LabelledSet, Transfer
     from seqpair.evaluate.finetune.settings import TuneSetting
-    from seqpair.evaluate.finetune.transfer import Transfer
 
 _SOURCE = "a .tsv, .csv, .jsonl or .conll file, or hub:NAME:CONFIG#SPLIT"
 _LISTS = ("labels", "header")
@@ -138,7 +137,7 @@ def _with_given(
 def _sets(tasks: list[str], columns: dict[str, Any], folder: Path) -> tuple[list[LabelledSet], int]:
     """Return the sets to learn, and the longest row that suits them."""
     from seqpair.errors import EvaluationError
-    from seqpair.evaluate.classification.named import find_set
+    from seqpair.evaluate.classification.sets import find_set
     from seqpair.evaluate.finetune.set_spec import labelled_set, spec_of
 
     if bool(columns["train"]) == bool(tasks):
@@ -176,9 +175,9 @@ def _transfer(
     other: str, learned: LabelledSet, columns: dict[str, Any], meanings: list[str], folder: Path, limit: int | None
 ) -> Transfer:
     from seqpair.errors import EvaluationError
-    from seqpair.evaluate.classification.named import find_set
+    from seqpair.evaluate.classification.sets import find_set
     from seqpair.evaluate.finetune.set_spec import labelled_set, spec_of
-    from seqpair.evaluate.finetune.transfer import transfer_of
+    from seqpair.evaluate.finetune.sets import transfer_of
 
     wrong = [pair for pair in meanings if pair.count("=") != 1]
     if wrong:

@@ -9,7 +9,7 @@ from seqpair.compare.averages import averages
 from seqpair.compare.questions import equal_size
 from seqpair.compare.reading import scores_of
 from seqpair.evaluate.finetune.metrics import all_metrics
-from seqpair.evaluate.finetune.outcome import measured_items
+from seqpair.evaluate.finetune.runs import measured_items
 from seqpair.evaluate.finetune.sets import Example, LabelledSet
 from seqpair.evaluate.results import ItemOutcome
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from suite_runs import run_tasks
 
-from seqpair.evaluate.classification.local_sets import SETS
+from seqpair.evaluate.classification.sets import SETS
 from seqpair.evaluate.finetune.sets import Example
 from seqpair.evaluate.generative.measure import outcome_of
 from seqpair.evaluate.model_place import find_model

@@ -13,14 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from seqpair.evaluate.classification.local_sets import SETS
-from seqpair.evaluate.classification.named import GLUE_NAMES, find_set
-from seqpair.evaluate.finetune.glue import FROM_MNLI, GLUE
-from seqpair.evaluate.finetune.outcome import outcome_of
-from seqpair.evaluate.finetune.runs import restarted, tune_grid
-from seqpair.evaluate.finetune.sets import METRICS, LabelledSet
+from seqpair.evaluate.classification.sets import GLUE_NAMES, SETS, find_set
+from seqpair.evaluate.finetune.runs import outcome_of, restarted, tune_grid
+from seqpair.evaluate.finetune.set_spec import FROM_MNLI, GLUE
+from seqpair.evaluate.finetune.sets import METRICS, LabelledSet, transfer_of
 from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
-from seqpair.evaluate.finetune.transfer import transfer_of
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext

@@ -13,11 +13,9 @@ from typing import Any
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.keep import RECORD_NAME, keep_tuned
-from seqpair.evaluate.finetune.outcome import outcome_of
-from seqpair.evaluate.finetune.runs import GridResult, tune_grid
-from seqpair.evaluate.finetune.sets import LabelledSet
+from seqpair.evaluate.finetune.runs import GridResult, outcome_of, tune_grid
+from seqpair.evaluate.finetune.sets import LabelledSet, Transfer
 from seqpair.evaluate.finetune.settings import TuneSetting
-from seqpair.evaluate.finetune.transfer import Transfer
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.results import TaskResult, write_result

@@ -3,11 +3,12 @@
 Every row, word or answer of a step counts the same, however the step is cut into microbatches. With several sets the
 batches of all sets are mixed in one order, each batch from one set, and the mean of the sets' dev metrics decides.
 Source: Mosaic's DecoupledAdamW, as ModernBERT's GLUE runs had it: the decay is a share of the weight and does not
-scale with the rate. Differs: gradients are clipped.
+scale with the learning rate. Differs: gradients are clipped.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,18 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqpair.evaluate.finetune.answers import best_span
-from seqpair.evaluate.finetune.metrics import all_metrics
+from seqpair.evaluate.finetune.metrics import all_metrics, best_span
 from seqpair.evaluate.finetune.model import TunedModel, tuned_model
 from seqpair.evaluate.finetune.rows import NOT_A_LABEL, RowMaker, TunedRow
 from seqpair.evaluate.finetune.sets import LOG_PROB, OUTSIDE, Example, LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting
-from seqpair.evaluate.finetune.write_texts import write_texts
+from seqpair.evaluate.greedy import generate_texts
 from seqpair.evaluate.loaded import LoadedModel, length_batches
 
 BETAS = (0.9, 0.98)
 EPSILON = 1e-6
 TEXT_BATCH_TOKENS = 2048
+MOST_NEW_TOKENS = 256
+_MARGIN_TOKENS = 8
 Watch = Callable[[float], None]
 
 
@@ -359,3 +361,14 @@ def predict(
         else:
             guesses[index] = best_span(outputs, row.places, examples[index].pair or "")
     return guesses
+
+
+def write_texts(model: LoadedModel, tuned: Any, labelled: LabelledSet, part: Literal["dev", "reported"]) -> list[str]:
+    """Return what a tuned model writes for each row of a part; at most a few tokens more than any training target."""
+    longest = max(len(ids) for ids in model.encode([row.label for row in labelled.train]))
+    limit = min(MOST_NEW_TOKENS, longest + _MARGIN_TOKENS, model.max_tokens // 2)
+    writer = copy.copy(model)
+    writer.model = tuned.eval()
+    maker = RowMaker(model, model.max_tokens)
+    with torch.no_grad():
+        return generate_texts(writer, [maker.prompt(row) for row in getattr(labelled, part)], (), limit)

@@ -1,11 +1,16 @@
 """What a set's predictions are worth: every metric of its kind, each row's own value, and what guessing gives.
 
-What is undefined without variation, as a correlation with a constant guess, counts as 0, and the result says so.
+This file imports neither torch nor a model, because comparisons compute metrics again from written items. A metric that
+is undefined without variation, such as a correlation with a constant guess, counts as 0, and the result says so.
+Source of the measures of answers: SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250), section 6.1.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import string
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.finetune.answers import answer_f1, answer_match
 from seqpair.evaluate.finetune.sets import OUTSIDE, LabelledSet
+
+LONGEST_ANSWER_TOKENS = 30
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def all_metrics(labelled: LabelledSet, gold: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
@@ -70,10 +77,6 @@ def constant_guess(labelled: LabelledSet, gold: Sequence[Any]) -> float:
         return 0.0
     guesses = range(len(labelled.labels))
     return max(all_metrics(labelled, gold, [guess] * len(gold))[labelled.metric] for guess in guesses)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if len(values) else 0.0
 
 
 def undefined_note(labelled: LabelledSet, gold: Sequence[Any], guesses: Sequence[Sequence[Any]]) -> str:
@@ -200,3 +203,46 @@ def _tags(labels: Sequence[str], gold: Sequence[Sequence[int]], predicted: Seque
 
 def _best(rule: Any, answers: Sequence[str], text: str) -> float:
     return max((rule(answer, text) for answer in answers), default=rule("", text))
+
+
+def best_span(outputs: Any, places: tuple[int, tuple[tuple[int, int], ...]], text: str) -> str:
+    """Return the part of a text whose first and last token have the highest sum of outputs.
+
+    Args:
+        outputs: Of a row (T, 2): how well each position begins and ends an answer.
+        places: The position of the text's first token, and its tokens' character spans.
+        text: The text.
+    """
+    start, spans = places
+    if not spans:
+        return ""
+    values = np.asarray(outputs, dtype=np.float64)[start : start + len(spans)]
+    sums = values[:, 0][:, None] + values[:, 1][None, :]  # (first, last)
+    count = np.arange(len(spans))
+    distance = count[None, :] - count[:, None]
+    sums[(distance < 0) | (distance >= LONGEST_ANSWER_TOKENS)] = -np.inf
+    first, last = divmod(int(sums.argmax()), len(spans))
+    return text[spans[first][0] : spans[last][1]].strip()
+
+
+def answer_match(answer: str, text: str) -> float:
+    """Return 1 if two answers are the same without case, punctuation and articles."""
+    return float(_plain(answer) == _plain(text))
+
+
+def answer_f1(answer: str, text: str) -> float:
+    """Return the F1 of two answers' words, without case, punctuation and articles."""
+    a, b = _plain(answer), _plain(text)
+    if not a or not b:
+        return float(a == b)
+    shared = sum((Counter(a) & Counter(b)).values())
+    return 2 * shared / (len(a) + len(b))
+
+
+def _plain(text: str) -> list[str]:
+    bare = "".join(character for character in text.lower() if character not in string.punctuation)
+    return _ARTICLES.sub(" ", bare).split()
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else 0.0

@@ -1,7 +1,7 @@
-"""A description of a labelled set, and the set that it describes.
+"""Descriptions of labelled sets, and the rows that a description names.
 
-A description is a YAML file or comes from the command line; unknown keys are errors. Without `dev` a tenth of the
-training rows is kept apart, drawn by the rows' numbers.
+A description is a YAML file, comes from the command line, or is one of GLUE's below. Unknown keys are errors. Without
+`dev`, a tenth of the training rows is held out by the hash of the rows' ids.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from seqpair.recipe.merge import strip
 from seqpair.recipe.yaml_text import read_tree
 
 DEV_SHARE = 0.1
+HUB_NAME = "nyu-mll/glue"
+_ENTAILMENT = ("entailment", "not_entailment")
 
 
 class SetSpec(BaseModel):
@@ -95,6 +97,40 @@ def spec_of(given: dict[str, Any], origin: str) -> SetSpec:
         raise EvaluationError(
             f"{origin} does not describe a set", seen="; ".join(faults), allowed=", ".join(SetSpec.model_fields)
         ) from error
+
+
+GLUE: dict[str, SetSpec] = {
+    spec.name: spec
+    for spec in (
+        SetSpec(name="cola", text="sentence", labels=("unacceptable", "acceptable"), metric="matthews"),
+        SetSpec(name="sst2", text="sentence", labels=("negative", "positive")),
+        SetSpec(name="mrpc", text="sentence1", pair="sentence2", labels=("not_equivalent", "equivalent"), metric="f1"),
+        SetSpec(name="stsb", kind="number", text="sentence1", pair="sentence2"),
+        SetSpec(name="qqp", text="question1", pair="question2", labels=("not_duplicate", "duplicate"), metric="f1"),
+        SetSpec(name="mnli", text="premise", pair="hypothesis", labels=("entailment", "neutral", "contradiction")),
+        SetSpec(name="qnli", text="question", pair="sentence", labels=_ENTAILMENT),
+        SetSpec(name="rte", text="sentence1", pair="sentence2", labels=_ENTAILMENT),
+    )
+}
+FROM_MNLI = ("rte", "mrpc", "stsb")
+"""The sets that the published protocol tunes from a model tuned on MNLI."""
+
+
+def glue_spec(name: str, folder: Path | None = None) -> SetSpec:
+    """Return a set's description with its sources: files of a folder, or the hub.
+
+    Args:
+        name: GLUE's name, in small letters; the set is called `glue_<name>`.
+        folder: What holds `<name>/train.jsonl`; `None` takes the hub.
+    """
+    dev = "validation_matched" if name == "mnli" else "validation"
+    test = "validation_mismatched" if name == "mnli" else ""
+
+    def source(split: str) -> str:
+        return f"hub:{HUB_NAME}:{name}#{split}" if folder is None else str(folder / name / f"{split}.jsonl")
+
+    given = {"name": f"glue_{name}", "train": source("train"), "dev": source(dev), "test": source(test) if test else ""}
+    return GLUE[name].model_copy(update=given)
 
 
 def labelled_set(spec: SetSpec, *, like: LabelledSet | None = None) -> LabelledSet:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from seqpair.evaluate.classification.local_sets import SETS, LocalSet
+from seqpair.evaluate.classification.sets import SETS, NamedSet
 from seqpair.evaluate.finetune.sets import Example, shuffled
 from seqpair.evaluate.generative.measure import measure_rows
 from seqpair.evaluate.generative.rows import ScoredRow, read_rows
@@ -78,7 +78,7 @@ WORDINGS: dict[str, Wording] = {
 }
 
 
-def _labelled(local: LocalSet, context: TaskContext) -> tuple[list[Row], list[Row]]:
+def _labelled(local: NamedSet, context: TaskContext) -> tuple[list[Row], list[Row]]:
     labelled, wording = local.read(context.data), WORDINGS[local.name]
     counted: list[Row] = [wording.row(example) for example in shuffled(labelled.reported)]
     return counted, [wording.row(example) for example in labelled.train]

@@ -1,23 +1,69 @@
-"""What a search says as a task's result: an item a query, means, chance, and what a reader must know."""
+"""From vectors and rankings to a task's result: items, correlations, chance, and notes for the reader."""
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.retrieval.embedders import Embedder, Vectors
-from seqpair.evaluate.retrieval.measures import DEPTH, chance_of, spearman_error
 from seqpair.evaluate.retrieval.sets import RetrievalSet
-from seqpair.evaluate.retrieval.similarity import ScoredPair, cosines_of, pair_items, pearson, spearman
-from seqpair.evaluate.retrieval.with_mteb import SearchOutcome
+from seqpair.evaluate.retrieval.with_mteb import DEPTH, SearchOutcome
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
 from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
 from seqpair.text import note
 
+HIGHEST = 5.0
+STSB_TRAIN, STSB_DEV, STSB_TEST = (f"similarity/stsb-en-{part}.csv" for part in ("train", "dev", "test"))
 Run = Callable[[LoadedModel, TaskContext], TaskOutcome]
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """Two sentences and their similarity, 0 to 5."""
+
+    first: str
+    second: str
+    score: float
+
+
+def read_scored_pairs(path: Path) -> list[ScoredPair]:
+    """Read a CSV file without a header: sentence, sentence, score from 0 to 5.
+
+    Raises:
+        EvaluationError: A row lacks a column, has an empty sentence, or no score in the range.
+    """
+    found = []
+    with path.open(encoding="utf-8", newline="") as handle:
+        for number, row in enumerate(csv.reader(handle), 1):
+            if not row:
+                continue
+            if len(row) != 3:
+                raise EvaluationError(
+                    f"{path.name}, row {number} lacks a column",
+                    seen=f"{len(row)} columns",
+                    allowed="two texts, score",
+                )
+            try:
+                score = float(row[2])
+            except ValueError:
+                score = math.nan
+            if not 0 <= score <= HIGHEST:
+                raise EvaluationError(f"{path.name}, row {number} has no score", seen=row[2], allowed="0 to 5")
+            if not row[0].strip() or not row[1].strip():
+                raise EvaluationError(f"{path.name}, row {number} has an empty sentence", seen=row)
+            found.append(ScoredPair(row[0], row[1], score))
+    if len(found) < 2:
+        raise EvaluationError(f"{path.name} has too few pairs for a correlation", seen=len(found), allowed="2 or more")
+    return found
 
 
 def search_items(outcome: SearchOutcome) -> list[ItemOutcome]:
@@ -35,11 +81,6 @@ def search_items(outcome: SearchOutcome) -> list[ItemOutcome]:
         )
         for own in outcome.queries
     ]
-
-
-def cut_note(truncated: int, max_tokens: int) -> str:
-    """Return what a reader must know of texts that were cut, or nothing."""
-    return f"{truncated} texts were longer than the {max_tokens} tokens the model reads, and cut." if truncated else ""
 
 
 def search_outcome(given: RetrievalSet, outcome: SearchOutcome, embedder: Embedder) -> TaskOutcome:
@@ -103,6 +144,99 @@ def similarity_outcome(pairs: Sequence[ScoredPair], vectors: Vectors, embedder: 
     )
 
 
+def cut_note(truncated: int, max_tokens: int) -> str:
+    """Return what a reader must know of texts that were cut, or nothing."""
+    return f"{truncated} texts were longer than the {max_tokens} tokens the model reads, and cut." if truncated else ""
+
+
+def warn_cut(embedder: Embedder) -> None:
+    """Tell the person who watches of texts that were cut."""
+    message = cut_note(embedder.truncated, embedder.max_tokens)
+    if message:
+        note(message)
+
+
+def pair_items(pairs: Sequence[ScoredPair], cosines: Sequence[float]) -> list[ItemOutcome]:
+    """Return one item a pair: its cosine, and beside it the score that people gave."""
+    return [
+        ItemOutcome(id=str(number), value=cosine, detail={"score": pair.score})
+        for number, (pair, cosine) in enumerate(zip(pairs, cosines, strict=True))
+    ]
+
+
+def cosines_of(first: Vectors, second: Vectors) -> list[float]:
+    """Return the cosine of each pair of rows; 0 where a row is zero."""
+    unit = [
+        vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+        for vectors in (first, second)
+    ]
+    return [float(value) for value in (unit[0] * unit[1]).sum(axis=1)]
+
+
+def spearman(found: Sequence[float], wanted: Sequence[float]) -> float:
+    """Return Spearman's rank correlation; 0 where all values of one side are equal, so that nothing is ranked."""
+    from scipy.stats import spearmanr
+
+    if len(set(found)) == 1 or len(set(wanted)) == 1:
+        return 0.0
+    return float(spearmanr(found, wanted).statistic)
+
+
+def pearson(found: Sequence[float], wanted: Sequence[float]) -> float:
+    """Return Pearson's correlation; 0 where all values of one side are equal."""
+    if len(set(found)) == 1 or len(set(wanted)) == 1:
+        return 0.0
+    return float(np.corrcoef(found, wanted)[0, 1])
+
+
+def spearman_error(correlation: float, n: int) -> float | None:
+    """Return the standard error of Spearman's correlation; `None` for fewer than four pairs.
+
+    On Fisher's scale it is sqrt((1 + r^2 / 2) / (n - 3)); this is that times the slope of the way back, 1 - r^2.
+
+    Source: D. G. Bonett and T. A. Wright, Psychometrika 65, 2000.
+    """
+    if n < 4:
+        return None
+    return (1.0 - correlation**2) * math.sqrt((1.0 + correlation**2 / 2.0) / (n - 3))
+
+
+def chance_of(gains: Iterable[Sequence[int]], documents: int, depth: int = DEPTH) -> dict[str, float]:
+    """Return the expected scores of a uniformly random ranking, exactly, as the mean over queries.
+
+    With N documents every rank holds a given document with probability 1/N, so the expected discounted gain is
+    sum(gains) / N * sum_{r<=k} 1 / log2(r + 1), and the expected recall k / N. For the reciprocal rank the first of R
+    relevant documents stands at rank r with probability C(N - r, R - 1) / C(N, R).
+
+    Args:
+        gains: For each query the gains of its relevant documents.
+        documents: Documents of the corpus.
+        depth: How many ranks count.
+
+    Returns:
+        The keys `ndcg`, `recall` and `mrr`.
+    """
+    ranks = range(1, min(depth, documents) + 1)
+    discounts = [1.0 / math.log2(rank + 1) for rank in ranks]
+    known: dict[tuple[int, ...], tuple[float, float]] = {}
+    found = []
+    for own in gains:
+        best = tuple(sorted(own, reverse=True))
+        if best not in known:
+            ideal = math.fsum(gain * discount for gain, discount in zip(best, discounts, strict=False))
+            first = math.fsum(
+                math.comb(documents - rank, len(best) - 1) / math.comb(documents, len(best)) / rank for rank in ranks
+            )
+            known[best] = (sum(best) / documents * math.fsum(discounts) / ideal, first)
+        found.append(known[best])
+    n = len(found)
+    return {
+        "ndcg": math.fsum(ndcg for ndcg, _ in found) / n,
+        "recall": len(ranks) / documents,
+        "mrr": math.fsum(first for _, first in found) / n,
+    }
+
+
 def search_task(name: str, title: str, run: Run, inputs: tuple[str, ...], **more: Any) -> SuiteTask:
     """Return a task of the suite whose items are queries; `more` are other fields of `SuiteTask`."""
     return _task(name, title, (f"ndcg_at_{DEPTH}", f"mean nDCG at {DEPTH}"), run, inputs, more)
@@ -130,10 +264,3 @@ def _task(
         needs_head=False,
         **more,
     )
-
-
-def warn_cut(embedder: Embedder) -> None:
-    """Tell the person who watches of texts that were cut."""
-    message = cut_note(embedder.truncated, embedder.max_tokens)
-    if message:
-        note(message)

@@ -1,26 +1,59 @@
-"""The suite `retrieval`: models as they are on local sets and sentence pairs, and all its tasks in one place."""
+"""The tasks of the suite `retrieval`: with models as they are, after fine-tuning, and sets that mteb fetches.
+
+After fine-tuning all sets are searched with the same embedder of a seed, which is kept beside the results. An item's
+value is the mean over the seeds. Sets of the hub are only searched when they are named.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
+from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import LoadedModel
-from seqpair.evaluate.retrieval import from_hub, tuned
-from seqpair.evaluate.retrieval.embedders import AS_FOLDER, embed_by_chunks, embedder_of
+from seqpair.evaluate.results import ItemOutcome, weighted_mean
+from seqpair.evaluate.retrieval.contrastive import SETTINGS, Tuned, TuningOptions, tune_on_pairs, tune_on_scores
+from seqpair.evaluate.retrieval.embedders import AS_FOLDER, embed_by_chunks, embedder_of, open_kept
 from seqpair.evaluate.retrieval.outcomes import (
+    STSB_DEV,
+    STSB_TEST,
+    STSB_TRAIN,
+    chance_of,
+    cut_note,
+    read_scored_pairs,
+    search_items,
     search_outcome,
     search_task,
     similarity_outcome,
     similarity_task,
+    spearman_error,
     warn_cut,
 )
-from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet
-from seqpair.evaluate.retrieval.similarity import STSB_TEST, read_scored_pairs
-from seqpair.evaluate.retrieval.with_mteb import search_set
+from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet, read_pairs
+from seqpair.evaluate.retrieval.with_mteb import DEPTH, run_hub_task, search_set
 from seqpair.evaluate.suites.task import TaskContext
 from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.text import note
 
 _USES = ("embed_pooling",)
+PAIRS_FILE = "retrieval/pairs.jsonl"
+HUB_NAMES = {
+    "codesearchnet": "CodeSearchNetRetrieval",
+    "nfcorpus": "NFCorpus",
+    "scifact": "SciFact",
+    "fiqa": "FiQA2018",
+    "arguana": "ArguAna",
+    "scidocs": "SCIDOCS",
+    "trec_covid": "TRECCOVID",
+    "touche": "Touche2020Retrieval.v3",
+    "mldr": "MultiLongDocRetrieval",
+    "msmarco": "MSMARCO",
+}
+HUB_SUBSETS = {"MultiLongDocRetrieval": ("en",)}
+"""What is taken of a task whose other subsets are in other languages."""
 
 
 def search(local: LocalSet, model: LoadedModel, context: TaskContext) -> TaskOutcome:
@@ -51,12 +84,198 @@ def similarity(model: LoadedModel, context: TaskContext) -> TaskOutcome:
     return similarity_outcome(pairs, vectors, embedder)
 
 
+class _Steps:
+    """One count over all seeds: the pairs trained on, then the texts embedded.
+
+    Args:
+        context: Whose `watch` is told.
+        pairs, texts: How many of them a seed has.
+    """
+
+    def __init__(self, context: TaskContext, pairs: int, texts: int) -> None:
+        self._context, self._pairs, self._texts = context, pairs, texts
+
+    def tuning(self, seed: int) -> Callable[[float, float], None]:
+        """Return what fine-tuning tells how much of it is done."""
+        return lambda done, total: self._tell(seed, self._pairs * done / total)
+
+    def embedding(self, seed: int) -> Callable[[float], None]:
+        """Return what embedding tells how many texts are done."""
+        return lambda done: self._tell(seed, self._pairs + done)
+
+    def _tell(self, seed: int, done: float) -> None:
+        each, seeds = self._pairs + self._texts, self._context.seeds
+        self._context.watch(seeds.index(seed) * each + done, each * len(seeds))
+
+
+def search_tuned(local: LocalSet, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+    """Fine-tune on pairs for each seed, search a local set, and join the seeds.
+
+    Raises:
+        EvaluationError: The pairs or the set cannot be read, or the model cannot be fine-tuned.
+    """
+    options = TuningOptions.of(context.settings).limited(context.limit)
+    given = local.load(context.data, context.limit)
+    path = context.input(options.pairs or PAIRS_FILE)
+    pairs = read_pairs(path, options.columns, options.train_pairs)
+    if pairs.left_out:
+        note(f"{pairs.left_out} rows of {path.name} were left out: an empty text, or there before")
+    texts = len(given.documents) + len(given.queries)
+    steps = _Steps(context, len(pairs.pairs) * options.epochs * len(options.learning_rates), texts)
+    outcomes, tunings = [], []
+    for seed in context.seeds:
+        tuned = tune_on_pairs(model, pairs.pairs, options, seed, context.kept, steps.tuning(seed))
+        embedder = open_kept(tuned.folder, model)
+        found = search_set(given, embedder, context.work / f"seed{seed}", steps.embedding(seed))
+        outcomes.append(search_outcome(given, found, embedder))
+        tunings.append(tuned)
+        warn_cut(embedder)
+    joined = join_seeds(outcomes, tunings, options)
+    return replace(
+        joined, settings=joined.settings | {"training_pairs": len(pairs.pairs), "pairs_digest": pairs.digest}
+    )
+
+
+def similarity_tuned(model: LoadedModel, context: TaskContext) -> TaskOutcome:
+    """Fine-tune on STS-B's training pairs for each seed, and rank its test pairs.
+
+    Raises:
+        EvaluationError: The pairs cannot be read, or the model cannot be fine-tuned.
+    """
+    options = TuningOptions.of(context.settings).limited(context.limit)
+    training = read_scored_pairs(context.input(STSB_TRAIN))[: options.train_pairs]
+    dev = context.limited(read_scored_pairs(context.input(STSB_DEV)))
+    pairs = context.limited(read_scored_pairs(context.input(STSB_TEST)))
+    texts = [text for pair in pairs for text in (pair.first, pair.second)]
+    steps = _Steps(context, len(training) * options.epochs * len(options.learning_rates), len(texts))
+    outcomes, tunings = [], []
+    for seed in context.seeds:
+        tuned = tune_on_scores(model, training, dev, options, seed, context.kept, steps.tuning(seed))
+        embedder = open_kept(tuned.folder, model)
+        vectors = embed_by_chunks(embedder, texts, context.work / f"seed{seed}", steps.embedding(seed))
+        outcomes.append(similarity_outcome(pairs, vectors, embedder))
+        tunings.append(tuned)
+    joined = join_seeds(outcomes, tunings, options)
+    mean = math.fsum(outcome.value or 0.0 for outcome in outcomes) / len(outcomes)
+    return replace(
+        joined,
+        value=mean,
+        standard_error=spearman_error(mean, len(pairs)),
+        settings=joined.settings | {"training_pairs": len(training)},
+    )
+
+
+def join_seeds(outcomes: Sequence[TaskOutcome], tunings: Sequence[Tuned], options: TuningOptions) -> TaskOutcome:
+    """Return one outcome of those of all seeds.
+
+    An item's value is its mean over the seeds, its details are the first seed's; figures are means, and the deviation
+    between seeds stands beside them.
+    """
+    first = outcomes[0]
+    columns = zip(*(outcome.items for outcome in outcomes), strict=True)
+    items = [
+        ItemOutcome(
+            id=own[0].id,
+            value=math.fsum(item.value for item in own) / len(own),
+            detail=own[0].detail | ({"values_by_seed": [item.value for item in own]} if len(own) > 1 else {}),
+        )
+        for own in columns
+    ]
+    values = [weighted_mean(outcome.items) if outcome.value is None else outcome.value for outcome in outcomes]
+    figures = {name: math.fsum(own.figures[name] for own in outcomes) / len(outcomes) for name in first.figures}
+    if len(values) > 1:
+        mean = math.fsum(values) / len(values)
+        figures["deviation_between_seeds"] = math.sqrt(
+            math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+        )
+    sweeps: list[dict[str, Any]] = [
+        {"seed": tuned.record["seed"], "chosen": tuned.record["chosen"], "sweep": tuned.record["sweep"]}
+        for tuned in tunings
+    ]
+    settings = first.settings | {
+        "tuning": asdict(options),
+        "dev_metric": tunings[0].record["metric"],
+        "sweeps": sweeps,
+        "values_by_seed": values,
+        "embedders": [str(tuned.folder) for tuned in tunings],
+    }
+    note = " ".join(dict.fromkeys(outcome.note for outcome in outcomes if outcome.note))
+    return replace(first, items=items, figures=figures, settings=settings, note=note)
+
+
+def search_hub(name: str, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+    """Run a task of mteb; all queries of all its subsets are items.
+
+    Raises:
+        TaskSkippedError: The hub does not give the data.
+        EvaluationError: A limit was set, or mteb cannot run it.
+    """
+    if context.limit is not None:
+        raise EvaluationError("a task of the hub is done whole or not at all", seen=f"--limit {context.limit}")
+    embedder = embedder_of(model, context.settings.get("embed_pooling", AS_FOLDER))
+    outcomes = run_hub_task(
+        name, HUB_SUBSETS.get(name, ()), embedder, context.work, lambda done: context.watch(done, 0)
+    )
+    items: list[ItemOutcome] = []
+    figures: dict[str, float] = {}
+    chances = []
+    for subset, outcome in sorted(outcomes.items()):
+        own = [item.model_copy(update={"id": f"{subset}/{item.id}"}) for item in search_items(outcome)]
+        figures[f"{subset}_ndcg_at_{DEPTH}"] = weighted_mean(own)
+        chances += [chance_of(outcome.gains, outcome.documents)["ndcg"]] * len(own)
+        items += own
+    for measure in ("recall_at_10", "mrr_at_10", "recall_at_100"):
+        figures[measure] = math.fsum(item.detail[measure] for item in items) / len(items)
+    figures["truncated_texts"] = float(embedder.truncated)
+    warn_cut(embedder)
+    settings = {"mteb_task": name, "embedding": embedder.method, "max_tokens": embedder.max_tokens}
+    return TaskOutcome(
+        items,
+        settings,
+        chance=math.fsum(chances) / len(chances),
+        figures=figures,
+        note=cut_note(embedder.truncated, embedder.max_tokens),
+    )
+
+
+TUNED_TASKS = (
+    similarity_task(
+        "stsb_tuned",
+        "STS-B test, fine-tuned on its training pairs",
+        similarity_tuned,
+        (STSB_TRAIN, STSB_DEV, STSB_TEST),
+        uses=("seeds", *(name for name in SETTINGS if name not in ("pairs", "columns", "hard_negatives"))),
+    ),
+    *(
+        search_task(
+            local.tuned_name,
+            f"{local.title}, fine-tuned on pairs",
+            partial(search_tuned, local),
+            (local.path,),
+            without_inputs="training pairs are named with --set pairs=FILE",
+            uses=("seeds", *SETTINGS),
+            files=(("pairs", PAIRS_FILE),),
+        )
+        for local in LOCAL_SETS
+    ),
+)
+HUB_TASKS = tuple(
+    search_task(
+        f"hub_{short}",
+        f"{name} of mteb, as trained",
+        partial(search_hub, name),
+        (),
+        uses=("embed_pooling",),
+        only_named=True,
+    )
+    for short, name in HUB_NAMES.items()
+)
 TASKS = (
     similarity_task("stsb_vectors", "STS-B test, as trained", similarity, (STSB_TEST,), uses=_USES),
     *(
         search_task(local.name, f"{local.title}, as trained", partial(search, local), (local.path,), uses=_USES)
         for local in LOCAL_SETS
     ),
-    *tuned.TASKS,
-    *from_hub.TASKS,
+    *TUNED_TASKS,
+    *HUB_TASKS,
 )

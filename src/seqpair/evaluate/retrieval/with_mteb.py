@@ -15,11 +15,11 @@ from typing import Any
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.retrieval.embedders import Embedder, Vectors, embed_by_chunks
-from seqpair.evaluate.retrieval.measures import DEPTH
 from seqpair.evaluate.retrieval.sets import RetrievalSet
 from seqpair.evaluate.tasks.task import TaskSkippedError
 
-K_VALUES = (1, 10, 100)
+DEPTH = 10
+K_VALUES = (1, DEPTH, 100)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from seqpair.errors import EvaluationError
 from seqpair.evaluate.embed import embed_texts
 from seqpair.evaluate.loaded import open_model
 from seqpair.evaluate.retrieval.embedders import embed_by_chunks, embedder_of
-from seqpair.evaluate.retrieval.measures import chance_of, spearman_error
+from seqpair.evaluate.retrieval.outcomes import chance_of, spearman_error
 from seqpair.evaluate.retrieval.sets import checked_set
 from seqpair.evaluate.retrieval.with_mteb import search_set
 

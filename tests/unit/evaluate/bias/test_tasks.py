@@ -13,10 +13,15 @@ from suite_runs import run_tasks
 
 from seqpair.data.tokenizer import train_tokenizer
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.bias import corrected, original
-from seqpair.evaluate.bias.figures import baselines_of, clustered_error, figures_of, outcome_of
-from seqpair.evaluate.bias.schemas import CASES, GENDERS, OCCUPATIONS_FILE, SENTENCES_FILE, read_schemas
-from seqpair.evaluate.bias.tasks import TASKS
+from seqpair.evaluate.bias import rules
+from seqpair.evaluate.bias.schemas import (
+    CASES,
+    GENDERS,
+    OCCUPATIONS_FILE,
+    SENTENCES_FILE,
+    read_schemas,
+)
+from seqpair.evaluate.bias.tasks import TASKS, baselines_of, clustered_error, figures_of, outcome_of
 from seqpair.evaluate.loaded import open_model
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_items
@@ -120,7 +125,7 @@ def test_a_missing_column_and_a_wrong_percentage_are_refused(data):
 @pytest.mark.parametrize("name", ["mlm", "mntp"])
 def test_the_slot_is_read_with_the_exact_forms_of_the_right_case(pronoun_exports, data, name):
     model, schemas = open_model(pronoun_exports[name]), read_schemas(data)[:3]
-    found = corrected.by_slot(model, TaskContext(data), schemas)
+    found = rules.by_slot(model, TaskContext(data), schemas)
     for schema, scores in zip(schemas, found, strict=True):
         for gender in GENDERS:
             word = " " + schema.pronoun(gender)
@@ -144,7 +149,7 @@ def test_a_pronoun_of_several_tokens_fails_the_slot_and_nothing_else(random_expo
 @pytest.mark.parametrize("name", ["mlm", "mntp"])
 def test_the_published_rule_pools_the_top_twenty_at_the_mask(pronoun_exports, data, name):
     model, schemas = open_model(pronoun_exports[name]), read_schemas(data)
-    found = original.by_original_rule(model, TaskContext(data), schemas)
+    found = rules.by_original_rule(model, TaskContext(data), schemas)
     for schema, scores in zip(schemas, found, strict=True):
         words = schema.sentences[schema.gotcha].split(" ")
         place = next(n for n, word in enumerate(words) if word.strip(".") == schema.pronoun(schema.gotcha))
@@ -169,20 +174,20 @@ def test_the_published_rule_pools_the_top_twenty_at_the_mask(pronoun_exports, da
 
 def test_the_published_rule_of_decoders_is_the_loss_of_the_rewritten_row(pronoun_exports, data):
     model, schemas = open_model(pronoun_exports["clm"]), read_schemas(data)[:6]
-    found = original.by_original_rule(model, TaskContext(data), schemas)
+    found = rules.by_original_rule(model, TaskContext(data), schemas)
     for schema, scores in zip(schemas, found, strict=True):
         for gender in GENDERS:
-            text = original.rewritten(schema.sentences[schema.gotcha], gender)
+            text = rules.rewritten(schema.sentences[schema.gotcha], gender)
             ids = torch.tensor([model.tokenizer(text)["input_ids"]])
             with torch.no_grad():
                 assert scores[gender] == pytest.approx(-float(model.model(input_ids=ids, labels=ids).loss), abs=1e-4)
 
 
 def test_rewriting_keeps_the_published_mistake():
-    assert original.rewritten("The clerk said he was ill.", "neutral") == "The clerk said they were ill."
-    assert original.rewritten("The clerk lost his pen.", "female") == "The clerk lost her pen."
-    assert original.rewritten("The clerk gave it to her.", "male") == "The clerk gave it to his."  # him is right
-    assert original.rewritten("The clerk gave it to him.", "neutral") == "The clerk gave it to them."
+    assert rules.rewritten("The clerk said he was ill.", "neutral") == "The clerk said they were ill."
+    assert rules.rewritten("The clerk lost his pen.", "female") == "The clerk lost her pen."
+    assert rules.rewritten("The clerk gave it to her.", "male") == "The clerk gave it to his."  # him is right
+    assert rules.rewritten("The clerk gave it to him.", "neutral") == "The clerk gave it to them."
 
 
 def outcomes(data, scores_of, of_three=False):
@@ -261,5 +266,5 @@ def test_the_real_files_give_the_published_counts():
     cases = [schema.case for schema in schemas]
     assert [cases.count(case) for case in CASES] == [178, 54, 8]
     assert all(schema.percent_female_in_text is not None for schema in schemas)
-    wrong = [s for s in schemas if original.rewritten(s.sentences[s.gotcha], "male") != s.sentences["male"]]
+    wrong = [s for s in schemas if rules.rewritten(s.sentences[s.gotcha], "male") != s.sentences["male"]]
     assert [schema.occupation for schema in wrong] == ["clerk", "clerk"]

@@ -1,4 +1,4 @@
-"""The labelled sets in the data folder, each read as its makers wrote it.
+"""The labelled sets that have a name: those in the data folder, GLUE's, and descriptions in files.
 
 A set in `glue/<name>/` has the files `train.jsonl` and `validation.jsonl` with the hub's columns, of `mnli`
 `validation_matched.jsonl` and `validation_mismatched.jsonl`; its dev rows are reported, as the published figures are.
@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from seqpair.errors import EvaluationError
+from seqpair.evaluate.finetune.set_spec import GLUE, glue_spec, labelled_set, load_spec
 from seqpair.evaluate.finetune.sets import Example, LabelledSet, split_rows
 
 SPLIT = (0.8, 0.1, 0.1)
@@ -23,7 +24,7 @@ _INFERENCE = ("entailment", "neutral", "contradiction")
 
 
 @dataclass(frozen=True)
-class LocalSet:
+class NamedSet:
     """A set that may be in the data folder: what it is called, its files below the folder, and how it is read."""
 
     name: str
@@ -161,24 +162,24 @@ def _movie(name: str, archive: str, members: tuple[str, str], labels: tuple[str,
 
 
 SETS = (
-    LocalSet(
+    NamedSet(
         "snli",
         "SNLI, inference between two sentences",
         ("classification/snli_validation.tsv", "classification/snli_test.tsv"),
         "accuracy",
         _snli,
     ),
-    LocalSet(
+    NamedSet(
         "qnli_dev", "QNLI, does a sentence answer a question", ("classification/qnli_dev.tsv",), "accuracy", _qnli_dev
     ),
-    LocalSet(
+    NamedSet(
         "stsb",
         "STS-B, similarity of two sentences",
         tuple(f"similarity/stsb-en-{part}.csv" for part in ("train", "dev", "test")),
         "spearman",
         _stsb,
     ),
-    LocalSet(
+    NamedSet(
         "sentence_polarity",
         "Sentences of film reviews, negative or positive",
         ("classification/sentence_polarity.zip",),
@@ -190,7 +191,7 @@ SETS = (
             ("negative", "positive"),
         ),
     ),
-    LocalSet(
+    NamedSet(
         "subjectivity",
         "Sentences, plot or opinion",
         ("classification/subjectivity.zip",),
@@ -202,7 +203,7 @@ SETS = (
             ("objective", "subjective"),
         ),
     ),
-    LocalSet(
+    NamedSet(
         "movie_reviews",
         "Whole film reviews, negative or positive",
         ("classification/movie_reviews.zip",),
@@ -215,6 +216,39 @@ SETS = (
         ),
         max_tokens=512,
     ),
-    LocalSet("dbpedia", "DBpedia, 14 topics", ("classification/dbpedia14_subset.csv",), "accuracy", _dbpedia),
-    LocalSet("xquad", "XQuAD, answers in a paragraph", ("retrieval/xquad.en.json",), "f1", _xquad, max_tokens=512),
+    NamedSet("dbpedia", "DBpedia, 14 topics", ("classification/dbpedia14_subset.csv",), "accuracy", _dbpedia),
+    NamedSet("xquad", "XQuAD, answers in a paragraph", ("retrieval/xquad.en.json",), "f1", _xquad, max_tokens=512),
 )
+GLUE_NAMES = tuple(f"glue_{name}" for name in GLUE)
+_LOCAL = {one.name: one for one in SETS}
+
+
+def find_set(name: str, data: Path) -> tuple[LabelledSet, int]:
+    """Return a set, and the longest row that suits it.
+
+    Args:
+        name: A set of the data folder, `glue_<name>` (files of the data folder, else the hub), or a YAML description.
+        data: The data folder.
+
+    Raises:
+        EvaluationError: There is no such set, or its rows cannot be read.
+    """
+    if name.endswith((".yaml", ".yml")):
+        spec = load_spec(Path(name))
+        return labelled_set(spec), spec.max_tokens
+    if name in GLUE_NAMES:
+        short = name.removeprefix("glue_")
+        folder = data / "glue"
+        spec = glue_spec(short, folder if (folder / short).is_dir() else None)
+        return labelled_set(spec), spec.max_tokens
+    if name not in _LOCAL:
+        raise EvaluationError(
+            "there is no labelled set of this name",
+            seen=name,
+            allowed=", ".join((*_LOCAL, *GLUE_NAMES)),
+            fix="describe a set of your own in a file NAME.yaml (docs/finetuning.md)",
+        )
+    absent = [file for file in _LOCAL[name].inputs if not (data / file).exists()]
+    if absent:
+        raise EvaluationError(f"the set {name} is not in the data folder", seen=f"{data} has no {absent[0]}")
+    return _LOCAL[name].read(data), _LOCAL[name].max_tokens

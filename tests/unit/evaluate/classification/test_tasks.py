@@ -11,7 +11,7 @@ from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.classification import tasks as classification
-from seqpair.evaluate.classification.local_sets import SETS
+from seqpair.evaluate.classification.sets import SETS
 from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.suites.registry import SUITES, choose_tasks

@@ -14,8 +14,7 @@ from seqpair.evaluate.finetune import runs as runs_module
 from seqpair.evaluate.finetune.loop import encode_set, outputs_of, predict, tune
 from seqpair.evaluate.finetune.metrics import all_metrics
 from seqpair.evaluate.finetune.model import pool, tuned_model
-from seqpair.evaluate.finetune.outcome import outcome_of
-from seqpair.evaluate.finetune.runs import load_weights, tune_grid
+from seqpair.evaluate.finetune.runs import load_weights, outcome_of, tune_grid
 from seqpair.evaluate.finetune.settings import TuneSetting, given_settings, grid_settings
 
 FAST = TuneSetting(1e-2, epochs=12, batch_rows=8, patience_checks=12, dropout=0.0)

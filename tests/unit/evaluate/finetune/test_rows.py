@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.finetune.answers import best_span
+from seqpair.evaluate.finetune.metrics import best_span
 from seqpair.evaluate.finetune.rows import NOT_A_LABEL, RowMaker
 from seqpair.evaluate.finetune.sets import Example
 

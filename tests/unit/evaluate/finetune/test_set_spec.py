@@ -7,10 +7,9 @@ import json
 import pytest
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.classification.named import GLUE_NAMES, find_set
-from seqpair.evaluate.finetune.glue import GLUE, glue_spec
+from seqpair.evaluate.classification.sets import GLUE_NAMES, find_set
 from seqpair.evaluate.finetune.read_rows import read_rows
-from seqpair.evaluate.finetune.set_spec import SetSpec, labelled_set, load_spec
+from seqpair.evaluate.finetune.set_spec import GLUE, SetSpec, glue_spec, labelled_set, load_spec
 from seqpair.evaluate.finetune.sets import Example, LabelledSet, split_rows
 
 

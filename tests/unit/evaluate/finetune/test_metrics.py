@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.finetune.answers import answer_f1, answer_match
-from seqpair.evaluate.finetune.metrics import all_metrics, constant_guess, entities
-from seqpair.evaluate.finetune.outcome import bootstrap_error
-from seqpair.evaluate.finetune.sets import Example, LabelledSet
-from seqpair.evaluate.finetune.transfer import transfer_of, translated
+from seqpair.evaluate.finetune.metrics import all_metrics, answer_f1, answer_match, constant_guess, entities
+from seqpair.evaluate.finetune.runs import bootstrap_error
+from seqpair.evaluate.finetune.sets import Example, LabelledSet, transfer_of, translated
 
 
 def a_set(kind, labels=(), metric="", label=0, name="x"):

@@ -7,9 +7,15 @@ import json
 import pytest
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.retrieval.pairs import hold_out, read_pairs
-from seqpair.evaluate.retrieval.sets import DOCUMENTS_PER_QUERY, checked_set, read_folder, read_squad
-from seqpair.evaluate.retrieval.similarity import read_scored_pairs
+from seqpair.evaluate.retrieval.outcomes import read_scored_pairs
+from seqpair.evaluate.retrieval.sets import (
+    DOCUMENTS_PER_QUERY,
+    checked_set,
+    hold_out,
+    read_folder,
+    read_pairs,
+    read_squad,
+)
 
 
 def rewrite(path, change):
