@@ -22,7 +22,9 @@ Choices = Annotated[
 
 
 def evaluate_suites(
-    models: Annotated[list[str], typer.Argument(help="Exports, Hugging Face folders or names on the hub.")],
+    models: Annotated[
+        list[str], typer.Argument(help="Exports, checkpoints, runs, Hugging Face folders or names on the hub.")
+    ],
     suite: Annotated[list[str] | None, typer.Option(help="A suite, or `all`; repeatable.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task of the suites; repeatable.")] = None,
     data: Annotated[Path, typer.Option(help="The folder with the suites' data files.")] = Path("data/eval"),
@@ -38,7 +40,7 @@ def evaluate_suites(
     grid: Grid = "small",
     pooling: Pooling = "default",
     choose: Choices = None,
-    device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where the models run: auto, cpu, cuda, cuda:1.")] = "auto",
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most places of a padded batch; 2048 on a CPU, else 16384.")
     ] = None,

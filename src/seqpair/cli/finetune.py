@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SOURCE = "a .tsv, .csv, .jsonl or .conll file, or hub:NAME:CONFIG#SPLIT"
 _LISTS = ("labels", "header")
 
-Model = Annotated[str, typer.Argument(help="An export, a Hugging Face folder or name, or a model kept before.")]
+Model = Annotated[str, typer.Argument(help="An export, a checkpoint, a run, or a Hugging Face folder or name.")]
 Task = Annotated[
     list[str] | None,
     typer.Option(help="A set of the data folder, glue_NAME, or a description NAME.yaml; several learn together."),
@@ -43,7 +43,7 @@ Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Most rows of each part.")]
 Out = Annotated[Path | None, typer.Option(help="The job's folder; default: finetuned/MODEL/SETS.")]
 Keep = Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the chosen model.")]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1.")]
 BatchTokens = Annotated[int, typer.Option(min=1, help="Most places of a padded batch.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read the rows, say what would run, write nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
@@ -71,7 +71,7 @@ def finetune(
     limit: Limit = None,
     out: Out = None,
     keep: Keep = True,
-    device: Device = "cpu",
+    device: Device = "auto",
     batch_tokens: BatchTokens = 8192,
     dry_run: DryRun = False,
     as_json: AsJson = False,

@@ -18,7 +18,6 @@ from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
 from seqpair.evaluate.tasks.task import TaskInputs
 from seqpair.models.forward import Ids
 from seqpair.models.generate import continue_contents
-from seqpair.models.open import open_model
 from seqpair.models.score import masked_predictions
 from seqpair.models.text_model import TextModel
 from seqpair.nn.sampling import Sampling
@@ -87,14 +86,12 @@ def _is_word(tokenizer: Tokenizer, pair: Ids) -> bool:
 
 def _continued(model: TextModel, tokenizer: Tokenizer, windows: Sequence[HeldOutSequence]) -> list[Sample]:
     """Continue windows by the likeliest token each time, and once by sampling."""
-    assert model.folder is not None, "an export is in a folder"
-    opened = open_model(model.folder)
     modes = {
         "greedy": Sampling(),
         f"sampled, temperature {TEMPERATURE:g}, top-p {TOP_P:g}": Sampling(TEMPERATURE, top_p=TOP_P, seed=SEED),
     }
     contents = [window.content for window in windows]
-    made = {mode: continue_contents(opened, contents, NEW_TOKENS, sampling) for mode, sampling in modes.items()}
+    made = {mode: continue_contents(model, contents, NEW_TOKENS, sampling) for mode, sampling in modes.items()}
     return [
         {
             "prompt": tokenizer.decode(window.content),

@@ -51,7 +51,7 @@ class ContinuedText:
 
 
 @dataclass(frozen=True)
-class WrittenTexts:
+class CompletedTexts:
     """What a model added to each prompt, and how many prompts were cut on the left so that it had room."""
 
     texts: list[str]
@@ -128,13 +128,13 @@ def continue_contents(
     return _decode(model, contents, max_new_tokens, sampling or Sampling(), None, batch_rows, watch)
 
 
-def write_texts(
+def complete_texts(
     model: TextModel,
     prompts: Sequence[str],
     stop: Sequence[str] = (),
     max_new_tokens: int = DEFAULT_NEW_TOKENS,
     options: ScoringOptions = DEFAULT_SCORING,
-) -> WrittenTexts:
+) -> CompletedTexts:
     """Return what a model of either direction adds greedily to each prompt, cut before the first stop string.
 
     A prompt too long is cut on the left and counted; the model's end token ends a text too.
@@ -173,7 +173,7 @@ def write_texts(
     for ids in made:
         text = model.decode(ids)
         texts.append(text[: min([text.find(string) for string in strings if string in text], default=len(text))])
-    return WrittenTexts(texts, sum(len(content) > room for content in whole))
+    return CompletedTexts(texts, sum(len(content) > room for content in whole))
 
 
 def _decode(

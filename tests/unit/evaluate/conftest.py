@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from checkpointed_run import real_texts, write_run
 
-from seqpair.evaluate.loaded import open_model
 from seqpair.hub.export import export_checkpoint
+from seqpair.models.open import open_model
 
 
 @pytest.fixture(scope="session")

@@ -18,14 +18,15 @@ from seqpair.cli.app import app
 from seqpair.data.planning import plan_member
 from seqpair.data.prepare import open_recipe_data
 from seqpair.errors import EvaluationError, ExportError
-from seqpair.evaluate.fill import fill_masks
-from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.evaluate.run import export_places
 from seqpair.evaluate.samples import make_samples
-from seqpair.evaluate.scorers import scorer_of
 from seqpair.evaluate.tasks import continuation, masked_accuracy
 from seqpair.evaluate.tasks.task import TaskInputs
 from seqpair.hub.export import export_checkpoint, exported_objective, read_export_record
+from seqpair.models.fill import fill_masks
+from seqpair.models.open import open_model
+from seqpair.models.score import score_continuations
+from seqpair.models.text_model import TextModel
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.objectives import OBJECTIVES
 
@@ -46,11 +47,11 @@ class ShiftedBackbone(torch.nn.Module):
         return types.SimpleNamespace(last_hidden_state=torch.cat([states[:, 1:], torch.zeros_like(states[:, :1])], 1))
 
 
-def shifted_twin(model: LoadedModel, predicts: str = "masked_next") -> LoadedModel:
+def shifted_twin(model: TextModel, predicts: str = "masked_next") -> TextModel:
     """Return a model whose outputs are those of an MLM model, one position to the left."""
     twin = copy.copy(model.model)
     twin._modules = {**model.model._modules, "model": ShiftedBackbone(model.model.model)}
-    return LoadedModel(twin, model.tokenizer, "bidirectional", predicts, model.model_digest)
+    return TextModel(twin, model.tokenizer, "bidirectional", predicts, model.model_digest)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_a_shifted_model_shows_the_same_samples_and_fills_the_same(study):
 def test_a_shifted_model_gives_the_same_scores(study):
     content = study.model.encode([real_texts()[1]])[0]
     requests = [(content[:20], content[20:25]), (content[:0], content[:2]), (content[5:40], content[70:71])]
-    assert scorer_of(shifted_twin(study.model)).score(requests) == scorer_of(study.model).score(requests)
+    assert score_continuations(shifted_twin(study.model)).score(requests) == score_continuations(study.model, requests)
 
 
 def hub_logits(folder, text):
@@ -207,7 +208,7 @@ def test_a_hybrid_member_exports_as_both(hybrid, tmp_path, as_class, objective, 
     assert "its part in `hybrid`" in (tmp_path / "export" / "README.md").read_text()
     model = open_model(tmp_path / "export")
     content = model.encode([real_texts()[1]])[0]
-    (score,) = scorer_of(model).score([(content[:20], content[20:23])])
+    (score,) = score_continuations(model, [(content[:20], content[20:23])])
     assert np.isfinite(score.log_prob)
 
 

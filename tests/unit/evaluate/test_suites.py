@@ -15,13 +15,13 @@ from seqpair.evaluate.generative import rows as generative_rows
 from seqpair.evaluate.generative.measure import outcome_of, plain_words
 from seqpair.evaluate.generative.rows import AnswerRow
 from seqpair.evaluate.generative.tasks import average_of
-from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import ItemOutcome, read_items
-from seqpair.evaluate.scorers import Score, ScoringOptions, scorer_of
 from seqpair.evaluate.suites import runner
 from seqpair.evaluate.suites.registry import SUITES, choose_tasks
 from seqpair.evaluate.suites.runner import plan_tasks, results_folder
 from seqpair.evaluate.suites.task import TaskContext
+from seqpair.models.place import find_model
+from seqpair.models.score import Score, ScoringOptions, score_continuations
 
 QUESTIONS = [
     {"query": f"Question: how many of {n}?", "choices": ["one", "two or more", "x"], "gold": n % 3} for n in range(5)
@@ -169,7 +169,7 @@ def test_a_pair_is_right_when_the_good_sentence_is_likelier(random_exports, mode
     )
     for item in read_items(tmp_path, report.results[0]):
         n = item.id.split("-")[1]
-        good, bad = scorer_of(models[name]).score([("", f"The cats {n} run."), ("", f"The cats {n} runs.")])
+        good, bad = score_continuations(models[name], [("", f"The cats {n} run."), ("", f"The cats {n} runs.")])
         assert item.value == float(good.log_prob > bad.log_prob)
         assert item.detail["scores"] == pytest.approx([good.log_prob, bad.log_prob], abs=2e-4)
 

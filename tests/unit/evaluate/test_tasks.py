@@ -11,9 +11,9 @@ from seqpair.data.prepare import open_recipe_data
 from seqpair.data.python_source import HeldOutFunction
 from seqpair.evaluate.held_out import HeldOutSequence
 from seqpair.evaluate.results import weighted_mean
-from seqpair.evaluate.scorers import Score
 from seqpair.evaluate.tasks import bits_per_byte, continuation, docstring_retrieval, masked_accuracy
 from seqpair.evaluate.tasks.task import TaskInputs, TaskSkippedError
+from seqpair.models.score import Score
 from seqpair.recipe.load import load_recipe
 
 

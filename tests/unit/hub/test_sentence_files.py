@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from checkpointed_run import real_texts, write_run
 
-from seqpair.evaluate.embed import embed_texts
 from seqpair.hub.export import export_checkpoint
-from seqpair.hub.opened import open_model
+from seqpair.models.embed import embed_texts
+from seqpair.models.open import open_model
 
 
 @pytest.mark.parametrize(("objective", "pooling", "mode"), [("mlm", "mean-all", "mean"), ("clm", "last", "lasttoken")])

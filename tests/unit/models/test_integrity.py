@@ -148,8 +148,9 @@ def test_tensors_left_over_or_not_finite_are_refused(copied):
 def test_a_tokenizer_that_does_not_fit_is_refused(copied):
     folder = foreign(copied())
     tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    token = {"id": 600, "content": "<far>", "single_word": False, "lstrip": False, "rstrip": False}
-    tokenizer["added_tokens"].append(token | {"normalized": False, "special": True})
+    entries = len(tokenizer["model"]["vocab"])
+    token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    tokenizer["added_tokens"] += [token | {"id": entries + n, "content": f"<far{n}>"} for n in range(40)]
     write_json(folder / "tokenizer.json", tokenizer)
     with pytest.raises(EvaluationError, match=r"(?s)more entries than the model has rows.*512 rows"):
         open_model(folder)

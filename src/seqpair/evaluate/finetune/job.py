@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from seqpair.evaluate.finetune.keep import RECORD_NAME, keep_tuned
 from seqpair.evaluate.finetune.runs import GridResult, outcome_of, tune_grid
 from seqpair.evaluate.finetune.sets import LabelledSet, Transfer
 from seqpair.evaluate.finetune.settings import TuneSetting
-from seqpair.evaluate.loaded import LoadedModel
-from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.results import TaskResult, write_result
 from seqpair.evaluate.suites.runner import TaskPlan, result_of
 from seqpair.evaluate.suites.task import SuiteTask, TaskContext
 from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
 from seqpair.files import sha256_json
+from seqpair.models.place import ModelPlace
+from seqpair.models.text_model import TextModel
 from seqpair.text import Progress
 
 OUT_FOLDER = Path("finetuned")
@@ -95,7 +95,7 @@ def job_folder(place: ModelPlace, names: list[str]) -> Path:
     return OUT_FOLDER / place.short_name / "-".join(names)
 
 
-def run_job(model: LoadedModel, job: TuneJob) -> JobReport:
+def run_job(model: TextModel, job: TuneJob) -> JobReport:
     """Do a job, or what is left of it.
 
     Raises:
@@ -130,7 +130,7 @@ def run_job(model: LoadedModel, job: TuneJob) -> JobReport:
     return JobReport(model.name, job.out, results, kept)
 
 
-def _key(model: LoadedModel, job: TuneJob) -> str:
+def _key(model: TextModel, job: TuneJob) -> str:
     return sha256_json(
         {
             "model": model.model_digest,
@@ -142,7 +142,7 @@ def _key(model: LoadedModel, job: TuneJob) -> str:
     )
 
 
-def _require_free(model: LoadedModel, job: TuneJob) -> None:
+def _require_free(model: TextModel, job: TuneJob) -> None:
     """Check that a model in the folder is this job's own."""
     mark = job.out / "job.txt"
     folder, key = job.out / "model", _key(model, job)
@@ -156,7 +156,7 @@ def _require_free(model: LoadedModel, job: TuneJob) -> None:
     mark.write_text(key + "\n", encoding="utf-8")
 
 
-def _write(model: LoadedModel, job: TuneJob, result: GridResult, labelled: LabelledSet) -> TaskResult:
+def _write(model: TextModel, job: TuneJob, result: GridResult, labelled: LabelledSet) -> TaskResult:
     outcome: TaskOutcome = outcome_of(result, labelled.name, model.direction)
     unit = "0 to 100" if labelled.metric in _PERCENT else _FIELD_LABELS.get(labelled.metric, "0 to 1")
     task = SuiteTask(
@@ -172,8 +172,8 @@ def _write(model: LoadedModel, job: TuneJob, result: GridResult, labelled: Label
         run=lambda *_: outcome,
         uses=("seeds",),
     )
-    model.truncated = int(sum(count for name, count in outcome.figures.items() if name.endswith("_truncated_rows")))
+    cut = int(sum(count for name, count in outcome.figures.items() if name.endswith("_truncated_rows")))
     context = TaskContext(job.out, limit=job.limit, seeds=job.seeds)
-    made = result_of(model, TaskPlan(task, _key(model, job)), context, outcome)
+    made = result_of(model, TaskPlan(task, _key(model, job)), context, replace(outcome, truncated=cut))
     write_result(job.out / "results", made, outcome.items)
     return made

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from seqpair.errors import EvaluationError
-from seqpair.models.generate import write_texts
+from seqpair.models.generate import complete_texts
 from seqpair.models.open import open_model
 from seqpair.models.score import Request, ScoringOptions, score_continuations
 from seqpair.text import Progress
@@ -115,7 +115,8 @@ class SeqpairLM(LM):  # type: ignore[misc]
             for start in range(0, len(own), CHUNK_REQUESTS):
                 chunk = own[start : start + CHUNK_REQUESTS]
                 prompts = [requests[index].args[0] for index in chunk]
-                for index, text in zip(chunk, write_texts(self.model, prompts, stop, limit, self.options), strict=True):
+                written = complete_texts(self.model, prompts, stop, limit, self.options)
+                for index, text in zip(chunk, written.texts, strict=True):
                     made[index] = text
                 if progress:
                     progress.update(start + len(chunk))

@@ -15,8 +15,8 @@ from typing import Any
 from seqpair.evaluate.generative.rows import AnswerRow, ScoredRow
 from seqpair.evaluate.generative.shots import Row, draw_shots, with_shots
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.suites.task import TaskContext
-from seqpair.models.generate import write_texts
+from seqpair.evaluate.suites.task import Outcomes, TaskContext
+from seqpair.models.generate import complete_texts
 from seqpair.models.score import Score, score_continuations
 from seqpair.models.text_model import TextModel
 
@@ -27,11 +27,12 @@ ANSWER_TOKENS = 32
 
 @dataclass(frozen=True)
 class Measured:
-    """What rows gave: one item a row, and figures and settings of shots and seeds."""
+    """What rows gave: one item a row, and figures and settings of shots and seeds; how many were cut."""
 
     items: list[ItemOutcome]
     figures: dict[str, float]
     settings: dict[str, Any]
+    truncated: int
 
 
 def measure_rows(
@@ -59,7 +60,7 @@ def measure_rows(
         requests = [pair for row in own if isinstance(row, ScoredRow) for pair in row.requests]
         scored = score_continuations(model, requests, context.scoring)
         asked = [row.prompt for row in own if isinstance(row, AnswerRow)]
-        written = write_texts(model, asked, STOP, ANSWER_TOKENS, context.scoring)
+        written = complete_texts(model, asked, STOP, ANSWER_TOKENS, context.scoring)
         scores, texts, found = iter(scored), iter(written.texts), []
         for entry in prompted:
             if isinstance(entry.row, ScoredRow):

@@ -89,7 +89,9 @@ def run(column: Column, model: TextModel, context: TaskContext) -> TaskOutcome:
         figures["log_perplexity_of_the_word"] = -mean
     if column.kind == "answer":
         settings |= {"stop": list(STOP), "max_new_tokens": ANSWER_TOKENS}
-    return TaskOutcome(items, settings, chance=column.chance, figures=figures, note=column.note, truncated=measured.truncated)
+    return TaskOutcome(
+        items, settings, chance=column.chance, figures=figures, note=column.note, truncated=measured.truncated
+    )
 
 
 TASKS = tuple(

@@ -114,9 +114,7 @@ def run(
         if name in items[0].detail and not (name == "acc" and words):
             measured.figures[name] = math.fsum(item.detail[name] for item in items) / len(items)
     if not words:
-        return TaskOutcome(
-            items, settings, chance=chance, figures=measured.figures, truncated=measured.truncated
-        )
+        return TaskOutcome(items, settings, chance=chance, figures=measured.figures, truncated=measured.truncated)
     shares = {f"share_says_{word}": _share(items, place) for place, word in enumerate(words)}
     most = max(shares, key=lambda name: shares[name])
     note = f"The model says {most[11:]} to {shares[most]:.0%} of the questions." if shares[most] > 0.9 else ""

@@ -211,7 +211,7 @@ def run_models(
     context: TaskContext,
     folders: Sequence[Path],
     *,
-    device: str = "cpu",
+    device: str = "auto",
     batch_tokens: int | None = None,
 ) -> Iterator[SuiteReport]:
     """Run tasks on models one after the other, and yield each model's report; a model is loaded only if needed.

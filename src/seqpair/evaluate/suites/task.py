@@ -95,7 +95,9 @@ class TaskContext:
                 chunk = rows[start : start + chunk_rows]
                 found = compute(chunk)
                 if len(found.items) != len(chunk):
-                    raise EvaluationError("a task must give one outcome a row", seen=len(found.items), allowed=len(chunk))
+                    raise EvaluationError(
+                        "a task must give one outcome a row", seen=len(found.items), allowed=len(chunk)
+                    )
                 items = [item.model_dump(mode="json") for item in found.items]
                 kept.append({"items": items, "truncated": found.truncated})
                 done = done.and_more(*found)

@@ -90,6 +90,7 @@ def run(model: TextModel, inputs: TaskInputs) -> TaskOutcome:
         },
         chance=1.0 / CHOICES,
         note="Several items can come from one document; the interval takes them as independent.",
+        truncated=sum(score.truncated for score in found),
     )
 
 

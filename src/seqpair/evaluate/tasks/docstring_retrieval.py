@@ -20,6 +20,7 @@ from seqpair.counter import hash_words, key_words
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.tasks.task import BOTH, TaskInputs, TaskOutcome, TaskSkippedError, TaskSpec
 from seqpair.files import hash64
+from seqpair.models.embed import embed_texts
 from seqpair.models.text_model import TextModel
 
 NAME, VERSION = "docstring_retrieval", 1

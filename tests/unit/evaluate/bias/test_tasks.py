@@ -22,11 +22,11 @@ from seqpair.evaluate.bias.schemas import (
     read_schemas,
 )
 from seqpair.evaluate.bias.tasks import TASKS, baselines_of, clustered_error, figures_of, outcome_of
-from seqpair.evaluate.loaded import open_model
-from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.suites.task import TaskContext
 from seqpair.hub.export import export_checkpoint
+from seqpair.models.open import open_model
+from seqpair.models.place import find_model
 from seqpair.recipe.data_spec import TokenizerSpec
 
 TEMPLATES = [

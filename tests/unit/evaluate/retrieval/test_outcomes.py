@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.embed import embed_texts
-from seqpair.evaluate.loaded import open_model
 from seqpair.evaluate.retrieval.embedders import embed_by_chunks, embedder_of
 from seqpair.evaluate.retrieval.outcomes import chance_of, spearman_error
 from seqpair.evaluate.retrieval.sets import checked_set
 from seqpair.evaluate.retrieval.with_mteb import search_set
+from seqpair.models.embed import embed_texts
+from seqpair.models.open import open_model
 
 
 class GivenVectors:

@@ -11,12 +11,12 @@ from scipy.stats import spearmanr
 from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.retrieval import contrastive
 from seqpair.evaluate.suites.registry import choose_tasks, read_settings
 from seqpair.evaluate.suites.runner import plan_tasks, results_folder
 from seqpair.evaluate.suites.task import TaskContext
+from seqpair.models.place import find_model
 
 ZERO_SHOT = ["stsb_vectors", "xquad_passages", "cosqa", "qmsum_long"]
 TUNED = ["stsb_tuned", "xquad_tuned"]
@@ -92,8 +92,8 @@ def test_fine_tuning_learns_keeps_its_folder_and_is_not_repeated(
 def test_a_kept_embedder_opens_in_sentence_transformers_and_as_a_model(random_exports, data, tmp_path):
     from sentence_transformers import SentenceTransformer
 
-    from seqpair.evaluate.embed import embed_texts
-    from seqpair.hub.opened import open_model
+    from seqpair.models.embed import embed_texts
+    from seqpair.models.open import open_model
 
     settings = FAST | {"learning_rates": "1e-3", "tuned_pooling": "mean", "hard_negatives": "1"}
     report = run_tasks(
