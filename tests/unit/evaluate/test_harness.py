@@ -146,7 +146,7 @@ def test_generation_takes_stops_and_refuses_sampling(harness, random_exports):
     ours = harness.SeqpairLM(str(random_exports["clm"]))
     options = {"until": ["\n"], "max_gen_toks": 5, "do_sample": False, "temperature": 0.0}
     model = open_model(random_exports["clm"])
-    expected = complete_texts(model, ["def", "import os"], ["\n"], 5)
+    expected = complete_texts(model, ["def", "import os"], ["\n"], 5).texts
     assert ours.generate_until(requests_of([("def", options), ("import os", options)])) == expected
     with pytest.raises(EvaluationError, match="greedily only"):
         ours.generate_until(requests_of([("def", {"do_sample": True, "temperature": 0.7})]))

@@ -97,7 +97,7 @@ def test_a_row_is_scored_behind_its_shots(random_exports, models, data, name):
         assert item.detail["scores"] == pytest.approx([score.log_prob for score in scores], abs=2e-4)
     answers = [AnswerRow(str(n + 1), f"Question: {n}?\nAnswer:", (f"a{n}",)) for n in range(4)]
     before = "".join(solved_text(shot) + "\n\n" for shot in draw_shots(answers[0], answers, 2, 0))
-    made = complete_texts(models[name], [before + answers[0].prompt], ("\n", ".", ","), 32)[0]
+    made = complete_texts(models[name], [before + answers[0].prompt], ("\n", ".", ","), 32).texts[0]
     items = read_items(out, report.results[1])
     assert (items[0].detail["answer"], items[0].detail["shots"]) == (made.strip(), 2)
 

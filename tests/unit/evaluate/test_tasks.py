@@ -13,6 +13,7 @@ from seqpair.evaluate.held_out import HeldOutSequence
 from seqpair.evaluate.results import weighted_mean
 from seqpair.evaluate.tasks import bits_per_byte, continuation, docstring_retrieval, masked_accuracy
 from seqpair.evaluate.tasks.task import TaskInputs, TaskSkippedError
+from seqpair.models.embed import Embedded
 from seqpair.models.score import Score
 from seqpair.recipe.load import load_recipe
 
@@ -27,14 +28,9 @@ def inputs(prepared_study):
     return TaskInputs(prepared, seq_len=96, functions=functions)
 
 
-class Scorer:
-    """Scores by a rule instead of a model."""
-
-    def __init__(self, rule):
-        self.rule = rule
-
-    def score(self, requests):
-        return [Score(self.rule(context, ending), False, 1) for context, ending in requests]
+def scores_by(rule):
+    """Score by a rule instead of a model."""
+    return lambda _model, requests: [Score(rule(context, ending), False, 1) for context, ending in requests]
 
 
 @pytest.fixture
@@ -47,12 +43,11 @@ def truth(inputs):
 
 
 def test_knowing_the_truth_gives_one_and_knowing_nothing_gives_chance(inputs, truth, monkeypatch):
-    monkeypatch.setattr(
-        continuation, "scorer_of", lambda _: Scorer(lambda c, e: float((c.tobytes(), e.tobytes()) in truth))
-    )
+    knows = scores_by(lambda context, ending: float((context.tobytes(), ending.tobytes()) in truth))
+    monkeypatch.setattr(continuation, "score_continuations", knows)
     knowing = continuation.run(None, inputs)
     assert weighted_mean(knowing.items) == 1.0
-    monkeypatch.setattr(continuation, "scorer_of", lambda _: Scorer(lambda *_: 0.0))
+    monkeypatch.setattr(continuation, "score_continuations", scores_by(lambda *_: 0.0))
     ignorant = continuation.run(None, inputs)
     assert weighted_mean(ignorant.items) == ignorant.chance == 0.25
     assert [item.id for item in knowing.items] == [item.id for item in ignorant.items]
@@ -89,14 +84,10 @@ def test_ranks_count_what_is_nearer_and_share_ties():
 
 
 def test_retrieval_knows_its_chance(inputs, monkeypatch):
-    class Exact:
-        def __init__(self, _model):
-            pass
+    def exact(_model, texts, _pooling):
+        return Embedded(np.eye(len(texts), dtype=np.float32), 0)
 
-        def embed(self, texts):
-            return np.eye(len(texts), dtype=np.float32)
-
-    monkeypatch.setattr(docstring_retrieval, "TextEmbedder", Exact)
+    monkeypatch.setattr(docstring_retrieval, "embed_texts", exact)
     outcome = docstring_retrieval.run(None, inputs)
     assert weighted_mean(outcome.items) == 1.0
     assert outcome.figures["accuracy_at_1"] == 1.0
