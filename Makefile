@@ -7,6 +7,10 @@ DEMO ?= demo
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# One thread per test process: the processes already use the cores, and a file's tests share its fixtures.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+QUICK := $(addprefix tests/unit/,leaves recipe data/order nn objectives optim distributed checkpoint compare) \
+	tests/golden tests/invariants/test_0[12356]_*.py
 DEMO_STAMP := $(VENV)/.installed-demo
 TEST_STAMP := $(VENV)/.installed-test
 
@@ -20,11 +24,11 @@ help: ## Show this list
 demo: $(DEMO_STAMP) ## Train a small pair on this machine, compare it, write a page
 	$(BIN)/seqpair run $(DEMO)
 
-test: lint ## Run all checks and the CPU tests
-	$(BIN)/python -m pytest
+test: lint ## Run all checks and the CPU tests, one process per core
+	$(PYTEST)
 
 quick: $(TEST_STAMP) ## Run the fast unit tests only: the inner loop, under two minutes
-	$(BIN)/python -m pytest -q -m "$(QUICK)" tests/unit tests/golden
+	$(PYTEST) -q $(QUICK)
 
 lint: $(TEST_STAMP) ## Import contracts, style, types, spelling
 	$(BIN)/lint-imports --no-logo

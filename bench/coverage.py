@@ -31,8 +31,7 @@ import scipy
 from scipy import stats
 from scipy.special import ndtri
 
-from seqpair.compare.crossed import CrossedParts, crossed_interval, crossed_p, crossed_parts
-from seqpair.compare.families import holm
+from seqpair.compare.estimates import CrossedParts, crossed_interval, crossed_p, crossed_parts, holm
 
 Floats = npt.NDArray[np.float64]
 SEEDS, RATIOS, ITEMS = (3, 5, 8), (0.0, 1.0, 10.0), 500

@@ -32,15 +32,14 @@ import transformers
 from local_data import EVAL, MODERNBERT
 from safetensors.torch import save_file
 
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.files import write_json, write_text
 from seqpair.hub.config import ModelFacts, hub_config
 from seqpair.hub.weights import to_hub
 from seqpair.models.open import open_model
 from seqpair.models.score import encode_requests, score_continuations
 from seqpair.models.text_model import TextModel
-from seqpair.nn.init import initialise
-from seqpair.nn.model import LanguageModel
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES
 

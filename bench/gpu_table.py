@@ -29,7 +29,7 @@ import torch
 
 from seqpair.distributed.hardware import look_around
 from seqpair.distributed.world import choose_device
-from seqpair.recipe.rates import PUBLISHED_H100
+from seqpair.recipe.prediction import PUBLISHED_H100
 from seqpair.text import note
 
 ROOT = Path(__file__).resolve().parent.parent

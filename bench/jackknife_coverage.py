@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from coverage import machine
 
-from seqpair.compare.crossed import crossed_interval, crossed_p, crossed_parts
-from seqpair.compare.jackknife import pseudo_values, spearman_without_each
+from seqpair.compare.estimates import crossed_interval, crossed_p, crossed_parts
+from seqpair.compare.resampling import pseudo_values, spearman_without_each
 
 ITEMS = 200
 HEADING = "## Differences of Spearman's correlations, by jackknife pseudo-values"

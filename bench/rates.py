@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from seqpair.recipe.rates import DEVICES, RATES_FILE, MeasuredRate
+from seqpair.recipe.prediction import DEVICES, RATES_FILE, MeasuredRate
 
 KEY = ("device", "size", "direction", "seq_len", "precision")
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from seqpair.compare.values import Model, Scores, Task
 from seqpair.evaluate.results import TaskResult, items_name, weighted_mean
-from seqpair.recipe.identity import PairIdentity
+from seqpair.recipe.diff import PairIdentity
 
 PARTS = {"shape": "s", "model": "m", "tokenizer": "t", "data": "d", "optimizer": "o"}
 IDENTITY = PairIdentity({**PARTS, "phase main": "p"})

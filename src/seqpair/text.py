@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 import time
+from collections.abc import Iterable
 from decimal import Decimal
 
 from seqpair.errors import SeqpairError
@@ -30,6 +32,17 @@ def parse_count(value: str | int | float) -> int:
             allowed="a whole number such as 4096, 1_000, 300M, 8.5B or 1e9",
         )
     return int(exact)
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the allowed word nearest to this one, or nothing.
+
+    A word's initials count as near too: `lr` for `learning_rate`.
+    """
+    words = list(allowed)
+    initials = "".join(part[:1] for part in word.split("_"))
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5) or [item for item in words if item == initials]
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def format_count(value: float) -> str:
@@ -108,7 +121,7 @@ class Progress:
         rate = self.rate()
         parts = [f"{self.label}: {format_count(self.done)}"]
         if self.total:
-            parts[0] += f"/{format_count(self.total)} {self.unit} ({100 * self.done / self.total:.0f} %)"
+            parts[0] += f"/{format_count(self.total)} {self.unit} ({100 * min(1.0, self.done / self.total):.0f} %)"
         else:
             parts[0] += f" {self.unit}"
         parts.append(f"{format_count(rate)} {self.unit}/s")

@@ -13,10 +13,9 @@ import pytest
 from unit.report.conftest import made_up_plan, write_member, write_task
 
 from seqpair.evaluate.results import TaskResult
-from seqpair.report.collect import HeldOutPoint, MemberRun, SavedCheckpoint, Study, TrainPoint, collect_study
-from seqpair.report.evaluation_files import Outcome
-from seqpair.report.exports import write_report
-from seqpair.report.page import render_page
+from seqpair.report.collect import Study, collect_study
+from seqpair.report.member import HeldOutPoint, MemberRun, Outcome, SavedCheckpoint, TrainPoint
+from seqpair.report.page import render_page, write_report
 
 CHROMIUM = os.environ.get("SEQPAIR_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (

@@ -15,10 +15,9 @@ import warnings
 import torch
 from torch import nn
 
-from seqpair.distributed.parallel import no_sync, wrap
-from seqpair.distributed.world import World, start_world
+from seqpair.distributed.world import World, no_sync, start_world, wrap
 from seqpair.errors import TrainingError
-from seqpair.optim.groups import parameter_groups
+from seqpair.optim.choice import parameter_groups
 from seqpair.optim.stable_adamw import StableAdamW
 
 

@@ -7,8 +7,8 @@ import pytest
 from seqpair.recipe.diff import diff_plans, require_declared
 from seqpair.recipe.load import load_recipe, preset_names
 from seqpair.recipe.objectives import DECLARED_DIFFERENCES, DECLARED_OF_STARTS
+from seqpair.recipe.plan import StoreStats
 from seqpair.recipe.resolve import resolve_plan, resolve_plans
-from seqpair.recipe.stats import StoreStats
 
 DECLARED_OF_A_PAIR = {
     "member",

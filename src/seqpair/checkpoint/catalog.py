@@ -1,19 +1,29 @@
-"""A run's checkpoints: listed, found, the newest good one, thinned by rule."""
+"""A run's folder: its checkpoints listed, found and thinned by rule, room for the next one, one process at a time."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import os
 import shutil
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqpair.checkpoint.files import verify_files
-from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folder, checkpoint_folders, read_manifest
-from seqpair.errors import CheckpointError
+from seqpair.checkpoint.manifest import (
+    CheckpointManifest,
+    checkpoint_folder,
+    checkpoint_folders,
+    read_manifest,
+    verify_files,
+)
+from seqpair.errors import CheckpointError, DiskFullError, RunLockedError
 from seqpair.files import TEMPORARY_PREFIX, fsync_folder
 from seqpair.paths import SOUPS_FOLDER
 from seqpair.recipe.plan import KeepRule, PhasePlan
-from seqpair.text import note
+from seqpair.text import format_bytes, note
 
 
 @dataclass(frozen=True)
@@ -188,3 +198,80 @@ def _remove(path: Path) -> None:
     path.rename(doomed)
     fsync_folder(path.parent)
     shutil.rmtree(doomed)
+
+
+def require_space(folder: Path, needed_bytes: int, purpose: str = "what has to be written") -> None:
+    """Refuse if the disk of a folder, which need not exist yet, has less room than this.
+
+    Raises:
+        DiskFullError: With what is needed and what is free.
+    """
+    existing = next(path for path in [folder, *folder.resolve().parents] if path.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < needed_bytes:
+        raise DiskFullError(
+            f"the disk of {folder} cannot hold {purpose}",
+            seen=f"{format_bytes(free_bytes)} free ({free_bytes} bytes)",
+            allowed=f"at least {format_bytes(needed_bytes)} ({needed_bytes} bytes)",
+            fix="free some space or set `runs` to another disk, then repeat the same command; nothing was lost",
+        )
+
+
+def require_room_for_two(run_folder: Path, checkpoint_bytes: int) -> None:
+    """Refuse if the disk cannot hold two checkpoints of this run, those it already has counted in.
+
+    Two, because the earlier one must stay until the next is whole: with none there yet, room for two
+    must be free; with one or more there, room for one.
+
+    Args:
+        run_folder: The run; its checkpoints lie in `checkpoints/`.
+        checkpoint_bytes: The size of one.
+
+    Raises:
+        DiskFullError: With what is needed and what is free.
+    """
+    held = bool(checkpoint_folders(run_folder))
+    purpose = "one more checkpoint beside the earlier one" if held else "two checkpoints"
+    require_space(run_folder, checkpoint_bytes * (1 if held else 2), purpose)
+
+
+LOCK_NAME = ".lock"
+
+
+@contextlib.contextmanager
+def lock_run(run_folder: Path) -> Iterator[None]:
+    """Hold a run's folder for the length of the block; the folder is made if it is not there.
+
+    The lock is the operating system's: it ends with the process, however that ends, so a lock file that is lying
+    there locks nothing. Processes forked from the holder hold it too.
+
+    Raises:
+        RunLockedError: Another process holds it, or the file system has no locks.
+    """
+    run_folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(run_folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _take(descriptor, run_folder)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, run_folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+            raise RunLockedError(
+                f"the run {run_folder} is in use by another process",
+                seen=holder or "a process that has not yet said who it is",
+                fix="wait for it or stop it; the lock ends with the process, no file has to be removed",
+            ) from error
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise RunLockedError(
+                f"the file system of {run_folder} has no locks", seen=error, fix="set `runs` to a local disk"
+            ) from error
+        raise

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself.
+"""What a checkpoint says of itself, and whether its files are as it says.
 
 A format may grow by optional fields, written only where they say something; whatever else changes in a manifest, the
 plan inside it included, counts `FORMAT_VERSION` up. Format 2: a plan says what it starts from (`start`).
@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seqpair.errors import CheckpointError
+from seqpair.files import sha256_file
 from seqpair.paths import CHECKPOINTS_FOLDER, SOUPS_FOLDER
 from seqpair.recipe.plan import Plan
 
@@ -193,3 +194,52 @@ def damaged(checkpoint: Path, file: str, *, seen: object, expected: object) -> C
         allowed=expected,
         fix=f"delete {checkpoint} (or put back a good copy); the run resumes from the checkpoint before it",
     )
+
+
+MODEL_NAME = "model.safetensors"
+OPTIMIZER_NAME = "optimizer.safetensors"
+STATE_NAME = "state.json"
+
+
+def file_names(manifest: CheckpointManifest) -> tuple[str, ...]:
+    """Return the files that belong to a checkpoint, the manifest left out; a soup has the model alone."""
+    return (MODEL_NAME, OPTIMIZER_NAME, STATE_NAME) if manifest.soup is None else (MODEL_NAME,)
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Return what a manifest says of a file that has just been written."""
+    return FileEntry(sha256=sha256_file(path), bytes=path.stat().st_size)
+
+
+def size_bytes(manifest: CheckpointManifest) -> int:
+    """Return how many bytes a checkpoint's files take, the manifest left out."""
+    return sum(entry.bytes for entry in manifest.files.values())
+
+
+def verify_files(
+    path: Path, manifest: CheckpointManifest, wanted: tuple[str, ...] | None = None, *, hashes: bool = True
+) -> None:
+    """Hold a checkpoint's files against its manifest.
+
+    Args:
+        path: The checkpoint's folder.
+        manifest: Its manifest.
+        wanted: The files to look at; by default all that belong to it.
+        hashes: Compare SHA-256 too, not only sizes.
+
+    Raises:
+        CheckpointError: A file is missing, or differs in size or digest.
+    """
+    for file in wanted or file_names(manifest):
+        entry = manifest.files.get(file)
+        if entry is None:
+            raise damaged(path, MANIFEST_NAME, seen=f"no entry for {file}", expected="one for every file")
+        try:
+            seen_bytes = (path / file).stat().st_size
+            if seen_bytes != entry.bytes:
+                raise damaged(path, file, seen=f"{seen_bytes} bytes", expected=f"{entry.bytes} bytes")
+            digest = sha256_file(path / file) if hashes else entry.sha256
+        except OSError as error:
+            raise damaged(path, file, seen=error, expected=f"{entry.bytes} readable bytes") from error
+        if digest != entry.sha256:
+            raise damaged(path, file, seen=f"SHA-256 {digest}", expected=f"SHA-256 {entry.sha256}")

@@ -17,11 +17,8 @@ import torch
 from torch import Tensor
 
 import seqpair
-from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, scan
-from seqpair.checkpoint.files import MODEL_NAME
-from seqpair.checkpoint.lock import lock_run
-from seqpair.checkpoint.manifest import CheckpointFields, CheckpointManifest, Soup, SoupPart, soup_folder
-from seqpair.checkpoint.space import require_space
+from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, lock_run, require_space, scan
+from seqpair.checkpoint.manifest import MODEL_NAME, CheckpointFields, CheckpointManifest, Soup, SoupPart, soup_folder
 from seqpair.checkpoint.store import checkpoint_bytes, load_checkpoint, write_whole
 from seqpair.errors import CheckpointError
 from seqpair.files import TEMPORARY_PREFIX

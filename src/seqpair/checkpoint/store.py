@@ -22,25 +22,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seqpair.checkpoint.files import (
-    MODEL_NAME,
-    OPTIMIZER_NAME,
-    STATE_NAME,
-    file_entry,
-    file_names,
-    verify_files,
-)
+from seqpair.checkpoint.catalog import require_room_for_two
 from seqpair.checkpoint.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
+    MODEL_NAME,
+    OPTIMIZER_NAME,
+    STATE_NAME,
     CheckpointFields,
     CheckpointManifest,
     checkpoint_folder,
     checkpoint_folders,
     damaged,
+    file_entry,
+    file_names,
     read_manifest,
+    verify_files,
 )
-from seqpair.checkpoint.space import require_room_for_two
 from seqpair.errors import CheckpointError
 from seqpair.files import TEMPORARY_PREFIX, replacing_folder, write_json
 from seqpair.paths import CHECKPOINTS_FOLDER

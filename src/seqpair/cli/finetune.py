@@ -115,7 +115,7 @@ def _with_given(
     from seqpair.errors import EvaluationError
     from seqpair.evaluate.finetune.set_spec import SetSpec
     from seqpair.evaluate.finetune.settings import TuneSetting
-    from seqpair.recipe.yaml_text import plain_scalar
+    from seqpair.recipe.tree import plain_scalar
 
     settings = {field.name for field in fields(TuneSetting)} - {"learning_rate", "epochs", "pooling"}
     for pair in given:

@@ -13,7 +13,7 @@ from seqpair.errors import EvaluationError
 
 if TYPE_CHECKING:
     from seqpair.report.collect import Study
-    from seqpair.report.tables import Row
+    from seqpair.report.comparison import Row
 
 WIDTH_WITHOUT_TERMINAL = 140
 MOST_COLUMNS = 8
@@ -45,19 +45,20 @@ def report(
 
     Example: seqpair report runs/demo
     """
-    from seqpair.report.asked_before import read_questions
+    from seqpair.compare.planned import read_questions
     from seqpair.report.collect import collect_study
+    from seqpair.suite.places import find_study_folder
 
-    study = collect_study(study_folder(recipe_or_folder, overrides or []), also or [])
+    study = collect_study(find_study_folder(recipe_or_folder, overrides or []), also or [])
     asked = read_questions(questions) if questions is not None else None
     page = None
     if not dry_run:
         require_page_packages()
-        from seqpair.report.exports import write_report
+        from seqpair.report.page import write_report
 
         page = str(write_report(study, published=published, asked=asked, out=out))
     if as_json:
-        from seqpair.report.terminal import rows_as_json
+        from seqpair.report.comparison import rows_as_json
 
         rows = rows_as_json(rows_of(study))
         print(json.dumps({"study": study.name, "page": page, "rows": rows, "missing": study.missing}))
@@ -86,7 +87,7 @@ def rows_of(study: Study) -> list[Row]:
         EvaluationError: The package of the statistics is not installed: that is an extra of the package.
     """
     try:
-        from seqpair.report.tables import study_rows
+        from seqpair.report.comparison import study_rows
     except ModuleNotFoundError as error:
         raise EvaluationError(
             "the comparison needs a package that is not installed", seen=error, fix='`pip install "seqpair[report]"`'
@@ -111,17 +112,7 @@ def _print_study(study: Study) -> None:
         print(f"{study.name}: {len(study.members)} members are too many for a terminal; the page has their table")
         return
     rows = rows_of(study)
-    from seqpair.report.terminal import comparison_table
+    from seqpair.report.comparison import comparison_table
 
     table = comparison_table(rows, [member.name for member in study.members], study.name)
     Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL).print(table)
-
-
-def study_folder(recipe_or_folder: str, overrides: list[str]) -> Path:
-    """Return the study folder that a folder's path or a recipe means."""
-    from seqpair.recipe.load import load_recipe
-
-    if Path(recipe_or_folder).is_dir():
-        return Path(recipe_or_folder)
-    recipe = load_recipe(recipe_or_folder, overrides)
-    return study_folder(recipe)

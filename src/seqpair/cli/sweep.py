@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.cli.plan import wide_console
 from seqpair.cli.run import require_extras
+from seqpair.cli.table import wide_console
 from seqpair.text import format_count
 
 if TYPE_CHECKING:
@@ -99,12 +99,9 @@ def _show_plan(planned: Sweep, *, as_json: bool) -> None:
 
 
 def _show_results(folder: Path) -> None:
-    from seqpair.report.sweep_curves import member_curves
-    from seqpair.report.sweep_pairs import choose_pairs, pair_rows
-    from seqpair.report.sweep_record import collect_sweep
-    from seqpair.report.sweep_remarks import sweep_remarks
-    from seqpair.report.sweep_terminal import curve_table
-    from seqpair.report.terminal import comparison_table
+    from seqpair.report.comparison import comparison_table
+    from seqpair.report.sweep import collect_sweep, member_curves, sweep_remarks
+    from seqpair.report.sweep_page import choose_pairs, curve_table, pair_rows
 
     runs = collect_sweep(folder)
     curves = member_curves(runs)

@@ -1,12 +1,13 @@
-"""Two sides brought together: the same items in the same order, seed by seed.
+"""Two sides brought together, the same items in the same order, seed by seed, and the items on which they disagree.
 
 Every refusal is an `EvaluationError` that says what differs and what to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,7 @@ from seqpair.errors import EvaluationError
 
 ACROSS_SIZES = ("shape", "optimizer")
 """The parts of a pair's identity that two sizes may differ in: their shape, and the rate that suits it."""
-
 _LEAST_WHOLE_FRAC = 0.9
-
 _SHARED_SETTINGS = ("limit", "seeds")
 """Settings that must be equal for both sides; how an encoder reads a continuation is its own."""
 
@@ -67,6 +66,32 @@ class Paired:
             return True
         outcomes = np.concatenate([self.first, self.second])
         return bool(((outcomes != 0) & (outcomes != 1)).any())
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One item on which two sides differ.
+
+    Attributes:
+        id: The item's name.
+        first, second: Their outcomes, averaged over seeds.
+        seeds_for_first, seeds_for_second: At how many seeds the first or the second was better.
+        weight: How much the item counts.
+        detail: The texts and predictions that were kept of the item, by side: `first`, `second`.
+    """
+
+    id: str
+    first: float
+    second: float
+    seeds_for_first: int
+    seeds_for_second: int
+    weight: float
+    detail: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def difference(self) -> float:
+        """Return first minus second."""
+        return self.first - self.second
 
 
 def pair_sides(
@@ -130,6 +155,64 @@ def outcome_table(side: Sequence[Scores]) -> tuple[Floats, bool]:
         rows.append(_scaled(values, weights))
     table = np.stack(rows)
     return table, _right_or_wrong(table) and not any(scores.by_jackknife for scores in side)
+
+
+def disagreements(
+    paired: Paired,
+    first: Sequence[Scores] = (),
+    second: Sequence[Scores] = (),
+    *,
+    texts: Mapping[str, Mapping[str, Any]] | None = None,
+    most: int | None = None,
+) -> list[Disagreement]:
+    """Return the items on which two sides differ: those first on which they differ most, at most seeds.
+
+    Both sides have their turn: the largest differences of each alternate, so that a side that is ahead on most items
+    does not hide those on which it is behind. Items that tie at every seed are left out.
+
+    Args:
+        paired: The two sides.
+        first: The first side's scores, for what was kept of each item; that of the lowest seed is shown.
+        second: The second side's.
+        texts: By the item's name: its texts, the same for both sides.
+        most: Most items; None gives all.
+    """
+    if paired.task.higher_is_better:
+        leads = paired.raw_first - paired.raw_second
+    else:
+        leads = paired.raw_second - paired.raw_first
+    for_first, for_second = (leads > 0).sum(axis=0), (leads < 0).sum(axis=0)
+    mean = leads.mean(axis=0)
+    order = np.lexsort((np.arange(len(mean)), -np.abs(for_first - for_second), -np.abs(mean)))
+    rows = [int(index) for index in order if for_first[index] or for_second[index]]
+    ahead, behind = [row for row in rows if mean[row] > 0], [row for row in rows if mean[row] <= 0]
+    turns = [row for pair in zip(ahead, behind, strict=False) for row in pair]
+    shared = len(turns) // 2
+    turns += ahead[shared:] + behind[shared:]
+    details = {name: _details(side, paired) for name, side in (("first", first), ("second", second))}
+    found = []
+    for row in turns[:most]:
+        name = paired.ids[row]
+        detail = {side: kept[name] for side, kept in details.items() if name in kept}
+        if texts is not None and name in texts:
+            detail["item"] = texts[name]
+        found.append(
+            Disagreement(
+                id=name,
+                first=float(paired.raw_first[:, row].mean()),
+                second=float(paired.raw_second[:, row].mean()),
+                seeds_for_first=int(for_first[row]),
+                seeds_for_second=int(for_second[row]),
+                weight=float(paired.weights[row]),
+                detail=detail,
+            )
+        )
+    return found
+
+
+def _details(side: Sequence[Scores], paired: Paired) -> Mapping[str, Mapping[str, Any]]:
+    used = sorted((one for one in side if one.model.seed in paired.seeds), key=lambda one: one.model.seed)
+    return used[0].details if used else {}
 
 
 def _right_or_wrong(outcomes: Floats) -> bool:

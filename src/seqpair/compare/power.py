@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-from seqpair.compare.crossed import crossed_parts
+from seqpair.compare.estimates import crossed_parts
 from seqpair.compare.values import FEWEST_SEEDS, OTHER_ITEMS_AND_SEEDS, THESE_RUNS
 from seqpair.errors import EvaluationError
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from seqpair.compare.estimates import value_estimate
-from seqpair.compare.findings import CostPoint, Curve, CurvePoint, Overtaking
 from seqpair.compare.pairing import outcome_table
-from seqpair.compare.values import Estimate, Model, Scores
+from seqpair.compare.values import Estimate, Model, Scores, Task
 from seqpair.errors import EvaluationError
 
 AXES: dict[str, Callable[[Model], float | None]] = {
@@ -22,6 +21,83 @@ AXES: dict[str, Callable[[Model], float | None]] = {
     "parameters": lambda model: model.non_embedding_parameters,
 }
 """What a curve may run along; of a model, or None where it is unknown."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One moment of a curve: where it stands on the axis, what was reached, and at which checkpoint."""
+
+    x: float
+    value: Estimate
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A member's quality along an axis.
+
+    Attributes:
+        member, size: Whose.
+        task: On what.
+        axis: `tokens`, `train_flops`, `train_seconds` or `parameters`.
+        points: By ascending x.
+    """
+
+    member: str
+    size: str
+    task: Task
+    axis: str
+    points: tuple[CurvePoint, ...]
+
+    @property
+    def label(self) -> str:
+        """Return the name in words: `4m encoder`."""
+        return f"{self.size} {self.member}".strip()
+
+
+@dataclass(frozen=True)
+class Overtaking:
+    """Between which two points of an axis one curve passes another.
+
+    Attributes:
+        ahead: The label of the one ahead afterwards.
+        behind: The label of the one that it passes.
+        after, until: The last shared point before and the first one after.
+        at: Where straight lines between the two points meet.
+        is_sure: Whether the intervals of both points are apart, so that both orders are more than noise.
+    """
+
+    ahead: str
+    behind: str
+    after: float
+    until: float
+    at: float
+    is_sure: bool
+
+
+@dataclass(frozen=True)
+class CostPoint:
+    """What a model costs and what it reaches.
+
+    Attributes:
+        label: `4m encoder`.
+        task: On what.
+        value: What it reaches.
+        train_flops, train_seconds: Of one run; None if unknown.
+        inference_flops: FLOPs to answer one item of the task.
+        rows_per_item: Rows of the model that an item takes: one for a decoder, one a token for an encoder that is
+            scored from left to right.
+        is_dominated_by: Labels of models that cost no more in inference and are better, by their values alone.
+    """
+
+    label: str
+    task: Task
+    value: Estimate
+    train_flops: float | None
+    train_seconds: float | None
+    inference_flops: float | None
+    rows_per_item: float | None
+    is_dominated_by: tuple[str, ...] = ()
 
 
 def curves(scores: Sequence[Scores], axis: str = "tokens", level: float = 0.95) -> list[Curve]:

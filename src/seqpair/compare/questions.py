@@ -1,4 +1,4 @@
-"""The questions of a study, asked of all its scores at once.
+"""The questions of a study, asked of all its scores at once, and the means over tasks that summarise each of them.
 
 A question's answers are a family: p is corrected over all of its tasks at one pair of sides. What cannot be compared
 is an answer too, with the reason; only `compare` itself raises.
@@ -10,11 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from seqpair.compare.estimates import difference_estimate, effect_sizes, value_estimate
-from seqpair.compare.families import adjust_family
-from seqpair.compare.findings import (
+from seqpair.compare.estimates import adjust_family, average_estimate, difference_estimate, effect_sizes, value_estimate
+from seqpair.compare.pairing import ACROSS_SIZES, Paired, pair_sides
+from seqpair.compare.power import detectable_difference, spread_of
+from seqpair.compare.values import (
     CROSSING,
     EQUAL_SIZE,
+    FEWEST_ITEMS,
+    FEWEST_SEEDS,
     MOSTLY_AT_CHANCE,
     NATIVE_OR_CROSSED,
     NEITHER_ABOVE_CHANCE,
@@ -24,12 +27,15 @@ from seqpair.compare.findings import (
     NOT_DECIDED,
     TWO_MEMBERS,
     Comparison,
+    Estimate,
+    Model,
+    Scores,
     Side,
+    Task,
 )
-from seqpair.compare.pairing import ACROSS_SIZES, Paired, pair_sides
-from seqpair.compare.power import detectable_difference, spread_of
-from seqpair.compare.values import FEWEST_ITEMS, FEWEST_SEEDS, Estimate, Model, Scores, Task
 from seqpair.errors import EvaluationError
+
+MOST_OTHER_MEMBERS = 6
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,27 @@ class Options:
 
 
 DEFAULT = Options()
+
+
+def answers_of(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Comparison]:
+    """Return the answers to all questions, the averages of a question before its tasks.
+
+    Every two members of a size are held against each other only where there are few: among many members of one size
+    the named questions remain.
+    """
+    found: list[Comparison] = []
+    by_size: dict[str, set[str]] = {}
+    for one in scores:
+        by_size.setdefault(one.model.size, set()).add(one.model.member)
+    few = max(map(len, by_size.values()), default=0) <= MOST_OTHER_MEMBERS
+    for own in (
+        equal_size(scores, options=options),
+        native_or_crossed(scores, options),
+        other_pairs(scores, options) if few else [],
+        crossings(scores, options) if few else [],
+    ):
+        found += [*averages(scores, own, options), *own]
+    return found
 
 
 def compare(question: str, first: Sequence[Scores], second: Sequence[Scores], options: Options = DEFAULT) -> Comparison:
@@ -293,3 +320,99 @@ def side_of(scores: Sequence[Scores], size: str, member: str, task: str) -> list
         for one in scores
         if (one.model.size, one.model.member, one.task.name, one.model.checkpoint) == (size, member, task, "")
     ]
+
+
+def averages(
+    scores: Sequence[Scores], comparisons: Sequence[Comparison], options: Options = DEFAULT
+) -> list[Comparison]:
+    """Return, for every pair of sides among comparisons, the mean difference over the tasks they were compared on.
+
+    Beside it stands the mean over those of them that have a chance level and are not at chance, where they are two or
+    more and not all. A task is at chance if the interval of the value of both sides taken together includes what
+    guessing gives: swapping the sides changes nothing, so choosing favours neither. A mean in which most tasks are at
+    chance for both sides gives no verdict. Where both means give one, p is corrected over the two.
+
+    Only tasks whose better direction is up and whose values are shares (chance is known, or all outcomes lie in
+    [0, 1]) are averaged: bits and points have no common unit. Tasks with fewer seeds than the others are left out,
+    with a caution.
+    """
+    found = []
+    for pair in dict.fromkeys(map(_pair_of, comparisons)):
+        own = [one for one in comparisons if _pair_of(one) == pair and one.difference is not None]
+        found += _averages(scores, own, options)
+    return found
+
+
+def _pair_of(comparison: Comparison) -> tuple[str, str, str]:
+    return comparison.question, comparison.first.label, comparison.second.label
+
+
+def _averages(scores: Sequence[Scores], own: Sequence[Comparison], options: Options) -> list[Comparison]:
+    most = max((one.difference.seeds for one in own if one.difference is not None), default=0)
+    kept: list[tuple[Comparison, Paired]] = []
+    for one in own:
+        task = one.tasks[0]
+        if one.difference is None or one.difference.seeds < most or not task.higher_is_better or task.is_lean:
+            continue
+        sides = [side_of(scores, side.size, side.member, task.name) for side in (one.first, one.second)]
+        allowed = (*options.may_differ, *(ACROSS_SIZES if one.question == CROSSING else ()))
+        paired = pair_sides(sides[0], sides[1], may_differ=allowed, unpaired=options.unpaired)
+        if paired.is_right_or_wrong:
+            kept.append((one, paired))
+    if len(kept) < 2 or len({paired.seeds for _, paired in kept}) != 1:
+        return []
+    left_out = [one.tasks[0].name for one in own if one not in [comparison for comparison, _ in kept]]
+    cautions = (f"Without {', '.join(left_out)}: other seeds or no share of right answers.",) if left_out else ()
+    above = [(one, paired) for one, paired in kept if _is_off_chance(paired, options.level)]
+    over_all = mean_over_tasks(kept, options, cautions)
+    if over_all.tasks_at_chance and len(above) < 2:
+        over_all = replace(over_all, cautions=(*cautions, "Fewer than two tasks are not at chance: no mean of those."))
+    if len(above) < 2 or len(above) == len(kept):
+        found = [over_all]
+    else:
+        others = [paired.task.name for _, paired in kept if paired not in [own_pair for _, own_pair in above]]
+        why = f"Without {', '.join(others)}: at chance, both sides taken together, or no chance level."
+        found = [over_all, replace(mean_over_tasks(above, options, (why,)), without_chance=True)]
+    if options.correct and len(found) > 1 and not found[0].is_mostly_at_chance:
+        adjusted = adjust_family([one.difference for one in found])
+        found = [replace(one, difference=new) for one, new in zip(found, adjusted, strict=True)]
+    return [judged(one) for one in found]
+
+
+def mean_over_tasks(
+    kept: Sequence[tuple[Comparison, Paired]], options: Options, cautions: tuple[str, ...]
+) -> Comparison:
+    """Return the mean difference over tasks, each counting the same; not judged yet.
+
+    Args:
+        kept: Each task's comparison and its paired outcomes, all at the same seeds.
+        options: How to compare.
+        cautions: What a reader must know of the choice of tasks.
+
+    Raises:
+        EvaluationError: As `average_estimate`.
+    """
+    pairs = [paired for _, paired in kept]
+    first, second = kept[0][0].first, kept[0][0].second
+    return Comparison(
+        question=kept[0][0].question,
+        tasks=tuple(paired.task for paired in pairs),
+        first=replace(first, value=None, not_above_chance=False, seeds=pairs[0].seeds),
+        second=replace(second, value=None, not_above_chance=False, seeds=pairs[0].seeds),
+        difference=average_estimate(pairs, options.level),
+        verdict=NOT_DECIDED,
+        on_these_runs=NOT_DECIDED,
+        cautions=cautions,
+        tasks_at_chance=sum(one.is_without_skill for one, _ in kept),
+    )
+
+
+def _is_off_chance(paired: Paired, level: float) -> bool:
+    """Return whether the value of both sides taken together is not what guessing gives; False without a chance level.
+
+    Of independent sides with one spread the mean says nothing of the difference, so the choice does not bend it.
+    """
+    if paired.task.chance is None:
+        return False
+    together = (paired.first + paired.second) / 2
+    return not value_estimate(together, right_or_wrong=False, level=level).interval.contains(paired.task.chance)

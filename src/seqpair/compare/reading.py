@@ -1,23 +1,47 @@
-"""From plans and result files to what is compared."""
+"""From plans and result files to scores: what every item counts for.
+
+A metric that is no mean over items (a correlation, F1, BLEU) becomes the mean of jackknife pseudo-values, which are
+computed from what was written of each item. A metric of several tunings is the mean of theirs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seqpair.compare.non_means import NEVER_MEANS, item_pseudo_values
+from seqpair.compare.resampling import (
+    classes_without_each,
+    pearson_without_each,
+    pseudo_values,
+    ratio_without_each,
+    spearman_without_each,
+)
 from seqpair.compare.values import Floats, Model, Scores, Task
 from seqpair.errors import EvaluationError
+from seqpair.evaluate.finetune.metrics import class_metrics, entities
 from seqpair.evaluate.results import ItemOutcome, TaskResult, is_mean_of_items, read_items, read_results
 from seqpair.recipe.cost import SPECIALS_PER_SEQUENCE, flops_per_token
-from seqpair.recipe.identity import pair_identity
+from seqpair.recipe.diff import pair_identity
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.sizes import parameter_count
+
+Found = tuple[float, Floats]
+Details = Sequence[Mapping[str, Any]]
+NEVER_MEANS = ("spearman", "pearson", "matthews", "f1_macro", "f1_entities", "accuracy_words", "bleu")
+"""Metrics that are of all items together, whatever their value happens to equal."""
+_CLOSE = 1e-3  # older files hold numbers with four decimals
+_AGAIN = "evaluate it again with this version"
+_REASONS = {
+    "spearman": "all predictions or all true values are equal",
+    "pearson": "all predictions or all true values are equal",
+    "matthews": "all predictions or all true classes are the same",
+}
 
 
 def model_of_plan(
@@ -59,6 +83,23 @@ def model_of_plan(
         train_flops=flops,
         train_seconds=train_seconds,
     )
+
+
+def model_from_elsewhere(name: str, *, size: str = "", direction: str = "", seed: int = 0) -> Model:
+    """Return a model that was not trained here: it has no identity, so it is compared only when asked for.
+
+    To hold it against runs of ours, whose seeds it does not have, use `at_seed`.
+    """
+    return Model(member=name, size=size, seed=seed, direction=direction)
+
+
+def read_scores(folder: Path, model: Model) -> list[Scores]:
+    """Return all scores in an evaluation folder.
+
+    Raises:
+        EvaluationError: A file cannot be read, or a result has lost its items.
+    """
+    return [scores_of(model, result, read_items(folder, result)) for result in read_results(folder)]
 
 
 def scores_of(model: Model, result: TaskResult, items: Sequence[ItemOutcome]) -> Scores:
@@ -117,23 +158,131 @@ def task_of(result: TaskResult) -> Task:
     )
 
 
-def read_scores(folder: Path, model: Model) -> list[Scores]:
-    """Return all scores in an evaluation folder.
-
-    Raises:
-        EvaluationError: A file cannot be read, or a result has lost its items.
-    """
-    return [scores_of(model, result, read_items(folder, result)) for result in read_results(folder)]
-
-
-def model_from_elsewhere(name: str, *, size: str = "", direction: str = "", seed: int = 0) -> Model:
-    """Return a model that was not trained here: it has no identity, so it is compared only when asked for.
-
-    To hold it against runs of ours, whose seeds it does not have, use `at_seed`.
-    """
-    return Model(member=name, size=size, seed=seed, direction=direction)
-
-
 def at_seed(scores: Scores, seed: int) -> Scores:
     """Return the same scores as if of this seed: one model from elsewhere held against several runs."""
     return replace(scores, model=replace(scores.model, seed=seed))
+
+
+def item_pseudo_values(result: TaskResult, values: Floats, details: Details) -> Floats:
+    """Return a result's pseudo-values, (n,), in the order of the items.
+
+    Args:
+        result: The result.
+        values: The items' own outcomes, (n,).
+        details: What was written of each item, n of them.
+
+    Raises:
+        EvaluationError: The metric is none of those that are known here, the items lack what it is made of, what they
+            hold does not give the result's value, or it is undefined, with all items or without one of them.
+    """
+    if len(values) < 3 or len(details) != len(values):
+        raise EvaluationError(f"the items of {result.task} do not hold what its {result.metric} is made of", fix=_AGAIN)
+    try:
+        found = [_without_each(result, *columns) for columns in _truth_and_predictions(values, details)]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise EvaluationError(
+            f"the items of {result.task} do not hold what its {result.metric} is made of",
+            seen=f"{type(error).__name__}: {error}",
+            fix=_AGAIN,
+        ) from error
+    for whole, without in found:
+        _require_defined(result, whole, without)
+    value = math.fsum(whole for whole, _ in found) / len(found)
+    scale = 100.0 if result.metric == "bleu" else 1.0
+    if abs(value - result.value) > _CLOSE * scale:
+        raise EvaluationError(
+            f"the items of {result.task} do not give its {result.metric} back",
+            seen=f"{value:.6g} from the items, {result.value:.6g} in the result",
+            fix=_AGAIN,
+        )
+    return np.asarray(np.mean([pseudo_values(whole, without) for whole, without in found], axis=0))
+
+
+def _require_defined(result: TaskResult, whole: float, without: Floats) -> None:
+    if np.isfinite(whole) and np.isfinite(without).all():
+        return
+    where = "" if not np.isfinite(whole) else " without one of its items"
+    why = _REASONS.get(result.metric, "nothing is left to count")
+    raise EvaluationError(f"the {result.metric} of {result.task} is undefined{where}", seen=f"then {why}")
+
+
+def _truth_and_predictions(values: Floats, details: Details) -> list[tuple[list[Any], list[Any]]]:
+    """Return what is true and what was predicted of all items, once a tuning.
+
+    Pairs of texts keep people's `score`, and the cosine as their outcome; what was tuned keeps `gold` and `guesses`.
+    """
+    if "gold" in details[0]:
+        gold = [own["gold"] for own in details]
+        tunings = len(details[0]["guesses"])
+        return [(gold, [own["guesses"][number] for own in details]) for number in range(tunings)]
+    scores = [own["score"] for own in details]
+    if "values_by_seed" not in details[0]:
+        return [(scores, list(values))]
+    tunings = len(details[0]["values_by_seed"])
+    return [(scores, [own["values_by_seed"][number] for own in details]) for number in range(tunings)]
+
+
+def _without_each(result: TaskResult, gold: list[Any], predicted: list[Any]) -> Found:
+    if result.metric not in _MEASURES:
+        raise EvaluationError(
+            f"the value of {result.task} is no mean over its items, so items cannot be paired",
+            seen=result.metric,
+            allowed=f"a mean, or by jackknife {', '.join(_MEASURES)}",
+            fix="compare a task with such a metric",
+        )
+    return _MEASURES[result.metric](result, gold, predicted)
+
+
+def _classes(result: TaskResult, gold: list[Any], predicted: list[Any]) -> Found:
+    names = list(result.settings["labels"])
+    places = {name: index for index, name in enumerate(names)}
+    columns = [np.array([places[name] for name in column]) for column in (gold, predicted)]
+    return classes_without_each(columns[0], columns[1], len(names), lambda counts: class_metrics(counts)[result.metric])
+
+
+def _entities(_: TaskResult, gold: list[Any], predicted: list[Any]) -> Found:
+    both, all_of = [], []
+    for tags, guess in zip(gold, predicted, strict=True):
+        a, b = entities(tags), entities(guess)
+        both.append(2.0 * len(a & b))
+        all_of.append(float(len(a) + len(b)))
+    return ratio_without_each(both, all_of)
+
+
+def _words(_: TaskResult, gold: list[Any], predicted: list[Any]) -> Found:
+    pairs = list(zip(gold, predicted, strict=True))
+    right = [float(sum(a == b for a, b in zip(tags, guess, strict=True))) for tags, guess in pairs]
+    return ratio_without_each(right, [float(len(tags)) for tags in gold])
+
+
+def _bleu(_: TaskResult, gold: list[Any], predicted: list[Any]) -> Found:
+    """Return corpus BLEU from the sums of the texts' counts, each text's own taken out."""
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+    except ModuleNotFoundError as error:
+        raise EvaluationError(
+            "BLEU needs the package sacrebleu, which is not installed",
+            fix='install the extra: pip install "seqpair[eval]"',
+        ) from error
+    measure = BLEU(effective_order=True)  # silences the warning of single sentences; counts do not depend on it
+    own = [measure.sentence_score(guess.strip(), [text.strip()]) for text, guess in zip(gold, predicted, strict=True)]
+    counts = np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in own], dtype=np.int64)
+
+    def score(sums: Any) -> float:
+        numbers = [int(number) for number in sums]
+        return float(BLEU.compute_bleu(numbers[:4], numbers[4:8], numbers[8], numbers[9]).score)
+
+    total = counts.sum(axis=0)
+    return score(total), np.array([score(total - row) for row in counts])
+
+
+_MEASURES: dict[str, Callable[[TaskResult, list[Any], list[Any]], Found]] = {
+    "spearman": lambda _, gold, predicted: spearman_without_each(gold, predicted),
+    "pearson": lambda _, gold, predicted: pearson_without_each(gold, predicted),
+    "matthews": _classes,
+    "f1": _classes,
+    "f1_macro": _classes,
+    "f1_entities": _entities,
+    "accuracy_words": _words,
+    "bleu": _bleu,
+}

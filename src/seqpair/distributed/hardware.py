@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from seqpair.recipe.rates import known_peak
+from seqpair.recipe.prediction import known_peak
 
 _MATRIX = 2048
 _READ_BYTES = 64 << 20

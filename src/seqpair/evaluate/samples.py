@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from seqpair.counter import hash_words, key_words
-from seqpair.data.tokenizer import Tokenizer
+from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
 from seqpair.evaluate.tasks.task import TaskInputs
 from seqpair.models.forward import Ids
 from seqpair.models.generate import continue_contents
 from seqpair.models.score import masked_predictions
 from seqpair.models.text_model import TextModel
-from seqpair.nn.sampling import Sampling
+from seqpair.nn.decode.generate import Sampling
 
 FILLED_A_SOURCE = 3
 CONTINUED_A_SOURCE = 2

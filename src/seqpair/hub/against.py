@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqpair.data.batches import read_batch
+from seqpair.data.order.batches import read_batch
 from seqpair.distributed.hardware import synchronize
 from seqpair.errors import SeqpairError
 from seqpair.hub.config import ModelFacts, hub_config

@@ -1,4 +1,10 @@
-"""Exports: a checkpoint becomes a folder that the Hugging Face classes load, or nothing is written."""
+"""Exports: a checkpoint becomes a folder that the Hugging Face classes load, or nothing is written.
+
+An encoder's text is `[CLS] text [SEP]`, padded on the right; a decoder's is `[CLS] text`, padded on the left: its
+`[SEP]` is what it says when it has finished, and `generate` needs the text's end at the end of the row. The
+sentence-transformers files state the pooling: the mean over all tokens for an encoder, the last token for a decoder,
+whose earlier tokens have not seen the whole text.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +21,18 @@ from safetensors.torch import save
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import MANIFEST_NAME, CheckpointManifest
 from seqpair.checkpoint.store import LoadedCheckpoint, load_checkpoint
-from seqpair.data.tokenizer import Tokenizer, load_tokenizer
+from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.errors import CheckpointError, ExportError
 from seqpair.files import TEMPORARY_PREFIX, replacing_folder, sha256_file, write_bytes, write_json, write_text
 from seqpair.hub.card import model_card
 from seqpair.hub.config import ModelFacts, generation_config, hub_config
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel
-from seqpair.hub.sentence_files import write_sentence_files
-from seqpair.hub.tokenizer_files import write_tokenizer
 from seqpair.hub.verify import MOST_CHECKED_TOKENS, Verification, check_texts, verify_export
 from seqpair.hub.weights import to_hub
 from seqpair.nn.rope import RopeBases
 from seqpair.paths import CHECKPOINTS_FOLDER
-from seqpair.recipe.objectives import OBJECTIVES, Objective
+from seqpair.recipe.objectives import OBJECTIVES, Direction, Objective
 
 RECORD_NAME = "seqpair_export.json"
 FORMAT_VERSION = 1
@@ -291,3 +295,66 @@ def _record(manifest: CheckpointManifest, objective: Objective, report: ExportRe
         "tokenizer_digest": manifest.tokenizer_digest,
         "transformers": version,
     }
+
+
+def tokenizer_config(tokenizer: Tokenizer, padding_side: str, seq_len: int) -> dict[str, Any]:
+    """Return `tokenizer_config.json`.
+
+    Args:
+        tokenizer: The study's tokenizer.
+        padding_side: `left` or `right`.
+        seq_len: Tokens of the longest text the model was trained on, specials included.
+    """
+    names = tokenizer.names
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": seq_len,
+        "padding_side": padding_side,
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "bos_token": names["cls"],
+        "eos_token": names["sep"],
+        "cls_token": names["cls"],
+        "sep_token": names["sep"],
+        "pad_token": names["pad"],
+        "mask_token": names["mask"],
+        "unk_token": names["unk"],
+    }
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, objective: Objective, seq_len: int) -> None:
+    """Write `tokenizer.json` and `tokenizer_config.json` into a folder."""
+    backend = tokenizer.with_template(objective.template, objective.padding_side)
+    write_text(folder / "tokenizer.json", backend.to_str(pretty=False))
+    config = tokenizer_config(tokenizer, objective.padding_side, seq_len)
+    write_json(folder / "tokenizer_config.json", config)
+
+
+SENTENCE_POOLINGS: dict[Direction, str] = {"bidirectional": "mean", "causal": "lasttoken"}
+_MODES = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+_MODE_OF = {"mean": "mean_tokens", "lasttoken": "lasttoken"}
+
+
+def write_sentence_files(folder: Path, direction: Direction, width: int, seq_len: int) -> None:
+    """Write the modules of a model that pools its last hidden states.
+
+    Args:
+        folder: The export.
+        direction: Its attention direction, which fixes the pooling.
+        width: Entries of a hidden state.
+        seq_len: Tokens of the longest text, specials included.
+    """
+    parts = (("", "Transformer"), ("1_Pooling", "Pooling"))
+    modules = [
+        {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for place, (path, kind) in enumerate(parts)
+    ]
+    chosen = _MODE_OF[SENTENCE_POOLINGS[direction]]
+    modes = {f"pooling_mode_{mode}": mode == chosen for mode in _MODES}
+    write_json(folder / "modules.json", modules)
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width} | modes)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": seq_len, "do_lower_case": False})
+    settings = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    write_json(folder / "config_sentence_transformers.json", settings)

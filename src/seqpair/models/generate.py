@@ -19,9 +19,8 @@ from seqpair.errors import EvaluationError
 from seqpair.models.forward import Ids
 from seqpair.models.score import DEFAULT_SCORING, ScoringOptions
 from seqpair.models.text_model import TextModel
-from seqpair.nn.cached_decoder import CachedDecoder
-from seqpair.nn.generate import BATCH_ROWS, Continuation, generate
-from seqpair.nn.sampling import Sampling, choose_tokens
+from seqpair.nn.decode.cached_decoder import CachedDecoder
+from seqpair.nn.decode.generate import BATCH_ROWS, Continuation, Sampling, choose_tokens, generate
 
 DEFAULT_NEW_TOKENS = 64
 Watch = Callable[[int], None]

@@ -14,7 +14,7 @@ from typing import Any
 from seqpair.errors import EvaluationError
 from seqpair.files import sha256_file, sha256_json, write_json
 from seqpair.hub.export import WEIGHTS_NAME
-from seqpair.nn.one_token import cache_folder
+from seqpair.nn.decode.one_token import cache_folder
 
 CACHED_BYTES = 8 << 20
 """Smaller files are hashed each time: that takes less time than a mistake would cost."""

@@ -20,9 +20,8 @@ import torch
 from safetensors import SafetensorError
 
 from seqpair.errors import EvaluationError, HubFolderError
-from seqpair.hub.config import HUB_CLASSES
+from seqpair.hub.config import HUB_CLASSES, read_folder_config
 from seqpair.hub.export import write_unproven
-from seqpair.hub.folder_config import read_folder_config
 from seqpair.hub.import_folder import read_hub_folder
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel

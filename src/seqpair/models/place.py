@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqpair.checkpoint.files import MODEL_NAME
-from seqpair.checkpoint.manifest import MANIFEST_NAME, damaged, read_manifest
+from seqpair.checkpoint.manifest import MANIFEST_NAME, MODEL_NAME, damaged, read_manifest
 from seqpair.errors import EvaluationError, ExportError
 from seqpair.files import sha256_json
-from seqpair.hub.config import PREDICTS_KEY
+from seqpair.hub.config import CONFIG_NAME, PREDICTS_KEY
 from seqpair.hub.export import (
     WEIGHTS_NAME,
     exported_objective,
@@ -24,7 +23,6 @@ from seqpair.hub.export import (
     last_objective,
     read_export_record,
 )
-from seqpair.hub.folder_config import CONFIG_NAME
 from seqpair.hub.library import require_transformers
 from seqpair.models.integrity import file_digest, require_recorded, weights_digest
 from seqpair.paths import CHECKPOINTS_FOLDER, EXPORT_FOLDER, EXPORT_RECORD

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqpair.data.tokenizer import Tokenizer
+from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.errors import EvaluationError
 from seqpair.hub.native import NativeModel
 from seqpair.models.forward import Forward, Head, Ids, NativeForward, PaddedForward, backbone_of

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from seqpair.recipe.counts import Count
+from seqpair.recipe.sizes import Count
 
 _Frac = Annotated[float, Field(ge=0.0, le=1.0)]
 SectionName = Literal["length", "quality", "duplicates", "decontaminate"]

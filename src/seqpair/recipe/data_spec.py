@@ -21,7 +21,7 @@ from pydantic import (
 
 from seqpair.errors import DataError
 from seqpair.recipe.cleaning_spec import CleaningSpec, effective_cleaning
-from seqpair.recipe.counts import Count
+from seqpair.recipe.sizes import Count
 
 Kind = Literal["text", "jsonl", "parquet", "python", "mds", "csv", "webdataset", "hub"]
 

@@ -1,19 +1,21 @@
-"""Loading a recipe: presets and files, `extends`, `--set`, validation."""
+"""Loading a recipe: presets and files, `extends`, `--set`, validation.
+
+All faults of a recipe are reported in one error, each with its path, value, allowed values and origin.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from seqpair.errors import RecipeError
-from seqpair.recipe.faults import recipe_error
-from seqpair.recipe.member_spec import is_folder
-from seqpair.recipe.merge import apply_set, merge_trees, nearest, strip
-from seqpair.recipe.schema import Recipe
-from seqpair.recipe.yaml_text import Leaf, Tree, read_tree
+from seqpair.recipe.schema import Recipe, is_folder
+from seqpair.recipe.tree import Leaf, Tree, apply_set, merge_trees, read_tree, strip
+from seqpair.text import nearest
 
 PRESETS_FOLDER = Path(__file__).parent / "presets"
 
@@ -52,16 +54,27 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def _find(name: str, folder: Path, asked_by: str) -> Path:
-    path = Path(name).expanduser()
-    path = path if path.is_absolute() else folder / path
+def find_recipe(name: str, folder: Path | None = None) -> Path | None:
+    """Return the file of a recipe or a preset; None if there is none.
+
+    Args:
+        name: A path, or a preset's name.
+        folder: What a relative path starts from; by default the current folder.
+    """
+    path = (folder or Path.cwd()) / Path(name).expanduser()
     if path.is_file():
         return path.resolve()
-    if "/" not in name and (preset := PRESETS_FOLDER / f"{name}.yaml").is_file():
-        return preset
+    preset = PRESETS_FOLDER / f"{name}.yaml"
+    return preset if "/" not in name and preset.is_file() else None
+
+
+def _find(name: str, folder: Path, asked_by: str) -> Path:
+    path = find_recipe(name, folder)
+    if path is not None:
+        return path
     raise RecipeError(
         f"there is no recipe '{name}'{nearest(name, preset_names())}",
-        seen=f"{path} (asked for by {asked_by})",
+        seen=f"{folder / name} (asked for by {asked_by})",
         allowed=f"a YAML file, or a preset: {', '.join(preset_names())}",
         fix="give the path of a recipe file, or the name of a preset",
     )
@@ -184,3 +197,84 @@ def _leaf_paths(value: object, path: str = "") -> list[str]:
     if isinstance(value, list):
         return [leaf for index, item in enumerate(value) for leaf in _leaf_paths(item, f"{prefix}{index}")]
     return [path]
+
+
+def recipe_error(
+    error: ValidationError, raw: object, model: type[BaseModel], origins: Mapping[str, str]
+) -> RecipeError:
+    """Return one error that reports every fault of a validation at once.
+
+    Args:
+        error: What pydantic found.
+        raw: The plain values that were validated.
+        model: The model they were validated against.
+        origins: Each leaf's origin by dotted path.
+    """
+    faults: dict[str, None] = {}
+    allowed: set[str] = set()
+    for fault in error.errors(include_url=False):
+        keys = _path(fault["loc"], raw)
+        path = ".".join(keys)
+        if fault["type"] == "extra_forbidden":
+            fields = _fields_at(model, keys[:-1])
+            faults[f"unknown key '{path}'{nearest(keys[-1], fields)}{_origin(path, origins)}"] = None
+            allowed.add(f"{'.'.join(keys[:-1]) or 'top level'}: {', '.join(fields)}")
+        elif fault["type"] == "missing":
+            faults[f"'{path}' is missing"] = None
+        else:
+            message = str(fault["msg"]).removeprefix("Value error, ")
+            message = message[:1].lower() + message[1:]
+            seen = "" if isinstance(fault["input"], (dict, list, BaseModel)) else f", but it is {fault['input']!r}"
+            start = f"'{path}': " if path else ""
+            faults[f"{start}{message}{seen}{_origin(path, origins)}"] = None
+    count = f"{len(faults)} faults in the recipe" if len(faults) > 1 else "a fault in the recipe"
+    return RecipeError(
+        f"{count}:\n    " + "\n    ".join(faults),
+        allowed="; ".join(sorted(allowed)) or None,
+        fix="mend these keys; docs/recipe.md lists every key with its unit and default",
+    )
+
+
+def _path(loc: tuple[int | str, ...], raw: object) -> list[str]:
+    """Return the keys of a location without the tags that pydantic adds for unions."""
+    keys: list[str] = []
+    here = raw
+    for index, part in enumerate(loc):
+        inside = (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int))
+        if inside:
+            here = here[part]  # type: ignore[index]
+        if inside or (index == len(loc) - 1 and isinstance(here, dict) and part not in ("label", "shape", "[key]")):
+            keys.append(str(part))
+    return keys
+
+
+def _origin(path: str, origins: Mapping[str, str]) -> str:
+    found = origins.get(path) or next((origins[key] for key in origins if path and key.startswith(f"{path}.")), None)
+    return f" ({found})" if found else ""
+
+
+def _fields_at(model: type[BaseModel], keys: list[str]) -> list[str]:
+    """Return the names of the fields that a section has."""
+    here: Any = model
+    for key in keys:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            here = next(field.annotation for name, field in here.model_fields.items() if key == (field.alias or name))
+        else:
+            here = typing.get_args(here)[-1 if typing.get_origin(here) is dict else 0]
+        here = _model_in(here)
+    if not (isinstance(here, type) and issubclass(here, BaseModel)):
+        return []
+    return [field.alias or name for name, field in here.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> Any:
+    """Return the part of an annotation that can hold keys: a model, a mapping or a list of models."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (dict, tuple):
+        return annotation
+    for part in typing.get_args(annotation):
+        found = _model_in(part)
+        if found is not None:
+            return found
+    return None

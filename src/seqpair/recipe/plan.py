@@ -1,6 +1,7 @@
 """The plan: a recipe resolved for one member, with nothing left to guess.
 
-A plan is written as JSON into the run and read back with `Plan.model_validate_json`.
+A plan is written as JSON into the run and read back with `Plan.model_validate_json`. The data layer gives the counts
+of the stores (`StoreStats`); without them a plan is an estimate.
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from seqpair.recipe.counts import Count
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 from seqpair.recipe.objectives import OBJECTIVES, Objective
 from seqpair.recipe.schedule import LrCurve, lr_fraction
-from seqpair.recipe.sizes import Shape
+from seqpair.recipe.sizes import Count, Shape
 
 MUON_MOMENTUM = 0.95
 """Of the nesterov momentum; source: Jordan et al., kellerjordan.github.io/posts/muon, and `torch.optim.Muon`."""
@@ -299,6 +299,30 @@ class StoreRef(_Frozen):
     tokens: int
 
 
+class StoreStats(_Frozen):
+    """Counts of one source's training store.
+
+    Attributes:
+        source: The source's name in the recipe.
+        digest: The store's content digest.
+        documents: Documents.
+        tokens: Content tokens (without added specials).
+        text_bytes: UTF-8 bytes of the text behind the tokens.
+        sequences: For each sequence length in use, how many sequences the documents give.
+    """
+
+    source: str
+    digest: str
+    documents: int
+    tokens: int
+    text_bytes: int
+    sequences: dict[int, int]
+
+    def mean_tokens(self, seq_len: int) -> float:
+        """Return the mean content tokens of a sequence at this sequence length."""
+        return self.tokens / self.sequences[seq_len]
+
+
 class Plan(_Frozen):
     """A recipe resolved for one member.
 
@@ -340,3 +364,8 @@ class Plan(_Frozen):
     def phase(self, name: str) -> PhasePlan:
         """Return the phase of this name."""
         return next(phase for phase in self.phases if phase.name == name)
+
+
+def derived_plan(objective: Objective) -> DerivedPlan:
+    """Return what the objectives table says follows from an objective."""
+    return DerivedPlan(**objective.model_dump(include=set(DerivedPlan.model_fields)))

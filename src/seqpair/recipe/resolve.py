@@ -9,13 +9,10 @@ from pathlib import Path
 
 from seqpair.errors import RecipeError
 from seqpair.recipe.data_spec import TokenizerSpec
-from seqpair.recipe.identity import plan_digest
-from seqpair.recipe.member_spec import CHECKPOINT_NAME, ObjectivePart
-from seqpair.recipe.members import phases_of, place_spans, require_member
-from seqpair.recipe.objectives import OBJECTIVES, Objective
-from seqpair.recipe.phases import bare_phase, budget_scale, scaled, stats_of
+from seqpair.recipe.diff import plan_digest
+from seqpair.recipe.objectives import OBJECTIVES
+from seqpair.recipe.phases import bare_phase, budget_scale, phases_of, place_spans, require_member, scaled, stats_of
 from seqpair.recipe.plan import (
-    DerivedPlan,
     HeldOutPlan,
     KeepRule,
     ModelPlan,
@@ -24,9 +21,10 @@ from seqpair.recipe.plan import (
     Plan,
     Start,
     StoreRef,
+    StoreStats,
+    derived_plan,
 )
-from seqpair.recipe.schema import PhaseSpec, Recipe
-from seqpair.recipe.stats import StoreStats
+from seqpair.recipe.schema import CHECKPOINT_NAME, ObjectivePart, PhaseSpec, Recipe
 
 PUBLISHED_VOCAB_SIZE = 50_368
 """The published vocabulary, padded; what a tokenizer that is not there yet is taken to have."""
@@ -185,11 +183,6 @@ def objective_at(plan: Plan, checkpoint: str | None) -> ObjectiveSpan:
             fix="name one of these, or change `checkpoints.every_tokens`",
         )
     return phase.span_of(min(step, phase.steps) - 1)
-
-
-def derived_plan(objective: Objective) -> DerivedPlan:
-    """Return what the objectives table says follows from an objective."""
-    return DerivedPlan(**objective.model_dump(include=set(DerivedPlan.model_fields)))
 
 
 def expected_vocab_size(tokenizer: TokenizerSpec) -> int:

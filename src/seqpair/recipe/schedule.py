@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from seqpair.recipe.counts import Count
+from seqpair.recipe.sizes import Count
 
 
 class LrCurve(BaseModel):

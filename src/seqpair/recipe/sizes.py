@@ -1,11 +1,29 @@
-"""The shapes of the suite and their exact parameter counts.
+"""Numbers that recipes name: counts such as `300M`, and the shapes of the suite with their exact parameter counts.
 
 Source: arXiv 2507.11412, table of model sizes, and its published configurations. `test`, `1m` and `4m` are ours.
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from seqpair.errors import SeqpairError
+from seqpair.text import parse_count
+
+
+def _count(value: object) -> object:
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        raise ValueError("a whole number such as 4096, 1_000, 300M, 8.5B or 1e9 is expected")
+    try:
+        return parse_count(value)
+    except SeqpairError as error:
+        raise ValueError(f"{error.allowed} is expected") from error
+
+
+Count = Annotated[int, BeforeValidator(_count)]
+"""A whole number, zero or more; `4096`, `1_000`, `300M`, `8.5B` and `1e9` are all accepted."""
 
 
 class Shape(BaseModel):

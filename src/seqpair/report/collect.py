@@ -1,128 +1,27 @@
-"""Reads what a study left on disk into plain values.
+"""Reads what a study left on disk into plain values, and into the scores that the questions are asked of.
 
-A file that is absent or cannot be read does not stop the report: it is named in `missing`, which the
-page shows. A folder that is no study at all is an error.
+A file that is absent or cannot be read does not stop the report: it is named in `missing`, which the page shows. A
+folder that is no study at all is an error.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folders, read_manifest
-from seqpair.data.ledger import Ledger, LedgerComparison, compare_ledgers
-from seqpair.data.manifest import StoreManifest, read_index
-from seqpair.data.manifest import read_manifest as read_store_manifest
+from seqpair.compare.reading import model_of_plan, scores_of_columns
+from seqpair.compare.values import Model, Scores
+from seqpair.data.order.ledger import Ledger, LedgerComparison, compare_ledgers
+from seqpair.data.store.manifest import StoreManifest, read_index
+from seqpair.data.store.manifest import read_manifest as read_store_manifest
 from seqpair.errors import EvaluationError, SeqpairError
-from seqpair.evaluate.results import SUMMARY_NAME
-from seqpair.files import JsonLines
-from seqpair.paths import EVALUATION_FOLDER, EXPORT_FOLDER, EXPORT_RECORD, LEDGER_FILE, METRICS_FILE, PLAN_FILE
-from seqpair.recipe.objectives import OBJECTIVES
+from seqpair.paths import LEDGER_FILE
 from seqpair.recipe.plan import Plan
-from seqpair.report.evaluation_files import Outcome, Samples, first_line, read_json_object, read_outcomes, read_samples
+from seqpair.report.member import MemberRun, Outcome, collect_member, member_views, read_json_object, read_outcomes
 
 FIRST_MEMBERS = ("encoder", "decoder")
-
-
-@dataclass(frozen=True)
-class TrainPoint:
-    """One training step's row of `metrics.jsonl`; `tokens` are content tokens so far, `lr` the learning rate."""
-
-    tokens: int
-    loss: float
-    lr: float
-    phase: str
-    tokens_per_second: float
-    seconds: float
-    waste_frac: float
-
-
-@dataclass(frozen=True)
-class HeldOutPoint:
-    """One source's held-out loss at one moment; `loss` in nats per predicted token."""
-
-    tokens: int
-    source: str
-    loss: float
-    bits_per_byte: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class SavedCheckpoint:
-    """A checkpoint on disk, in numbers; `tokens` are content tokens read so far."""
-
-    name: str
-    phase: str
-    steps: int
-    tokens: int
-    bytes: int
-    created: str
-
-
-@dataclass(frozen=True)
-class EvaluatedCheckpoint:
-    """A checkpoint that was exported and evaluated beside the last one, with its results by task."""
-
-    manifest: CheckpointManifest
-    outcomes: dict[str, Outcome]
-
-
-@dataclass
-class MemberRun:
-    """Everything that is known of one member, or of the second export of a member.
-
-    Attributes:
-        name: Its name; of a second export `<member> as <objective>`.
-        folder: Its run folder.
-        study: The study it is of, where several are shown together; its name then starts with it.
-        second_of: The member whose second export this is, or None. Its curves, order and checkpoint are that
-            member's, and stand there only.
-        objective: The objective that it was exported for, where it is a second export.
-        plan: Its plan.
-        train, held_out: The curves.
-        outcomes: Its results, by task.
-        samples: What it wrote.
-        evaluation: The evaluation's own summary: what was skipped and why, and how long it took.
-        saved: The checkpoints on disk, oldest first.
-        evaluated: Those of them whose exports were evaluated too.
-        export: `seqpair_export.json`.
-        checkpoint: The newest checkpoint's manifest.
-        missing: What could not be read, one sentence each.
-    """
-
-    name: str
-    folder: Path
-    study: str = ""
-    second_of: str | None = None
-    objective: str | None = None
-    plan: Plan | None = None
-    train: list[TrainPoint] = field(default_factory=list)
-    held_out: list[HeldOutPoint] = field(default_factory=list)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    samples: Samples = field(default_factory=Samples)
-    evaluation: dict[str, Any] = field(default_factory=dict)
-    export: dict[str, Any] | None = None
-    checkpoint: CheckpointManifest | None = None
-    saved: list[SavedCheckpoint] = field(default_factory=list)
-    evaluated: list[EvaluatedCheckpoint] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-    @property
-    def is_outside(self) -> bool:
-        """Return whether it is a model from elsewhere, of which there are results and nothing else."""
-        return self.plan is None and bool(self.outcomes) and not (self.folder / METRICS_FILE).exists()
-
-    @property
-    def direction(self) -> str:
-        """Return the attention direction of what was evaluated; `unknown` without a plan."""
-        if self.objective is not None:
-            return OBJECTIVES[self.objective].direction
-        return self.plan.derived.direction if self.plan is not None else "unknown"
 
 
 @dataclass(frozen=True)
@@ -238,100 +137,6 @@ def _member_names(folder: Path) -> list[str]:
     return [name for name in FIRST_MEMBERS if name in found] + [name for name in found if name not in FIRST_MEMBERS]
 
 
-def collect_member(folder: Path) -> MemberRun:
-    """Read one member's run folder, `<runs>/<study>/<member>`; what is absent is named in `missing`."""
-    member = MemberRun(name=folder.name, folder=folder)
-    try:
-        member.plan = Plan.model_validate_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
-    except (ValidationError, OSError, UnicodeDecodeError) as error:
-        member.missing.append(f"plan.json cannot be read ({first_line(error)})")
-    _read_metrics(member)
-    _read_evaluation(member)
-    _read_checkpoint(member)
-    return member
-
-
-def member_views(member: MemberRun) -> list[MemberRun]:
-    """Return a member and, where it has one, its second export with its own results."""
-    second = None if member.plan is None else member.plan.derived.also_exports
-    if second is None:
-        return [member]
-    view = MemberRun(f"{member.name} as {second}", member.folder, second_of=member.name, objective=second)
-    view.plan = member.plan
-    if not any((member.folder / f"{part}-{second}").is_dir() for part in (EXPORT_FOLDER, EVALUATION_FOLDER)):
-        member.missing.append(f"{EXPORT_FOLDER}-{second}/ is not there: its second export is not shown")
-        return [member]
-    _read_evaluation(view)
-    return [member, view]
-
-
-def _read_evaluation(member: MemberRun) -> None:
-    suffix = "" if member.objective is None else f"-{member.objective}"
-    evaluation = member.folder / f"{EVALUATION_FOLDER}{suffix}"
-    member.outcomes = read_outcomes(evaluation, member.missing)
-    member.samples = read_samples(evaluation, member.missing)
-    member.evaluation = read_json_object(evaluation / SUMMARY_NAME, []) or {}
-    member.export = read_json_object(member.folder / f"{EXPORT_FOLDER}{suffix}" / EXPORT_RECORD, member.missing)
-
-
-def _read_metrics(member: MemberRun) -> None:
-    path = member.folder / METRICS_FILE
-    if not path.exists():
-        member.missing.append("metrics.jsonl is not there: no curves")
-        return
-    try:
-        for row in JsonLines(path).rows():
-            if row["kind"] == "train":
-                member.train.append(TrainPoint(**{name: row[name] for name in TrainPoint.__dataclass_fields__}))
-            elif row["kind"] == "held_out":
-                member.held_out.append(HeldOutPoint(**{name: row[name] for name in HeldOutPoint.__dataclass_fields__}))
-    except (ValueError, KeyError, TypeError) as error:
-        member.missing.append(f"metrics.jsonl is damaged after {len(member.train)} steps ({first_line(error)})")
-
-
-def _read_checkpoint(member: MemberRun) -> None:
-    manifests = []
-    for folder in checkpoint_folders(member.folder):
-        try:
-            manifests.append(read_manifest(folder))
-        except SeqpairError as error:
-            member.missing.append(f"checkpoint {folder.name} cannot be read ({error.what})")
-    if manifests:
-        manifests.sort(key=lambda manifest: manifest.total_steps)
-        member.checkpoint = manifests[-1]
-        member.saved = [_saved(manifest) for manifest in manifests]
-        member.evaluated = _evaluated(member, {manifest.name: manifest for manifest in manifests})
-    else:
-        member.missing.append("there is no checkpoint")
-
-
-def _evaluated(member: MemberRun, manifests: dict[str, CheckpointManifest]) -> list[EvaluatedCheckpoint]:
-    """Read `evaluation-NAME` of every `export-NAME` that was made from another checkpoint than the member's export."""
-    last = (member.export or {}).get("checkpoint")
-    second = None if member.plan is None else member.plan.derived.also_exports
-    found: dict[str, EvaluatedCheckpoint] = {}
-    for record in sorted(member.folder.glob(f"{EXPORT_FOLDER}-*/{EXPORT_RECORD}")):
-        suffix = record.parent.name.removeprefix(EXPORT_FOLDER)
-        evaluation = member.folder / f"{EVALUATION_FOLDER}{suffix}"
-        said = read_json_object(record, member.missing) or {}
-        manifest = manifests.get(str(said.get("checkpoint")))
-        if suffix == f"-{second}" or manifest is None or manifest.name == last or not evaluation.is_dir():
-            continue
-        found[manifest.name] = EvaluatedCheckpoint(manifest, read_outcomes(evaluation, member.missing))
-    return sorted(found.values(), key=lambda one: one.manifest.total_steps)
-
-
-def _saved(manifest: CheckpointManifest) -> SavedCheckpoint:
-    return SavedCheckpoint(
-        name=manifest.name,
-        phase=manifest.phase,
-        steps=manifest.total_steps,
-        tokens=manifest.content_tokens,
-        bytes=sum(entry.bytes for entry in manifest.files.values()),
-        created=manifest.created,
-    )
-
-
 def _order(study: Study) -> list[OrderCheck]:
     """Hold every from-scratch member's ledger against the first one's."""
     own = [member for member in study.members if member.second_of is None]
@@ -365,3 +170,46 @@ def _stores(study: Study) -> dict[str, StoreManifest]:
     except SeqpairError as error:
         study.missing.append(f"the stores cannot be read ({error.what})")
         return {}
+
+
+def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
+    """Return every member's scores on every task, at its end and at evaluated checkpoints.
+
+    A model without a plan is no side of a pair and left out.
+    """
+    found = []
+    for member in members:
+        if member.plan is None:
+            continue
+        found += [_scores(final_model(member, member.plan), outcome) for outcome in member.outcomes.values()]
+        for evaluated in member.evaluated:
+            model = model_of_plan(
+                member.plan,
+                checkpoint=evaluated.manifest.name,
+                positions=evaluated.manifest.positions,
+                tokens=evaluated.manifest.content_tokens,
+                train_seconds=_seconds_until(member, evaluated.manifest.content_tokens),
+            )
+            found += [_scores(model, outcome) for outcome in evaluated.outcomes.values()]
+    return found
+
+
+def final_model(member: MemberRun, plan: Plan) -> Model:
+    """Return the model at the end of a member's run."""
+    return model_of_plan(
+        plan,
+        tokens=member.train[-1].tokens if member.train else None,
+        train_seconds=sum(point.seconds for point in member.train) if member.train else None,
+        objective=member.objective,
+    )
+
+
+def _seconds_until(member: MemberRun, tokens: int) -> float | None:
+    """Return the seconds of the training steps that read a member's first tokens; None without steps."""
+    steps = [point.seconds for point in member.train if point.tokens <= tokens]
+    return math.fsum(steps) if steps else None
+
+
+def _scores(model: Model, outcome: Outcome) -> Scores:
+    found = scores_of_columns(model, outcome.result, outcome.ids, outcome.values, outcome.weights, outcome.details)
+    return replace(found, task=replace(found.task, name=outcome.key, title=outcome.title))

@@ -1,4 +1,4 @@
-"""A table as data: one source for the page, for CSV and for LaTeX."""
+"""A table as data, one source for the page, for CSV and for LaTeX, and the small drawings that stand in its cells."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
+from seqpair.compare.values import Interval
+
 MOST_ROWS_IN_PAGE_SOURCE = 60
 """A longer table has its first rows in the page, and all of them as data for the script."""
-
 MOST_LINK_BYTES = 60_000
 """A table whose CSV is longer is a file beside the page; a shorter one is inside the link itself."""
-
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}",
 }  # fmt: skip
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CELLS = 7
+_STEP, _SIDE = 10, 8
+_WIDTH, _HEIGHT = 120, 18
 
 
 @dataclass(frozen=True)
@@ -197,3 +200,36 @@ def _latex_cell(cell: Cell) -> str:
         return text
     ends = f"{_short(cell.low)}, {_short(cell.high)}".replace("\N{MINUS SIGN}", "$-$")
     return rf"{text} {{\small[{ends}]}}"
+
+
+def attention_mark(direction: str) -> str:
+    """Return the attention matrix of a direction: row i is a token, filled cells are what it sees."""
+    causal = direction == "causal"
+    cells = []
+    for row in range(_CELLS):
+        for column in range(_CELLS):
+            seen = column <= row or not causal
+            style = "seen" if seen else "unseen"
+            cells.append(
+                f'<rect class="{style}" x="{column * _STEP + 1}" y="{row * _STEP + 1}" width="{_SIDE}" '
+                f'height="{_SIDE}" rx="1.5"/>'
+            )
+    label = "each token sees itself and the tokens before it" if causal else "each token sees every token"
+    side = _CELLS * _STEP
+    return f'<svg class="mark" viewBox="0 0 {side} {side}" role="img" aria-label="{label}">{"".join(cells)}</svg>'
+
+
+def interval_mark(interval: Interval, span: float) -> str:
+    """Return an interval as a whisker with a dot, on a scale from -span to span with a line at zero."""
+
+    def place(value: float) -> float:
+        inside = max(-span, min(span, value))
+        return _WIDTH / 2 + inside / span * (_WIDTH / 2 - 4)
+
+    low, high, middle, half = place(interval.low), place(interval.high), place(interval.value), _HEIGHT / 2
+    return (
+        f'<svg class="whisker" viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-hidden="true">'
+        f'<line class="zero" x1="{_WIDTH / 2}" x2="{_WIDTH / 2}" y1="0" y2="{_HEIGHT}"/>'
+        f'<line class="range" x1="{low:.1f}" x2="{high:.1f}" y1="{half}" y2="{half}"/>'
+        f'<circle cx="{middle:.1f}" cy="{half}" r="3.4"/></svg>'
+    )

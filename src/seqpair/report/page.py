@@ -1,13 +1,17 @@
-"""The study's page: one self-contained HTML file that opens from disk with no network.
+"""A study's report as files: a page that opens with no network, and beside it tables, figures, items and a README text.
 
-Templates are in `templates/`; they escape everything that comes from files.
+Below `<study>/report/`: `index.html`, `report.md`, `tables/*.csv` and `*.tex`, `figures/*.svg` and `*.png`,
+`items/<task>.csv`. Files of an earlier report that this one does not have are removed from those three folders. The
+templates in `templates/` escape everything that comes from files.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +19,32 @@ import jinja2
 from markupsafe import Markup
 
 from seqpair import __version__
+from seqpair.compare.planned import AskedBefore
+from seqpair.files import write_bytes
+from seqpair.paths import REPORT_FOLDER
 from seqpair.recipe.load import preset_names
 from seqpair.report.collect import Study
+from seqpair.report.data_table import Cell, DataTable, attention_mark, interval_mark
 from seqpair.report.figures import Drawing
-from seqpair.report.items_view import FITS, MOST_ITEMS, Fit, TaskItems, page_payload
-from seqpair.report.marks import attention_mark, interval_mark
-from seqpair.report.plan_view import member_facts, order_words, shared_facts
+from seqpair.report.items import FITS, MOST_ITEMS, Fit, TaskItems, items_csv, page_payload
+from seqpair.report.plans import member_facts, order_words, shared_facts
 from seqpair.report.study_tables import member_colours
-from seqpair.report.terminal import signed
 from seqpair.report.view import StudyView, view_of
+from seqpair.report.words import signed
 from seqpair.text import format_count
 
 _TEMPLATES = Path(__file__).parent / "templates"
+PAGE_NAME, README_NAME = "index.html", "report.md"
+_FOLDERS = ("tables", "figures", "items")
 _MASK = "[MASK]"
 _LONGEST_SHORT = 60
 MOST_BYTES = 5_000_000
 """No page is larger: items are left out first, and the page says how many of them it holds."""
-
 _SPARE_BYTES = 20_000
-
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
+_TABLES = ("values", "differences", "cost", "published")
+_MOST_ROWS = 40
+_LONGEST = 200
 _PARTS = (
     ("comparison", "Who wins where"),
     ("published-values", "Published values"),
@@ -58,6 +69,57 @@ class _Drawn:
     caption: str
     colour: int
     svg: Markup
+
+
+def write_report(
+    study: Study, *, published: bool = False, asked: AskedBefore | None = None, out: Path | None = None
+) -> Path:
+    """Write a study's report and return the page's path.
+
+    Args:
+        study: The study.
+        published: Whether published values of other models stand beside its own.
+        asked: Questions that were written down beforehand; their answers come first.
+        out: The folder; by default `report` inside the study's.
+
+    Raises:
+        DiskFullError: The disk is full; a file is whole, or as it was before.
+    """
+    folder = out or study.folder / REPORT_FOLDER
+    view = view_of(study, published=published, asked=asked)
+    written = set()
+    for name, make in report_files(view):
+        write_bytes(folder / name, make())
+        written.add(folder / name)
+    for inside in _FOLDERS:
+        for path in (folder / inside).glob("*.*"):
+            if path not in written and path.suffix in (".csv", ".tex", ".svg", ".png"):
+                path.unlink()
+    return folder / PAGE_NAME
+
+
+def report_files(view: StudyView) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yield each file's name and what makes it; the page last, so that what it links to is there."""
+    for table in [*view.tables, *([view.published] if view.published else [])]:
+        yield f"tables/{table.id}.csv", _making(table.csv)
+        yield f"tables/{table.id}.tex", _making(table.latex)
+    for drawing in view.drawings:
+        yield f"figures/{drawing.id}.svg", _making(drawing.as_svg_file)
+    for drawing in view.pictures:
+        yield f"figures/{drawing.id}.png", drawing.as_png
+    for task in view.items:
+        yield f"items/{task.file}.csv", _making(partial(items_csv, task))
+    yield README_NAME, _making(partial(readme_text, view))
+    yield PAGE_NAME, _making(partial(render_view, view))
+
+
+def _making(make: Callable[[], str]) -> Callable[[], bytes]:
+    return lambda: _bytes(make())
+
+
+def _bytes(text: str) -> bytes:
+    """Return UTF-8; what is no character, half of a surrogate pair, becomes a question mark."""
+    return text.encode("utf-8", "replace")
 
 
 def render_page(study: Study, *, published: bool = False) -> str:
@@ -207,3 +269,46 @@ def _typographic(text: str) -> str:
 def _shortened(text: str) -> str:
     """Return a name short enough for a heading or a list."""
     return text if len(text) <= _LONGEST_SHORT else f"{text[: _LONGEST_SHORT - 3]}..."
+
+
+def readme_text(view: StudyView) -> str:
+    """Return a study's report as Markdown with links to the pictures in `figures/`."""
+    lines = [f"# {markdown_text(view.study.name)}", ""]
+    for sentence in view.headline:
+        lines += [markdown_text(sentence, longest=2000), ""]
+    for question, sentences in view.verdicts:
+        lines += [f"## {markdown_text(question)}", ""]
+        lines += [f"- {markdown_text(sentence, longest=1000)}" for sentence in sentences] + [""]
+    for table in [*view.tables, *([view.published] if view.published else [])]:
+        if table.id in _TABLES:
+            lines += _table(table)
+    for drawing in view.pictures:
+        lines += [f"![{markdown_text(drawing.title)}](figures/{drawing.id}.png)", ""]
+    lines.append(
+        f"Made by seqpair {__version__}; `index.html` beside this file has the items, all figures and the plans."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def markdown_text(text: str, longest: int = _LONGEST) -> str:
+    """Return a text in which nothing is taken for markup, on one line, cut where it is too long."""
+    plain = " ".join(text.split())
+    plain = plain if len(plain) <= longest else f"{plain[: longest - 3]}..."
+    return _MARKUP.sub(r"\\\1", plain)
+
+
+def _table(table: DataTable) -> list[str]:
+    form = ["---:" if column.is_number else "---" for column in table.columns]
+    lines = [markdown_text(table.caption, longest=1000), ""]
+    lines += ["| " + " | ".join(markdown_text(column.label) or " " for column in table.columns) + " |"]
+    lines += ["| " + " | ".join(form) + " |"]
+    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in table.rows[:_MOST_ROWS]]
+    left = len(table.rows) - _MOST_ROWS
+    return [*lines, *(["", f"{left:,} more rows are in `tables/{table.id}.csv`."] if left > 0 else []), ""]
+
+
+def _cell(cell: Cell) -> str:
+    text = markdown_text(cell.text) or " "
+    if cell.low is not None and cell.high is not None:
+        text += f" ({markdown_text(cell.all_notes[0])})"
+    return f"{text}, {markdown_text(cell.tag)}" if cell.tag else text

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from seqpair.compare.findings import Curve
-from seqpair.compare.progress import curves
+from seqpair.compare.progress import Curve, curves
 from seqpair.compare.values import Scores, metric_words
-from seqpair.report.collect import MemberRun
 from seqpair.report.comparison_figures import Line, ShareRow, ValueRow, lines_drawing, shares_drawing, values_drawing
 from seqpair.report.figures import Drawing, figure_id
-from seqpair.report.published import PublishedRow
-from seqpair.report.study_tables import base_name, held_out_means, member_colours, suite_name
+from seqpair.report.member import MemberRun
+from seqpair.report.study_tables import PublishedRow, base_name, held_out_means, member_colours, suite_name
 
 DIRECTIONS = {"causal": "from left to right", "bidirectional": "masked tokens"}
 _MOST_TASKS = 30

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from seqpair.compare.findings import EQUAL_SIZE, Comparison
-from seqpair.compare.planned import planned_answers
+from seqpair.compare.planned import AskedBefore, planned_answers
+from seqpair.compare.questions import answers_of
+from seqpair.compare.values import EQUAL_SIZE, Comparison
 from seqpair.recipe.diff import Difference
-from seqpair.report.asked_before import AskedBefore
-from seqpair.report.collect import MemberRun, Study
-from seqpair.report.cost_view import cost_drawings, overtakings_table, points_by_cost, quality_table
+from seqpair.report.collect import Study, scores_of_members
+from seqpair.report.comparison import Row, comparison_rows
+from seqpair.report.cost import cost_drawings, overtakings_table, points_by_cost, quality_table
 from seqpair.report.data_table import DataTable
-from seqpair.report.disagreement_table import disagreements_table
-from seqpair.report.figures import Drawing
-from seqpair.report.headline import headline_sentences
-from seqpair.report.items_view import TaskItems, task_items
-from seqpair.report.member_figures import held_out_drawing, train_drawing
-from seqpair.report.plan_view import PhaseTree, phase_trees, plan_differences, source_facts
-from seqpair.report.published import published_rows
-from seqpair.report.scaling_view import scaling_laws
-from seqpair.report.scores import scores_of_members
+from seqpair.report.figures import Drawing, held_out_drawing, train_drawing
+from seqpair.report.items import TaskItems, disagreements_table, task_items
+from seqpair.report.member import MemberRun
+from seqpair.report.plans import PhaseTree, phase_trees, plan_differences, source_facts
+from seqpair.report.scaling import scaling_laws
 from seqpair.report.shared_figures import (
     curve_drawings,
     held_out_drawings,
@@ -34,14 +31,14 @@ from seqpair.report.study_tables import (
     environment_table,
     member_colours,
     parts_table,
+    published_rows,
     published_table,
     readings_table,
     seconds_table,
     sources_table,
     values_table,
 )
-from seqpair.report.tables import Row, comparison_rows
-from seqpair.report.verdicts import answers_of, differences_table, summary_sentence, verdict_sentences
+from seqpair.report.words import differences_table, headline_sentences, summary_sentence, verdict_sentences
 
 _MANY_MEMBERS = 6
 _POINTS_OF_FEW, _POINTS_OF_MANY = 400, 120

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from seqpair.data.prepare import Prepared
-from seqpair.hub.import_check import verify_import
-from seqpair.hub.import_folder import read_hub_folder, require_fits
+from seqpair.data.prepared import Prepared
+from seqpair.hub.import_folder import read_hub_folder, require_fits, verify_import
 from seqpair.recipe.plan import Plan
 from seqpair.text import note
-from seqpair.train.starting import StartingPoint, starting_point_of
+from seqpair.train.position import StartingPoint, starting_point_of
 
 
 def start_finder(prepared: Prepared) -> Callable[[Plan], StartingPoint]:

@@ -12,11 +12,12 @@ from typing import TypeVar
 
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import CheckpointManifest
-from seqpair.data.ledger import Ledger, require_same_sequences
-from seqpair.data.planning import counts_of, plan_members
-from seqpair.data.prepare import Prepared, prepare
-from seqpair.data.repetition import repetition_warnings
-from seqpair.distributed.float8 import require_float8
+from seqpair.data.order.ledger import Ledger, require_same_sequences
+from seqpair.data.order.repetition import repetition_warnings
+from seqpair.data.prepare.preparation import prepare
+from seqpair.data.prepared import Prepared
+from seqpair.data.store.planning import counts_of, plan_members
+from seqpair.distributed.acceleration import require_float8
 from seqpair.distributed.world import choose_device, start_world
 from seqpair.evaluate.held_out import held_out_texts
 from seqpair.evaluate.results import SUMMARY_NAME
@@ -24,16 +25,15 @@ from seqpair.evaluate.run import evaluate_export, export_places
 from seqpair.files import write_json
 from seqpair.hub.export import RECORD_NAME, export_checkpoint
 from seqpair.paths import LEDGER_FILE, run_folder, study_folder
-from seqpair.recipe.diff import diff_plans, require_declared
-from seqpair.recipe.identity import plan_digest
-from seqpair.recipe.members import training_order
+from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
+from seqpair.recipe.phases import training_order
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.schema import Recipe
 from seqpair.report.collect import collect_study
-from seqpair.report.exports import write_report
+from seqpair.report.page import write_report
 from seqpair.suite.starts import start_finder
 from seqpair.text import note
-from seqpair.train.loggers.fanout import require_loggers
+from seqpair.train.loggers import require_loggers
 from seqpair.train.loop import Outcome, train_member
 
 Part = TypeVar("Part")

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqpair.checkpoint.catalog import latest_valid
-from seqpair.data.ledger import Ledger, require_same_sequences
-from seqpair.data.prepare import Prepared
+from seqpair.data.order.ledger import Ledger, require_same_sequences
+from seqpair.data.prepared import Prepared
 from seqpair.errors import NotFiniteError
 from seqpair.files import write_json, write_text
 from seqpair.paths import LEDGER_FILE, run_folder
 from seqpair.recipe.plan import Plan
-from seqpair.report.sweep_curves import member_curves
-from seqpair.report.sweep_page import write_sweep_page
-from seqpair.report.sweep_pairs import PairChoice, choose_pairs
-from seqpair.report.sweep_record import RECORD_NAME, AxisRecord, PointRecord, SweepRecord, collect_sweep
-from seqpair.report.sweep_remarks import sweep_remarks
-from seqpair.report.sweep_terminal import sweep_as_json
+from seqpair.report.sweep import (
+    RECORD_NAME,
+    AxisRecord,
+    PointRecord,
+    SweepRecord,
+    collect_sweep,
+    member_curves,
+    sweep_remarks,
+)
+from seqpair.report.sweep_page import PairChoice, choose_pairs, sweep_as_json, write_sweep_page
 from seqpair.suite.study import evaluate_part, export_part, is_trained, prepare_part, train_part
 from seqpair.suite.sweep_grid import Sweep, SweepRequest, link_shared_runs, plan_sweep, planned_tokens
 from seqpair.text import format_count, format_seconds, note

@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqpair.data.planning import plan_members
+from seqpair.data.store.planning import plan_members
 from seqpair.errors import RecipeError
 from seqpair.paths import SWEEPS_FOLDER, study_folder
-from seqpair.recipe.axes import SEED_KEY, Axis, AxisValue, read_axes, require_label
-from seqpair.recipe.diff import diff_plans, require_declared
-from seqpair.recipe.identity import plan_digest
+from seqpair.recipe.axes import SEED_KEY, Axis, AxisValue, read_axes, require_label, require_reached
+from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
 from seqpair.recipe.load import load_recipe
-from seqpair.recipe.members import training_order
+from seqpair.recipe.phases import training_order
 from seqpair.recipe.plan import Plan
-from seqpair.recipe.reach import require_reached
 from seqpair.recipe.schema import Recipe
 
 UNTOUCHED = "base"

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-from seqpair.distributed.compiled import compile_words
-from seqpair.distributed.float8 import float8_words
+from seqpair.distributed.acceleration import compile_words, float8_words
 from seqpair.distributed.hardware import Hardware, look_around, matrix_rate, read_rate
 from seqpair.distributed.world import choose_device
 from seqpair.nn import attention
-from seqpair.nn.one_token import find_library
+from seqpair.nn.decode.one_token import find_library
 
 _LIBRARIES = (
     "seqpair",

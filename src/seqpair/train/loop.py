@@ -1,31 +1,59 @@
-"""The training loop: step after step through the phases, with exact resume."""
+"""The training loop: step after step through the phases, with exact resume.
+
+SIGTERM and Ctrl-C let the running step end, save a checkpoint, and stop.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType, TracebackType
 
-from seqpair.checkpoint.catalog import latest_valid, thin
-from seqpair.checkpoint.lock import lock_run
+from seqpair.checkpoint.catalog import latest_valid, lock_run, thin
 from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
-from seqpair.data.ledger import Ledger
-from seqpair.data.prepare import Prepared
+from seqpair.data.order.ledger import Ledger
+from seqpair.data.prepared import Prepared
 from seqpair.distributed.world import World
 from seqpair.paths import LEDGER_FILE, run_folder
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.text import Progress, note
 from seqpair.train.assembly import Run, assemble_run, pin_plan, seed_dropout
-from seqpair.train.feed import StepFeed
-from seqpair.train.loggers.fanout import open_loggers
+from seqpair.train.feed import StepFeed, StepWork
+from seqpair.train.loggers import open_loggers
 from seqpair.train.metrics import Metrics
-from seqpair.train.position import Place, manifest_fields, place_after, restore
-from seqpair.train.starting import StartingPoint, begin_from
+from seqpair.train.position import Place, StartingPoint, begin_from, manifest_fields, place_after, restore
 from seqpair.train.step import StepLoss, accumulate_gradients, not_finite
-from seqpair.train.stopping import StopRequest
-from seqpair.train.work import StepWork
+
+
+class StopRequest:
+    """A context in which the first SIGTERM or SIGINT sets `signal_number`; a second SIGINT interrupts."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._earlier: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        """Install the handlers (only the main thread may)."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._earlier[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Put the earlier handlers back."""
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_number = number
+        note(f"{signal.Signals(number).name} received: saving after this step, then stopping")
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,14 @@ from typing import Any
 
 import torch
 
-from seqpair.data.batches import sequence_lengths
+from seqpair.data.order.batches import sequence_lengths
 from seqpair.distributed.hardware import peak_rate, synchronize
-from seqpair.distributed.parallel import no_sync
+from seqpair.distributed.world import no_sync
 from seqpair.recipe.cost import flops_per_token
 from seqpair.text import Progress
 from seqpair.train.assembly import Run
-from seqpair.train.feed import StepFeed
+from seqpair.train.feed import StepFeed, StepWork
 from seqpair.train.loop import step_gradients
-from seqpair.train.work import StepWork
 
 WARM_UP_STEPS = 2
 MFU_FORMULA = "FLOPs a token (recipe/cost.py) x tokens/s with specials / (ranks x peak)"

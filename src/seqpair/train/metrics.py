@@ -11,7 +11,7 @@ from seqpair.optim.stable_adamw import StepNumbers
 from seqpair.paths import METRICS_FILE
 from seqpair.recipe.plan import PhasePlan
 from seqpair.train.held_out import HeldOutLoss
-from seqpair.train.loggers.fanout import Loggers
+from seqpair.train.loggers import Loggers
 from seqpair.train.step import StepLoss
 
 

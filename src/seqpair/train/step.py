@@ -10,16 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from seqpair.data.batches import Batch
-from seqpair.distributed.compiled import CountedCompile
-from seqpair.distributed.parallel import no_sync
-from seqpair.distributed.world import World
+from seqpair.data.order.batches import Batch
+from seqpair.distributed.acceleration import CountedCompile
+from seqpair.distributed.world import World, no_sync
 from seqpair.errors import NotFiniteError
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import summed_cross_entropy
 from seqpair.objectives.targets import ModelInput
-from seqpair.train.work import StepWork
+from seqpair.train.feed import StepWork
 
 
 class ObjectiveLoss(nn.Module):

@@ -1,10 +1,26 @@
+import errno
+import fcntl
 import os
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from seqpair.checkpoint.catalog import find_checkpoint, latest_valid, list_checkpoints, scan, thin
-from seqpair.errors import CheckpointError
+from seqpair.checkpoint import catalog
+from seqpair.checkpoint.catalog import (
+    find_checkpoint,
+    latest_valid,
+    list_checkpoints,
+    lock_run,
+    require_room_for_two,
+    require_space,
+    scan,
+    thin,
+)
+from seqpair.errors import CheckpointError, DiskFullError, RunLockedError
 from seqpair.recipe.plan import KeepRule
 
 
@@ -138,3 +154,112 @@ def test_after_a_fallback_the_good_ones_stay_though_the_damaged_one_was_further_
     thin(run_folder, KeepRule(last=1), phases)
     assert latest_valid(run_folder).name == "step5"
     assert sorted(os.listdir(run_folder / "checkpoints")) == ["step5", "step9.aside-1"]
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Set how many bytes the disk says are free, and return the paths that were asked about."""
+    asked: list[Path] = []
+
+    def setter(free_bytes: int) -> list[Path]:
+        def usage(path: Path):
+            asked.append(path)
+            return type("Usage", (), {"free": free_bytes})()
+
+        monkeypatch.setattr(catalog.shutil, "disk_usage", usage)
+        return asked
+
+    return setter
+
+
+def test_the_message_has_what_is_free_and_what_is_needed(tmp_path: Path, free) -> None:
+    free(1536)
+    with pytest.raises(DiskFullError) as caught:
+        require_space(tmp_path, 4096)
+    assert "seen: 1.5 KiB free (1536 bytes)\n  allowed: at least 4.0 KiB (4096 bytes)" in str(caught.value)
+    assert "free some space or set `runs` to another disk" in str(caught.value)
+    require_space(tmp_path, 1536)
+
+
+def test_a_folder_that_is_not_there_yet_is_asked_through_its_nearest_parent(tmp_path: Path, free) -> None:
+    asked = free(10)
+    require_space(tmp_path / "a" / "b", 10)
+    assert asked == [tmp_path]
+
+
+def test_a_relative_folder_that_is_not_there_yet(tmp_path: Path, free, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = free(10)
+    require_space(Path("runs") / "tiny", 10)
+    assert asked == [tmp_path]
+
+
+def test_the_first_checkpoint_needs_room_for_two_the_next_for_one(save, run_folder: Path, free) -> None:
+    free(1999)
+    with pytest.raises(DiskFullError, match="cannot hold two checkpoints"):
+        require_room_for_two(run_folder, 1000)
+    free(2000)
+    require_room_for_two(run_folder, 1000)
+    free(1 << 30)
+    save(3)
+    free(999)
+    with pytest.raises(DiskFullError, match="cannot hold one more checkpoint beside the earlier one"):
+        require_room_for_two(run_folder, 1000)
+    free(1000)
+    require_room_for_two(run_folder, 1000)
+
+
+def test_the_real_disk_answers(tmp_path: Path) -> None:
+    require_space(tmp_path, 1)
+    with pytest.raises(DiskFullError):
+        require_space(tmp_path, 1 << 62)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from seqpair.checkpoint.catalog import lock_run
+with lock_run(Path(sys.argv[1])):
+    sys.stdout.write("held\\n")
+    sys.stdout.flush()
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_told_who_holds_the_run_and_death_frees_it(tmp_path: Path) -> None:
+    run_folder = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(run_folder)], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(RunLockedError) as caught, lock_run(run_folder):
+                pytest.fail("two processes hold one run")
+        finally:
+            holder.send_signal(signal.SIGKILL)
+    assert f"the run {run_folder} is in use by another process" in str(caught.value)
+    assert f"seen: pid {holder.pid} on {socket.gethostname()}" in str(caught.value)
+    assert caught.value.exit_code == 4
+    with lock_run(run_folder):
+        assert (run_folder / ".lock").read_text() == f"pid {os.getpid()} on {socket.gethostname()}\n"
+
+
+def test_the_lock_ends_with_its_block_also_when_it_fails(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), lock_run(tmp_path):
+        raise KeyError
+    with lock_run(tmp_path), pytest.raises(RunLockedError), lock_run(tmp_path):
+        pytest.fail("held twice")
+    with lock_run(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with (
+        pytest.raises(
+            RunLockedError, match=r"has no locks.*\n.*No locks available\n  next: set `runs` to a local disk"
+        ),
+        lock_run(tmp_path),
+    ):
+        pytest.fail("locked without a lock")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from seqpair.checkpoint import space, store
+from seqpair.checkpoint import catalog, store
 from seqpair.checkpoint.manifest import read_manifest
 from seqpair.checkpoint.store import load_checkpoint
 from seqpair.errors import CheckpointError, DiskFullError
@@ -226,7 +226,7 @@ def test_a_full_disk_in_the_middle_leaves_earlier_checkpoints_and_no_part(
 
 def test_the_disk_is_asked_before_a_save(save, run_folder: Path, monkeypatch) -> None:
     save(1)
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(catalog.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(DiskFullError, match=r"cannot hold one more checkpoint.*\n  seen: 1000 B free"):
         save(2)
     assert names_in(run_folder) == ["step1"]

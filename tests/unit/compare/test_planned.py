@@ -1,10 +1,19 @@
+"""Questions asked beforehand: read from a file, answered at every size, p corrected over them alone."""
+
 import pytest
 import simulated_scores as sim
 
-from seqpair.compare.findings import NOT_COMPARED, PLANNED
-from seqpair.compare.planned import PlannedQuestion, planned_answers
+from seqpair.compare.planned import PlannedQuestion, planned_answers, read_questions
 from seqpair.compare.questions import equal_size
+from seqpair.compare.values import NOT_COMPARED, PLANNED
+from seqpair.errors import EvaluationError
 
+TEXT = """
+written: 2026-11-25, before anything was evaluated
+questions:
+  continuing: {tasks: [continuation]}
+  masks: {tasks: [masked_accuracy], first: encoder, second: both}
+"""
 TASKS = ("blimp", "piqa", "sciq")
 QUESTIONS = [PlannedQuestion("grammar", ("blimp",)), PlannedQuestion("knowledge", ("piqa", "sciq"))]
 
@@ -51,3 +60,38 @@ def test_a_task_done_in_several_ways_must_be_named_exactly():
     assert planned_answers(scores, [PlannedQuestion("q", (ways[0],))])[0].verdict == "1m encoder"
     one_way = [one for one in scores if one.task.name == ways[1]]
     assert planned_answers(one_way, [PlannedQuestion("q", ("blimp",))])[0].verdict == "1m encoder"
+
+
+def test_a_file_gives_its_questions_in_order(tmp_path):
+    path = tmp_path / "questions.yaml"
+    path.write_text(TEXT)
+    read = read_questions(path)
+    assert read.written.startswith("2026-11-25")
+    assert read.questions == (
+        PlannedQuestion("continuing", ("continuation",)),
+        PlannedQuestion("masks", ("masked_accuracy",), "encoder", "both"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("questions: {q: {task: [blimp]}}", "questions.q.task"),
+        ("questions: {}", "questions: "),
+        ("questions: {q: {tasks: []}}", "questions.q.tasks"),
+        ("- q", "the file"),
+        ("questions: {q: {tasks: [blimp], first: encoder, second: encoder}}", "against itself"),
+        ("questions: [", "is no YAML"),
+    ],
+)
+def test_a_file_of_another_form_is_one_error_that_names_the_place(tmp_path, text, message):
+    path = tmp_path / "questions.yaml"
+    path.write_text(text)
+    with pytest.raises(EvaluationError, match=r"questions\.yaml") as caught:
+        read_questions(path)
+    assert message in str(caught.value)
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(EvaluationError, match="cannot be read"):
+        read_questions(tmp_path / "none.yaml")

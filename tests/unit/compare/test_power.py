@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seqpair.compare.crossed import crossed_p, crossed_parts
+from seqpair.compare.estimates import crossed_p, crossed_parts
 from seqpair.compare.power import (
     Spread,
     detectable_difference,

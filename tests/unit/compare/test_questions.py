@@ -4,26 +4,26 @@ import numpy as np
 import pytest
 import simulated_scores as sim
 
-from seqpair.compare.averages import averages
-from seqpair.compare.findings import (
-    MOSTLY_AT_CHANCE,
-    NEITHER_ABOVE_CHANCE,
-    NO_BETTER_END,
-    NO_TRAINING_VERDICT,
-    NOT_COMPARED,
-    NOT_DECIDED,
-)
 from seqpair.compare.questions import (
     Options,
+    averages,
     compare,
     crossings,
     equal_size,
     native_or_crossed,
     other_pairs,
 )
-from seqpair.compare.values import Task
+from seqpair.compare.values import (
+    MOSTLY_AT_CHANCE,
+    NEITHER_ABOVE_CHANCE,
+    NO_BETTER_END,
+    NO_TRAINING_VERDICT,
+    NOT_COMPARED,
+    NOT_DECIDED,
+    Task,
+)
 from seqpair.errors import EvaluationError
-from seqpair.recipe.identity import PairIdentity
+from seqpair.recipe.diff import PairIdentity
 
 TASKS = ("blimp", "piqa", "sciq")
 

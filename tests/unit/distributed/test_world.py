@@ -2,9 +2,10 @@ import contextlib
 
 import pytest
 import torch
+from torch import nn
 
 from seqpair.distributed import world as world_module
-from seqpair.distributed.world import World, choose_device, start_world
+from seqpair.distributed.world import World, choose_device, no_sync, start_world, wrap
 from seqpair.errors import SeqpairError
 
 
@@ -82,3 +83,12 @@ def test_several_processes_cannot_use_mps(monkeypatch) -> None:
     monkeypatch.setattr(world_module, "choose_device", lambda *_: torch.device("mps"))
     with pytest.raises(SeqpairError, match="cannot train on mps"):
         start_world("mps", environment={"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"})
+
+
+def test_one_rank_keeps_the_module_as_it_is() -> None:
+    module = nn.Linear(2, 2)
+    wrapped = wrap(module, start_world("cpu", environment={}))
+    assert wrapped is module
+    with no_sync(wrapped):
+        wrapped(torch.ones(1, 2)).sum().backward()
+    assert module.weight.grad is not None

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seqpair.data.batches import read_batch
+from seqpair.data.order.batches import read_batch
 from seqpair.distributed.world import World
 from seqpair.errors import SeqpairError
 from seqpair.hub.against import _Theirs, compare_training, pad_rows

@@ -12,10 +12,9 @@ from tokenizers import normalizers
 
 from seqpair.checkpoint.catalog import scan
 from seqpair.checkpoint.soup import Weighting, make_soup
-from seqpair.data.tokenizer import load_tokenizer
-from seqpair.hub.export import export_checkpoint
+from seqpair.data.tokenizer.tokenizer import load_tokenizer
+from seqpair.hub.export import export_checkpoint, write_tokenizer
 from seqpair.hub.import_folder import read_hub_folder
-from seqpair.hub.tokenizer_files import write_tokenizer
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import Start
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpair.errors import SeqpairError
-from seqpair.text import Progress, format_bytes, format_count, format_seconds, note, parse_count
+from seqpair.text import Progress, format_bytes, format_count, format_seconds, nearest, note, parse_count
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,9 @@ def test_without_a_total_there_is_no_time_left(capsys):
     progress.done = 3
     progress.finish()
     assert "left" not in capsys.readouterr().err
+
+
+def test_nearest_word() -> None:
+    assert nearest("seqlen", ["name", "seq_len"]) == " (did you mean 'seq_len'?)"
+    assert nearest("learning_rate", ["beta1", "lr"]) == " (did you mean 'lr'?)"
+    assert nearest("zzz", ["name", "seq_len"]) == ""

@@ -10,7 +10,7 @@ from seqpair.errors import DataError, EvaluationError
 from seqpair.models.generate import complete_texts, continue_texts
 from seqpair.models.open import open_model
 from seqpair.models.text_file import read_texts
-from seqpair.nn.sampling import Sampling
+from seqpair.nn.decode.generate import Sampling
 
 PROMPTS = ["def read(", "", "import torch\n\nclass Layer(Module):\n    def __init__(self) -> None:\n", "return"]
 

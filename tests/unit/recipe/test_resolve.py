@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from seqpair.errors import RecipeError
 from seqpair.recipe.load import load_recipe, preset_names
 from seqpair.recipe.phases import expected_mean_tokens
-from seqpair.recipe.plan import Plan
+from seqpair.recipe.plan import Plan, StoreStats
 from seqpair.recipe.resolve import expected_vocab_size, resolve_plan, resolve_plans
-from seqpair.recipe.stats import StoreStats
 
 TWO_SOURCES = str(Path(__file__).with_name("two_sources.yaml"))
 

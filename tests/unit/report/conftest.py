@@ -11,9 +11,8 @@ from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.evaluate.results import ItemOutcome, TaskResult, items_name, standard_interval, weighted_mean, write_result
 from seqpair.files import JsonLines, write_json, write_text
 from seqpair.recipe.load import load_recipe
-from seqpair.recipe.plan import Plan
+from seqpair.recipe.plan import Plan, StoreStats
 from seqpair.recipe.resolve import resolve_plan
-from seqpair.recipe.stats import StoreStats
 
 DIGEST = "5f" * 32
 TITLES = {

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from seqpair.compare.values import Interval
-from seqpair.report.collect import HeldOutPoint, TrainPoint
 from seqpair.report.comparison_figures import ValueRow, values_drawing
-from seqpair.report.figures import smoothed
-from seqpair.report.marks import attention_mark, interval_mark
-from seqpair.report.member_figures import held_out_drawing, train_drawing
+from seqpair.report.data_table import attention_mark, interval_mark
+from seqpair.report.figures import held_out_drawing, smoothed, train_drawing
+from seqpair.report.member import HeldOutPoint, TrainPoint
 
 
 def train_points(count):

@@ -9,11 +9,10 @@ import signal
 import pytest
 from tiny import write_tiny_study
 
-from seqpair.data.ledger import Ledger, compare_ledgers
+from seqpair.data.order.ledger import Ledger, compare_ledgers
 from seqpair.errors import NotFiniteError, RecipeError
 from seqpair.recipe.load import load_recipe
-from seqpair.report.sweep_curves import member_curves
-from seqpair.report.sweep_record import collect_sweep, read_record
+from seqpair.report.sweep import collect_sweep, member_curves, read_record
 from seqpair.suite import sweep as sweep_module
 from seqpair.suite.sweep import planned_runs, run_sweep
 from seqpair.suite.sweep_grid import SweepRequest, plan_sweep

@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from seqpair.data.batches import read_batch
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.order.batches import read_batch
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
 from seqpair.distributed.world import World, start_world
 from seqpair.errors import SeqpairError
 from seqpair.hub.export import export_checkpoint
 from seqpair.paths import run_folder
-from seqpair.recipe.identity import pair_identity, plan_digest
+from seqpair.recipe.diff import pair_identity, plan_digest
 from seqpair.recipe.load import load_recipe
 from seqpair.train import loop
 from seqpair.train.assembly import assemble_run, compile_model

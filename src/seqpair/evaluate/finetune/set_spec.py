@@ -16,8 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.read_rows import HUB, Row, read_rows
 from seqpair.evaluate.finetune.sets import OUTSIDE, Example, Kind, LabelledSet, split_rows
-from seqpair.recipe.merge import strip
-from seqpair.recipe.yaml_text import read_tree
+from seqpair.recipe.tree import read_tree, strip
 
 DEV_SHARE = 0.1
 HUB_NAME = "nyu-mll/glue"

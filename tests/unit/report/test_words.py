@@ -1,0 +1,69 @@
+"""The first sentences say what the results say, and no more."""
+
+import json
+
+from seqpair.recipe.diff import Difference
+from seqpair.report.collect import collect_study
+from seqpair.report.comparison import study_rows
+from seqpair.report.plans import plan_differences
+from seqpair.report.words import counted, counted_briefly, headline_sentences
+
+
+def sentences_of(folder, differences=()):
+    study = collect_study(folder)
+    found = next(iter(plan_differences(study.members).values()), [])
+    return headline_sentences(study, study_rows(study.members), [*found, *differences])
+
+
+def test_a_finished_study_says_who_wins_what_beats_unigram_and_what_was_equal(finished_study):
+    winners, *lone, equal = sentences_of(finished_study)
+    assert winners == (
+        'Of the 2 tasks that both members do, the encoder is ahead on one ("True continuation among four") and '
+        'neither is above chance on one ("Function for a docstring").'
+    )
+    assert lone[0].startswith("Held-out text, bits per byte: the decoder reaches 1.4")
+    assert "% below a unigram model of the same tokenizer (2.750)" in lone[0]
+    assert "times a unigram model of the same tokenizer (0.030)" in lone[1]
+    assert "in the same order" in equal
+
+
+def test_members_that_read_different_sequences_are_no_clean_pair(finished_study):
+    ledger = finished_study / "decoder" / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace('"order7"', '"other"'))
+    *_, equal = sentences_of(finished_study)
+    assert equal == "This is not a clean pair: the decoder read other sequences from pretrain step 7 on."
+
+
+def test_an_undeclared_difference_is_no_clean_pair(finished_study):
+    *_, equal = sentences_of(finished_study, [Difference("optimizer.lr", 0.1, 0.2, False, "")])
+    assert equal.startswith("This is not a clean pair: the plans also differ in optimizer.lr")
+
+
+def test_without_ledgers_nothing_is_claimed_of_the_order(finished_study):
+    (finished_study / "decoder" / "ledger.jsonl").unlink()
+    assert not any("order" in sentence for sentence in sentences_of(finished_study))
+
+
+def test_without_results_nothing_is_claimed(finished_study):
+    for path in finished_study.glob("*/evaluation/*.json"):
+        path.unlink()
+    first, *_ = sentences_of(finished_study)
+    assert first == "No task has results of both the encoder and the decoder yet."
+
+
+def test_a_simple_model_that_beats_both_members_is_named(finished_study):
+    for path in finished_study.glob("*/evaluation/docstring_retrieval.json"):
+        value = json.loads(path.read_text())
+        value["baselines"] = {"bag_of_tokens": 0.37, "worse": 0.001}
+        path.write_text(json.dumps(value))
+    _, beaten, *_ = sentences_of(finished_study)
+    assert beaten == 'On "Function for a docstring" a simple bag of tokens model does better than all members (0.370).'
+    for path in finished_study.glob("*/evaluation/docstring_retrieval.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"is_lean": True}))
+    assert beaten not in sentences_of(finished_study)
+
+
+def test_tasks_that_nobody_won_are_named_only_where_they_are_few():
+    assert counted_briefly(["A", "B"]) == '2 ("A", "B")'
+    assert counted_briefly(["A", "B", "C"]) == "3"
+    assert counted([str(n) for n in range(8)]) == '8 ("0", "1", "2", "3", "4", "5", ...)'
