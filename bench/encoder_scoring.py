@@ -78,7 +78,7 @@ def one_at_a_time(model: TextModel, requests: list[tuple[str, str]], *, full_log
                 logits = model.network(input_ids=row).logits[0, len(known)]
                 total += float(torch.log_softmax(logits.float(), -1)[token])
             else:
-                state = model.model.network(input_ids=row).last_hidden_state[0, len(known) : len(known) + 1]
+                state = model.network.model(input_ids=row).last_hidden_state[0, len(known) : len(known) + 1]
                 total += float(model.log_probabilities(state)[0, token])
         found.append(total)
     return found
