@@ -60,11 +60,11 @@ def run(rule: Rule, of_three: bool, model: TextModel, context: TaskContext) -> T
 
     def compute(chunk: Sequence[Schema]) -> Outcomes:
         scores = rule(model, context, chunk)
-        items = [outcome_of(schema, own, of_three) for schema, own in zip(chunk, scores, strict=True)]
+        items = [schema_outcome(schema, own, of_three) for schema, own in zip(chunk, scores, strict=True)]
         return Outcomes(items, 0)  # no rule has a context that could be cut
 
     items, truncated = context.by_chunks(schemas, compute, CHUNK_SCHEMAS)
-    figures = figures_of(items)
+    figures = lean_figures(items)
     if of_three:
         lost = [item for item in items if not any(item.detail["scores"].values())]
         figures["without_any_pronoun"] = float(len(lost))
@@ -200,7 +200,7 @@ TASKS = (
 )
 
 
-def outcome_of(schema: Schema, scores: dict[Gender, float], of_three: bool) -> ItemOutcome:
+def schema_outcome(schema: Schema, scores: dict[Gender, float], of_three: bool) -> ItemOutcome:
     """Return a schema's outcome.
 
     Args:
@@ -235,6 +235,7 @@ def _preferred(first: float, second: float) -> float:
 
 def clustered_error(items: Sequence[ItemOutcome], value: Value | None = None) -> float | None:
     """Return the standard error of the mean with occupations as the units; `None` for one occupation."""
+    # Schemas of one occupation answer alike, so each occupation is one observation, weighted by its schemas.
     groups: dict[str, list[float]] = {}
     for item in items:
         groups.setdefault(item.detail["occupation"], []).append(value(item) if value else item.value)
@@ -243,7 +244,7 @@ def clustered_error(items: Sequence[ItemOutcome], value: Value | None = None) ->
     )
 
 
-def figures_of(items: Sequence[ItemOutcome]) -> dict[str, float]:
+def lean_figures(items: Sequence[ItemOutcome]) -> dict[str, float]:
     """Return all figures by name; each mean has its standard error beside it."""
     figures: dict[str, float] = {}
 
@@ -315,6 +316,8 @@ def _correlations(items: Sequence[ItemOutcome], column: str) -> dict[str, float]
         ("spearman", _ranks(leans), _ranks(shares)),
     ):
         value = float(np.clip(np.corrcoef(first, second)[0, 1], -1, 1))
+        # On Fisher's scale atanh(r) is nearly normal; ranks vary more than values, by Bonett and Wright's factor. The
+        # clamp keeps a perfect correlation finite there.
         spread = 1.0 if name == "pearson" else 1.0 + value * value / 2
         half = _NORMAL_95 * math.sqrt(spread / (len(names) - 3))
         middle = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, value)))
@@ -324,6 +327,7 @@ def _correlations(items: Sequence[ItemOutcome], column: str) -> dict[str, float]
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ranks from 1, equal values the mean of theirs."""
+    # Equal values share places last - count + 1 ... last; their rank is the middle of these.
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     means: NDArray[np.float64] = last - (counts - 1) / 2

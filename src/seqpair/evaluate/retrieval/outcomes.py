@@ -220,6 +220,7 @@ def chance_of(gains: Iterable[Sequence[int]], documents: int, depth: int = DEPTH
     """
     ranks = range(1, min(depth, documents) + 1)
     discounts = [1.0 / math.log2(rank + 1) for rank in ranks]
+    # Many queries have the same gains, and the binomials of a large corpus are slow, so each is computed once.
     known: dict[tuple[int, ...], tuple[float, float]] = {}
     found = []
     for own in gains:
