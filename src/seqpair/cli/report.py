@@ -106,7 +106,7 @@ def _answers(study: Study, asked: AskedBefore | None) -> list[Comparison]:
 
 def _print_study(study: Study, asked: AskedBefore | None) -> None:
     if not any(member.outcomes for member in study.members):
-        print(f"{study.name}: no results yet; `seqpair evaluate` makes them")
+        print(f"{study.name}: no results yet; `seqpair eval --suite own` makes them")
         return
     print_tables(study.members, _answers(study, asked))
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from seqpair.counter import hash_words, key_words
 from seqpair.data.tokenizer.tokenizer import Tokenizer
-from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
-from seqpair.evaluate.tasks.task import TaskInputs
+from seqpair.evaluate.study_text import HeldOutSequence, held_out_windows
+from seqpair.evaluate.task import TaskContext
 from seqpair.models.forward import Ids
 from seqpair.models.generate import continue_contents
 from seqpair.models.score import masked_predictions
@@ -35,7 +35,7 @@ SEED = 0
 Sample = dict[str, Any]
 
 
-def make_samples(model: TextModel, inputs: TaskInputs) -> dict[str, list[Sample]]:
+def make_samples(model: TextModel, context: TaskContext) -> dict[str, list[Sample]]:
     """Return what this model can show.
 
     Returns:
@@ -46,9 +46,10 @@ def make_samples(model: TextModel, inputs: TaskInputs) -> dict[str, list[Sample]
     bidirectional = model.direction == "bidirectional"
     size = FILL_TOKENS if bidirectional else PROMPT_TOKENS
     count = FILLED_A_SOURCE if bidirectional else CONTINUED_A_SOURCE
-    tokenizer = inputs.prepared.tokenizer
+    prepared = context.study_of(model).prepared
+    tokenizer = prepared.tokenizer
     chosen: list[HeldOutSequence] = []
-    for windows in held_out_windows(inputs.prepared.held_out, size, "samples").values():
+    for windows in held_out_windows(prepared.held_out, size, "samples").values():
         whole = (window for window in windows if tokenizer.decode(window.content)[:1].isspace())
         chosen.extend(itertools.islice(whole, count))
     if bidirectional:

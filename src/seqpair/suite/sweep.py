@@ -92,7 +92,7 @@ def run_sweep(request: SweepRequest) -> SweepOutcome:
     record = _record(sweep, request, outcome.failed, order)
     write_text(sweep.folder / RECORD_NAME, record.model_dump_json(indent=1) + "\n")
     pairs = choose_pairs(record, member_curves(collect_sweep(sweep.folder)))
-    _evaluate(sweep, prepared, pairs)
+    _evaluate(sweep, pairs)
     runs = collect_sweep(sweep.folder)
     curves = member_curves(runs)
     write_json(sweep.folder / RESULTS_NAME, sweep_as_json(runs, curves, pairs, sweep_remarks(runs)))
@@ -169,13 +169,13 @@ def _same_order(one: Plan, other: Plan) -> bool:
     return bool(shared) and alike and one.seed == other.seed
 
 
-def _evaluate(sweep: Sweep, prepared: Prepared, pairs: Sequence[PairChoice]) -> None:
+def _evaluate(sweep: Sweep, pairs: Sequence[PairChoice]) -> None:
     wanted = {(folder, member) for choice in pairs for member, folder in choice.runs.items()}
     for plan in sweep.runs:
         if (plan.study, plan.member) in wanted:
             note(f"sweep {sweep.name}: evaluating {_name(plan)}")
             export_part(plan)
-            evaluate_part(plan, prepared)
+            evaluate_part(plan)
 
 
 def _record(sweep: Sweep, request: SweepRequest, failed: dict[str, str], order: tuple[str, ...]) -> SweepRecord:

@@ -9,9 +9,9 @@ import pytest
 from checkpointed_run import real_texts
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.generative.tasks import COLUMNS, run
+from seqpair.evaluate.generative import COLUMNS, run
 from seqpair.evaluate.results import weighted_mean
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.task import TaskContext
 from seqpair.models.generate import complete_texts
 from seqpair.models.open import open_model
 from seqpair.models.score import token_log_probabilities
@@ -51,7 +51,7 @@ metric_list:
 
 @pytest.fixture(scope="module")
 def harness():
-    from seqpair.evaluate.generative import harness
+    from seqpair.evaluate import harness
 
     return harness
 

@@ -9,12 +9,11 @@ import pytest
 from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.generative.rows import AnswerRow, ScoredRow
-from seqpair.evaluate.generative.shots import GAP, draw_shots, solved_text, with_shots
-from seqpair.evaluate.generative.tasks import TASKS
+from seqpair.evaluate.generative import TASKS
+from seqpair.evaluate.questions import GAP, AnswerRow, ScoredRow, draw_shots, solved_text, with_shots
 from seqpair.evaluate.results import read_items
-from seqpair.evaluate.suites.runner import plan_tasks, results_folder
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.runner import plan_tasks, results_folder
+from seqpair.evaluate.task import TaskContext
 from seqpair.models.generate import complete_texts
 from seqpair.models.place import find_model
 from seqpair.models.score import DEFAULT_SCORING, score_continuations

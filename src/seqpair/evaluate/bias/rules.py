@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from seqpair.evaluate.bias.schemas import GENDERS, Gender, Schema
-from seqpair.evaluate.suites.task import TaskContext
-from seqpair.evaluate.tasks.task import TaskSkippedError
+from seqpair.evaluate.task import TaskContext, TaskSkippedError
 from seqpair.models.forward import Ids
 from seqpair.models.score import RowReads, pseudo_log_likelihoods, score_continuations
 from seqpair.models.text_model import TextModel

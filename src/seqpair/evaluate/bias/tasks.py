@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from seqpair.evaluate.bias.rules import GenderScores, by_original_rule, by_pseudo_likelihood, by_sentence, by_slot
 from seqpair.evaluate.bias.schemas import GENDERS, OCCUPATIONS_FILE, SENTENCES_FILE, Gender, Schema, read_schemas
 from seqpair.evaluate.results import ItemOutcome, standard_error, weighted_mean
-from seqpair.evaluate.suites.task import Outcomes, SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, Outcomes, SuiteTask, TaskContext, TaskOutcome
 from seqpair.models.score import score_continuations
 from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction

@@ -19,8 +19,7 @@ from seqpair.evaluate.finetune.set_spec import FROM_MNLI, GLUE
 from seqpair.evaluate.finetune.sets import METRICS, LabelledSet, transfer_of
 from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 from seqpair.models.text_model import TextModel
 
 USES = ("seeds", "grid", "pooling", "head")

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,9 +21,7 @@ from seqpair.evaluate.finetune.set_spec import SetSpec, labelled_set, name_of_so
 from seqpair.evaluate.finetune.sets import LabelledSet, Transfer, transfer_of
 from seqpair.evaluate.finetune.settings import TuneSetting, given_settings, grid_settings
 from seqpair.evaluate.results import TaskResult, write_result
-from seqpair.evaluate.suites.runner import TaskPlan, result_of
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import Measurement, TaskOutcome, result_of
 from seqpair.files import sha256_json
 from seqpair.models.place import ModelPlace
 from seqpair.models.text_model import TextModel
@@ -292,7 +291,7 @@ def _require_free(model: TextModel, job: TuneJob) -> None:
 def _write(model: TextModel, job: TuneJob, result: GridResult, labelled: LabelledSet) -> TaskResult:
     outcome: TaskOutcome = outcome_of(result, labelled.name, model.direction)
     unit = "0 to 100" if labelled.metric in _PERCENT else _FIELD_LABELS.get(labelled.metric, "0 to 1")
-    task = SuiteTask(
+    measured = Measurement(
         name=labelled.name,
         version=1,
         title=f"Fine-tuned: {labelled.name}",
@@ -300,13 +299,13 @@ def _write(model: TextModel, job: TuneJob, result: GridResult, labelled: Labelle
         metric=labelled.metric,
         unit=unit,
         higher_is_better=True,
-        directions=BOTH,
-        inputs=(),
-        run=lambda *_: outcome,
-        uses=("seeds",),
     )
-    cut = int(sum(count for name, count in outcome.figures.items() if name.endswith("_truncated_rows")))
-    context = TaskContext(job.out, limit=job.limit, seeds=job.seeds)
-    made = result_of(model, TaskPlan(task, _key(model, job)), context, replace(outcome, truncated=cut))
+    place = model.place
+    if place is None:
+        raise EvaluationError("a result names the model that it is of, so the model must be opened by its name")
+    cut = math.fsum(count for name, count in outcome.figures.items() if name.endswith("_truncated_rows"))
+    outcome.figures["truncated_rows"] = cut
+    choices = {"limit": job.limit, "predicts": place.predicts, "seeds": list(job.seeds)}
+    made = result_of(measured, place, outcome, key=_key(model, job), choices=choices)
     write_result(job.out / "results", made, outcome.items)
     return made

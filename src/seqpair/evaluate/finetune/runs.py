@@ -32,7 +32,7 @@ from seqpair.evaluate.finetune.model import TunedModel, pooling_of, tuned_model
 from seqpair.evaluate.finetune.sets import LabelledSet, Transfer, translated
 from seqpair.evaluate.finetune.settings import TuneSetting
 from seqpair.evaluate.results import ItemOutcome, standard_error
-from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.evaluate.task import TaskOutcome
 from seqpair.files import replacing_file, sha256_json, write_json
 from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction

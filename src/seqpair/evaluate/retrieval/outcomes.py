@@ -17,8 +17,7 @@ from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.retrieval.embedders import Embedder
 from seqpair.evaluate.retrieval.sets import RetrievalSet
 from seqpair.evaluate.retrieval.with_mteb import DEPTH, SearchOutcome
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 from seqpair.models.embed import Embedded
 from seqpair.models.text_model import TextModel
 from seqpair.text import note

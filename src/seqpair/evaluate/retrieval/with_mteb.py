@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.retrieval.embedders import Embedder, embed_by_chunks
 from seqpair.evaluate.retrieval.sets import RetrievalSet
-from seqpair.evaluate.tasks.task import TaskSkippedError
+from seqpair.evaluate.task import TaskSkippedError
 
 DEPTH = 10
 K_VALUES = (1, DEPTH, 100)

@@ -23,7 +23,7 @@ from seqpair.evaluate.bias.schemas import (
 )
 from seqpair.evaluate.bias.tasks import TASKS, baselines_of, clustered_error, lean_figures, schema_outcome
 from seqpair.evaluate.results import read_items
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.task import TaskContext
 from seqpair.hub.export import export_checkpoint
 from seqpair.models.open import open_model
 from seqpair.models.place import find_model

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
-from seqpair.evaluate.suites.task import Outcomes, SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome, TaskSkippedError
+from seqpair.evaluate.task import BOTH, Outcomes, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 from seqpair.models.score import PseudoForm, Score, pseudo_log_likelihoods, score_continuations
 from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction
