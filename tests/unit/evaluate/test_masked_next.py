@@ -50,9 +50,18 @@ class ShiftedBackbone(torch.nn.Module):
 
 def shifted_twin(model: TextModel, predicts: str = "masked_next") -> TextModel:
     """Return a model whose outputs are those of an MLM model, one position to the left."""
-    twin = copy.copy(model.model)
-    twin._modules = {**model.model._modules, "model": ShiftedBackbone(model.model.model)}
-    return TextModel(twin, model.tokenizer, "bidirectional", predicts, model.model_digest, place=model.place)
+    twin = copy.copy(model.network)
+    twin._modules = {**model.network._modules, "model": ShiftedBackbone(model.network.model)}
+    return of_transformers(twin, model.tokenizer, predicts, model.place)
+
+
+def of_transformers(network, tokenizer, predicts: str, place) -> TextModel:
+    """Return a model that transformers computes: the same kernels, so the same bits."""
+
+    def head(states):
+        return network.decoder(network.head(states))
+
+    return TextModel("bidirectional", predicts, "0", network=network, tokenizer=tokenizer, head=head, place=place)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +72,8 @@ def study(prepared_study, tmp_path_factory):
     run = tmp_path_factory.mktemp("encoder")
     checkpoint = write_run_of(run, plan_member(recipe, "encoder"), prepared.tokenizer)
     export_checkpoint(checkpoint, run / "export", real_texts()[:2])
-    model = open_model(run / "export")
-    model.reader = None  # its twin has none: the same kernels, so the same bits
+    export = open_model(run / "export")
+    model = of_transformers(export.network, export.tokenizer, "masked", export.place)
     text = StudyText(prepared, seq_len=96)
     return types.SimpleNamespace(context=TaskContext(Path(), study=lambda _place: text), model=model)
 

@@ -72,7 +72,7 @@ def test_a_damaged_export_is_one_clear_error_in_every_verb(seqpair, copied, tmp_
     texts.write_text('{"text": "one"}\n')
     rows.write_text("text\tlabel\n" + "one\ta\ntwo\tb\n" * 20)
     for words in (
-        ["eval", folder, "--suite", "blimp", "--out", tmp_path / "out"],
+        ["eval", folder, "--suite", "blimp", "--data", tmp_path, "--out", tmp_path / "out"],
         ["embed", folder, texts, "--out", tmp_path / "vectors.npy"],
         ["fill", folder, "a [MASK]"],
         ["generate", folder, "a"],

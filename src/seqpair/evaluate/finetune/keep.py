@@ -225,7 +225,7 @@ def _keep_writer(model: TextModel, tuned: TunedModel, result: GridResult, folder
         again = open_model(partial, device=model.device)
         options = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
         real = mask.bool()
-        difference = float((tuned.backbone(**options).logits - again.model(**options).logits)[real].abs().max())
+        difference = float((tuned.backbone(**options).logits - again.network(**options).logits)[real].abs().max())
         if not difference <= _TOLERANCE:
             raise ExportError("the tuned decoder would compute something else; nothing was written", seen=difference)
         record["largest_difference"] = difference
@@ -255,7 +255,7 @@ def open_tuned(folder: Path, *, device: str = "auto") -> TunedFolder:
     finally:
         logging.set_verbosity(loud)
     setting, weights = TuneSetting(**record["setting"]), load_file(folder / _HEAD_NAME)
-    backbone = loaded.model
+    backbone = loaded.network
     width, eps = int(backbone.config.hidden_size), float(getattr(backbone.config, "norm_eps", 1e-5))
     draw = torch.Generator().manual_seed(0)
     heads = {
