@@ -20,10 +20,10 @@ from functools import partial
 
 from seqpair.evaluate.classification.sets import SETS, NamedSet
 from seqpair.evaluate.finetune.sets import Example, shuffled
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.questions import Row, ScoredRow, measure_rows, read_rows
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
+from seqpair.models.text_model import TextModel
 
 BLANK = "N/A"
 
@@ -89,7 +89,7 @@ def _questions(file: str, context: TaskContext) -> tuple[list[Row], list[Row]]:
 def run(
     read: Callable[[TaskContext], tuple[list[Row], list[Row]]],
     words: Sequence[str],
-    model: LoadedModel,
+    model: TextModel,
     context: TaskContext,
 ) -> TaskOutcome:
     """Measure a model on questions.

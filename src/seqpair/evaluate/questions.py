@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.greedy import generate_texts
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.scorers import Score, ScoringOptions, scorer_of
-from seqpair.evaluate.task import TaskContext, TaskOutcome
+from seqpair.evaluate.task import Outcomes, TaskContext, TaskOutcome
+from seqpair.models.generate import complete_texts
+from seqpair.models.score import Score, ScoringOptions, score_continuations
+from seqpair.models.text_model import TextModel
 
 GAP = "\n\n"
 CHUNK_ROWS = 64
@@ -183,7 +183,7 @@ def draw_shots(row: Row, pool: Sequence[Row], shots: int, seed: int) -> list[Row
 
 
 def with_shots(
-    model: LoadedModel, options: ScoringOptions, rows: Sequence[Row], drawn: Sequence[Sequence[Row]], new_tokens: int
+    model: TextModel, options: ScoringOptions, rows: Sequence[Row], drawn: Sequence[Sequence[Row]], new_tokens: int
 ) -> list[tuple[Row, int]]:
     """Return rows with as many of their shots in front as the model has room for, and how many these are.
 
@@ -239,7 +239,7 @@ def _prompt(row: Row, shots: Sequence[Row]) -> Row:
 
 
 def measure_rows(
-    model: LoadedModel, context: TaskContext, rows: Sequence[Row], pool: Sequence[Row], metric: str
+    model: TextModel, context: TaskContext, rows: Sequence[Row], pool: Sequence[Row], metric: str
 ) -> TaskOutcome:
     """Measure a model on rows, scored or generated, with or without shots, by one seed or several.
 
@@ -259,30 +259,31 @@ def measure_rows(
     Raises:
         EvaluationError: A candidate is longer than the model, or the pool is too small.
     """
-    scorer, shots = scorer_of(model, context.scoring), context.shots
+    shots = context.shots
     seeds = context.seeds if shots else context.seeds[:1]
 
-    def compute(chunk: Sequence[tuple[int, Row]]) -> list[ItemOutcome]:
+    def compute(chunk: Sequence[tuple[int, Row]]) -> Outcomes:
         drawn = [draw_shots(row, pool, shots, seed) if shots else [] for seed, row in chunk]
         prompted = with_shots(model, context.scoring, [row for _, row in chunk], drawn, ANSWER_TOKENS)
         own = [row for row, _ in prompted]
         # One call for all scored rows and one for all generated ones, so that batches are full; then both are dealt
         # out again in the order of the rows.
-        scores = iter(scorer.score([pair for row in own if isinstance(row, ScoredRow) for pair in row.requests]))
+        requests = [pair for row in own if isinstance(row, ScoredRow) for pair in row.requests]
+        scored = score_continuations(model, requests, context.scoring)
         asked = [row.prompt for row in own if isinstance(row, AnswerRow)]
-        texts = iter(generate_texts(model, asked, STOP, ANSWER_TOKENS, context.scoring) if asked else [])
-        found = []
+        written = complete_texts(model, asked, STOP, ANSWER_TOKENS, context.scoring)
+        scores, texts, found = iter(scored), iter(written.texts), []
         for row, shown in prompted:
             if isinstance(row, ScoredRow):
                 item = outcome_of(row, [next(scores) for _ in row.requests], metric)
             else:
                 item = _answered(row, next(texts))
             found.append(item.model_copy(update={"detail": item.detail | {"shots": shown}}) if shots else item)
-        return found
+        return Outcomes(found, written.truncated + sum(score.truncated for score in scored))
 
     # Seed after seed, so that one list of chunks can be resumed and split by seed again below.
     tries = [(seed, row) for seed in seeds for row in rows]
-    outcomes = context.by_chunks(tries, compute, CHUNK_ROWS)
+    outcomes, truncated = context.by_chunks(tries, compute, CHUNK_ROWS)
     by_seed = [outcomes[start : start + len(rows)] for start in range(0, len(outcomes), len(rows))]
     settings: dict[str, Any] = {"shots": shots}
     figures: dict[str, float] = {}
@@ -296,7 +297,8 @@ def measure_rows(
         middle = math.fsum(means) / len(means)
         spread = math.fsum((mean - middle) ** 2 for mean in means) / (len(means) - 1)
         figures["standard_deviation_over_seeds"] = math.sqrt(spread)
-    return TaskOutcome([_over_seeds(own) for own in zip(*by_seed, strict=True)], settings, figures=figures)
+    items = [_over_seeds(own) for own in zip(*by_seed, strict=True)]
+    return TaskOutcome(items, settings, figures=figures, truncated=truncated)
 
 
 def _over_seeds(own: Sequence[ItemOutcome]) -> ItemOutcome:

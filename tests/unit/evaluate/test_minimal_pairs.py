@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from suite_runs import run_tasks, write_rows, write_suite_data
 
-from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.registry import choose_tasks
 from seqpair.evaluate.results import read_items
-from seqpair.evaluate.scorers import scorer_of
 from seqpair.evaluate.task import TaskContext
+from seqpair.models.place import find_model
+from seqpair.models.score import score_continuations
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_pair_is_right_when_the_good_sentence_is_likelier(random_exports, mode
     )
     for item in read_items(tmp_path, report.results[0]):
         n = item.id.split("-")[1]
-        good, bad = scorer_of(models[name]).score([("", f"The cats {n} run."), ("", f"The cats {n} runs.")])
+        good, bad = score_continuations(models[name], [("", f"The cats {n} run."), ("", f"The cats {n} runs.")])
         assert item.value == float(good.log_prob > bad.log_prob)
         assert item.detail["scores"] == pytest.approx([good.log_prob, bad.log_prob], abs=2e-4)
 

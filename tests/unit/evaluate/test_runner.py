@@ -12,12 +12,12 @@ from suite_runs import PARTIAL, run_tasks, write_rows, write_suite_data
 from seqpair.errors import EvaluationError
 from seqpair.evaluate import runner
 from seqpair.evaluate.generative import average_of
-from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.registry import SUITES, choose_tasks
 from seqpair.evaluate.results import ItemOutcome, read_items
 from seqpair.evaluate.runner import Pending, TimeLeft, plan_tasks, results_folder
-from seqpair.evaluate.scorers import ScoringOptions
-from seqpair.evaluate.task import TaskContext
+from seqpair.evaluate.task import Outcomes, TaskContext
+from seqpair.models.place import find_model
+from seqpair.models.score import ScoringOptions
 
 
 @pytest.fixture
@@ -86,14 +86,15 @@ def test_an_interrupted_task_goes_on_where_it_stopped(tmp_path):
         seen.extend(chunk)
         if 4 in chunk and seen.count(4) == 1:
             raise KeyboardInterrupt
-        return [ItemOutcome(id=str(row), value=row) for row in chunk]
+        return Outcomes([ItemOutcome(id=str(row), value=row) for row in chunk], 1)
 
     with pytest.raises(KeyboardInterrupt):
         context.by_chunks(range(7), compute, 2)
     with (tmp_path / "work" / "chunks.jsonl").open("a") as handle:
-        handle.write('{"id": "4", "va')  # the line that was being written
-    outcomes = context.by_chunks(range(7), compute, 2)
+        handle.write('{"items": [{"id": "4", "va')  # the line that was being written
+    outcomes, truncated = context.by_chunks(range(7), compute, 2)
     assert [item.value for item in outcomes] == list(range(7))
+    assert truncated == 4  # one a chunk, those before the interruption too
     assert seen == [0, 1, 2, 3, 4, 5, 4, 5, 6]
 
 
@@ -150,7 +151,7 @@ def test_eval_is_a_verb(seqpair, random_exports, data, tmp_path):
 def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(seqpair, random_exports, data, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(random_exports["clm"], broken)
-    (broken / "seqpair.json").unlink(missing_ok=True)
+    (broken / "seqpair_export.json").unlink()  # else the files are compared before anything is done
     (broken / "model.safetensors").write_bytes(b"no weights")
     words = [broken, random_exports["clm"], "--suite", "blimp", "--limit", "2", "--data", data, "--out", tmp_path / "o"]
     code, text, err = seqpair("eval", *words)
