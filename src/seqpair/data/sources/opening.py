@@ -54,7 +54,7 @@ def sources_of_paths(paths: Sequence[Path], text_field: Sequence[str] = ("text",
     """Open files and folders as sources, one for each path, named after it; nothing of them is held out.
 
     Args:
-        paths: Files or folders. `.jsonl`, `.parquet`, `.csv` and `.tsv` are rows, anything else is one document per file.
+        paths: Files or folders. `.jsonl`, `.parquet`, `.csv` and `.tsv` are rows, others are one document per file.
         text_field: Where rows hold their text.
 
     Raises:
