@@ -285,10 +285,16 @@ def measure_rows(
     tries = [(seed, row) for seed in seeds for row in rows]
     outcomes, truncated = context.by_chunks(tries, compute, CHUNK_ROWS)
     by_seed = [outcomes[start : start + len(rows)] for start in range(0, len(outcomes), len(rows))]
-    settings: dict[str, Any] = {"shots": shots}
+    items = [_over_seeds(own) for own in zip(*by_seed, strict=True)]
+    figures = _shot_figures(by_seed, seeds, shots)
+    return TaskOutcome(items, {"shots": shots}, figures=figures, truncated=truncated)
+
+
+def _shot_figures(by_seed: Sequence[Sequence[ItemOutcome]], seeds: Sequence[int], shots: int) -> dict[str, float]:
+    """Return how many shots were shown, and how much the choice of shots moves the value."""
     figures: dict[str, float] = {}
     if shots:
-        counts = [item.detail["shots"] for item in outcomes]
+        counts = [item.detail["shots"] for own in by_seed for item in own]
         figures["shots_shown"] = math.fsum(counts) / len(counts)
         figures["rows_with_fewer_shots"] = float(sum(count < shots for count in counts)) / len(seeds)
     if len(by_seed) > 1:
@@ -297,8 +303,7 @@ def measure_rows(
         middle = math.fsum(means) / len(means)
         spread = math.fsum((mean - middle) ** 2 for mean in means) / (len(means) - 1)
         figures["standard_deviation_over_seeds"] = math.sqrt(spread)
-    items = [_over_seeds(own) for own in zip(*by_seed, strict=True)]
-    return TaskOutcome(items, settings, figures=figures, truncated=truncated)
+    return figures
 
 
 def _over_seeds(own: Sequence[ItemOutcome]) -> ItemOutcome:
