@@ -242,7 +242,7 @@ def judged(comparison: Comparison) -> Comparison:
 def _sides(first: Sequence[Scores], second: Sequence[Scores], paired: Paired, level: float) -> tuple[Side, Side]:
     made = []
     for side, outcomes in ((first, paired.first), (second, paired.second)):
-        value = value_estimate(outcomes, right_or_wrong=paired.is_right_or_wrong, level=level)
+        value = value_estimate(outcomes, right_or_wrong=paired.is_right_or_wrong, level=level, clusters=paired.clusters)
         used = [scores.model for scores in side if scores.model.seed in paired.seeds]
         tokens = {model.tokens for model in used}
         made.append(
@@ -415,4 +415,5 @@ def _is_off_chance(paired: Paired, level: float) -> bool:
     if paired.task.chance is None:
         return False
     together = (paired.first + paired.second) / 2
-    return not value_estimate(together, right_or_wrong=False, level=level).interval.contains(paired.task.chance)
+    found = value_estimate(together, right_or_wrong=False, level=level, clusters=paired.clusters)
+    return not found.interval.contains(paired.task.chance)

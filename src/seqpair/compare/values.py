@@ -57,7 +57,6 @@ class Estimate:
         scope: What the interval is about: `OTHER_ITEMS_AND_SEEDS`, `THESE_RUNS` or `THESE_ITEMS`.
         items, seeds: How many of each.
         standard_error: Of the value; None where the method has none.
-        df: Degrees of freedom of the t distribution; None where there is none.
         p_adjusted: p after the correction for its family of tests; None if it was in no family.
         family: How many tests that family has; 1 without one.
     """
@@ -72,7 +71,6 @@ class Estimate:
     items: int
     seeds: int
     standard_error: float | None = None
-    df: float | None = None
     p_adjusted: float | None = None
     family: int = 1
 
@@ -179,6 +177,7 @@ class Scores:
         why_not: Then why not.
         by_jackknife: Whether the values are jackknife pseudo-values of a metric of all items together (a correlation).
         details: What else is known of an item, by its name: the texts, the prediction.
+        clusters: The cluster of an item, by its name: a paradigm, an article; an item without one is its own.
     """
 
     model: Model
@@ -190,6 +189,7 @@ class Scores:
     why_not: str = ""
     by_jackknife: bool = False
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
 
 
 NATIVE_OR_CROSSED = "native against cross-objective"
