@@ -38,8 +38,7 @@ from seqpair.evaluate.scorers import EncoderScorer, encode_requests
 from seqpair.files import write_json, write_text
 from seqpair.hub.config import ModelFacts, hub_config
 from seqpair.hub.weights import to_hub
-from seqpair.nn.init import initialise
-from seqpair.nn.model import LanguageModel
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES
 

@@ -12,10 +12,9 @@ from seqpair.data.order.batches import assemble, read_batch
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.planning import plan_member
-from seqpair.nn.init import initialise
-from seqpair.nn.model import LanguageModel
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
-from seqpair.objectives.parts import Part, parts_of_step
+from seqpair.objectives.selection import Part, parts_of_step
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.load import load_recipe
 from seqpair.train.feed import StepInput, make_work

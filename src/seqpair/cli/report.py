@@ -47,8 +47,9 @@ def report(
     """
     from seqpair.compare.planned import read_questions
     from seqpair.report.collect import collect_study
+    from seqpair.suite.places import find_study_folder
 
-    study = collect_study(folder_of(recipe_or_folder, overrides or []), also or [])
+    study = collect_study(find_study_folder(recipe_or_folder, overrides or []), also or [])
     asked = read_questions(questions) if questions is not None else None
     page = None
     if not dry_run:
@@ -115,14 +116,3 @@ def _print_study(study: Study) -> None:
 
     table = comparison_table(rows, [member.name for member in study.members], study.name)
     Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL).print(table)
-
-
-def folder_of(recipe_or_folder: str, overrides: list[str]) -> Path:
-    """Return the study folder that a folder's path or a recipe means."""
-    from seqpair.paths import study_folder
-    from seqpair.recipe.load import load_recipe
-
-    if Path(recipe_or_folder).is_dir():
-        return Path(recipe_or_folder)
-    recipe = load_recipe(recipe_or_folder, overrides)
-    return study_folder(recipe)

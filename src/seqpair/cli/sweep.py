@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.cli.plan import wide_console
 from seqpair.cli.run import require_extras
+from seqpair.cli.table import wide_console
 from seqpair.text import format_count
 
 if TYPE_CHECKING:

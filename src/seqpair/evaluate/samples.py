@@ -20,7 +20,7 @@ from seqpair.evaluate.loaded import Ids, LoadedModel
 from seqpair.evaluate.scorers import masked_predictions
 from seqpair.evaluate.tasks.task import TaskInputs
 from seqpair.hub.opened import open_model
-from seqpair.nn.sampling import Sampling
+from seqpair.nn.decode.generate import Sampling
 
 FILLED_A_SOURCE = 3
 CONTINUED_A_SOURCE = 2

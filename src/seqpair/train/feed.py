@@ -16,9 +16,8 @@ from seqpair.data.order.packing import microbatches
 from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.distributed.world import World
 from seqpair.nn.rope import RopeBases
-from seqpair.objectives.fixed_shape import FixedShape, fill
-from seqpair.objectives.parts import Part, parts_of_step
-from seqpair.objectives.targets import Chosen, ModelInput, TargetBuilder
+from seqpair.objectives.selection import Part, parts_of_step
+from seqpair.objectives.targets import Chosen, FixedShape, ModelInput, TargetBuilder, fill
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan
 

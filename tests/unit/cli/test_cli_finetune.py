@@ -71,10 +71,9 @@ def test_rows_in_a_file_become_a_model_that_transformers_loads(exports, files, t
     assert report["kept"]["hub_class"] == "AutoModelForSequenceClassification"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "job/model")
     assert model.config.id2label == {0: "bad", 1: "good"}
-    answers = open_tuned(tmp_path / "job/model").answer(
-        "data", [Example("1", "def it is", 0), Example("2", "import a", 0)]
-    )
-    assert answers == ["good", "bad"]
+    learned = [line.split("\t") for line in (files / "rows.tsv").read_text().splitlines()[1:5]]
+    answers = open_tuned(tmp_path / "job/model").answer("data", [Example(text, text, 0) for text, _ in learned])
+    assert answers == [label for _, label in learned] == ["bad", "good", "bad", "good"]
     assert not list((tmp_path / "job/runs").glob("*.safetensors"))
     again = json.loads(run(*given, *FAST, "--test", files / "rows.tsv", "--out", tmp_path / "job", "--json").stdout)
     assert again["kept"]["was_there"]

@@ -12,13 +12,13 @@ from checkpointed_run import plan_for, small_tokenizer, write_run_of
 
 from seqpair.checkpoint.catalog import list_checkpoints, lock_run
 from seqpair.cli.checkpoints import format_age, parse_rule
-from seqpair.cli.run_folders import find_runs
 from seqpair.data.order.batches import read_batch
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.planning import plan_member
 from seqpair.errors import RecipeError
 from seqpair.recipe.load import load_recipe
+from seqpair.suite.places import find_study
 
 STEPS = 440
 TOKENS_A_STEP = 100
@@ -158,7 +158,7 @@ def test_a_study_folder_lists_its_members_and_a_folder_without_runs_is_refused(s
     assert code == 2
     assert "there is no run in this folder" in err
     code, _, err = seqpair("checkpoints", "no-such-recipe")
-    assert "there is no recipe 'no-such-recipe'" in err
+    assert "there is no study 'no-such-recipe'" in err
 
 
 def test_a_recipe_whose_run_has_not_begun_has_no_checkpoints(seqpair, prepared_study):
@@ -175,7 +175,7 @@ def test_a_recipe_whose_run_has_not_begun_has_no_checkpoints(seqpair, prepared_s
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--between", "step1", "step2", "--thin", "last=1"), "one question at a time"),
+        (("--between", "step1", "step2", "--thin", "last=1"), "--between and --thin are two questions"),
         (("--yes",), "--yes belongs to --thin"),
         (("--between", "step2", "step1"), "comes before the first"),
         (("--between", "step1", "ext9"), "no one checkpoint of this name"),
@@ -276,9 +276,9 @@ def test_ages_are_readable():
 def test_a_folder_named_like_a_preset_that_holds_no_run_leaves_the_preset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
-    runs = find_runs("demo", "decoder", [f"runs={tmp_path}"])
-    assert [run.path for run in runs] == [tmp_path / "demo" / "decoder"]
-    assert [run.recipe is None for run in find_runs("demo")] == [False, False]
+    run = find_study("demo", [f"runs={tmp_path}"]).run("decoder")
+    assert run.path == tmp_path / "demo" / "decoder"
+    assert find_study("demo").recipe is not None
 
 
 def test_checkpoints_does_not_import_torch(long_run_template):

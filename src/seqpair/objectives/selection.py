@@ -1,8 +1,8 @@
-"""Corruption: which tokens are chosen for prediction, and what the model sees in their place.
+"""What an objective chooses at random: the sequences of a step that are causal, and the tokens that are corrupted.
 
-Every draw is a hash of (seed, phase, purpose) and of (position, token index within the sequence's content), so it
-does not depend on rank, worker, microbatch, layout, device or objective: all masked members of a study share it, and
-the number of chosen tokens is known before the first backward.
+Every choice is a hash of (seed, phase, purpose) and of the training position, for tokens also of the index within the
+sequence's content. It does not depend on rank, worker, microbatch, layout, device or objective: all masked members of a
+study share it, and the number of chosen tokens is known before the first backward.
 
 The functions use operators only where it matters, so numpy arrays (uint32 words, half the memory traffic) and
 torch int64 tensors give the same bits. What is common to a sequence's tokens is hashed once a sequence.
@@ -13,12 +13,17 @@ never chosen and never drawn as a replacement.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from seqpair.counter import MASK_32, as_fraction_threshold, begin_hash, end_hash, key_words
+from seqpair.counter import MASK_32, as_fraction_threshold, begin_hash, end_hash, hash_words, key_words
+from seqpair.data.order.batches import Batch
+from seqpair.recipe.objectives import OBJECTIVES, Objective
 
 IdArray = Any
 """A numpy int64 array or a torch int64 tensor."""
@@ -27,6 +32,60 @@ WordArray = Any
 
 _TO_MASK = as_fraction_threshold(0.8)
 _TO_RANDOM = as_fraction_threshold(0.9)
+
+
+# --- a step's parts ---
+
+
+@dataclass(frozen=True)
+class Part:
+    """The sequences of a step that train one objective, and so have one attention direction.
+
+    Attributes:
+        objective: The objective; never a mixed one.
+        indices: (n,) int64 places in the batch, ascending.
+    """
+
+    objective: Objective
+    indices: npt.NDArray[np.int64]
+
+
+def parts_of_step(batch: Batch, objective: Objective, causal_frac: float | None, seed: int) -> tuple[Part, ...]:
+    """Return a step's parts; one unless the objective mixes two others.
+
+    A hybrid step that reads the positions [a, b) has floor(b f) - floor(a f) causal sequences, so every
+    step has the share to within one sequence, and any run of steps does too. They are those whose
+    position's keyed hash is smallest.
+
+    Args:
+        batch: The step's sequences.
+        objective: The step's objective.
+        causal_frac: For a mixed objective, the share f of sequences that is causal.
+        seed: The study's seed.
+
+    Source: the mixing of causal and masked batches is GPT-BERT's (arXiv 2410.24159).
+    Differs: there the share is of devices; here it is of positions.
+    """
+    everything = np.arange(batch.positions.size, dtype=np.int64)
+    if objective.parts is None:
+        return (Part(objective, everything),)
+    assert causal_frac is not None, "a mixed objective has its share in the plan"
+    share = Fraction(str(causal_frac))
+    first, stop = int(batch.positions[0]), int(batch.positions[-1]) + 1
+    causal_sequences = math.floor(stop * share) - math.floor(first * share)
+    words = hash_words(key_words(seed, batch.phase, "direction"), batch.positions & MASK_32, batch.positions >> 32)
+    ranked = np.lexsort((batch.positions, words))
+    causal, rest = np.sort(ranked[:causal_sequences]), np.sort(ranked[causal_sequences:])
+    names = zip(objective.parts, (causal, rest), strict=True)
+    return tuple(Part(OBJECTIVES[name], indices) for name, indices in names if indices.size)
+
+
+def measured_objective(objective: Objective) -> Objective:
+    """Return what an objective is measured by on held-out text: itself, or the part that is not causal."""
+    return objective if objective.parts is None else OBJECTIVES[objective.parts[1]]
+
+
+# --- corruption ---
 
 
 class TokenCounters(NamedTuple):

@@ -5,7 +5,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from seqpair.cli.data_merge import merge
+from seqpair.cli.data import merge
 from seqpair.cli.prepare import prepare
 from seqpair.errors import DataError
 

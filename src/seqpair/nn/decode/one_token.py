@@ -23,7 +23,7 @@ from torch import Tensor
 
 from seqpair.errors import DiskFullError
 from seqpair.files import replacing_file
-from seqpair.nn.cache import KeyValueCache
+from seqpair.nn.decode.cache import KeyValueCache
 from seqpair.recipe.sizes import Shape
 from seqpair.text import note
 

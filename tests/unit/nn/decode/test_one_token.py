@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqpair.nn.cache import KeyValueCache
-from seqpair.nn.cached_decoder import CachedDecoder
+from seqpair.nn.decode.cache import KeyValueCache
+from seqpair.nn.decode.cached_decoder import CachedDecoder
+from seqpair.nn.decode.one_token import OneTokenStep, find_library
 from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel
-from seqpair.nn.one_token import OneTokenStep, find_library
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES, Shape

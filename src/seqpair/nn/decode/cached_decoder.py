@@ -21,10 +21,10 @@ from torch import Tensor
 
 from seqpair.nn.attention import Window, attend
 from seqpair.nn.backbone import Layer, attention_window
-from seqpair.nn.cache import KeyValueCache
+from seqpair.nn.decode.cache import KeyValueCache
+from seqpair.nn.decode.one_token import OneTokenStep, find_library
 from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel
-from seqpair.nn.one_token import OneTokenStep, find_library
 from seqpair.nn.rope import RopeBases, complex_turns, paired_features
 from seqpair.recipe.plan import ModelPlan
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqpair.optim.groups import parameter_groups
+from seqpair.optim.choice import parameter_groups
 
 
 class Tied(nn.Module):

@@ -1,6 +1,6 @@
 // One token of one row through a causal model, and the logits of the next: what torch does in some 130 small calls.
 //
-// Owns the arithmetic and the division of the work among threads; nn/one_token.py builds and calls it, and mirrors the
+// Owns the arithmetic and the division of the work among threads; one_token.py builds and calls it, and mirrors the
 // structures. All numbers are fp32. D width, F inner width, H heads, K = D / H, V vocabulary. D, F and K are
 // multiples of 16. Matrices are (in, out) with `out` contiguous, but for the token table, (V, D).
 
