@@ -22,9 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from seqpair.compare.estimates import adjust_family
 from seqpair.compare.pairing import pair_sides
-from seqpair.compare.questions import DEFAULT, Options, compare, judged, mean_over_tasks, sizes_of
+from seqpair.compare.questions import DEFAULT, Options, compare, corrected, judged, mean_over_tasks, sizes_of
 from seqpair.compare.values import NOT_COMPARED, PLANNED, Comparison, Scores, Side, Task
 from seqpair.errors import EvaluationError
 
@@ -125,8 +124,7 @@ def planned_answers(
     for size in sizes_of(scores):
         own = [_answer(scores, question, size, options) for question in questions]
         if options.correct:
-            adjusted = adjust_family([one.difference for one in own])
-            own = [judged(replace(one, difference=new)) for one, new in zip(own, adjusted, strict=True)]
+            own = corrected(own)
         found += own
     return found
 

@@ -116,7 +116,7 @@ def compare(question: str, first: Sequence[Scores], second: Sequence[Scores], op
         detectable=_detectable(paired, options.level),
         cautions=_cautions(paired),
     )
-    return judged(found)
+    return judged(replace(found, at_chance=found.is_without_skill and _is_at_chance(paired, options.level)))
 
 
 def equal_size(
@@ -193,10 +193,16 @@ def _answers(
             if sides[0] and sides[1]:
                 own.append(_answer(question, sides[0], sides[1], options))
         if options.correct:
-            adjusted = adjust_family([one.difference for one in own])
-            own = [judged(replace(one, difference=new)) for one, new in zip(own, adjusted, strict=True)]
+            own = corrected(own)
         found += own
     return found
+
+
+def corrected(answers: Sequence[Comparison]) -> list[Comparison]:
+    """Return a family's answers with p corrected over those that are not at chance, and judged anew."""
+    adjusted = adjust_family([None if one.at_chance else one.difference for one in answers])
+    pairs = zip(answers, adjusted, strict=True)
+    return [judged(one if new is None else replace(one, difference=new)) for one, new in pairs]
 
 
 def _answer(question: str, first: Sequence[Scores], second: Sequence[Scores], options: Options) -> Comparison:
@@ -363,7 +369,7 @@ def _averages(scores: Sequence[Scores], own: Sequence[Comparison], options: Opti
         return []
     left_out = [one.tasks[0].name for one in own if one not in [comparison for comparison, _ in kept]]
     cautions = (f"Without {', '.join(left_out)}: other seeds or no share of right answers.",) if left_out else ()
-    above = [(one, paired) for one, paired in kept if _is_off_chance(paired, options.level)]
+    above = [(one, paired) for one, paired in kept if paired.task.chance is not None and not one.at_chance]
     over_all = mean_over_tasks(kept, options, cautions)
     if over_all.tasks_at_chance and len(above) < 2:
         over_all = replace(over_all, cautions=(*cautions, "Fewer than two tasks are not at chance: no mean of those."))
@@ -407,8 +413,8 @@ def mean_over_tasks(
     )
 
 
-def _is_off_chance(paired: Paired, level: float) -> bool:
-    """Return whether the value of both sides taken together is not what guessing gives; False without a chance level.
+def _is_at_chance(paired: Paired, level: float) -> bool:
+    """Return whether the value of both sides taken together is what guessing gives; False without a chance level.
 
     Of independent sides with one spread the mean says nothing of the difference, so the choice does not bend it.
     """
@@ -416,4 +422,4 @@ def _is_off_chance(paired: Paired, level: float) -> bool:
         return False
     together = (paired.first + paired.second) / 2
     found = value_estimate(together, right_or_wrong=False, level=level, clusters=paired.clusters)
-    return not found.interval.contains(paired.task.chance)
+    return found.interval.contains(paired.task.chance)

@@ -261,6 +261,8 @@ class Comparison:
             None if unknown.
         reason: Why they are not compared, or empty.
         cautions: What a reader must know, one sentence each.
+        at_chance: Whether neither side is above chance, nor the value of both sides taken together. Such a task is in no
+            family of tests: swapping the sides changes nothing, so leaving it out favours neither.
         tasks_at_chance: Of a mean over tasks: on how many of them neither side is above chance.
         without_chance: Whether it is the mean over those tasks alone that are not at chance.
         name: What a question that was asked beforehand is called; empty for others.
@@ -277,6 +279,7 @@ class Comparison:
     detectable: float | None = None
     reason: str = ""
     cautions: tuple[str, ...] = ()
+    at_chance: bool = False
     tasks_at_chance: int = 0
     without_chance: bool = False
     name: str = ""
