@@ -323,7 +323,7 @@ def _show_between(run: RunPlace, first: str, second: str, *, limit: int | None, 
     """
     from seqpair.data.order.spans import SpanReader, spans_between
     from seqpair.data.prepared import open_prepared
-    from seqpair.data.store.planning import require_stores
+    from seqpair.data.store.counts import require_stores
 
     plan = run.plan()
     spans = spans_between(plan, first, second)
@@ -340,7 +340,7 @@ def _show_between(run: RunPlace, first: str, second: str, *, limit: int | None, 
 
 def _named_documents(reader: SpanReader, limit: int | None) -> Iterator[dict[str, object]]:
     """Read all spans; yield the first `limit` documents, in the order of their first reading."""
-    from seqpair.data.store.document_ids import DocumentIds
+    from seqpair.data.store.ids import DocumentIds
 
     ids: dict[int, DocumentIds] = {}
     named = 0

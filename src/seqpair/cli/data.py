@@ -16,7 +16,7 @@ from seqpair.errors import StoreError
 from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from seqpair.data.order.repetition import SourceReading
+    from seqpair.data.order.mixture import SourceReading
     from seqpair.data.prepare.overview import DataOverview, LengthBin, PhaseOverview, SourceOverview
     from seqpair.data.prepared import Prepared
     from seqpair.data.store.store import Store
@@ -235,7 +235,7 @@ def _show_phase(phase: PhaseOverview, *, estimated: bool) -> None:
 
 
 def _cells(item: SourceReading, *, estimated: bool) -> tuple[str, ...]:
-    from seqpair.data.order.repetition import MOST_EPOCHS
+    from seqpair.data.order.mixture import MOST_EPOCHS
 
     asked = f"{100 * item.asked_share:.2f} %" if item.asked_share is not None else f"{item.asked_epochs:g} epochs"
     about = "~" if estimated else ""

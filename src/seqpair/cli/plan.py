@@ -17,7 +17,7 @@ from seqpair.text import format_bytes, format_count, format_seconds, note
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from seqpair.data.order.repetition import SourceReading
+    from seqpair.data.order.mixture import SourceReading
     from seqpair.recipe.cost import Cost
     from seqpair.recipe.plan import OptimizerPlan, PhasePlan, Plan, StoreStats
     from seqpair.recipe.prediction import Prediction
@@ -42,7 +42,7 @@ def plan(
 
     Example: seqpair plan demo --set budget=5M
     """
-    from seqpair.data.order.repetition import repetition_warnings
+    from seqpair.data.order.mixture import repetition_warnings
     from seqpair.recipe.prediction import predict
     from seqpair.suite.places import find_study
 
@@ -163,7 +163,7 @@ def _model_rows(plan: Plan, cost: Cost, mark: str) -> list[tuple[str, str]]:
 
 def _phase_rows(plan: Plan, phase: PhasePlan, stats: Mapping[str, StoreStats] | None) -> list[tuple[str, str, bool]]:
     """Return (label, text, whether it rests on the estimate) for each line of a phase."""
-    from seqpair.data.order.repetition import phase_readings
+    from seqpair.data.order.mixture import phase_readings
 
     first, last = phase.batch_stages[0], phase.batch_stages[-1]
     batch = f"{last.sequences:,} sequences, about {format_count(last.sequences * phase.mean_tokens)} tokens"

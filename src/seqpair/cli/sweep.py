@@ -99,28 +99,25 @@ def _show_plan(planned: Sweep, *, as_json: bool) -> None:
 
 
 def _show_results(folder: Path) -> None:
-    from seqpair.report.comparison import comparison_table
+    from seqpair.cli.report import print_tables
+    from seqpair.report.data_table import terminal_table
     from seqpair.report.sweep import collect_sweep, member_curves, sweep_remarks
-    from seqpair.report.sweep_page import choose_pairs, curve_table, pair_rows
+    from seqpair.report.sweep_page import choose_pairs, curve_table, pair_answers
 
     runs = collect_sweep(folder)
     curves = member_curves(runs)
-    console = wide_console()
     for curve in curves:
-        console.print(curve_table(curve), markup=True)
+        wide_console().print(terminal_table(curve_table(curve)))
         for remark in curve.remarks:
             print(f"{curve.member}: {remark}")
         print()
-    told: list[dict[str, str]] = []
+    shown: list[dict[str, str]] = []
     for choice in choose_pairs(runs.record, curves):
         settings = "; ".join(f"{member}: {label}" for member, label in choice.settings.items())
-        print(
-            " ".join(part for part in (f"{choice.title}.", f"{settings}." if settings else "", choice.reason) if part)
-        )
-        if choice.runs and choice.runs not in told:
-            rows, names = pair_rows(runs, choice)
-            console.print(comparison_table(rows, names, choice.title), markup=True)
-            told.append(choice.runs)
+        print(" ".join(filter(None, (f"{choice.title}.", settings and f"{settings}.", choice.reason))))
+        if choice.runs and choice.runs not in shown:
+            print_tables(*pair_answers(runs, choice))
+            shown.append(choice.runs)
         print()
     for remark in sweep_remarks(runs):
         print(remark)

@@ -68,7 +68,7 @@ def train(
 
     Example: seqpair tokenizer train demo --vocab-size 8k --out tokenizers/demo
     """
-    from seqpair.data.prepare.tokenizer_text import training_texts
+    from seqpair.data.prepare.study_tokenizer import training_texts
     from seqpair.data.tokenizer.tokenizer import train_tokenizer
     from seqpair.files import replacing_folder
 
@@ -121,7 +121,7 @@ def audit(
 
     Example: seqpair tokenizer audit tokenizers/mine --against downloads/modernbert --from books/
     """
-    from seqpair.data.prepare.tokenizer_text import sampled_documents
+    from seqpair.data.prepare.study_tokenizer import sampled_documents
     from seqpair.data.tokenizer.audit import audit_texts
     from seqpair.data.tokenizer.facts import AnyTokenizer, behaviour, vocabulary_facts
 
@@ -172,8 +172,7 @@ def _text_to_train_on(
     Raises:
         DataError: Both or neither were named, or a source cannot be opened.
     """
-    from seqpair.data.sources.given_files import sources_of_paths
-    from seqpair.data.sources.opening import open_source
+    from seqpair.data.sources.opening import open_source, sources_of_paths
     from seqpair.recipe.data_spec import TokenizerSpec, require_paths
     from seqpair.suite.places import find_study
 

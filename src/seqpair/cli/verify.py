@@ -17,7 +17,7 @@ from seqpair.errors import TrainingError
 from seqpair.text import format_count
 
 if TYPE_CHECKING:
-    from seqpair.data.order.proof import LedgerProof, SourceReadings
+    from seqpair.data.order.proof import LedgerProof, SequenceReadings
     from seqpair.data.store.store import Store
     from seqpair.recipe.plan import Plan
     from seqpair.suite.places import RunPlace
@@ -62,7 +62,7 @@ def verify(
 
 def _stores_of(plan: Plan) -> dict[str, Store]:
     from seqpair.data.prepared import open_prepared
-    from seqpair.data.store.planning import require_stores
+    from seqpair.data.store.counts import require_stores
 
     stores = open_prepared(plan.sources, plan.tokenizer, Path(plan.store_folder)).train
     require_stores(plan, stores)
@@ -83,19 +83,19 @@ def _prove(run: RunPlace, plan: Plan, stores: dict[str, Store]) -> LedgerProof:
     return proof
 
 
-def _readings(plans: dict[str, Plan], stores: dict[str, dict[str, Store]]) -> list[SourceReadings]:
+def _readings(plans: dict[str, Plan], stores: dict[str, dict[str, Store]]) -> list[SequenceReadings]:
     """Count each phase's readings once, though several members share it."""
-    from seqpair.data.order.proof import phase_readings
+    from seqpair.data.order.proof import sequence_readings
 
-    found: dict[str, list[SourceReadings]] = {}
+    found: dict[str, list[SequenceReadings]] = {}
     for member, plan in plans.items():
         for phase in plan.phases:
             if phase.name not in found:
-                found[phase.name] = phase_readings(plan.seed, phase, stores[member])
+                found[phase.name] = sequence_readings(plan.seed, phase, stores[member])
     return [reading for readings in found.values() for reading in readings]
 
 
-def _require_within_epochs(readings: list[SourceReadings]) -> None:
+def _require_within_epochs(readings: list[SequenceReadings]) -> None:
     beyond = [reading for reading in readings if reading.most > reading.allowed]
     if beyond:
         first = beyond[0]
@@ -108,7 +108,7 @@ def _require_within_epochs(readings: list[SourceReadings]) -> None:
 
 
 def _as_json(
-    proofs: dict[str, LedgerProof], pairs: list[tuple[str, str, int]], readings: list[SourceReadings]
+    proofs: dict[str, LedgerProof], pairs: list[tuple[str, str, int]], readings: list[SequenceReadings]
 ) -> dict[str, object]:
     return {
         "ledgers": {member: asdict(proof) for member, proof in proofs.items()},
@@ -117,7 +117,7 @@ def _as_json(
     }
 
 
-def _show(proofs: dict[str, LedgerProof], pairs: list[tuple[str, str, int]], readings: list[SourceReadings]) -> None:
+def _show(proofs: dict[str, LedgerProof], pairs: list[tuple[str, str, int]], readings: list[SequenceReadings]) -> None:
     for member, proof in proofs.items():
         print(
             f"{member}: {proof.steps:,} of {proof.planned_steps:,} steps, {format_count(proof.content_tokens)} tokens "

@@ -246,15 +246,22 @@ def items_needed(
     choices: Sequence[int] = ROUND_NUMBERS,
     family: int = 1,
     power: float = POWER,
+    per_cluster: float = 1.0,
+    shared: float = 0.5,
 ) -> int | None:
     """Return the smallest of `choices` items with which `wanted` can be seen; None if none of them is enough.
 
-    More items never make up for what varies from one training run to another: then more seeds are what is needed.
+    With clusters, of `per_cluster` items each, more items mean more clusters. More items never make up for what varies
+    from one training run to another: then more seeds are needed.
 
     Raises:
         EvaluationError: A number is out of range.
     """
     for items in sorted(choices):
-        if detectable_difference(spread, items=items, seeds=seeds, family=family, power=power) <= abs(wanted):
+        clusters = None if per_cluster == 1 else max(2, round(items / per_cluster))
+        found = detectable_difference(
+            spread, items=items, seeds=seeds, family=family, power=power, clusters=clusters, shared=shared
+        )
+        if found <= abs(wanted):
             return items
     return None

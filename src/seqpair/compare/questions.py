@@ -18,6 +18,7 @@ from seqpair.compare.values import (
     EQUAL_SIZE,
     FEWEST_ITEMS,
     FEWEST_SEEDS,
+    LEVEL,
     MOSTLY_AT_CHANCE,
     NATIVE_OR_CROSSED,
     NEITHER_ABOVE_CHANCE,
@@ -235,6 +236,8 @@ def judged(comparison: Comparison) -> Comparison:
         word = NO_BETTER_END
     elif comparison.is_without_skill:
         word = NEITHER_ABOVE_CHANCE
+    elif comparison.is_level:
+        word = LEVEL
     elif difference.decides:
         better = comparison.tasks[0].higher_is_better == (difference.value > 0)
         word = comparison.first.label if better else comparison.second.label

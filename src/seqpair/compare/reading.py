@@ -164,9 +164,9 @@ def gold_scores(own: Scores) -> list[Scores]:
     are by the rule of filling masks from left to right.
     """
     rows = [own.details.get(name, {}) for name in own.ids]
-    golds = [
-        detail.get("gold", 0 if "paradigm" in detail or own.task.metric == "accuracy" else None) for detail in rows
-    ]
+    # Minimal pairs and passages have no `gold`: the right one is written first.
+    first_is_right = own.task.name.partition("@")[0] == "continuation"
+    golds = [detail.get("gold", 0 if first_is_right or "paradigm" in detail else None) for detail in rows]
     lists = [detail.get("scores") for detail in rows]
     if own.task.is_lean or not rows or any(not isinstance(one, list) for one in lists) or None in golds:
         return []

@@ -20,6 +20,7 @@ OTHER_ITEMS_AND_SEEDS = "other items and other training seeds"
 THESE_RUNS = "conditional on these runs"
 THESE_ITEMS = "conditional on these items"
 NOT_DECIDED = "not decided"
+LEVEL = "level"
 NEITHER_ABOVE_CHANCE = "neither above chance"
 """Whatever their difference: nobody is ahead on what nobody can do."""
 NO_BETTER_END = "no better end"
@@ -85,9 +86,14 @@ class Estimate:
         return self.scope == OTHER_ITEMS_AND_SEEDS
 
     @property
+    def tested_p(self) -> float | None:
+        """Return the adjusted p where there is one, else p."""
+        return self.p if self.p_adjusted is None else self.p_adjusted
+
+    @property
     def decides(self) -> bool:
-        """Return whether zero is ruled out: by the adjusted p where there is one, else by p, else by the interval."""
-        p = self.p if self.p_adjusted is None else self.p_adjusted
+        """Return whether zero is ruled out: by `tested_p` where there is one, else by the interval."""
+        p = self.tested_p
         return p < 1 - self.level if p is not None else not self.interval.contains(0.0)
 
     def adjusted(self, p: float, family: int) -> Estimate:
@@ -252,20 +258,22 @@ class Comparison:
         tasks: The task, or all tasks of the average.
         first, second: The sides; every difference is first minus second.
         difference: The paired difference; None if they are not compared.
-        verdict: About training: the label of the side ahead, `NOT_DECIDED`, `NEITHER_ABOVE_CHANCE`, `NO_BETTER_END`,
-            `NOT_COMPARED`, or `NO_TRAINING_VERDICT` with fewer than three seeds, or `MOSTLY_AT_CHANCE` of a mean over
-            tasks.
+        verdict: About training: the label of the side ahead, `LEVEL`, `NOT_DECIDED`, `NEITHER_ABOVE_CHANCE`,
+            `NO_BETTER_END`, `NOT_COMPARED`, `NO_TRAINING_VERDICT` with fewer than three seeds, or `MOSTLY_AT_CHANCE`
+            of a mean over tasks.
         on_these_runs: The same of the runs that were made; with three seeds and more equal to `verdict`.
         effects: Effect sizes; None if they are not compared.
         detectable: The smallest true difference that such items and seeds show with 80 % power in a test of its own;
             None if unknown.
         reason: Why they are not compared, or empty.
         cautions: What a reader must know, one sentence each.
-        at_chance: Whether neither side is above chance, nor the value of both sides taken together. Such a task is in no
-            family of tests: swapping the sides changes nothing, so leaving it out favours neither.
+        at_chance: Whether neither side is above chance, nor the value of both sides taken together. Such a task is in
+            no family of tests: swapping the sides changes nothing, so leaving it out favours neither.
         tasks_at_chance: Of a mean over tasks: on how many of them neither side is above chance.
         without_chance: Whether it is the mean over those tasks alone that are not at chance.
         name: What a question that was asked beforehand is called; empty for others.
+        margin: The largest difference that its question counts as none; None without one.
+        within: The interval of two one-sided tests, which lies within the margin where the sides are level.
     """
 
     question: str
@@ -283,6 +291,15 @@ class Comparison:
     tasks_at_chance: int = 0
     without_chance: bool = False
     name: str = ""
+    margin: float | None = None
+    within: Interval | None = None
+
+    @property
+    def is_level(self) -> bool:
+        """Return whether the difference is shown to be smaller than the margin (two one-sided tests)."""
+        if self.margin is None or self.within is None:
+            return False
+        return -self.margin < self.within.low and self.within.high < self.margin
 
     @property
     def title(self) -> str:
@@ -333,6 +350,8 @@ class Comparison:
             return f"On {what} neither is above chance, {pair} {span}; {seeds}."
         if self.on_these_runs == NO_BETTER_END:
             return f"On {what}, a lean without a better end, {pair} {span}; {seeds}."
+        if self.on_these_runs == LEVEL:
+            return f"On {what} the two are level within {self.margin:g}, {pair} {span}; {seeds}."
         if self.on_these_runs == NOT_DECIDED:
             return f"On {what} it is not decided, {pair} {span}; {seeds}."
         return f"On {what} the {self.on_these_runs} is ahead, {pair} {span}; {seeds}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -85,6 +85,7 @@ def lines_drawing(
     *,
     is_log: bool = False,
     chance: float | None = None,
+    ticks: Mapping[float, str] | None = None,
 ) -> Drawing:
     """Return lines over tokens or size; a line of one point is a dot with a whisker.
 
@@ -96,6 +97,7 @@ def lines_drawing(
         lines: The lines.
         is_log: Whether the horizontal axis is logarithmic.
         chance: What guessing gives, or None.
+        ticks: The names of the places on the horizontal axis, where it is not one of numbers.
     """
     columns = 1 if max(len(line.label) for line in lines) > _LONGEST_OF_TWO else 2
     height = 2.9 + 0.17 * -(-(len(lines) + (chance is not None)) // columns)
@@ -104,6 +106,9 @@ def lines_drawing(
         figure, axes = canvas(label_text(unit, 60), horizontal, palette, (5.0, height))
         if is_log:
             _log_axis(axes, sorted({x for line in lines for x in line.xs}))
+        if ticks is not None:
+            axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+            axes.set_xticks(list(ticks), [label_text(text) for text in ticks.values()])
         for line in lines:
             _draw_line(axes, line, palette)
         if chance is not None:

@@ -25,7 +25,7 @@ from seqpair.text import nearest
 
 if TYPE_CHECKING:
     from seqpair.data.prepared import Prepared
-    from seqpair.data.store.catalogue import PreparedStats
+    from seqpair.data.store.counts import PreparedStats
 
 RUNS_FOLDER = Path(str(Recipe.model_fields["runs"].default))
 STUDY_FORMS = f"a recipe file, a preset's name, a study's or a run's folder, or a name below {RUNS_FOLDER}/"
@@ -54,7 +54,7 @@ class RunPlace:
         Raises:
             CheckpointError: The run's plan cannot be read.
         """
-        from seqpair.data.store.planning import plan_member
+        from seqpair.data.store.counts import plan_member
 
         path = self.path / PLAN_FILE
         if self.recipe is not None and not path.is_file():
@@ -134,7 +134,7 @@ class StudyPlace:
             CheckpointError: A run's plan cannot be read.
             StoreError: A store's manifest is damaged.
         """
-        from seqpair.data.store.planning import plan_members
+        from seqpair.data.store.counts import plan_members
 
         runs = self.chosen(members)
         if self.recipe is not None:
@@ -200,8 +200,7 @@ class StudyPlace:
         Raises:
             StoreError: An index or a manifest is damaged.
         """
-        from seqpair.data.store.catalogue import stats_for
-        from seqpair.data.store.planning import counts_of
+        from seqpair.data.store.counts import counts_of, stats_for
 
         if self.recipe is not None:
             return counts_of(self.recipe)

@@ -15,7 +15,7 @@ from seqpair.cli.checkpoints import format_age, parse_rule
 from seqpair.data.order.batches import read_batch
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.errors import RecipeError
 from seqpair.recipe.load import load_recipe
 from seqpair.suite.places import find_study

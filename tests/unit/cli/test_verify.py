@@ -8,7 +8,7 @@ from seqpair.data.order.batches import read_batch
 from seqpair.data.order.ledger import Ledger
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_members
+from seqpair.data.store.counts import plan_members
 from seqpair.recipe.load import load_recipe
 
 

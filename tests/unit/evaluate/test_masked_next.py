@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from seqpair.cli.app import app
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.errors import EvaluationError, ExportError
 from seqpair.evaluate.fill import fill_masks
 from seqpair.evaluate.loaded import LoadedModel, open_model

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.optim.stable_adamw import StepNumbers
 from seqpair.recipe.load import load_recipe
 from seqpair.train.held_out import HeldOutLoss

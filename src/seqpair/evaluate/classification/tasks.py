@@ -43,8 +43,8 @@ def _settings(context: TaskContext, task: str, max_tokens: int) -> list[TuneSett
 
 
 def _read(name: str, context: TaskContext) -> tuple[LabelledSet, list[TuneSetting]]:
-    labelled, max_tokens = find_set(name, context.data)
-    return labelled.limited(context.limit), _settings(context, name, max_tokens)
+    labelled = find_set(name, context.data).limited(context.limit)
+    return labelled, _settings(context, name, labelled.max_tokens)
 
 
 def _alone(name: str, model: LoadedModel, context: TaskContext) -> TaskOutcome:

@@ -252,7 +252,7 @@ TUNED_TASKS = (
             f"{local.title}, fine-tuned on pairs",
             partial(search_tuned, local),
             (local.path,),
-            without_inputs="training pairs are named with --set pairs=FILE",
+            without_inputs="training pairs are named with --choice pairs=FILE",
             uses=("seeds", *SETTINGS),
             files=(("pairs", PAIRS_FILE),),
         )

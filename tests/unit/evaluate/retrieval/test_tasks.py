@@ -147,7 +147,7 @@ def test_missing_pairs_are_a_reason_and_hub_tasks_only_run_when_named(random_exp
     (data / "retrieval" / "pairs.jsonl").unlink()
     place, context = find_model(random_exports["mlm"]), TaskContext(data)
     plans = {plan.task.name: plan for plan in plan_tasks(place, choose_tasks(["retrieval"]), context, tmp_path)}
-    assert "pairs.jsonl; training pairs are named with --set pairs=FILE" in plans["xquad_tuned"].skipped
+    assert "pairs.jsonl; training pairs are named with --choice pairs=FILE" in plans["xquad_tuned"].skipped
     assert "hub_nfcorpus" not in plans
     report = run_tasks(place, choose_tasks(["retrieval"], ["hub_nfcorpus"]), context, tmp_path / "out")
     assert "the hub did not give the data" in report.skipped["hub_nfcorpus"]

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqpair.data.store import id_index
-from seqpair.data.store.id_index import IdIndexWriter, repeated_hashes, rows_of_hashes
+from seqpair.data.store import ids as id_index
+from seqpair.data.store.ids import IdIndexWriter, repeated_hashes, rows_of_hashes
 
 
 def write(folder: Path, hashes: np.ndarray) -> Path:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from seqpair.data.sources.documents import Tally, documents
-from seqpair.data.sources.given_files import sources_of_paths
+from seqpair.data.sources.opening import sources_of_paths
 from seqpair.errors import DataError
 
 

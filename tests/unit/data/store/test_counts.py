@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from seqpair.data.prepare.preparation import prepare
-from seqpair.data.store import catalogue
-from seqpair.data.store.catalogue import count_sequences, stats_for
+from seqpair.data.store import counts as catalogue
+from seqpair.data.store.counts import count_sequences, stats_for
 from seqpair.data.store.manifest import index_path
 from seqpair.errors import StoreError
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
@@ -55,8 +55,6 @@ def test_a_damaged_index_is_an_error(source: SourceSpec, tmp_path: Path) -> None
 
 
 def test_the_catalogue_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, seqpair.data.store.catalogue; print(sorted({'torch', 'tokenizers', 'pyarrow'} & set(sys.modules)))"
-    )
+    code = "import sys, seqpair.data.store.counts; print(sorted({'torch', 'tokenizers', 'pyarrow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,6 +1,6 @@
 import pytest
 
-from seqpair.data.cleaning.quality import (
+from seqpair.data.cleaning.rules import (
     Fault,
     Measured,
     length_fault,
