@@ -30,7 +30,7 @@ def export(
 
     Example: seqpair export runs/demo/encoder exports/demo-encoder
     """
-    from seqpair.evaluate.held_out import held_out_texts
+    from seqpair.evaluate.study_text import held_out_texts
     from seqpair.hub.export import export_checkpoint
 
     checkpoint = _checkpoint(source, member, overrides or [])

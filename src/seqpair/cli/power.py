@@ -1,4 +1,4 @@
-"""The verb `power`: what a study of so many items and seeds can see, before anything is trained."""
+"""The verb `power`: what a study of a given size can detect, before anything is trained."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def power(
 
     Example: seqpair power --items 2000 --seeds 3 --accuracy 0.6 --difference 0.05
 
-    All are shares: 0.05 is five points of accuracy. The guess that matters most is --seed-sd: take it from an earlier
-    study. Five seeds are the advice and three the floor: with one or two the answer is about those runs, not about
-    training. With --difference it also says how many items would show it.
+    All numbers are shares: 0.05 is five points of accuracy. The guess that matters most is --seed-sd; take it from an
+    earlier study. Five seeds are the advice and three the floor: with one or two the answer is about those runs, not
+    about training. With --difference it also says how many items would detect that difference.
 
     Example: seqpair power --items 2010 --clusters 67 --seeds 5
     """

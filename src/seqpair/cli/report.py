@@ -40,9 +40,9 @@ def report(
     dry_run: Annotated[bool, typer.Option(help="Print the table, write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table and the page's path as JSON.")] = False,
 ) -> None:
-    """Compare a study's members: a table here, and a page, tables, figures and a README text in `<study>/report`.
+    """Compare a study's members: print the tables, and write a page, tables, figures and a README text.
 
-    Nothing is trained or evaluated.
+    The files go to `<study>/report`. Nothing is trained or evaluated.
 
     Example: seqpair report runs/demo
     """
@@ -106,7 +106,7 @@ def _answers(study: Study, asked: AskedBefore | None) -> list[Comparison]:
 
 def _print_study(study: Study, asked: AskedBefore | None) -> None:
     if not any(member.outcomes for member in study.members):
-        print(f"{study.name}: no results yet; `seqpair evaluate` makes them")
+        print(f"{study.name}: no results yet; `seqpair eval --suite own` makes them")
         return
     print_tables(study.members, _answers(study, asked))
 

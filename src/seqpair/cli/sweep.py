@@ -1,4 +1,4 @@
-"""The verb `sweep`: the same study at several values of a key, for the same budget, and the pair stated twice."""
+"""The verb `sweep`: train the members on a grid of settings with one budget and report each member's best."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seqpair.text import format_count
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from seqpair.suite.sweep_grid import Sweep
+    from seqpair.suite.sweep import Sweep
 
 
 def sweep(
@@ -34,11 +34,11 @@ def sweep(
     dry_run: Annotated[bool, typer.Option(help="List points, runs and tokens, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Train the members at every combination of some values, and say what each of them makes of it.
+    """Train every member on a grid of settings and report each member's best.
 
-    Every point is an ordinary run with its own folder under <runs>/<study>/sweeps/<name>; what is done is skipped,
-    what is not goes on. It ends in a curve for each member, and the pair at the recipe's own setting and at each
-    member's best.
+    Every point is an ordinary run with its own folder under <runs>/<study>/sweeps/<name>. Finished runs are skipped and
+    unfinished ones resumed. The report has a curve for each member, and compares the members at the recipe's own
+    setting and at each member's best.
 
     Example: seqpair sweep demo --over optimizer.lr=1e-3,2e-3,4e-3 --members encoder,decoder
 
@@ -47,8 +47,7 @@ def sweep(
     Example: seqpair sweep demo --variants mixtures.yaml
     """
     require_extras()
-    from seqpair.suite.sweep import RESULTS_NAME, run_sweep
-    from seqpair.suite.sweep_grid import SweepRequest, plan_sweep
+    from seqpair.suite.sweep import RESULTS_NAME, SweepRequest, plan_sweep, run_sweep
 
     chosen = tuple(member.strip() for member in members.split(",") if member.strip())
     request = SweepRequest(recipe, tuple(overrides or ()), tuple(over or ()), tuple(variants or ()), chosen, name)
@@ -76,8 +75,8 @@ def _show_plan(planned: Sweep, *, as_json: bool) -> None:
     left = math.fsum(run.tokens for run in runs if run.state != "trained already")
     if as_json:
         points = [
-            {"point": point.slug, "runs": {name: f"{plan.study}/{name}" for name, plan in point.plans.items()}}
-            for point in planned.points
+            {"point": point.slug, "runs": {name: f"{run}/{name}" for name, run in point.runs.items()}}
+            for point in planned.record.points
         ]
         listed = [{**vars(run), "folder": str(run.folder)} for run in runs]
         print(
@@ -86,15 +85,14 @@ def _show_plan(planned: Sweep, *, as_json: bool) -> None:
             )
         )
         return
-    for axis in planned.axes:
-        print(f"{axis.name}: {', '.join(value.text for value in axis.values)} ({', '.join(axis.keys)})")
-        touched = planned.touched[axis.name]
-        if len(touched) < len(planned.members):
-            print(f"  touches {', '.join(touched)} only; the others are trained once for all its values")
+    for axis in planned.record.axes:
+        print(f"{axis.name}: {', '.join(axis.values)} ({', '.join(axis.keys)})")
+        if len(axis.touches) < len(planned.record.members):
+            print(f"  touches {', '.join(axis.touches)} only; the others are trained once for all its values")
     for run in runs:
         print(f"{run.folder}: {format_count(run.tokens)} tokens, {run.state}")
     mark = " (estimated: the stores are not prepared)" if estimated else ""
-    print(f"{len(planned.points)} points, {len(runs)} runs, {format_count(total)} tokens in all{mark}")
+    print(f"{len(planned.record.points)} points, {len(runs)} runs, {format_count(total)} tokens in all{mark}")
     print(f"to do: {format_count(left)} tokens at most")
 
 

@@ -25,9 +25,9 @@ def watch(
     ] = "127.0.0.1",
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
 ) -> None:
-    """Serve a study's page on this machine; an open page updates itself while the study trains. Ctrl-C ends it.
+    """Serve a study's page on this machine and update it while the study trains; Ctrl-C ends it.
 
-    The folder is only read. It need not be there yet: the page appears when the first member has begun.
+    Nothing is written. The folder need not exist yet: the page appears when the first member has started.
 
     Example: seqpair watch runs/demo --port 8042
     """

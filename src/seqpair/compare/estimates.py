@@ -101,6 +101,7 @@ def average_estimate(paired: Sequence[Paired], level: float = 0.95) -> Estimate:
     if len(seeds) >= FEWEST_SEEDS:
         by_seed = [np.stack([side.mean(axis=1) for side in (one.first, one.second)]) for one in paired]
         return _of_parts(average_parts([parts_of(one) for one in paired], np.stack(by_seed)), level, items)
+    # Items of two tasks are independent, so variances add; seeds are not part of this interval.
     value = float(np.mean([one.differences.mean() for one in paired]))
     error = math.sqrt(sum(_item_variance(one) for one in paired)) / len(paired)
     half = float(stats.norm.ppf(0.5 + level / 2)) * error
@@ -215,6 +216,8 @@ def _right_or_wrong(paired: Paired, level: float) -> Estimate:
     differences = paired.differences[0]
     items = len(differences)
     only_first, only_second = int((differences > 0).sum()), int((differences < 0).sum())
+    # Bonett and Price (2012): one item is added to each way of differing, which keeps the interval from collapsing
+    # where hardly an item differs. The value itself stays unadjusted.
     first, second = (only_first + 1) / (items + 2), (only_second + 1) / (items + 2)
     error = math.sqrt((first + second - (first - second) ** 2) / (items + 2))
     half = float(stats.norm.ppf(0.5 + level / 2)) * error
@@ -344,6 +347,7 @@ def average_parts(parts: Sequence[VarianceParts], by_seed: npt.ArrayLike) -> Var
     if not parts or len({part.seed_count for part in parts}) != 1:
         raise ValueError("an average needs tasks with the same seeds")
     tasks, seeds = len(parts), parts[0].seed_count
+    # One model does all tasks, so a seed's luck is shared: the tasks are averaged before seeds are compared.
     averaged = np.asarray(by_seed, dtype=np.float64).mean(axis=0)  # (sides, S)
     items = np.sum([part.items for part in parts], axis=0) / tasks**2
     uncertain = np.sum([part.items**2 / part.items_df for part in parts], axis=0) / tasks**4
@@ -384,6 +388,7 @@ def p_value(parts: VarianceParts) -> Floats:
     The level at which half the width is the value itself, by bisection of the logarithm of p.
     """
     size = np.abs(parts.value)
+    # In log p, since small p need the same relative accuracy as large ones; the half width falls as p rises.
     low, high = np.full(size.shape, _LEAST_LOG_P), np.zeros(size.shape)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
@@ -411,6 +416,7 @@ def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     order = np.argsort(p, axis=-1, kind="stable")
     family = p.shape[-1]
     ascending = np.take_along_axis(p, order, axis=-1) * (family - np.arange(family))
+    # The smallest p is multiplied by m, the next by m - 1, ...; the running maximum keeps their order.
     adjusted = np.minimum(np.maximum.accumulate(ascending, axis=-1), 1.0)
     found = np.empty_like(p)
     np.put_along_axis(found, order, adjusted, axis=-1)

@@ -118,7 +118,9 @@ def read_questions(path: Path) -> AskedBefore:
     for name, question in read.questions.items():
         if question.first == question.second:
             raise EvaluationError(
-                f"{path}: the question '{name}' holds a member against itself", seen=question.first, fix="name two"
+                f"{path}: the question '{name}' compares a member with itself",
+                seen=question.first,
+                fix="name two members",
             )
         tasks = tuple(dict.fromkeys(question.tasks))
         found.append(PlannedQuestion(name, tasks, question.first, question.second, question.margin))

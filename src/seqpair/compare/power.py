@@ -101,6 +101,7 @@ def spread_of(differences: npt.ArrayLike) -> Spread:
         raise EvaluationError("a spread needs two seeds and two items at least", seen=f"the shape {d.shape}")
     parts = variance_parts(d)
     seeds, items = d.shape
+    # A expects noise + I seeds^2 and B noise + S items^2, each by S I; solved for each part, never below zero.
     noise = float(parts.noise) * seeds * items
     of_seeds = max(0.0, float(parts.seeds[0]) * seeds * items - noise) / items
     of_items = max(0.0, float(parts.items) * seeds * items - noise) / seeds
@@ -172,6 +173,7 @@ def detectable_difference(
             allowed="2 items, 2 clusters, 1 seed, 1 test or more; no more clusters than items; shares in [0, 1]; level "
             "and power in (0, 1)",
         )
+    # Holm's first step asks this much of the smallest p, half of it on each side.
     half = (1 - level) / family / 2
     # The design effect of clusters: m items that share a part of their variance count as m / (1 + (m - 1) share).
     design = 1.0 if clusters is None else 1 + (items / clusters - 1) * shared

@@ -88,7 +88,7 @@ def model_of_plan(
 def model_from_elsewhere(name: str, *, size: str = "", direction: str = "", seed: int = 0) -> Model:
     """Return a model that was not trained here: it has no identity, so it is compared only when asked for.
 
-    To hold it against runs of ours, whose seeds it does not have, use `at_seed`.
+    To compare it with runs of ours, whose seeds it does not have, use `at_seed`.
     """
     return Model(member=name, size=size, seed=seed, direction=direction)
 
@@ -167,8 +167,8 @@ def gold_scores(own: Scores) -> list[Scores]:
     # Minimal pairs and passages have no `gold`: the right one is written first.
     first_is_right = own.task.name.partition("@")[0] == "continuation"
     golds = [detail.get("gold", 0 if first_is_right or "paradigm" in detail else None) for detail in rows]
-    lists = [detail.get("scores") for detail in rows]
-    if own.task.is_lean or not rows or any(not isinstance(one, list) for one in lists) or None in golds:
+    lists = [scores for detail in rows if isinstance(scores := detail.get("scores"), list)]
+    if own.task.is_lean or not rows or len(lists) < len(rows) or None in golds:
         return []
     right = np.array([scores[gold] for scores, gold in zip(lists, golds, strict=True)], dtype=np.float64)
     sizes = np.array([detail.get("gold_bytes", 0) for detail in rows], dtype=np.float64)
@@ -216,7 +216,7 @@ def task_of(result: TaskResult) -> Task:
 
 
 def at_seed(scores: Scores, seed: int) -> Scores:
-    """Return the same scores as if of this seed: one model from elsewhere held against several runs."""
+    """Return the same scores as if of this seed: to compare one model from elsewhere with several runs."""
     return replace(scores, model=replace(scores.model, seed=seed))
 
 
@@ -229,16 +229,18 @@ def item_pseudo_values(result: TaskResult, values: Floats, details: Details) -> 
         details: What was written of each item, n of them.
 
     Raises:
-        EvaluationError: The metric is none of those that are known here, the items lack what it is made of, what they
-            hold does not give the result's value, or it is undefined, with all items or without one of them.
+        EvaluationError: The metric is none of those that are known here, the items lack what it is computed from, they
+            do not give the result's value, or it is undefined, with all items or without one of them.
     """
     if len(values) < 3 or len(details) != len(values):
-        raise EvaluationError(f"the items of {result.task} do not hold what its {result.metric} is made of", fix=_AGAIN)
+        raise EvaluationError(
+            f"the items of {result.task} do not contain what its {result.metric} is computed from", fix=_AGAIN
+        )
     try:
         found = [_without_each(result, *columns) for columns in _truth_and_predictions(values, details)]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise EvaluationError(
-            f"the items of {result.task} do not hold what its {result.metric} is made of",
+            f"the items of {result.task} do not contain what its {result.metric} is computed from",
             seen=f"{type(error).__name__}: {error}",
             fix=_AGAIN,
         ) from error

@@ -33,7 +33,8 @@ class Line:
         colour, dash: The numbers of its colour and of its pattern.
         xs, ys: Its points, by ascending x.
         lows, highs: The band's edges, as long as `ys`; empty for no band.
-        is_reference: Whether it is someone else's published value.
+        is_reference: Whether it is not a member's own: a published value, drawn in grey.
+        is_mark: Whether it is a single point to be pointed out on another line.
     """
 
     label: str
@@ -44,6 +45,7 @@ class Line:
     lows: Sequence[float] = ()
     highs: Sequence[float] = ()
     is_reference: bool = False
+    is_mark: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def _draw_line(axes: Axes, line: Line, palette: Palette) -> None:
         linestyle=DASHES[line.dash % len(DASHES)],
         linewidth=1.1 if line.is_reference else 1.7,
         marker="" if many else "s" if line.is_reference else "o",
-        markersize=3.0,
+        markersize=7.0 if line.is_mark else 3.0,
         label=label_text(line.label),
     )
 

@@ -129,7 +129,7 @@ def curve_drawing(curve: MemberCurve, colour: int = 0) -> Drawing | None:
     for label, marked in (("best", best), ("the recipe's own", curve.own)):
         if marked is not None and marked.value is not None:
             x = [places[marked.values[across.name]]]
-            lines.append(Line(label, colour + 1, 0, x, [marked.value], is_reference=marked is not best))
+            lines.append(Line(label, colour + 1, 0, x, [marked.value], is_reference=marked is not best, is_mark=True))
     title = f"{curve.unit} of the {curve.member} over {across.name}: the best is {best.label}, {best.value:.3f}"
     xs = list(places.values())
     is_log = None not in across.numbers and min(xs) > 0 and max(xs) / min(xs) >= _LOG_FROM_RATIO

@@ -240,7 +240,7 @@ def test_a_recipe_names_its_study_folder(finished_study, run):
 def test_a_study_without_results_says_what_makes_them(finished_study, run):
     for path in finished_study.glob("*/evaluation/*.json"):
         path.unlink()
-    assert "no results yet; `seqpair evaluate` makes them" in run(finished_study).stdout
+    assert "no results yet; `seqpair eval --suite own` makes them" in run(finished_study).stdout
 
 
 def test_without_the_extra_the_page_says_what_to_install(finished_study, monkeypatch):

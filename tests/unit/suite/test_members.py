@@ -66,7 +66,7 @@ def members(tmp_path_factory):
     recipe.write_text(PHASES, encoding="utf-8")
     patch = pytest.MonkeyPatch()
     patch.setattr(study_module, "export_part", lambda plan: None)
-    patch.setattr(study_module, "evaluate_part", lambda plan, prepared: None)
+    patch.setattr(study_module, "evaluate_part", lambda plan: None)
     try:
         outcome = run_study(load_recipe(str(recipe)))
     finally:

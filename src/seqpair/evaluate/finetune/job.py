@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.classification.sets import find_set
-from seqpair.evaluate.finetune.keep import RECORD_NAME, keep_tuned
+from seqpair.evaluate.finetune.keep import TUNED_RECORD, keep_tuned
 from seqpair.evaluate.finetune.runs import GridResult, outcome_of, tune_grid
 from seqpair.evaluate.finetune.set_spec import SetSpec, labelled_set, name_of_source, spec_of
 from seqpair.evaluate.finetune.sets import LabelledSet, Transfer, transfer_of
@@ -22,9 +23,7 @@ from seqpair.evaluate.finetune.settings import TuneSetting, given_settings, grid
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.results import TaskResult, write_result
-from seqpair.evaluate.suites.runner import TaskPlan, result_of
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import Measurement, TaskOutcome, result_of
 from seqpair.files import sha256_json
 from seqpair.recipe.tree import plain_scalar
 from seqpair.text import Progress
@@ -279,7 +278,7 @@ def _require_free(model: LoadedModel, job: TuneJob) -> None:
     """Check that a model in the folder is this job's own."""
     mark = job.out / "job.txt"
     folder, key = job.out / "model", _key(model, job)
-    if (folder / RECORD_NAME).exists() and (not mark.is_file() or mark.read_text(encoding="utf-8").strip() != key):
+    if (folder / TUNED_RECORD).exists() and (not mark.is_file() or mark.read_text(encoding="utf-8").strip() != key):
         raise EvaluationError(
             "the folder holds the model of another job",
             seen=folder,
@@ -292,7 +291,7 @@ def _require_free(model: LoadedModel, job: TuneJob) -> None:
 def _write(model: LoadedModel, job: TuneJob, result: GridResult, labelled: LabelledSet) -> TaskResult:
     outcome: TaskOutcome = outcome_of(result, labelled.name, model.direction)
     unit = "0 to 100" if labelled.metric in _PERCENT else _FIELD_LABELS.get(labelled.metric, "0 to 1")
-    task = SuiteTask(
+    measured = Measurement(
         name=labelled.name,
         version=1,
         title=f"Fine-tuned: {labelled.name}",
@@ -300,13 +299,13 @@ def _write(model: LoadedModel, job: TuneJob, result: GridResult, labelled: Label
         metric=labelled.metric,
         unit=unit,
         higher_is_better=True,
-        directions=BOTH,
-        inputs=(),
-        run=lambda *_: outcome,
-        uses=("seeds",),
     )
-    model.truncated = int(sum(count for name, count in outcome.figures.items() if name.endswith("_truncated_rows")))
-    context = TaskContext(job.out, limit=job.limit, seeds=job.seeds)
-    made = result_of(model, TaskPlan(task, _key(model, job)), context, outcome)
+    place = model.place
+    if place is None:
+        raise EvaluationError("a result names the model that it is of, so the model must be opened by its name")
+    cut = math.fsum(count for name, count in outcome.figures.items() if name.endswith("_truncated_rows"))
+    outcome.figures["truncated_rows"] = cut
+    choices = {"limit": job.limit, "predicts": place.predicts, "seeds": list(job.seeds)}
+    made = result_of(measured, place, outcome, key=_key(model, job), choices=choices)
     write_result(job.out / "results", made, outcome.items)
     return made

@@ -34,8 +34,7 @@ from seqpair.evaluate.retrieval.outcomes import (
 )
 from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet, read_pairs
 from seqpair.evaluate.retrieval.with_mteb import DEPTH, run_hub_task, search_set
-from seqpair.evaluate.suites.task import TaskContext
-from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.evaluate.task import TaskContext, TaskOutcome
 from seqpair.text import note
 
 _USES = ("embed_pooling",)

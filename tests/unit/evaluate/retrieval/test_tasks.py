@@ -12,11 +12,11 @@ from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.registry import choose_tasks, read_settings
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.retrieval import contrastive
-from seqpair.evaluate.suites.registry import choose_tasks, read_settings
-from seqpair.evaluate.suites.runner import plan_tasks, results_folder
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.runner import plan_tasks, results_folder
+from seqpair.evaluate.task import TaskContext
 
 ZERO_SHOT = ["stsb_vectors", "xquad_passages", "cosqa", "qmsum_long"]
 TUNED = ["stsb_tuned", "xquad_tuned"]

@@ -19,8 +19,7 @@ from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.pseudo_log_likelihood import PseudoForm, pseudo_log_likelihoods
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
 from seqpair.evaluate.scorers import scorer_of
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome, TaskSkippedError
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 from seqpair.recipe.objectives import Direction
 
 SETS = 67

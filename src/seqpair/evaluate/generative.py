@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from seqpair.evaluate.generative.measure import ANSWER_TOKENS, STOP, measure_rows
-from seqpair.evaluate.generative.rows import read_rows
 from seqpair.evaluate.loaded import LoadedModel
+from seqpair.evaluate.questions import ANSWER_TOKENS, STOP, measure_rows, read_rows
 from seqpair.evaluate.results import TaskResult
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome, TaskSkippedError
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 
 _FROM_HUB = "put the rows of its evaluation split there, one JSON object a line, with the hub's columns"
 

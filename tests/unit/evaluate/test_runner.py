@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seqpair.evaluate.suites.time_left import Pending, TimeLeft
+from seqpair.evaluate.runner import Pending, TimeLeft
 
 
 def test_a_task_to_come_lasts_as_long_as_the_same_task_did():

@@ -20,13 +20,10 @@ from functools import partial
 
 from seqpair.evaluate.classification.sets import SETS, NamedSet
 from seqpair.evaluate.finetune.sets import Example, shuffled
-from seqpair.evaluate.generative.measure import measure_rows
-from seqpair.evaluate.generative.rows import ScoredRow, read_rows
-from seqpair.evaluate.generative.shots import Row
 from seqpair.evaluate.loaded import LoadedModel
+from seqpair.evaluate.questions import Row, ScoredRow, measure_rows, read_rows
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome, TaskSkippedError
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 
 BLANK = "N/A"
 

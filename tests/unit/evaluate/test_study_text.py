@@ -1,4 +1,4 @@
-"""The choice of held-out items: fixed, within the budget, whole."""
+"""A study's text: the choice of held-out items is fixed, within the budget and whole; the unigram baseline."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 from checkpointed_run import write_run
 
 from seqpair.data.prepared import open_recipe_data
-from seqpair.evaluate.held_out import held_out_sequences, held_out_texts, held_out_windows
+from seqpair.evaluate import study_text
+from seqpair.evaluate.study_text import UnigramModel, held_out_sequences, held_out_texts, held_out_windows
 from seqpair.recipe.load import load_recipe
 
 
@@ -55,3 +56,19 @@ def test_windows_do_not_overlap_and_lie_in_one_document(held_out):
 
 def test_a_checkpoint_whose_stores_are_gone_has_no_held_out_texts(tmp_path):
     assert held_out_texts(write_run(tmp_path, "clm")) is None
+
+
+def test_one_is_added_to_every_entry():
+    model = UnigramModel(np.array([6, 0, 1]))
+    assert 2.0**-model.bits == pytest.approx([0.7, 0.1, 0.2])
+    assert model.most_frequent == 0
+
+
+def test_counts_are_those_of_all_training_stores(prepared_study, monkeypatch):
+    prepared = open_recipe_data(load_recipe(str(prepared_study.recipe)))
+    tokens = np.concatenate([np.asarray(store.tokens) for store in prepared.train.values()])
+    counts = np.bincount(tokens, minlength=prepared.tokenizer.entries)
+    monkeypatch.setattr(study_text, "_CHUNK_TOKENS", 100)
+    model = UnigramModel.of(prepared.train, prepared.tokenizer)
+    assert 2.0**-model.bits == pytest.approx((counts + 1) / (counts.sum() + len(counts)))
+    assert model.most_frequent == counts.argmax()

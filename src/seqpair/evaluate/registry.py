@@ -1,4 +1,4 @@
-"""All suites by name: the one place where the areas' tasks come together."""
+"""All suites by name: the one place where the tasks of all areas come together."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqpair.errors import EvaluationError
+from seqpair.evaluate import generative, minimal_pairs, own, prompts
 from seqpair.evaluate.bias import tasks as bias
-from seqpair.evaluate.blimp import tasks as blimp
 from seqpair.evaluate.classification import tasks as classification
-from seqpair.evaluate.generative import tasks as generative
-from seqpair.evaluate.prompts import tasks as prompts
 from seqpair.evaluate.retrieval import tasks as retrieval
-from seqpair.evaluate.suites.task import SuiteTask
+from seqpair.evaluate.task import SuiteTask
 
 _AREAS: tuple[tuple[SuiteTask, ...], ...] = (
+    own.TASKS,
     generative.TASKS,
-    blimp.TASKS,
+    minimal_pairs.TASKS,
     classification.TASKS,
     prompts.TASKS,
     retrieval.TASKS,

@@ -1,8 +1,12 @@
-"""Running tasks on a model: what was computed before is taken, the rest is computed and written."""
+"""Run tasks on models: take the results that are already there, compute the others and write them.
+
+The key of a result covers the weights, the task, its choices and its data, so an equal key means an equal result.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
+import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -10,43 +14,36 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from seqpair.errors import EvaluationError
-from seqpair.evaluate.generative.tasks import average_of
+from seqpair.errors import EvaluationError, SeqpairError
+from seqpair.evaluate.generative import average_of
 from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.evaluate.model_place import ModelPlace
+from seqpair.evaluate.own import TASKS as OWN_TASKS
 from seqpair.evaluate.results import (
+    SUMMARY_NAME,
     TaskResult,
-    items_name,
-    normal_interval,
     read_results,
-    standard_error,
-    standard_interval,
-    weighted_mean,
     write_result,
 )
 from seqpair.evaluate.scorers import DEFAULT_SCORING
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.suites.time_left import Pending, TimeLeft
-from seqpair.evaluate.tasks.task import TaskOutcome, TaskSkippedError
-from seqpair.files import sha256_file, sha256_json
-from seqpair.hub.export import read_export_record
+from seqpair.evaluate.task import OWN_SUITE, SuiteTask, TaskContext, TaskSkippedError, result_of
+from seqpair.files import sha256_file, sha256_json, write_json
 from seqpair.paths import EVALUATION_FOLDER
-from seqpair.text import Progress, note
+from seqpair.text import Progress, format_seconds, note
 
 _USUAL = {"grid": "small", "pooling": "default", "tuned_pooling": "default", "embed_pooling": "folder"}
 """What these settings are where the user chose nothing: the folder's name does not tell them."""
 OUTSIDE_FOLDER = Path("evaluations")
 WORK_FOLDER, KEPT_FOLDER = ".work", "kept"
-_LIBRARIES = ("seqpair", "torch", "transformers", "tokenizers", "numpy", "sentence-transformers", "mteb")
 
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """What will happen with a task: `cached` holds its result, `skipped` a reason, else it is computed."""
+    """What will happen with a task: `cached` is what is there already, `skipped` a reason, else it is computed."""
 
     task: SuiteTask
     key: str = ""
-    cached: TaskResult | None = None
+    cached: TaskResult | dict[str, Any] | None = None
     skipped: str = ""
 
 
@@ -151,7 +148,7 @@ def plan_tasks(
     folder: Path,
     digests: _Digests | None = None,
 ) -> list[TaskPlan]:
-    """Say for each task whether it is skipped, there already, or to be computed; nothing is loaded or written."""
+    """Return for each task whether it is skipped, there already, or to be computed; nothing is loaded or written."""
     digests = digests or _Digests()
     there = {result.task: result for result in read_results(folder)} if folder.is_dir() else {}
     plans = []
@@ -160,20 +157,30 @@ def plan_tasks(
         if reason:
             plans.append(TaskPlan(task, skipped=reason))
             continue
-        shown = {name: context.input(name) for name in task.shot_inputs if context.shots}
-        files = task.paths(context) | {name: path for name, path in shown.items() if path.exists()}
         key = sha256_json(
             {
                 "model": place.model_digest,
                 "task": [task.name, task.version],
                 "choices": _choices(place, task, context),
-                "data": {name: digests.of(path) for name, path in files.items()},
+                "data": _data_digests(place, task, context, digests),
             }
         )
-        found = there.get(task.name)
-        is_whole = found is not None and found.key == key and (folder / found.items).is_file()
+        found = there.get(task.name) or _read_shown(folder / f"{task.name}.json")
+        if isinstance(found, TaskResult):
+            is_whole = found.key == key and (folder / found.items).is_file()
+        else:
+            is_whole = found.get("key") == key
         plans.append(TaskPlan(task, key, found if is_whole else None))
     return plans
+
+
+def _read_shown(path: Path) -> dict[str, Any]:
+    """Return the document of a task that is shown and not scored; empty where it is absent or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _reason(place: ModelPlace, task: SuiteTask, context: TaskContext) -> str:
@@ -181,12 +188,30 @@ def _reason(place: ModelPlace, task: SuiteTask, context: TaskContext) -> str:
         return f"a {place.direction} model cannot do it"
     if task.needs_head and not place.has_head:
         return "the model has no language-model head"
+    if task.study_lacks is not None:
+        try:
+            return task.study_lacks(context.study(place))
+        except SeqpairError as fault:
+            return _one_line(fault)
     paths = task.paths(context).items()
     absent = [name if name in task.inputs else str(path) for name, path in paths if not path.exists()]
     if absent:
         reason = f"the data folder {context.data} has no {', '.join(absent)}"
         return f"{reason}; {task.without_inputs}" if task.without_inputs else reason
     return ""
+
+
+def _one_line(fault: SeqpairError) -> str:
+    return str(fault).replace("\n  ", "; ")
+
+
+def _data_digests(place: ModelPlace, task: SuiteTask, context: TaskContext, digests: _Digests) -> dict[str, str]:
+    """Return the digest of everything that a task reads, by name."""
+    if task.study_lacks is not None:
+        return {"study": context.study(place).digest}
+    shown = {name: context.input(name) for name in task.shot_inputs if context.shots}
+    files = task.paths(context) | {name: path for name, path in shown.items() if path.exists()}
+    return {name: digests.of(path) for name, path in files.items()}
 
 
 def _choices(place: ModelPlace, task: SuiteTask, context: TaskContext) -> dict[str, Any]:
@@ -251,7 +276,7 @@ def _run_model(
     batch_tokens: int | None,
 ) -> SuiteReport:
     started, model = time.monotonic(), None
-    report = SuiteReport(place.name, folder, [])
+    report, seconds = SuiteReport(place.name, folder, []), {}
     for number, plan in enumerate(plans, 1):
         task = plan.task
         if plan.skipped:
@@ -259,30 +284,58 @@ def _run_model(
             continue
         if plan.cached is not None:
             report.cached.append(task.name)
-            report.results.append(plan.cached)
+            report.results.extend([plan.cached] if isinstance(plan.cached, TaskResult) else [])
             continue
         began = time.monotonic()
         try:
             model = model or open_model(place, device=device, batch_tokens=batch_tokens)
             label = f"{place.short_name} {task.name} [{number}/{len(plans)}]"
-            result = _compute(model, plan, context, folder, label, left)
+            report.results.extend(_compute(model, place, plan, context, folder, label, left))
         except EvaluationError as fault:
             left.gave_up()
-            reason = str(fault).replace("\n  ", "; ")
-            report.skipped[task.name] = reason
+            reason = report.skipped[task.name] = _one_line(fault)
             skips = isinstance(fault, TaskSkippedError)
             note(f"{'skipped' if skips else 'failed'} {place.short_name} {task.name}: {reason}")
             report.failed.extend([] if skips else [task.name])
             continue
-        left.finished(time.monotonic() - began)
-        report.results.append(result)
-    return replace(report, seconds=time.monotonic() - started)
+        seconds[task.name] = time.monotonic() - began
+        left.finished(seconds[task.name])
+    report = replace(report, seconds=time.monotonic() - started)
+    _write_summary(place, plans, report, seconds)
+    return report
+
+
+def _write_summary(
+    place: ModelPlace, plans: Sequence[TaskPlan], report: SuiteReport, seconds: dict[str, float]
+) -> None:
+    """Write what a whole pass of the study's own tasks took and skipped, for the report; no part of a pass."""
+    own = [plan.task.name for plan in plans if plan.task.suite == OWN_SUITE]
+    computed = [name for name in own if name in seconds]
+    if not computed or set(own) != {task.name for task in OWN_TASKS} or set(own) & set(report.failed):
+        return
+    write_json(
+        report.folder / SUMMARY_NAME,
+        {
+            "model_digest": place.model_digest,
+            "tasks": [result.task for result in report.results if result.task in own],
+            "skipped": {name: reason for name, reason in report.skipped.items() if name in own},
+            "seconds": round(math.fsum(seconds[name] for name in computed), 1),
+        },
+    )
 
 
 def _compute(
-    model: LoadedModel, plan: TaskPlan, context: TaskContext, folder: Path, label: str, left: TimeLeft
-) -> TaskResult:
-    work = folder / WORK_FOLDER / f"{plan.task.name}-{plan.key[:16]}"
+    model: LoadedModel,
+    place: ModelPlace,
+    plan: TaskPlan,
+    context: TaskContext,
+    folder: Path,
+    label: str,
+    left: TimeLeft,
+) -> list[TaskResult]:
+    """Run a task and write what it gives: one result, or a document that is no result."""
+    task = plan.task
+    work = folder / WORK_FOLDER / f"{task.name}-{plan.key[:16]}"
     bar: list[Progress] = []
 
     def watch(done: float, total: float) -> None:
@@ -293,67 +346,70 @@ def _compute(
         bar[0].update(done, left.words(total / rate, (total - done) / rate) if rate > 0 else "")
 
     model.truncated = 0
-    outcome = plan.task.run(model, replace(context, work=work, watch=watch, kept=folder / KEPT_FOLDER))
+    outcome = task.run(model, replace(context, work=work, watch=watch, kept=folder / KEPT_FOLDER))
     if bar:
         bar[0].finish()
-    result = result_of(model, plan, context, outcome)
+    if isinstance(outcome, dict):
+        write_json(folder / f"{task.name}.json", outcome | {"key": plan.key})
+        return []
+    if task.suite != OWN_SUITE:  # pieces of held-out text fit by construction
+        outcome.figures["truncated_rows"] = float(model.truncated)
+    result = result_of(task, place, outcome, key=plan.key, choices=_choices(place, task, context))
     write_result(folder, result, outcome.items)
     if work.is_dir():
         shutil.rmtree(work)
         if not any(work.parent.iterdir()):
             work.parent.rmdir()
-    return result
+    return [result]
 
 
-def result_of(model: LoadedModel, plan: TaskPlan, context: TaskContext, outcome: TaskOutcome) -> TaskResult:
-    """Return what is written of an outcome."""
-    task, place = plan.task, model.place
-    if place is None:
-        raise EvaluationError("a suite needs a model that was opened by its name")
-    record = read_export_record(place.folder) if place.is_ours else {}
-    choices = _choices(place, task, context)
-    if outcome.value is None:
-        value, error = weighted_mean(outcome.items), standard_error(outcome.items)
-        interval, method = standard_interval(outcome.items)
-    else:
-        value, error = outcome.value, outcome.standard_error
-        interval = (value, value) if error is None else normal_interval(value, error)
-        method = "none: not known for this metric" if error is None else "normal, of the task's own standard error"
-    return TaskResult(
-        task=task.name,
-        version=task.version,
-        title=task.title,
-        study=record.get("study", ""),
-        member=record.get("member", ""),
-        metric=task.metric,
-        unit=task.unit,
-        higher_is_better=task.higher_is_better,
-        is_lean=task.is_lean,
-        chance=outcome.chance,
-        n=len(outcome.items),
-        value=value,
-        interval=interval,
-        interval_method=method,
-        baselines=outcome.baselines,
-        figures=outcome.figures | {"truncated_rows": float(model.truncated)},
-        settings=choices | outcome.settings,
-        model_digest=place.model_digest,
-        items=items_name(task.name),
-        note=outcome.note,
-        suite=task.suite,
-        model=place.name,
-        standard_error=error,
-        seeds=list(choices.get("seeds", [])),
-        versions=_versions(),
-        key=plan.key,
-    )
+@dataclass(frozen=True)
+class Pending:
+    """A task to be computed: its name, and the direction of the model it is for."""
+
+    task: str
+    direction: str
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
+class TimeLeft:
+    """The tasks to come, in order, and what those before them took.
+
+    Args:
+        pending: All tasks to be computed, in order.
+    """
+
+    def __init__(self, pending: Sequence[Pending]) -> None:
+        self._pending = list(pending)
+        self._took: list[tuple[Pending, float]] = []
+        self._next = 0
+
+    def finished(self, seconds: float) -> None:
+        """Take note that the current task ended, after so many seconds."""
+        self._took.append((self._pending[self._next], seconds))
+        self._next += 1
+
+    def gave_up(self) -> None:
+        """Take note that the current task ended without a result, so that its time says nothing."""
+        self._next += 1
+
+    def seconds(self, current_seconds: float, current_left_seconds: float) -> float:
+        """Return the seconds until all is done.
+
+        Args:
+            current_seconds: How long the current task takes in all, as far as it can be told.
+            current_left_seconds: How much of that is left.
+        """
+        took = [*self._took, (self._pending[self._next], current_seconds)]
+        return current_left_seconds + math.fsum(_expected(task, took) for task in self._pending[self._next + 1 :])
+
+    def words(self, current_seconds: float, current_left_seconds: float) -> str:
+        """Return the place among all tasks and the time until all is done."""
+        left = format_seconds(self.seconds(current_seconds, current_left_seconds))
+        return f"all: task {self._next + 1} of {len(self._pending)}, about {left} left"
+
+
+def _expected(task: Pending, took: Sequence[tuple[Pending, float]]) -> float:
+    same = [seconds for other, seconds in took if other == task]
+    alike = same or [seconds for other, seconds in took if other.task == task.task]
+    known = alike or [seconds for _, seconds in took]
+    return math.fsum(known) / len(known)
