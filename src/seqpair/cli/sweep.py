@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.options import MembersOption, names_in
 from seqpair.cli.run import require_extras
 from seqpair.cli.table import wide_console
 from seqpair.text import format_count
@@ -26,7 +27,7 @@ def sweep(
     variants: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="A YAML file of named changes: one axis; repeatable.")
     ] = None,
-    members: Annotated[str, typer.Option(help="Only these members, separated by commas.")] = "",
+    members: MembersOption = None,
     name: Annotated[str, typer.Option(help="The sweep's name; by default its axes' names.")] = "",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key at all points: `a.b=c`; repeatable.")
@@ -49,7 +50,7 @@ def sweep(
     require_extras()
     from seqpair.suite.sweep import RESULTS_NAME, SweepRequest, plan_sweep, run_sweep
 
-    chosen = tuple(member.strip() for member in members.split(",") if member.strip())
+    chosen = tuple(names_in(members, "--members"))
     request = SweepRequest(recipe, tuple(overrides or ()), tuple(over or ()), tuple(variants or ()), chosen, name)
     if dry_run:
         _show_plan(plan_sweep(request), as_json=as_json)
