@@ -24,11 +24,10 @@ def power(
     difference: Annotated[float | None, typer.Option(help="The difference that the question is about.")] = None,
     tasks: Annotated[int, typer.Option(min=1, help="Tasks that are tested together.")] = 1,
     clusters: Annotated[
-        int | None, typer.Option(min=2, help="Groups of items that belong together: paradigms, articles, documents.")
+        int | None, typer.Option(min=2, help="Groups of items: paradigms, articles, documents.")
     ] = None,
     shared: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="With --clusters: share of an item's own difference that its group shares."),
+        float, typer.Option(min=0, max=1, help="With --clusters: what a group's items have alike.")
     ] = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
@@ -56,12 +55,10 @@ def power(
     plan = plan_study(
         spread, items=items, seeds=seeds, wanted=difference, family=tasks, clusters=clusters, shared=shared
     )
-    size = 1.0 if clusters is None else items / clusters
-    needed = (
-        None
-        if difference is None
-        else items_needed(spread, difference, seeds=seeds, family=tasks, per_cluster=size, shared=shared)
-    )
+    needed = None
+    if difference is not None:
+        size = 1.0 if clusters is None else items / clusters
+        needed = items_needed(spread, difference, seeds=seeds, family=tasks, per_cluster=size, shared=shared)
     if as_json:
         told = {**asdict(plan), "items_needed": needed, "spread": asdict(spread), "agreement": agreement}
         print(json.dumps(told, indent=1))
