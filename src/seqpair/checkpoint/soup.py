@@ -19,7 +19,7 @@ from torch import Tensor
 import seqpair
 from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, lock_run, require_space, scan
 from seqpair.checkpoint.manifest import MODEL_NAME, CheckpointFields, CheckpointManifest, Soup, SoupPart, soup_folder
-from seqpair.checkpoint.store import checkpoint_bytes, load_checkpoint, write_whole
+from seqpair.checkpoint.store import load_checkpoint, write_whole, written_bytes
 from seqpair.errors import CheckpointError
 from seqpair.files import TEMPORARY_PREFIX
 from seqpair.text import Progress
@@ -140,7 +140,7 @@ def make_soup(run_folder: Path, parts: Sequence[CheckpointEntry], weighting: Wei
         for path in final.parent.glob(f"{TEMPORARY_PREFIX}*"):
             shutil.rmtree(path)
         model = _average(ordered, weights, name)
-        require_space(final.parent, checkpoint_bytes(model), "the soup")
+        require_space(final.parent, written_bytes(model), "the soup")
         write_whole(final, _fields(ordered, weights, weighting), name, {MODEL_NAME: model}, None)
     return final
 

@@ -36,7 +36,7 @@ from seqpair.checkpoint.manifest import (
     damaged,
     file_entry,
     file_names,
-    read_manifest,
+    read_checkpoint_manifest,
     verify_files,
 )
 from seqpair.errors import CheckpointError
@@ -101,7 +101,7 @@ def save_checkpoint(
     final = checkpoint_folder(run_folder, fields.checkpoint_name)
     remove_partial(run_folder)
     _set_aside_stale(run_folder, fields)
-    require_room_for_two(run_folder, checkpoint_bytes(*parts.values()))
+    require_room_for_two(run_folder, written_bytes(*parts.values()))
     write_whole(final, fields, fields.checkpoint_name, parts, state)
     return final
 
@@ -174,7 +174,7 @@ def load_checkpoint(path: Path, *, verify: bool = True, model_only: bool = False
         CheckpointError: There is none, or it is damaged; the message names the file and what to do. Or all
             of a soup was asked for, which holds a model and nothing else.
     """
-    manifest = read_manifest(path)
+    manifest = read_checkpoint_manifest(path)
     if manifest.soup is not None and not model_only:
         raise CheckpointError(
             f"{path} is an average of {len(manifest.soup.parts)} checkpoints, which no run can be resumed from",
@@ -194,7 +194,7 @@ def load_checkpoint(path: Path, *, verify: bool = True, model_only: bool = False
     return LoadedCheckpoint(manifest, model, _read_tensors(path, OPTIMIZER_NAME), state)
 
 
-def checkpoint_bytes(*parts: Mapping[str, Tensor]) -> int:
+def written_bytes(*parts: Mapping[str, Tensor]) -> int:
     """Return about how many bytes a checkpoint of these tensors takes on disk, never too few."""
     tensors = [(name, tensor) for part in parts for name, tensor in part.items()]
     return _OVERHEAD_BYTES + sum(256 + len(name) + tensor.numel() * tensor.element_size() for name, tensor in tensors)
@@ -212,7 +212,7 @@ def _set_aside_stale(run_folder: Path, fields: CheckpointFields) -> None:
     for path in checkpoint_folders(run_folder):
         same_name = path.name == fields.checkpoint_name
         try:
-            manifest = read_manifest(path)
+            manifest = read_checkpoint_manifest(path)
             if same_name:
                 verify_files(path, manifest)
         except CheckpointError as error:
@@ -290,7 +290,7 @@ def _reopen(
     state: Mapping[str, Any] | None,
 ) -> None:
     """Read back all that was written and compare it, bit by bit, with what was handed in."""
-    if read_manifest(folder) != manifest:
+    if read_checkpoint_manifest(folder) != manifest:
         raise damaged(folder, MANIFEST_NAME, seen="another content", expected="what was written")
     verify_files(folder, manifest)
     if state is not None and json.loads((folder / STATE_NAME).read_text(encoding="utf-8")) != state:

@@ -28,9 +28,9 @@ def export(
     Example: seqpair export runs/demo/encoder exports/demo-encoder
     """
     from seqpair.evaluate.held_out import held_out_texts
-    from seqpair.hub.export import export_checkpoint, find_checkpoint
+    from seqpair.hub.export import checkpoint_at, export_checkpoint
 
-    checkpoint = find_checkpoint(source)
+    checkpoint = checkpoint_at(source)
     report = export_checkpoint(checkpoint, out, held_out_texts(checkpoint), as_class=as_class, overwrite=overwrite)
     if as_json:
         print(json.dumps(report.as_json()))

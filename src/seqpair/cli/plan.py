@@ -15,7 +15,7 @@ from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import OptimizerPlan, PhasePlan, Plan
-from seqpair.recipe.prediction import Prediction, predict
+from seqpair.recipe.prediction import PlanPrediction, predict_plan
 from seqpair.recipe.schema import Recipe
 from seqpair.text import format_bytes, format_count, format_seconds, note
 
@@ -57,7 +57,7 @@ def plan(
     stats = counts.stats if counts is not None else None
     for warning in repetition_warnings(list(plans.values()), stats):
         note(f"warning: {warning}")
-    predictions = {name: predict(item, device, count) if device else None for name, item in plans.items()}
+    predictions = {name: predict_plan(item, device, count) if device else None for name, item in plans.items()}
     if as_json:
         print(json.dumps({name: _as_json(item, predictions[name]) for name, item in plans.items()}, indent=1))
         return
@@ -67,7 +67,7 @@ def plan(
         _show_origins(loaded)
 
 
-def _as_json(plan: Plan, prediction: Prediction | None) -> dict[str, object]:
+def _as_json(plan: Plan, prediction: PlanPrediction | None) -> dict[str, object]:
     found: dict[str, object] = {
         "plan": plan.model_dump(mode="json"),
         "plan_digest": plan_digest(plan),
@@ -78,7 +78,7 @@ def _as_json(plan: Plan, prediction: Prediction | None) -> dict[str, object]:
     return found
 
 
-def _prediction_rows(prediction: Prediction) -> list[tuple[str, str]]:
+def _prediction_rows(prediction: PlanPrediction) -> list[tuple[str, str]]:
     """Return (label, text) for each line of a prediction."""
     where = f"{prediction.count} x {prediction.device}"
     rows = [
@@ -114,7 +114,7 @@ def _optimizer_words(optimizer: OptimizerPlan) -> str:
     return words
 
 
-def _show(plan: Plan, cost: Cost, stats: Mapping[str, StoreStats] | None, prediction: Prediction | None) -> None:
+def _show(plan: Plan, cost: Cost, stats: Mapping[str, StoreStats] | None, prediction: PlanPrediction | None) -> None:
     from rich.table import Table
 
     mark = " (estimated)" if plan.estimated else ""

@@ -34,7 +34,7 @@ def soup(
 
     Example: seqpair export runs/demo/encoder/soups/last3 exports/last3
     """
-    from seqpair.checkpoint.manifest import read_manifest
+    from seqpair.checkpoint.manifest import read_checkpoint_manifest
     from seqpair.checkpoint.soup import Weighting, choose_parts, make_soup
 
     weighting = Weighting.parse(weights)
@@ -48,7 +48,7 @@ def soup(
         )
     names = [name.strip() for name in checkpoints.split(",") if name.strip()]
     folder = make_soup(runs[0].path, choose_parts(runs[0].path, names, last), weighting, out)
-    manifest = read_manifest(folder)
+    manifest = read_checkpoint_manifest(folder)
     assert manifest.soup is not None, "a soup's manifest says so"
     if as_json:
         print(json.dumps({"folder": str(folder), **manifest.model_dump(mode="json", exclude={"plan"})}, indent=1))

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from seqpair.errors import SeqpairError, TrainingError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+_DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
@@ -153,8 +153,8 @@ def choose_device(device: str, local_rank: int = 0) -> torch.device:
     Raises:
         SeqpairError: An unknown name, or a device that is not there.
     """
-    if device not in DEVICES:
-        raise SeqpairError("unknown device", seen=device, allowed=", ".join(DEVICES))
+    if device not in _DEVICE_NAMES:
+        raise SeqpairError("unknown device", seen=device, allowed=", ".join(_DEVICE_NAMES))
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if device == "mps":

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.checkpoint.manifest import read_manifest
+from seqpair.checkpoint.manifest import read_checkpoint_manifest
 from seqpair.counter import hash_words, key_words
 from seqpair.data.prepare import open_prepared
 from seqpair.data.store import Store
@@ -99,7 +99,7 @@ def held_out_texts(checkpoint: Path) -> list[str] | None:
     Raises:
         CheckpointError: The checkpoint's manifest cannot be read.
     """
-    plan = read_manifest(checkpoint).plan
+    plan = read_checkpoint_manifest(checkpoint).plan
     try:
         prepared = open_prepared(plan.sources, plan.tokenizer, Path(plan.store_folder))
     except StoreError:

@@ -9,7 +9,7 @@ from seqpair.checkpoint.store import load_checkpoint
 from seqpair.data.tokenizer import Tokenizer
 from seqpair.errors import ExportError, SeqpairError
 from seqpair.hub.config import CONFIG_NAME, Predicts
-from seqpair.hub.export import checkpoint_tokenizer, exported_objective, find_checkpoint, last_objective
+from seqpair.hub.export import checkpoint_at, checkpoint_tokenizer, exported_objective, last_objective
 from seqpair.hub.import_folder import read_hub_folder
 from seqpair.hub.native import NativeModel
 from seqpair.nn.rope import RopeBases
@@ -59,7 +59,7 @@ def open_model(path: Path, as_class: str | None = None) -> OpenedModel:
         read = read_hub_folder(path)
         native = NativeModel(read.model_plan, read.model, read.direction, read.rope)
         return OpenedModel(path, native, read.tokenizer, read.predicts, read.seq_len)
-    place = find_checkpoint(path)
+    place = checkpoint_at(path)
     loaded = load_checkpoint(place, model_only=True)
     objective = exported_objective(last_objective(loaded.manifest), as_class)
     phase = loaded.manifest.plan.phase(loaded.manifest.phase)

@@ -178,7 +178,7 @@ class PhaseTime(BaseModel):
     source: str
 
 
-class Prediction(BaseModel):
+class PlanPrediction(BaseModel):
     """A plan on some devices.
 
     Attributes:
@@ -210,7 +210,7 @@ class Prediction(BaseModel):
         return self.device_memory_bytes is None or self.memory_bytes <= self.device_memory_bytes
 
 
-def predict(plan: Plan, device: str, count: int = 1) -> Prediction:
+def predict_plan(plan: Plan, device: str, count: int = 1) -> PlanPrediction:
     """Return a plan's time and memory on devices of one kind.
 
     Args:
@@ -244,7 +244,7 @@ def predict(plan: Plan, device: str, count: int = 1) -> Prediction:
             )
         )
     hours = sum(phase.hours for phase in phases)
-    return Prediction(
+    return PlanPrediction(
         device=device,
         count=count,
         hours=hours,

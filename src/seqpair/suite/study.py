@@ -33,7 +33,7 @@ from seqpair.report.page import write_report
 from seqpair.suite.starts import start_finder
 from seqpair.text import note
 from seqpair.train.loggers import require_loggers
-from seqpair.train.loop import Outcome, train_member
+from seqpair.train.loop import TrainingOutcome, train_member
 
 Part = TypeVar("Part")
 
@@ -120,7 +120,7 @@ def prepare_part(recipe: Recipe) -> Prepared:
     return prepare(recipe.data.sources, recipe.data.tokenizer, Path(recipe.data.stores))
 
 
-def train_part(plan: Plan, prepared: Prepared) -> Outcome:
+def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
     """Train one member to its end, or say that it is there already.
 
     Raises:
@@ -129,7 +129,7 @@ def train_part(plan: Plan, prepared: Prepared) -> Outcome:
     newest = latest_valid(run_folder(plan))
     if newest is not None and _is_end_of(plan, newest.manifest):
         note(f"{plan.member}: trained already ({newest.name})")
-        return Outcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
+        return TrainingOutcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
     with start_world(plan.runtime.device) as world:
         return train_member(plan, prepared, world, start_finder(prepared))
 

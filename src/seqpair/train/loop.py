@@ -57,7 +57,7 @@ class StopRequest:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """How a call of `train_member` ended.
 
     Attributes:
@@ -82,7 +82,7 @@ def train_member(
     find_start: Callable[[Plan], StartingPoint] | None = None,
     *,
     emulate_float8: bool = False,
-) -> Outcome:
+) -> TrainingOutcome:
     """Train one member to the end of its plan, from scratch or from its newest checkpoint.
 
     Repeating the call after any interruption ends with the bits of an uninterrupted run (on the same
@@ -148,7 +148,7 @@ class _Loop:
         self.loss_shown: float | None = None
         self.feed = StepFeed(run, self._places_left())
 
-    def go(self) -> Outcome:
+    def go(self) -> TrainingOutcome:
         """Run all steps that are left."""
         plan, began, first = self.run.plan, time.monotonic(), self.place.total_step
         planned = sum(phase.planned_tokens(phase.steps) for phase in plan.phases)
@@ -188,8 +188,8 @@ class _Loop:
         asked = self.run.world.all_reduce_sum([float(self.stop.signal_number is not None)])
         return asked[0] > 0
 
-    def _outcome(self, began: float, first: int, *, finished: bool) -> Outcome:
-        return Outcome(
+    def _outcome(self, began: float, first: int, *, finished: bool) -> TrainingOutcome:
+        return TrainingOutcome(
             finished=finished,
             checkpoint=self.checkpoint_name,
             steps_run=self.place.total_step - first,

@@ -22,8 +22,8 @@ from seqpair.evaluate.loaded import LoadedModel, length_batches
 from seqpair.evaluate.scorers import TextEmbedder
 from seqpair.files import replacing_folder, sha256_json, write_bytes, write_json
 from seqpair.hub import opened
-from seqpair.hub.export import WEIGHTS_NAME
 from seqpair.hub.library import require_transformers
+from seqpair.hub.weights import WEIGHTS_NAME
 
 MODULES_NAME = "modules.json"
 AS_FOLDER = "folder"
