@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqpair.data.batches import read_batch
+from seqpair.data.order.batches import read_batch
 from seqpair.distributed.hardware import synchronize
 from seqpair.distributed.world import start_world
 from seqpair.errors import SeqpairError

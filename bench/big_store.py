@@ -27,7 +27,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seqpair.data.manifest import (
+from seqpair.data.order.lookup import trace_document
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.prepared import Prepared
+from seqpair.data.store.manifest import (
     COUNTED_LENGTHS,
     DOCUMENTS,
     ID_HASHES,
@@ -38,11 +41,8 @@ from seqpair.data.manifest import (
     FileEntry,
     StoreManifest,
 )
-from seqpair.data.order import PhaseOrder
-from seqpair.data.order_lookup import trace_document
-from seqpair.data.prepare import Prepared
-from seqpair.data.store import Store
-from seqpair.data.store_writer import ROWS_PER_GROUP
+from seqpair.data.store.store import Store
+from seqpair.data.store.writer import ROWS_PER_GROUP
 from seqpair.files import hash64
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.plan import Plan

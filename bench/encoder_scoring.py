@@ -32,14 +32,13 @@ import transformers
 from local_data import EVAL, MODERNBERT
 from safetensors.torch import save_file
 
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.evaluate.scorers import EncoderScorer, encode_requests
 from seqpair.files import write_json, write_text
 from seqpair.hub.config import ModelFacts, hub_config
 from seqpair.hub.weights import to_hub
-from seqpair.nn.init import initialise
-from seqpair.nn.model import LanguageModel
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES
 

@@ -31,13 +31,14 @@ import numpy as np
 import torch
 from local_data import MODERNBERT, TEXT
 
-from seqpair.data.batches import Batch, assemble, read_addresses, read_batch, sequence_lengths
-from seqpair.data.ledger import LedgerRecord
-from seqpair.data.order import PhaseOrder
-from seqpair.data.packing import microbatches
-from seqpair.data.prepare import Prepared, prepare
-from seqpair.data.store import Store
-from seqpair.objectives.parts import parts_of_step
+from seqpair.data.order.batches import Batch, assemble, read_addresses, read_batch, sequence_lengths
+from seqpair.data.order.ledger import LedgerRecord
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.order.packing import microbatches
+from seqpair.data.prepare.preparation import prepare
+from seqpair.data.prepared import Prepared
+from seqpair.data.store.store import Store
+from seqpair.objectives.selection import parts_of_step
 from seqpair.objectives.targets import ModelInput, TargetBuilder
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 from seqpair.recipe.objectives import OBJECTIVES, Objective

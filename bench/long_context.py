@@ -32,8 +32,8 @@ from seqpair.checkpoint.store import load_checkpoint
 from seqpair.compare.resampling import paired_difference
 from seqpair.compare.values import Interval
 from seqpair.counter import hash_words, key_words
-from seqpair.data.prepare import open_prepared
-from seqpair.data.store import Store
+from seqpair.data.prepared import open_prepared
+from seqpair.data.store.store import Store
 from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from seqpair.data.documents import Tally, documents
-from seqpair.data.sources import open_source
+from seqpair.data.sources.documents import Tally, documents
+from seqpair.data.sources.opening import open_source
 from seqpair.recipe.data_spec import SourceSpec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

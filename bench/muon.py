@@ -22,9 +22,10 @@ from typing import Any
 import torch
 from local_data import TEXT
 
-from seqpair.data.batches import read_batch
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import Prepared, prepare
+from seqpair.data.order.batches import read_batch
+from seqpair.data.prepare.preparation import prepare
+from seqpair.data.prepared import Prepared
+from seqpair.data.store.planning import plan_member
 from seqpair.distributed.world import start_world
 from seqpair.paths import run_folder
 from seqpair.recipe.load import load_recipe

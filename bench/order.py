@@ -15,11 +15,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from seqpair.data.batches import assemble, read_batch, sequence_lengths
-from seqpair.data.feistel import KeyedPermutation
-from seqpair.data.order import PhaseOrder
-from seqpair.data.packing import microbatches
-from seqpair.data.pieces import PieceIndex
+from seqpair.data.order.batches import assemble, read_batch, sequence_lengths
+from seqpair.data.order.feistel import KeyedPermutation
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.order.packing import microbatches
+from seqpair.data.store.pieces import PieceIndex
 from seqpair.recipe.plan import BatchStage, LrCurve, MixtureShare, ObjectiveSpan, PhasePlan
 
 POSITIONS = 1_000_000

@@ -27,11 +27,11 @@ from pathlib import Path
 
 from local_data import MODERNBERT, TEXT
 
-from seqpair.data.documents import Tally, documents
-from seqpair.data.prepare import prepare
-from seqpair.data.sources import open_source
-from seqpair.data.tokenizer import Tokenizer, load_tokenizer
-from seqpair.data.workers import default_workers
+from seqpair.data.prepare.preparation import prepare
+from seqpair.data.prepare.workers import default_workers
+from seqpair.data.sources.documents import Tally, documents
+from seqpair.data.sources.opening import open_source
+from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 
 BATCH_CHARS = (1 << 21, 1 << 40)

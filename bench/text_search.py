@@ -19,8 +19,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from seqpair.data.prepare import open_recipe_data, prepare
-from seqpair.data.text_search import TextSearch
+from seqpair.data.prepare.preparation import prepare
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.text_search import TextSearch
 from seqpair.recipe.load import load_recipe
 
 ROUNDS = 5

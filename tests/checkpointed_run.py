@@ -8,7 +8,7 @@ import torch
 
 from seqpair.checkpoint.manifest import CheckpointFields
 from seqpair.checkpoint.store import save_checkpoint
-from seqpair.data.tokenizer import Tokenizer, train_tokenizer
+from seqpair.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from seqpair.nn.model import LanguageModel
 from seqpair.recipe.data_spec import TokenizerSpec
 from seqpair.recipe.objectives import OBJECTIVES

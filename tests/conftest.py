@@ -20,7 +20,7 @@ def tiny_study(tmp_path: Path) -> TinyStudy:
 @pytest.fixture(scope="session")
 def prepared_study(tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
     """A tiny study whose stores are prepared; tests must not change them."""
-    from seqpair.data.prepare import prepare
+    from seqpair.data.prepare.preparation import prepare
     from seqpair.recipe.load import load_recipe
 
     study = write_tiny_study(tmp_path_factory.mktemp("prepared"))

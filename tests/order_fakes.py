@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from seqpair.data.pieces import PieceIndex
+from seqpair.data.store.pieces import PieceIndex
 from seqpair.recipe.plan import BatchStage, LrCurve, MixtureShare, ObjectiveSpan, PhasePlan
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from against_transformers import _Theirs, compare_training, pad_rows
 
-from seqpair.data.batches import read_batch
+from seqpair.data.order.batches import read_batch
 from seqpair.distributed.world import World
 from seqpair.errors import SeqpairError
 from seqpair.train.assembly import assemble_run

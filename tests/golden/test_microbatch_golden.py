@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from order_fakes import FakeStore, make_phase
 
-from seqpair.data.batches import assemble, read_batch, sequence_lengths
-from seqpair.data.order import PhaseOrder
-from seqpair.data.packing import microbatches, pack, share
-from seqpair.data.tokenizer import SpecialIds
-from seqpair.objectives.parts import parts_of_step
+from seqpair.data.order.batches import assemble, read_batch, sequence_lengths
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.order.packing import microbatches, pack, share
+from seqpair.data.tokenizer.tokenizer import SpecialIds
+from seqpair.objectives.selection import parts_of_step
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.objectives import OBJECTIVES
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from order_fakes import FakeStore, make_phase
 
-from seqpair.data.batches import read_batch
-from seqpair.data.feistel import KeyedPermutation
-from seqpair.data.order import ORDER_VERSION, PhaseOrder
+from seqpair.data.order.batches import read_batch
+from seqpair.data.order.feistel import KeyedPermutation
+from seqpair.data.order.order import ORDER_VERSION, PhaseOrder
 
 
 def digest_of(*arrays: np.ndarray) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqpair.data.batches import assemble, read_batch
-from seqpair.data.ledger import Ledger, LedgerComparison, require_same_sequences
-from seqpair.data.order import PhaseOrder
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.order.batches import assemble, read_batch
+from seqpair.data.order.ledger import Ledger, LedgerComparison, require_same_sequences
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
 from seqpair.recipe.load import load_recipe
 
 

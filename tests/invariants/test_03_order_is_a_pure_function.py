@@ -7,12 +7,12 @@ import hashlib
 import numpy as np
 import pytest
 
-from seqpair.data.batches import Batch, assemble, read_batch, sequence_lengths
-from seqpair.data.ledger import LedgerRecord
-from seqpair.data.order import PhaseOrder
-from seqpair.data.packing import microbatches
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.order.batches import Batch, assemble, read_batch, sequence_lengths
+from seqpair.data.order.ledger import LedgerRecord
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.order.packing import microbatches
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
 from seqpair.recipe.load import load_recipe
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tiny import write_tiny_study
 
-from seqpair.data.prepare import prepare
+from seqpair.data.prepare.preparation import prepare
 from seqpair.recipe.load import load_recipe
 
 TIMED = ("tokens_per_second", "seconds")

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from seqpair.data.batches import assemble, read_batch
-from seqpair.data.order import PhaseOrder
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
-from seqpair.nn.init import initialise
-from seqpair.nn.model import LanguageModel
+from seqpair.data.order.batches import assemble, read_batch
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
-from seqpair.objectives.parts import Part
+from seqpair.objectives.selection import Part
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.load import load_recipe
 from seqpair.train.feed import work_of_step

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from seqpair.data.manifest import FileEntry
+from seqpair.data.store.manifest import FileEntry
 from seqpair.errors import CheckpointError
 from seqpair.files import sha256_file
 from seqpair.paths import CHECKPOINTS_FOLDER, SOUPS_FOLDER

@@ -12,7 +12,7 @@ import typer
 from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from seqpair.data.prepare import Prepared
+    from seqpair.data.prepared import Prepared
     from seqpair.recipe.plan import Plan
     from seqpair.train.measure import Measurement
 
@@ -118,8 +118,8 @@ def _made_up(
 
 
 def _prepared(recipe: str, member: str, folder: Path, overrides: list[str]) -> tuple[Plan, Prepared]:
-    from seqpair.data.planning import plan_member
-    from seqpair.data.prepare import open_recipe_data
+    from seqpair.data.prepared import open_recipe_data
+    from seqpair.data.store.planning import plan_member
     from seqpair.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, [*overrides, f"runs={folder}"])

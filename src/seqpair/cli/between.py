@@ -12,7 +12,7 @@ from seqpair.text import format_count
 
 if TYPE_CHECKING:
     from seqpair.cli.run_folders import RunFolder
-    from seqpair.data.spans import Span, SpanReader
+    from seqpair.data.order.spans import Span, SpanReader
 
 
 def show_between(run: RunFolder, first: str, second: str, *, limit: int | None, as_json: bool) -> None:
@@ -29,9 +29,9 @@ def show_between(run: RunFolder, first: str, second: str, *, limit: int | None, 
         RecipeError: The plan has no such checkpoints.
         StoreError: The stores are not there, or not those of the plan.
     """
-    from seqpair.data.planning import require_stores
-    from seqpair.data.prepare import open_prepared
-    from seqpair.data.spans import SpanReader, spans_between
+    from seqpair.data.order.spans import SpanReader, spans_between
+    from seqpair.data.prepared import open_prepared
+    from seqpair.data.store.planning import require_stores
 
     plan = run.plan()
     spans = spans_between(plan, first, second)
@@ -48,7 +48,7 @@ def show_between(run: RunFolder, first: str, second: str, *, limit: int | None, 
 
 def _named_documents(reader: SpanReader, limit: int | None) -> Iterator[dict[str, object]]:
     """Read all spans; yield the first `limit` documents, in the order of their first reading."""
-    from seqpair.data.document_ids import DocumentIds
+    from seqpair.data.store.document_ids import DocumentIds
 
     ids: dict[int, DocumentIds] = {}
     named = 0

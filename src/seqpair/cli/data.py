@@ -14,8 +14,8 @@ from seqpair.cli.plan import RecipeArgument, SetOption
 from seqpair.errors import StoreError
 
 if TYPE_CHECKING:
-    from seqpair.data.prepare import Prepared
-    from seqpair.data.store import Store
+    from seqpair.data.prepared import Prepared
+    from seqpair.data.store.store import Store
 
 data_app = typer.Typer(
     help="Look at a recipe's data: sources, mixture, documents; put the shards of many jobs together.",
@@ -38,7 +38,7 @@ def show(
     Example: seqpair data show demo
     """
     from seqpair.cli.data_tree import show_overview
-    from seqpair.data.overview import overview_of
+    from seqpair.data.prepare.overview import overview_of
     from seqpair.recipe.load import load_recipe
 
     overview = overview_of(load_recipe(recipe, overrides or ()))
@@ -63,8 +63,8 @@ def cat(
 
     Example: seqpair data cat demo json/decoder.py --source code
     """
-    from seqpair.data.prepare import open_recipe_data
-    from seqpair.data.text_search import document_text
+    from seqpair.data.prepared import open_recipe_data
+    from seqpair.data.store.text_search import document_text
     from seqpair.recipe.load import load_recipe
 
     prepared = open_recipe_data(load_recipe(recipe, overrides or ()))
@@ -90,7 +90,7 @@ def _the_one(document: str, source: str, prepared: Prepared) -> tuple[str, Store
         RecipeError: There is no such source.
         StoreError: No store has the document, or several have.
     """
-    from seqpair.data.order_lookup import find_document, searched_sources
+    from seqpair.data.order.lookup import find_document, searched_sources
 
     searched = searched_sources(source, prepared)
     found = [

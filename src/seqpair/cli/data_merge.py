@@ -26,7 +26,7 @@ def merge(
     Example: seqpair data merge demo --from job1/stores --from job2/stores
     """
     from seqpair.cli.prepare import show_prepared, show_steps
-    from seqpair.data.prepare import merge_shards, plan_preparation
+    from seqpair.data.prepare.preparation import merge_shards, plan_preparation
     from seqpair.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())

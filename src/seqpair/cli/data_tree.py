@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seqpair.cli.order_tables import counted, print_table
-from seqpair.data.repetition import MOST_EPOCHS
+from seqpair.data.order.repetition import MOST_EPOCHS
 from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from seqpair.data.overview import DataOverview, LengthBin, PhaseOverview, SourceOverview
-    from seqpair.data.repetition import SourceReading
+    from seqpair.data.order.repetition import SourceReading
+    from seqpair.data.prepare.overview import DataOverview, LengthBin, PhaseOverview, SourceOverview
 
 _BAR_LETTERS = 40
 

@@ -31,7 +31,7 @@ def diff(
     Two plan.json files of runs can be compared as well: seqpair diff PLAN_A.json PLAN_B.json
     """
     if second:
-        from seqpair.data.planning import plan_members
+        from seqpair.data.store.planning import plan_members
 
         names = (first, second)
         plans = plan_members(load_recipe(recipe, overrides or ()), [first, second])

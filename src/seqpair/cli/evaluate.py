@@ -23,8 +23,8 @@ def evaluate(
 
     Example: seqpair evaluate demo --member encoder
     """
-    from seqpair.data.planning import plan_members
-    from seqpair.data.prepare import open_recipe_data
+    from seqpair.data.prepared import open_recipe_data
+    from seqpair.data.store.planning import plan_members
     from seqpair.evaluate.run import evaluate_export, export_places
     from seqpair.paths import run_folder
     from seqpair.recipe.load import load_recipe

@@ -41,7 +41,7 @@ def generate(
     from seqpair.evaluate.continue_text import continue_texts
     from seqpair.evaluate.text_file import read_texts
     from seqpair.hub.opened import open_model
-    from seqpair.nn.sampling import Sampling
+    from seqpair.nn.decode.generate import Sampling
     from seqpair.text import Progress
 
     texts = [*(prompts or ()), *(given.text for given in (read_texts(prompt_file) if prompt_file else ()))]

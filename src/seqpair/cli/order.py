@@ -16,7 +16,7 @@ from seqpair.errors import RecipeError
 from seqpair.text import format_bytes
 
 if TYPE_CHECKING:
-    from seqpair.data.prepare import Prepared
+    from seqpair.data.prepared import Prepared
     from seqpair.recipe.plan import PhasePlan, Plan
 
 
@@ -56,9 +56,9 @@ def order(
     Example: seqpair order demo --export order.parquet
     """
     from seqpair.cli.order_tables import show_step, show_traces
-    from seqpair.data.order_lookup import step_content, trace_document
-    from seqpair.data.planning import plan_member
-    from seqpair.data.prepare import open_recipe_data
+    from seqpair.data.order.lookup import step_content, trace_document
+    from seqpair.data.prepared import open_recipe_data
+    from seqpair.data.store.planning import plan_member
     from seqpair.recipe.load import load_recipe
 
     _require_one({"--step": step, "--document": document, "--text": text, "--export": export})
@@ -94,7 +94,7 @@ def _require_one(asked: dict[str, object]) -> None:
 
 
 def _export(plan: Plan, phases: list[PhasePlan], prepared: Prepared, out: Path, *, as_json: bool) -> None:
-    from seqpair.data.order_export import export_order
+    from seqpair.data.order.export import export_order
 
     written = export_order(plan, phases, prepared.train, out)
     if as_json:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seqpair.data.order_lookup import DocumentTrace, StepContent
+    from seqpair.data.order.lookup import DocumentTrace, StepContent
     from seqpair.recipe.plan import PhasePlan
 
 _SHOWN_READINGS = 20

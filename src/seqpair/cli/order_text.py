@@ -11,10 +11,10 @@ from seqpair.cli.order_tables import counted, show_readings
 from seqpair.text import Progress, format_bytes
 
 if TYPE_CHECKING:
-    from seqpair.data.order_lookup import DocumentTrace
-    from seqpair.data.prepare import Prepared
-    from seqpair.data.store import Store
-    from seqpair.data.text_search import TextHit, TextSearch
+    from seqpair.data.order.lookup import DocumentTrace
+    from seqpair.data.prepared import Prepared
+    from seqpair.data.store.store import Store
+    from seqpair.data.store.text_search import TextHit, TextSearch
     from seqpair.recipe.plan import PhasePlan, Plan
 
 _SHOWN_READINGS = 5
@@ -56,8 +56,8 @@ def show_text(wanted: Wanted, plan: Plan, phases: list[PhasePlan], prepared: Pre
         RecipeError: The recipe has no such source.
         DataError: The text is empty.
     """
-    from seqpair.data.order_lookup import Tracer, searched_sources
-    from seqpair.data.text_search import TextSearch
+    from seqpair.data.order.lookup import Tracer, searched_sources
+    from seqpair.data.store.text_search import TextSearch
 
     search = TextSearch(prepared.tokenizer, wanted.text, ignore_case=wanted.ignore_case)
     sources = searched_sources(wanted.source, prepared)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from seqpair.data.repetition import SourceReading
+    from seqpair.data.order.repetition import SourceReading
     from seqpair.recipe.plan import StoreStats
 
 RecipeArgument = Annotated[str, typer.Argument(help="A preset's name or a recipe file.")]
@@ -48,8 +48,8 @@ def plan(
 
     Example: seqpair plan demo --set budget=5M
     """
-    from seqpair.data.planning import counts_of, plan_members
-    from seqpair.data.repetition import repetition_warnings
+    from seqpair.data.order.repetition import repetition_warnings
+    from seqpair.data.store.planning import counts_of, plan_members
 
     loaded = load_recipe(recipe, overrides or ())
     plans = plan_members(loaded, [member] if member else list(loaded.members))
@@ -169,7 +169,7 @@ def wide_console() -> Console:
 
 def _phase_rows(plan: Plan, phase: PhasePlan, stats: Mapping[str, StoreStats] | None) -> list[tuple[str, str, bool]]:
     """Return (label, text, whether it rests on the estimate) for each line of a phase."""
-    from seqpair.data.repetition import phase_readings
+    from seqpair.data.order.repetition import phase_readings
 
     first, last = phase.batch_stages[0], phase.batch_stages[-1]
     batch = f"{last.sequences:,} sequences, about {format_count(last.sequences * phase.mean_tokens)} tokens"

@@ -11,7 +11,8 @@ import typer
 from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from seqpair.data.prepare import PreparationStep, Prepared, ShardOutcome
+    from seqpair.data.prepare.preparation import PreparationStep, ShardOutcome
+    from seqpair.data.prepared import Prepared
 
 
 def prepare(
@@ -35,10 +36,10 @@ def prepare(
 
     Example: seqpair prepare demo --set data.stores=elsewhere
     """
-    from seqpair.data.prepare import plan_preparation, prepare_shard
-    from seqpair.data.prepare import prepare as make
-    from seqpair.data.store_build import Shard
-    from seqpair.data.workers import default_workers
+    from seqpair.data.prepare.build import Shard
+    from seqpair.data.prepare.preparation import plan_preparation, prepare_shard
+    from seqpair.data.prepare.preparation import prepare as make
+    from seqpair.data.prepare.workers import default_workers
     from seqpair.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())

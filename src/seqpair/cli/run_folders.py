@@ -42,7 +42,7 @@ class RunFolder:
         Raises:
             CheckpointError: The run's plan cannot be read.
         """
-        from seqpair.data.planning import plan_member
+        from seqpair.data.store.planning import plan_member
 
         path = self.path / PLAN_FILE
         if self.recipe is not None and not path.is_file():

@@ -17,7 +17,7 @@ from seqpair.text import format_bytes, note, parse_count
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from seqpair.data.documents import Source
+    from seqpair.data.sources.documents import Source
     from seqpair.recipe.data_spec import TokenizerSpec
 
 tokenizer_app = typer.Typer(
@@ -59,8 +59,8 @@ def train(
 
     Example: seqpair tokenizer train demo --vocab-size 8k --out tokenizers/demo
     """
-    from seqpair.data.tokenizer import train_tokenizer
-    from seqpair.data.tokenizer_text import training_texts
+    from seqpair.data.prepare.tokenizer_text import training_texts
+    from seqpair.data.tokenizer.tokenizer import train_tokenizer
     from seqpair.files import replacing_folder
 
     if out.exists():
@@ -117,9 +117,9 @@ def audit(
     Example: seqpair tokenizer audit tokenizers/mine --against downloads/modernbert --from books/
     """
     from seqpair.cli.tokenizer_tables import Audit, show_audit
-    from seqpair.data.tokenizer_audit import audit_texts
-    from seqpair.data.tokenizer_facts import AnyTokenizer, behaviour, vocabulary_facts
-    from seqpair.data.tokenizer_text import sampled_documents
+    from seqpair.data.prepare.tokenizer_text import sampled_documents
+    from seqpair.data.tokenizer.audit import audit_texts
+    from seqpair.data.tokenizer.facts import AnyTokenizer, behaviour, vocabulary_facts
 
     names = [tokenizer, *([against] if against else [])]
     loaded = [AnyTokenizer(_locate(name)) for name in names]
@@ -147,7 +147,7 @@ def show(
     Example: seqpair tokenizer show tokenizers/mine "    return 12345 # na\u00efve"
     """
     from seqpair.cli.tokenizer_tables import show_facts, show_pieces
-    from seqpair.data.tokenizer_facts import AnyTokenizer, cut_text, vocabulary_facts
+    from seqpair.data.tokenizer.facts import AnyTokenizer, cut_text, vocabulary_facts
 
     loaded = AnyTokenizer(_locate(tokenizer))
     facts = vocabulary_facts(loaded)
@@ -169,8 +169,8 @@ def _text_to_train_on(
     Raises:
         DataError: Both or neither were named, or a source cannot be opened.
     """
-    from seqpair.data.given_files import sources_of_paths
-    from seqpair.data.sources import open_source
+    from seqpair.data.sources.given_files import sources_of_paths
+    from seqpair.data.sources.opening import open_source
     from seqpair.recipe.data_spec import TokenizerSpec, require_paths
     from seqpair.recipe.load import load_recipe
 
@@ -193,7 +193,7 @@ def _locate(name: str) -> Path:
     Raises:
         DataError: It is neither.
     """
-    from seqpair.data.manifest import read_index
+    from seqpair.data.store.manifest import read_index
     from seqpair.errors import RecipeError
     from seqpair.recipe.load import load_recipe
 

@@ -11,8 +11,8 @@ from seqpair.cli.order_tables import print_table
 from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from seqpair.data.tokenizer_audit import SourceAudit, UseOfVocabulary
-    from seqpair.data.tokenizer_facts import Behaviour, Piece, VocabularyFacts
+    from seqpair.data.tokenizer.audit import SourceAudit, UseOfVocabulary
+    from seqpair.data.tokenizer.facts import Behaviour, Piece, VocabularyFacts
 
 
 @dataclass(frozen=True)

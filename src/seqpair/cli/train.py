@@ -22,8 +22,8 @@ def train(
 
     Example: seqpair train demo --member encoder
     """
-    from seqpair.data.planning import plan_member
-    from seqpair.data.prepare import open_recipe_data
+    from seqpair.data.prepared import open_recipe_data
+    from seqpair.data.store.planning import plan_member
     from seqpair.distributed.acceleration import require_float8
     from seqpair.distributed.world import choose_device, start_world
     from seqpair.paths import run_folder

@@ -19,8 +19,8 @@ from seqpair.text import format_count
 
 if TYPE_CHECKING:
     from seqpair.cli.run_folders import RunFolder
-    from seqpair.data.proof import LedgerProof, SourceReadings
-    from seqpair.data.store import Store
+    from seqpair.data.order.proof import LedgerProof, SourceReadings
+    from seqpair.data.store.store import Store
     from seqpair.recipe.plan import Plan
 
 
@@ -38,7 +38,7 @@ def verify(
     Example: seqpair verify demo
     """
     from seqpair.cli.run_folders import find_runs
-    from seqpair.data.ledger import Ledger, require_same_sequences
+    from seqpair.data.order.ledger import Ledger, require_same_sequences
 
     begun = [run for run in find_runs(target, member, overrides or ()) if (run.path / LEDGER_FILE).is_file()]
     if not begun:
@@ -63,8 +63,8 @@ def verify(
 
 
 def _stores_of(plan: Plan) -> dict[str, Store]:
-    from seqpair.data.planning import require_stores
-    from seqpair.data.prepare import open_prepared
+    from seqpair.data.prepared import open_prepared
+    from seqpair.data.store.planning import require_stores
 
     stores = open_prepared(plan.sources, plan.tokenizer, Path(plan.store_folder)).train
     require_stores(plan, stores)
@@ -72,8 +72,8 @@ def _stores_of(plan: Plan) -> dict[str, Store]:
 
 
 def _prove(run: RunFolder, plan: Plan, stores: dict[str, Store]) -> LedgerProof:
-    from seqpair.data.ledger import Ledger
-    from seqpair.data.proof import prove_ledger
+    from seqpair.data.order.ledger import Ledger
+    from seqpair.data.order.proof import prove_ledger
     from seqpair.text import Progress
 
     progress = Progress(f"verify {run.member}", sum(phase.budget_tokens for phase in plan.phases), "tokens")
@@ -84,7 +84,7 @@ def _prove(run: RunFolder, plan: Plan, stores: dict[str, Store]) -> LedgerProof:
 
 def _readings(plans: dict[str, Plan], stores: dict[str, dict[str, Store]]) -> list[SourceReadings]:
     """Count each phase's readings once, though several members share it."""
-    from seqpair.data.proof import phase_readings
+    from seqpair.data.order.proof import phase_readings
 
     found: dict[str, list[SourceReadings]] = {}
     for member, plan in plans.items():

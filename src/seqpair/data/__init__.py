@@ -1,1 +1,1 @@
-"""The data layer: sources, tokenizer, stores, and the order in which sequences are read."""
+"""The data: where text comes from, its tokens on disk, and the order in which training reads them."""

@@ -9,9 +9,8 @@ from typing import Any
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import Ids
 from seqpair.hub.opened import OpenedModel
-from seqpair.nn.cached_decoder import CachedDecoder
-from seqpair.nn.generate import BATCH_ROWS, Continuation, generate
-from seqpair.nn.sampling import Sampling
+from seqpair.nn.decode.cached_decoder import CachedDecoder
+from seqpair.nn.decode.generate import BATCH_ROWS, Continuation, Sampling, generate
 
 DEFAULT_NEW_TOKENS = 64
 

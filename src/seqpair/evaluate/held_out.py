@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from seqpair.checkpoint.manifest import read_checkpoint_manifest
 from seqpair.counter import hash_words, key_words
-from seqpair.data.prepare import open_prepared
-from seqpair.data.store import Store
+from seqpair.data.prepared import open_prepared
+from seqpair.data.store.store import Store
 from seqpair.errors import StoreError
 
 Ids = NDArray[np.int64]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from seqpair.data.prepare import Prepared
-from seqpair.data.python_source import HeldOutFunction, held_out_functions
+from seqpair.data.prepared import Prepared
+from seqpair.data.sources.python import HeldOutFunction, held_out_functions
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import BATCH_TOKENS, open_model
 from seqpair.evaluate.results import (

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from seqpair.counter import hash_words, key_words
-from seqpair.data.tokenizer import Tokenizer
+from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.evaluate.continue_text import continue_contents
 from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
 from seqpair.evaluate.loaded import Ids, LoadedModel
 from seqpair.evaluate.scorers import masked_predictions
 from seqpair.evaluate.tasks.task import TaskInputs
 from seqpair.hub.opened import open_model
-from seqpair.nn.sampling import Sampling
+from seqpair.nn.decode.generate import Sampling
 
 FILLED_A_SOURCE = 3
 CONTINUED_A_SOURCE = 2

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.data.store import Store
-from seqpair.data.tokenizer import Tokenizer
+from seqpair.data.store.store import Store
+from seqpair.data.tokenizer.tokenizer import Tokenizer
 
 MOST_TOKENS_A_SOURCE = 50_000_000
 _CHUNK_TOKENS = 1 << 22

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.errors import ExportError, HubFolderError
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.objectives import Direction

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import MANIFEST_NAME, CheckpointManifest
 from seqpair.checkpoint.store import LoadedCheckpoint, load_checkpoint
-from seqpair.data.tokenizer import Tokenizer, load_tokenizer
+from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.errors import CheckpointError, ExportError
 from seqpair.files import TEMPORARY_PREFIX, replacing_folder, sha256_file, write_bytes, write_json, write_text
 from seqpair.hub.card import model_card

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from seqpair.data.tokenizer import Tokenizer, load_tokenizer
+from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.errors import HubFolderError
 from seqpair.files import sha256_file, sha256_json
 from seqpair.hub.config import CONFIG_NAME, FolderConfig, Predicts, read_folder_config

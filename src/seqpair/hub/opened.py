@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqpair.checkpoint.store import load_checkpoint
-from seqpair.data.tokenizer import Tokenizer
+from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.errors import ExportError, SeqpairError
 from seqpair.hub.config import CONFIG_NAME, Predicts
 from seqpair.hub.export import checkpoint_at, checkpoint_tokenizer, exported_objective, last_objective

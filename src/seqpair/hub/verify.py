@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from seqpair import counter, files
-from seqpair.data.tokenizer import Tokenizer
+from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.errors import ExportError
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from seqpair.compare.reading import model_of_plan, scores_of_columns
 from seqpair.compare.values import Model, Scores
-from seqpair.data.ledger import Ledger, LedgerComparison, compare_ledgers
-from seqpair.data.manifest import StoreManifest, read_index
-from seqpair.data.manifest import read_manifest as read_store_manifest
+from seqpair.data.order.ledger import Ledger, LedgerComparison, compare_ledgers
+from seqpair.data.store.manifest import StoreManifest, read_index
+from seqpair.data.store.manifest import read_manifest as read_store_manifest
 from seqpair.errors import EvaluationError, SeqpairError
 from seqpair.paths import LEDGER_FILE
 from seqpair.recipe.plan import Plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from seqpair.data.prepare import Prepared
+from seqpair.data.prepared import Prepared
 from seqpair.hub.import_folder import read_hub_folder, require_fits, verify_import
 from seqpair.recipe.plan import Plan
 from seqpair.text import note

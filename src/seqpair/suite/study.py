@@ -12,10 +12,11 @@ from typing import TypeVar
 
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import CheckpointManifest
-from seqpair.data.ledger import Ledger, require_same_sequences
-from seqpair.data.planning import counts_of, plan_members
-from seqpair.data.prepare import Prepared, prepare
-from seqpair.data.repetition import repetition_warnings
+from seqpair.data.order.ledger import Ledger, require_same_sequences
+from seqpair.data.order.repetition import repetition_warnings
+from seqpair.data.prepare.preparation import prepare
+from seqpair.data.prepared import Prepared
+from seqpair.data.store.planning import counts_of, plan_members
 from seqpair.distributed.acceleration import require_float8
 from seqpair.distributed.world import choose_device, start_world
 from seqpair.evaluate.held_out import held_out_texts

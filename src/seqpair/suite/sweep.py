@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqpair.checkpoint.catalog import latest_valid
-from seqpair.data.ledger import Ledger, require_same_sequences
-from seqpair.data.prepare import Prepared
+from seqpair.data.order.ledger import Ledger, require_same_sequences
+from seqpair.data.prepared import Prepared
 from seqpair.errors import NotFiniteError
 from seqpair.files import write_json, write_text
 from seqpair.paths import LEDGER_FILE, run_folder

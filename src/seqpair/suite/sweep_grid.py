@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqpair.data.planning import plan_members
+from seqpair.data.store.planning import plan_members
 from seqpair.errors import RecipeError
 from seqpair.paths import SWEEPS_FOLDER, study_folder
 from seqpair.recipe.axes import SEED_KEY, Axis, AxisValue, read_axes, require_label, require_reached

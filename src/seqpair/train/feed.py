@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 
-from seqpair.data.batches import Batch, assemble, read_batch, sequence_lengths
-from seqpair.data.packing import microbatches
+from seqpair.data.order.batches import Batch, assemble, read_batch, sequence_lengths
+from seqpair.data.order.packing import microbatches
 from seqpair.nn.rope import RopeBases
-from seqpair.objectives.fixed_shape import FixedShape, fill
-from seqpair.objectives.parts import Part, parts_of_step
-from seqpair.objectives.targets import Chosen, ModelInput
+from seqpair.objectives.selection import Part, parts_of_step
+from seqpair.objectives.targets import Chosen, FixedShape, ModelInput, fill
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan
 

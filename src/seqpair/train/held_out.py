@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from seqpair.data.batches import Batch, assemble, read_batch, sequence_lengths
-from seqpair.data.order import PhaseOrder
-from seqpair.data.packing import pack
-from seqpair.data.store import Store
-from seqpair.data.tokenizer import Tokenizer
+from seqpair.data.order.batches import Batch, assemble, read_batch, sequence_lengths
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.order.packing import pack
+from seqpair.data.store.store import Store
+from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import token_scores
-from seqpair.objectives.parts import Part, measured_objective
+from seqpair.objectives.selection import Part, measured_objective
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.objectives import Objective
 from seqpair.recipe.plan import BatchStage, HeldOutPlan, MixtureShare, PhasePlan

@@ -16,8 +16,8 @@ from types import FrameType, TracebackType
 
 from seqpair.checkpoint.catalog import latest_valid, lock_run, thin
 from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
-from seqpair.data.ledger import Ledger
-from seqpair.data.prepare import Prepared
+from seqpair.data.order.ledger import Ledger
+from seqpair.data.prepared import Prepared
 from seqpair.distributed.world import World
 from seqpair.paths import LEDGER_FILE, run_folder
 from seqpair.recipe.plan import PhasePlan, Plan

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from seqpair.data.batches import sequence_lengths
+from seqpair.data.order.batches import sequence_lengths
 from seqpair.distributed.hardware import peak_rate, synchronize
 from seqpair.distributed.world import no_sync
 from seqpair.recipe.cost import flops_per_token

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seqpair.data.batches import Batch
+from seqpair.data.order.batches import Batch
 from seqpair.files import JsonLines
 from seqpair.optim.stable_adamw import StepNumbers
 from seqpair.paths import METRICS_FILE

@@ -14,7 +14,7 @@ import seqpair
 from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, latest_valid
 from seqpair.checkpoint.manifest import CheckpointFields
 from seqpair.checkpoint.store import LoadedCheckpoint, load_checkpoint
-from seqpair.data.batches import Batch
+from seqpair.data.order.batches import Batch
 from seqpair.errors import CheckpointError
 from seqpair.paths import run_folder
 from seqpair.recipe.diff import plan_digest

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from seqpair.data.batches import Batch
+from seqpair.data.order.batches import Batch
 from seqpair.distributed.acceleration import CountedCompile
 from seqpair.distributed.world import World, no_sync
 from seqpair.errors import NotFiniteError

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from seqpair.data.prepare import Prepared
-from seqpair.data.store import Store
-from seqpair.data.store_writer import SplitWriter
-from seqpair.data.tokenizer import Tokenizer, train_tokenizer
+from seqpair.data.prepared import Prepared
+from seqpair.data.store.store import Store
+from seqpair.data.store.writer import SplitWriter
+from seqpair.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from seqpair.files import sha256_json
 from seqpair.recipe.data_spec import TokenizerSpec
 from seqpair.recipe.load import load_recipe

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from seqpair.checkpoint.manifest import CheckpointFields, CheckpointManifest, read_checkpoint_manifest
-from seqpair.data.manifest import FileEntry
+from seqpair.data.store.manifest import FileEntry
 
 
 def test_it_does_not_import_torch() -> None:

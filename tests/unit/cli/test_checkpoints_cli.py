@@ -13,10 +13,10 @@ from checkpointed_run import plan_for, small_tokenizer, write_run_of
 from seqpair.checkpoint.catalog import list_checkpoints, lock_run
 from seqpair.cli.checkpoints import format_age, parse_rule
 from seqpair.cli.run_folders import find_runs
-from seqpair.data.batches import read_batch
-from seqpair.data.order import PhaseOrder
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.order.batches import read_batch
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
 from seqpair.errors import RecipeError
 from seqpair.recipe.load import load_recipe
 

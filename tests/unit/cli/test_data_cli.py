@@ -10,7 +10,7 @@ import sys
 import pytest
 from tiny import write_tiny_study
 
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.prepared import open_recipe_data
 from seqpair.recipe.load import load_recipe
 
 

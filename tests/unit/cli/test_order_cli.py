@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from seqpair.data.batches import read_batch
-from seqpair.data.order import PhaseOrder
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.order.batches import read_batch
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
 from seqpair.recipe.load import load_recipe
 
 

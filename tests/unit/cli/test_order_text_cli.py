@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from seqpair.data.prepare import open_recipe_data
-from seqpair.data.text_search import document_text
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.text_search import document_text
 from seqpair.recipe.load import load_recipe
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from checkpointed_run import small_tokenizer
 
-from seqpair.data.tokenizer import load_tokenizer
+from seqpair.data.tokenizer.tokenizer import load_tokenizer
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from seqpair.data.batches import read_batch
-from seqpair.data.ledger import Ledger
-from seqpair.data.order import PhaseOrder
-from seqpair.data.planning import plan_members
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.order.batches import read_batch
+from seqpair.data.order.ledger import Ledger
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_members
 from seqpair.recipe.load import load_recipe
 
 

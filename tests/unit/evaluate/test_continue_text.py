@@ -10,7 +10,7 @@ from seqpair.errors import DataError, EvaluationError
 from seqpair.evaluate.continue_text import continue_texts
 from seqpair.evaluate.text_file import read_texts
 from seqpair.hub.opened import open_model
-from seqpair.nn.sampling import Sampling
+from seqpair.nn.decode.generate import Sampling
 
 PROMPTS = ["def read(", "", "import torch\n\nclass Layer(Module):\n    def __init__(self) -> None:\n", "return"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from checkpointed_run import write_run
 
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.prepared import open_recipe_data
 from seqpair.evaluate.held_out import held_out_sequences, held_out_texts, held_out_windows
 from seqpair.recipe.load import load_recipe
 

@@ -15,8 +15,8 @@ from checkpointed_run import plan_for, real_texts, small_tokenizer, write_run, w
 from typer.testing import CliRunner
 
 from seqpair.cli.app import app
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
 from seqpair.errors import EvaluationError, ExportError
 from seqpair.evaluate.fill import fill_masks
 from seqpair.evaluate.loaded import LoadedModel, open_model

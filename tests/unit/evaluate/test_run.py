@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from checkpointed_run import write_run_of
 
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
 from seqpair.errors import EvaluationError, ExportError
 from seqpair.evaluate.held_out import held_out_texts
 from seqpair.evaluate.results import read_items, read_results

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from seqpair.data.prepare import open_recipe_data
-from seqpair.data.python_source import HeldOutFunction
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.sources.python import HeldOutFunction
 from seqpair.evaluate.held_out import HeldOutSequence
 from seqpair.evaluate.results import weighted_mean
 from seqpair.evaluate.scorers import Score

@@ -16,7 +16,7 @@ def test_one_is_added_to_every_entry():
 
 
 def test_counts_are_those_of_all_training_stores(prepared_study, monkeypatch):
-    from seqpair.data.prepare import open_recipe_data
+    from seqpair.data.prepared import open_recipe_data
     from seqpair.recipe.load import load_recipe
 
     prepared = open_recipe_data(load_recipe(str(prepared_study.recipe)))

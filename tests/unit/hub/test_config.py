@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from checkpointed_run import plan_for
 
-from seqpair.data.tokenizer import SpecialIds
+from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.errors import ExportError
 from seqpair.hub.config import ModelFacts, generation_config, hub_config, local_attention
 

@@ -12,7 +12,7 @@ import types
 import pytest
 from checkpointed_run import real_texts, small_tokenizer, write_run
 
-from seqpair.data.tokenizer import train_tokenizer
+from seqpair.data.tokenizer.tokenizer import train_tokenizer
 from seqpair.errors import CheckpointError, DiskFullError, ExportError
 from seqpair.hub.export import checkpoint_at, export_checkpoint, read_export_record
 from seqpair.hub.library import require_transformers

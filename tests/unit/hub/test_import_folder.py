@@ -10,7 +10,7 @@ import torch
 from checkpointed_run import plan_for, random_state, real_texts, small_tokenizer, write_run
 from safetensors.torch import load_file, save_file
 
-from seqpair.data.tokenizer import train_tokenizer
+from seqpair.data.tokenizer.tokenizer import train_tokenizer
 from seqpair.errors import DataError, HubFolderError
 from seqpair.hub.export import export_checkpoint
 from seqpair.hub.import_folder import read_hub_folder, require_fits, verify_import

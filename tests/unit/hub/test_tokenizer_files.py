@@ -12,7 +12,7 @@ from tokenizers import normalizers
 
 from seqpair.checkpoint.catalog import scan
 from seqpair.checkpoint.soup import Weighting, make_soup
-from seqpair.data.tokenizer import load_tokenizer
+from seqpair.data.tokenizer.tokenizer import load_tokenizer
 from seqpair.hub.export import export_checkpoint, write_tokenizer
 from seqpair.hub.import_folder import read_hub_folder
 from seqpair.recipe.objectives import OBJECTIVES

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_mask
 
 from seqpair.errors import SeqpairError
-from seqpair.nn import blocked, varlen
+from seqpair.nn import blocked
+from seqpair.nn import gpu_kernels as varlen
 from seqpair.nn.attention import KERNELS, attend, check_kernel
-from seqpair.nn.flex import visible_pairs
+from seqpair.nn.gpu_kernels import visible_pairs
 from seqpair.nn.layout import Layout
 
 WINDOWS = [(reach, reach) for reach in (0, 4, 64, None)] + [(reach, 0) for reach in (4, 64, None)] + [(3, 7)]

@@ -1,3 +1,6 @@
+import math
+from fnmatch import fnmatchcase
+
 import pytest
 import torch
 from torch import nn
@@ -5,9 +8,8 @@ from torch import nn
 from seqpair.errors import SeqpairError
 from seqpair.nn.attention import KERNELS
 from seqpair.nn.backbone import attention_window
-from seqpair.nn.init import initialise
 from seqpair.nn.layout import Layout
-from seqpair.nn.model import LanguageModel
+from seqpair.nn.model import FULL_MEGATRON, LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES, parameter_count
@@ -103,3 +105,52 @@ def test_an_unknown_kernel_is_refused_when_the_model_is_made():
     with pytest.raises(SeqpairError, match="no attention kernel") as caught:
         LanguageModel(PLAN, "flash3")
     assert all(name in str(caught.value) for name in KERNELS)
+
+
+INIT_PLAN = ModelPlan(shape=SIZES["1m"], vocab_size=1024)
+
+
+def made(seed: int, plan: ModelPlan = INIT_PLAN) -> dict[str, torch.Tensor]:
+    model = LanguageModel(plan)
+    initialise(model, plan, seed)
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", sorted(made(0)))
+def test_the_values_follow_the_table(name):
+    values = made(0)[name]
+    (rule,) = {rule for pattern, rule in FULL_MEGATRON.items() if fnmatchcase(name, pattern)}
+    if rule in ("one", "zero"):
+        assert (values == (1.0 if rule == "one" else 0.0)).all()
+        return
+    std = 0.02 if rule == "in" else 0.02 / math.sqrt(8)
+    assert values.abs().max() <= 2 * std
+    assert values.abs().max() > 1.9 * std
+    assert values.std().item() == pytest.approx(0.8796 * std, rel=0.02)  # cut at 2 sigma, not corrected
+    assert abs(values.mean().item()) < 4 * std / math.sqrt(values.numel())
+
+
+def test_published_output_deviations():
+    for size, std in {"17m": 0.005345, "32m": 0.004472, "68m": 0.003244, "150m": 0.003015, "400m": 0.002673}.items():
+        assert 0.02 / math.sqrt(2 * SIZES[size].layers) == pytest.approx(std, abs=1e-6)
+
+
+def test_members_start_equal_and_seeds_and_names_differ():
+    first, again, other = made(7), made(7), made(8)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    matrices = [name for name, values in first.items() if values.ndim == 2]
+    assert not any(torch.equal(first[name], other[name]) for name in matrices)
+    assert not torch.equal(first["backbone.layers.1.mlp.wi.weight"], first["backbone.layers.2.mlp.wi.weight"])
+
+
+def test_a_value_depends_on_its_own_name_only():
+    deeper = INIT_PLAN.model_copy(update={"shape": SIZES["1m"].model_copy(update={"layers": 7})})
+    name = "backbone.layers.1.mlp.wi.weight"
+    assert torch.equal(made(7)[name], made(7, deeper)[name])
+
+
+def test_the_global_generator_is_left_alone():
+    model = LanguageModel(INIT_PLAN)
+    before = torch.get_rng_state()
+    initialise(model, INIT_PLAN, 7)
+    assert torch.equal(before, torch.get_rng_state())

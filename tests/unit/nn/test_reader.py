@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqpair.nn import reader as reader_module
-from seqpair.nn.init import initialise
 from seqpair.nn.layout import Layout
-from seqpair.nn.model import LanguageModel
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.reader import RowReader
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.plan import ModelPlan

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import write_tiny_study
 
-from seqpair.data.ledger import Ledger, compare_ledgers
+from seqpair.data.order.ledger import Ledger, compare_ledgers
 from seqpair.errors import CheckpointError, SeqpairError
 from seqpair.recipe.load import load_recipe
 from seqpair.suite import study as study_module
@@ -166,8 +166,8 @@ def test_a_member_without_its_start_says_what_to_train(members, tmp_path):
 
 def study_only(recipe: Path, runs: Path, member: str) -> None:
     """Train one member alone, as `seqpair train` does."""
-    from seqpair.data.planning import plan_member
-    from seqpair.data.prepare import open_recipe_data
+    from seqpair.data.prepared import open_recipe_data
+    from seqpair.data.store.planning import plan_member
     from seqpair.distributed.world import start_world
     from seqpair.suite.starts import start_finder
     from seqpair.train.loop import train_member

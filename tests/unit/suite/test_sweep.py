@@ -9,7 +9,7 @@ import signal
 import pytest
 from tiny import write_tiny_study
 
-from seqpair.data.ledger import Ledger, compare_ledgers
+from seqpair.data.order.ledger import Ledger, compare_ledgers
 from seqpair.errors import NotFiniteError, RecipeError
 from seqpair.recipe.load import load_recipe
 from seqpair.report.sweep import collect_sweep, member_curves, read_record

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
 from seqpair.errors import CheckpointError, RecipeError
 from seqpair.paths import run_folder
 from seqpair.recipe.load import load_recipe

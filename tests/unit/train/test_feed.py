@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from seqpair.data.batches import read_batch
+from seqpair.data.order.batches import read_batch
 from seqpair.distributed.world import World
 from seqpair.errors import DataError
 from seqpair.train import feed

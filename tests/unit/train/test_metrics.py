@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from seqpair.data.batches import read_batch
-from seqpair.data.order import PhaseOrder
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.order.batches import read_batch
+from seqpair.data.order.order import PhaseOrder
+from seqpair.data.prepare.preparation import open_recipe_data
+from seqpair.data.store.planning import plan_member
 from seqpair.optim.stable_adamw import StepNumbers
 from seqpair.recipe.load import load_recipe
 from seqpair.train.held_out import HeldOutLoss

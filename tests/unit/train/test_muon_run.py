@@ -9,8 +9,8 @@ import signal
 import pytest
 from safetensors.torch import load_file
 
-from seqpair.data.planning import plan_member
-from seqpair.data.prepare import open_recipe_data
+from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.planning import plan_member
 from seqpair.distributed.world import start_world
 from seqpair.errors import RecipeError
 from seqpair.paths import run_folder

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from seqpair.data.cleaning.eval_sets import eval_files
 from seqpair.data.cleaning.signatures import minhash_version
 from seqpair.data.cleaning.words import UNICODE_TABLES
-from seqpair.data.documents import Source
-from seqpair.data.fingerprint import source_content
-from seqpair.data.manifest import SeenFile
+from seqpair.data.sources.documents import Source
+from seqpair.data.sources.fingerprint import source_content
+from seqpair.data.store.manifest import SeenFile
 from seqpair.files import sha256_file, sha256_json
 from seqpair.recipe.cleaning_spec import CleaningSpec, DecontaminateSpec
 

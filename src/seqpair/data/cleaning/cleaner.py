@@ -14,12 +14,12 @@ from seqpair.data.cleaning.address import CleaningPlan, cleaning_plans
 from seqpair.data.cleaning.contamination import EvalIndex, build_index
 from seqpair.data.cleaning.eval_sets import eval_files, read_items
 from seqpair.data.cleaning.outcome import SUSPICIOUS_FRAC, Decisions, Outcome, report_of, resolve
+from seqpair.data.cleaning.removal import Removals, SourceCleaning
 from seqpair.data.cleaning.survey import SourceSurvey, SurveyJob, survey
-from seqpair.data.documents import Source
-from seqpair.data.fingerprint import store_address
-from seqpair.data.manifest import SeenFile
-from seqpair.data.removal import Removals, SourceCleaning
-from seqpair.data.tokenizer import Tokenizer
+from seqpair.data.sources.documents import Source
+from seqpair.data.sources.fingerprint import store_address
+from seqpair.data.store.manifest import SeenFile
+from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.files import TEMPORARY_PREFIX, replacing_file, replacing_folder, write_json
 from seqpair.recipe.cleaning_spec import DecontaminateSpec
 from seqpair.recipe.data_spec import SourceSpec

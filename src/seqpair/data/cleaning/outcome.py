@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.data.cleaning.duplicates import EXACT, NEAR, SignatureParts, find_duplicates
+from seqpair.data.cleaning.removal import Removals
 from seqpair.data.cleaning.signatures import DIGEST_WORDS, bands_of
 from seqpair.data.cleaning.survey import SourceSurvey
-from seqpair.data.removal import Removals
 
 EXACT_REASON, NEAR_REASON = "duplicate: equal text", "duplicate: similar text"
 SUSPICIOUS_FRAC = 0.5

@@ -29,9 +29,9 @@ from seqpair.data.cleaning.checks import Finding, check_texts, needs_words
 from seqpair.data.cleaning.contamination import EvalIndex
 from seqpair.data.cleaning.signatures import DIGEST_WORDS, near_signatures, text_digest
 from seqpair.data.cleaning.words import words_of
-from seqpair.data.documents import Document, Source, Tally, Unit
-from seqpair.data.sources import open_source
-from seqpair.data.tokenizer import Tokenizer, load_tokenizer
+from seqpair.data.sources.documents import Document, Source, Tally, Unit
+from seqpair.data.sources.opening import open_source
+from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.files import TEMPORARY_PREFIX, replacing_folder, write_json, write_text
 from seqpair.recipe.cleaning_spec import CleaningSpec, NearDuplicatesSpec
 from seqpair.recipe.data_spec import SourceSpec

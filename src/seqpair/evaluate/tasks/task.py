@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from seqpair.data.prepare import Prepared
-from seqpair.data.python_source import HeldOutFunction
+from seqpair.data.prepared import Prepared
+from seqpair.data.sources.python import HeldOutFunction
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seqpair.data import text_sources
 from seqpair.data.cleaning.cleaner import HITS, REPORT, recipe_cleaning
-from seqpair.data.prepare import Prepared, plan_preparation, prepare
-from seqpair.data.sources import open_source
+from seqpair.data.prepare.preparation import plan_preparation, prepare
+from seqpair.data.prepared import Prepared
+from seqpair.data.sources import text as text_sources
+from seqpair.data.sources.opening import open_source
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import DataSpec, TokenizerSpec
 
@@ -195,8 +196,8 @@ def test_removals_are_asked_for_only_where_a_store_is_missing(folder: Path) -> N
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 6), min_size=3, max_size=25))
 def test_exactly_one_of_each_text_stays(tmp_path: Path, numbers: list[int]) -> None:
-    from seqpair.data.fingerprint import look_at
-    from seqpair.data.tokenizer import train_tokenizer
+    from seqpair.data.sources.fingerprint import look_at
+    from seqpair.data.tokenizer.tokenizer import train_tokenizer
 
     (tmp_path / "one.jsonl").write_text("\n".join(json.dumps({"text": f"text {number}"}) for number in numbers))
     data = data_of(tmp_path, {"duplicates": {}}, "one")

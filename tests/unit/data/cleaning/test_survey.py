@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqpair.data import text_sources
 from seqpair.data.cleaning.survey import SourceSurvey, SurveyJob, survey
+from seqpair.data.sources import text as text_sources
 from seqpair.recipe.cleaning_spec import CleaningSpec
 from seqpair.recipe.data_spec import SourceSpec
 
@@ -59,8 +59,8 @@ def test_a_finished_unit_is_not_read_again(spec: SourceSpec, tmp_path: Path) -> 
 
 def test_text_that_was_published_tokenized_is_decoded(spec: SourceSpec, tmp_path: Path) -> None:
     from seqpair.data.cleaning import survey as module
-    from seqpair.data.documents import Document
-    from seqpair.data.tokenizer import train_tokenizer
+    from seqpair.data.sources.documents import Document
+    from seqpair.data.tokenizer.tokenizer import train_tokenizer
     from seqpair.recipe.data_spec import TokenizerSpec
 
     tokenizer = train_tokenizer(iter(["some text of rivers and stones"] * 9), TokenizerSpec(train_vocab_size=300))

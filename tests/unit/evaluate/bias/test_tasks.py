@@ -11,7 +11,7 @@ from checkpointed_run import plan_for, real_texts, write_run_of
 from local_data import EVAL
 from suite_runs import run_tasks
 
-from seqpair.data.tokenizer import train_tokenizer
+from seqpair.data.tokenizer.tokenizer import train_tokenizer
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.bias import rules
 from seqpair.evaluate.bias.schemas import (

@@ -1,0 +1,153 @@
+"""Sources made of CSV or TSV files, and of WebDataset tar files.
+
+Values are taken as the characters that are there: `NA`, `007` and an empty column stay text, which loaders that guess
+types do not promise. A row that cannot be used is counted; a file that cannot be read is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import tarfile
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import IO
+
+from seqpair.data.sources.compressed import open_stream
+from seqpair.data.sources.documents import MOST_DOCUMENT_BYTES, ContentSource, Document, SourceFile, Tally, Unit
+from seqpair.data.sources.records import TOO_LONG, document_of, parse_line
+from seqpair.data.sources.text import find_files
+from seqpair.errors import DataError
+from seqpair.recipe.data_spec import SourceSpec
+
+BROKEN_ROW = "another number of columns than the header"
+KEY = "__key__"
+"""The name under which a WebDataset sample's key can be taken as the id."""
+
+
+class RowSource(ContentSource):
+    """A source of kind `csv` or `webdataset`; one document a row or sample, one unit a file."""
+
+    def __init__(self, spec: SourceSpec, recipe_folder: Path | None = None) -> None:
+        """Find the files; nothing is read yet.
+
+        Raises:
+            DataError: As `find_files`.
+        """
+        self.spec = spec
+        self.files = find_files(spec, recipe_folder)
+
+    def units(self) -> list[Unit]:
+        """Return one unit a file: neither format can be entered in its middle."""
+        return [Unit(file, 0, file.size_bytes, file.size_bytes) for file in self.files]
+
+    def read(self, unit: Unit, tally: Tally) -> Iterator[Document]:
+        """Yield a file's documents, row by row.
+
+        Raises:
+            DataError: The file cannot be read, is cut off, or a CSV file lacks a column.
+        """
+        rows = self._csv_rows if self.spec.kind == "csv" else self._tar_rows
+        before = tally.bytes_done
+        with open_stream(unit.file.path) as (stream, raw):
+            for row, record in enumerate(rows(unit.file, stream)):
+                tally.rows += 1
+                tally.bytes_done = before + raw.tell()
+                if isinstance(record, str):
+                    tally.reject(record, unit.file.label, row)
+                else:
+                    yield from document_of(record, self.spec, unit.file.label, row, tally)
+
+    def _csv_rows(self, file: SourceFile, stream: IO[bytes]) -> Iterator[dict[str, object] | str]:
+        """Yield the rows below the header, as bytes by column; a reason for those with too few or many columns."""
+        is_tsv = ".tsv" in file.path.name
+        csv.field_size_limit(MOST_DOCUMENT_BYTES)
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        reader = csv.reader(text, delimiter=self.spec.delimiter or ("\t" if is_tsv else ","), strict=True)
+        try:
+            header = next(reader, [])
+            self._require_columns(file, header)
+            for values in reader:
+                if not values:
+                    continue
+                if len(values) != len(header):
+                    yield BROKEN_ROW
+                    continue
+                yield {
+                    name: value.encode("utf-8", "surrogateescape") for name, value in zip(header, values, strict=True)
+                }
+        except csv.Error as error:
+            raise DataError(
+                f"source {self.spec.name!r}: {file.path} is not readable as CSV",
+                seen=f"line {reader.line_num}: {error}",
+                allowed="columns in double quotes where they hold the delimiter, a quote (doubled) or a line end",
+                fix="write the file again, or correct `delimiter` in the recipe",
+            ) from error
+        finally:
+            text.detach()  # the stream is closed by whoever opened it
+
+    def _require_columns(self, file: SourceFile, header: list[str]) -> None:
+        wanted = (*self.spec.content_fields, *((self.spec.id_field,) if self.spec.id_field else ()))
+        absent = [name for name in wanted if name not in header]
+        if absent or len(set(header)) < len(header):
+            raise DataError(
+                f"source {self.spec.name!r}: {file.path} has no column {absent[0]!r}"
+                if absent
+                else f"source {self.spec.name!r}: {file.path} has two columns of one name",
+                seen=", ".join(header) or "an empty file",
+                allowed="a first line with the columns' names, each once",
+                fix="correct `text_field`, `id_field` or `delimiter` in the recipe",
+            )
+
+    def _tar_rows(self, file: SourceFile, stream: IO[bytes]) -> Iterator[dict[str, object] | str]:
+        """Yield the samples: successive members of one name up to its first dot, by the rest of the name."""
+        wanted = {"json" if name.startswith("json.") else name for name in self.spec.content_fields}
+        if self.spec.id_field is not None:
+            wanted.add("json" if self.spec.id_field.startswith("json.") else self.spec.id_field)
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                members = (member for member in archive if member.isfile() and not _base(member.name).startswith("."))
+                for key, group in groupby(members, key=lambda member: _key(member.name)):
+                    yield self._sample(archive, key, group, wanted)
+        except tarfile.TarError as error:
+            raise DataError(
+                f"source {self.spec.name!r}: {file.path} is not a tar file, or is cut off",
+                seen=error,
+                fix="fetch or write the file again",
+            ) from error
+
+    def _sample(
+        self, archive: tarfile.TarFile, key: str, group: Iterator[tarfile.TarInfo], wanted: set[str]
+    ) -> dict[str, object] | str:
+        record: dict[str, object] = {KEY: key}
+        fault: str | None = None
+        for member in group:
+            ending = _base(member.name).partition(".")[2]
+            if ending not in wanted:
+                continue
+            if member.size > MOST_DOCUMENT_BYTES:
+                fault = TOO_LONG
+                continue
+            opened = archive.extractfile(member)
+            data = opened.read() if opened is not None else b""
+            if ending != "json":
+                record[ending] = data
+                continue
+            inside = parse_line(data)
+            if isinstance(inside, str):
+                fault = inside
+            else:
+                record.update((f"json.{name}", value) for name, value in inside.items())
+                record["json"] = data
+        return fault or record
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _key(name: str) -> str:
+    """Return what the members of one sample share: the path up to the first dot of the last part."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]

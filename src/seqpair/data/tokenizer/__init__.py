@@ -1,0 +1,1 @@
+"""The tokenizer of a study, and what can be measured about it."""
