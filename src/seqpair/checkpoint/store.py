@@ -99,6 +99,7 @@ def save_checkpoint(
         _require_tensors(file, tensors)
     _require_json(state)
     final = checkpoint_folder(run_folder, fields.checkpoint_name)
+    # Before the disk is asked, so that what is removed counts as free.
     remove_partial(run_folder)
     _set_aside_stale(run_folder, fields)
     require_room_for_two(run_folder, written_bytes(*parts.values()))
@@ -135,6 +136,7 @@ def write_whole(
             **dict(fields),
             format_version=FORMAT_VERSION,
             name=name,
+            # These digests are of what lies on the disk; `_reopen` compares that with the tensors in memory.
             files={path.name: file_entry(path) for path in sorted(folder.iterdir())},
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
@@ -210,6 +212,7 @@ def remove_partial(run_folder: Path) -> None:
 def _set_aside_stale(run_folder: Path, fields: CheckpointFields) -> None:
     """Rename what would stand in the way of the checkpoint being the newest."""
     for path in checkpoint_folders(run_folder):
+        # A folder of another name stands in the way only if it would be the newest.
         same_name = path.name == fields.checkpoint_name
         try:
             manifest = read_checkpoint_manifest(path)
@@ -265,6 +268,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     try:
         save_file(plain, path)
+    # safetensors refuses tensors that share memory: they would be loaded untied, without a message.
     except RuntimeError as error:
         raise CheckpointError(
             f"tensors of {path.name} share memory", seen=error, fix="hand in a tied tensor once, under one name"
@@ -313,5 +317,6 @@ def _require_same_bits(folder: Path, file: str, name: str, seen: Tensor, expecte
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:
+    # An empty tensor has no bytes that could be viewed as another type.
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
     return flat.view(torch.uint8) if math.prod(tensor.shape) else flat

@@ -175,9 +175,9 @@ def train_until(plan, prepared, monkeypatch, at_step: int, end) -> None:
     """Train; call `end` after the row of a step."""
     whole = Metrics.train
 
-    def train_row(self, phase, step, total_step, *rest) -> None:
-        whole(self, phase, step, total_step, *rest)
-        if total_step == at_step:
+    def train_row(self, place, *rest, **more) -> None:
+        whole(self, place, *rest, **more)
+        if place.total_step == at_step:
             end()
 
     with monkeypatch.context() as patch:

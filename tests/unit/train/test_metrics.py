@@ -8,7 +8,7 @@ import pytest
 
 from seqpair.data.order.batches import read_batch
 from seqpair.data.order.order import PhaseOrder
-from seqpair.data.prepare.preparation import open_recipe_data
+from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.planning import plan_member
 from seqpair.optim.stable_adamw import StepNumbers
 from seqpair.recipe.load import load_recipe
