@@ -12,7 +12,7 @@ import torch
 from seqpair.data.order.batches import assemble, read_batch
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.selection import Part

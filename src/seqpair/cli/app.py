@@ -19,7 +19,6 @@ from seqpair.cli.diff import diff
 from seqpair.cli.doctor import doctor
 from seqpair.cli.embed import embed
 from seqpair.cli.eval import evaluate_suites
-from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
 from seqpair.cli.fill import fill
 from seqpair.cli.finetune import finetune
@@ -52,7 +51,6 @@ VERBS: tuple[Callable[..., None], ...] = (
     generate,
     embed,
     finetune,
-    evaluate,
     power,
     report,
     watch,

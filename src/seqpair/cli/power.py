@@ -1,4 +1,4 @@
-"""The verb `power`: what a study of so many items and seeds can see, before anything is trained."""
+"""The verb `power`: what a study of a given size can detect, before anything is trained."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def power(
     tasks: Annotated[int, typer.Option(min=1, help="Tasks that are tested together.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Say which true difference of two members a study finds with 80 % power.
+    """Show the smallest true difference of two members that a study detects with 80 % power.
 
     Example: seqpair power --items 2000 --seeds 3 --accuracy 0.6 --difference 0.05
 
-    All are shares: 0.05 is five points of accuracy. The guess that matters most is --seed-sd: take it from an earlier
-    study. With one or two seeds the answer is
-    about those runs, not about training. With --difference it also says how many items would show it.
+    All numbers are shares: 0.05 is five points of accuracy. The guess that matters most is --seed-sd; take it from an
+    earlier study. With one or two seeds the answer is about those runs, not about training. With --difference it also
+    says how many items would detect that difference.
     """
     try:
         from seqpair.compare.power import ROUND_NUMBERS, items_needed, plan_study, right_or_wrong_spread

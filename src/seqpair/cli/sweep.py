@@ -1,4 +1,4 @@
-"""The verb `sweep`: the same study at several values of a key, for the same budget, and the pair stated twice."""
+"""The verb `sweep`: train the members on a grid of settings with one budget and report each member's best."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.cli.plan import wide_console
 from seqpair.cli.run import require_extras
+from seqpair.cli.table import wide_console
 from seqpair.text import format_count
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ def sweep(
     dry_run: Annotated[bool, typer.Option(help="List points, runs and tokens, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Train the members at every combination of some values, and say what each of them makes of it.
+    """Train every member on a grid of settings and report each member's best.
 
-    Every point is an ordinary run with its own folder under <runs>/<study>/sweeps/<name>; what is done is skipped,
-    what is not goes on. It ends in a curve for each member, and the pair at the recipe's own setting and at each
-    member's best.
+    Every point is an ordinary run with its own folder under <runs>/<study>/sweeps/<name>. Finished runs are skipped and
+    unfinished ones resumed. The report has a curve for each member, and compares the members at the recipe's own
+    setting and at each member's best.
 
     Example: seqpair sweep demo --over optimizer.lr=1e-3,2e-3,4e-3 --members encoder,decoder
 
@@ -99,28 +99,25 @@ def _show_plan(planned: Sweep, *, as_json: bool) -> None:
 
 
 def _show_results(folder: Path) -> None:
-    from seqpair.report.comparison import comparison_table
+    from seqpair.cli.report import print_tables
+    from seqpair.report.data_table import terminal_table
     from seqpair.report.sweep import collect_sweep, member_curves, sweep_remarks
-    from seqpair.report.sweep_page import choose_pairs, curve_table, pair_rows
+    from seqpair.report.sweep_page import choose_pairs, curve_table, pair_answers
 
     runs = collect_sweep(folder)
     curves = member_curves(runs)
-    console = wide_console()
     for curve in curves:
-        console.print(curve_table(curve), markup=True)
+        wide_console().print(terminal_table(curve_table(curve)))
         for remark in curve.remarks:
             print(f"{curve.member}: {remark}")
         print()
-    told: list[dict[str, str]] = []
+    shown: list[dict[str, str]] = []
     for choice in choose_pairs(runs.record, curves):
         settings = "; ".join(f"{member}: {label}" for member, label in choice.settings.items())
-        print(
-            " ".join(part for part in (f"{choice.title}.", f"{settings}." if settings else "", choice.reason) if part)
-        )
-        if choice.runs and choice.runs not in told:
-            rows, names = pair_rows(runs, choice)
-            console.print(comparison_table(rows, names, choice.title), markup=True)
-            told.append(choice.runs)
+        print(" ".join(filter(None, (f"{choice.title}.", settings and f"{settings}.", choice.reason))))
+        if choice.runs and choice.runs not in shown:
+            print_tables(*pair_answers(runs, choice))
+            shown.append(choice.runs)
         print()
     for remark in sweep_remarks(runs):
         print(remark)

@@ -57,6 +57,7 @@ def difference_estimate(paired: Paired, level: float = 0.95) -> Estimate:
     if len(paired.seeds) == 1 and not paired.has_shared_points:
         return _right_or_wrong(paired, level)
     differences = paired.differences.mean(axis=0)
+    # The outcomes are scaled already, so a paired bootstrap of two means is one of their differences against zeros.
     ones = np.ones(len(differences))
     interval = paired_difference(differences, ones, np.zeros(len(differences)), ones, level=level)
     return Estimate(
@@ -93,6 +94,7 @@ def average_estimate(paired: Sequence[Paired], level: float = 0.95) -> Estimate:
         by_seed = np.stack([one.differences.mean(axis=1) for one in paired])
         return _of_parts(average_parts(parts, by_seed), level, items)
     value = float(np.mean([one.differences.mean() for one in paired]))
+    # Items of two tasks are independent, so variances add; seeds are not part of this interval.
     error = math.sqrt(sum(_item_variance(one) for one in paired)) / len(paired)
     half = float(stats.norm.ppf(0.5 + level / 2)) * error
     return Estimate(
@@ -198,6 +200,8 @@ def _right_or_wrong(paired: Paired, level: float) -> Estimate:
     differences = paired.differences[0]
     items = len(differences)
     only_first, only_second = int((differences > 0).sum()), int((differences < 0).sum())
+    # Bonett and Price (2012): one item is added to each way of differing, which keeps the interval from collapsing
+    # where hardly an item differs. The value itself stays unadjusted.
     first, second = (only_first + 1) / (items + 2), (only_second + 1) / (items + 2)
     error = math.sqrt((first + second - (first - second) ** 2) / (items + 2))
     half = float(stats.norm.ppf(0.5 + level / 2)) * error
@@ -255,6 +259,7 @@ def crossed_parts(differences: npt.ArrayLike, *, right_or_wrong: bool = False) -
     seed_squares = items * ((by_seed - mean[..., None]) ** 2).sum(axis=-1)
     item_squares = seeds * ((by_item - mean[..., None]) ** 2).sum(axis=-1)
     all_squares = np.einsum("...si,...si->...", d, d) - seeds * items * mean**2
+    # The three sums of squares add up to the total; where nothing is left, rounding can make the rest negative.
     noise_squares = np.maximum(all_squares - seed_squares - item_squares, 0.0)
     if right_or_wrong:
         item_squares = np.maximum(item_squares, seeds * LEAST_DIFFERING)
@@ -285,6 +290,7 @@ def average_parts(parts: Sequence[CrossedParts], by_seed: npt.ArrayLike) -> Cros
     if not parts or len({part.seed_count for part in parts}) != 1:
         raise ValueError("an average needs tasks with the same seeds")
     tasks, seeds = len(parts), parts[0].seed_count
+    # One model does all tasks, so a seed's luck is shared: the tasks are averaged before seeds are compared.
     averaged = np.asarray(by_seed, dtype=np.float64).mean(axis=0)
     noise = np.sum([part.noise for part in parts], axis=0) / tasks**2
     return CrossedParts(
@@ -314,7 +320,11 @@ def crossed_interval(parts: CrossedParts, level: float = 0.95) -> tuple[Floats, 
 
 
 def _variance_and_share(parts: CrossedParts) -> tuple[Floats, Floats]:
+    # With three seeds A is a chi-square of two degrees of freedom: it often comes out far below the noise E that it
+    # contains, and an interval of that width would be too narrow. So A counts for at least 0.7 E.
     variance = np.maximum(parts.seeds, _LEAST_NOISE * parts.noise) + np.maximum(parts.items - parts.noise, 0.0)
+    # Only what goes beyond noise is the seeds' own and has their few degrees of freedom. The slope of 3 turns the
+    # correction on gradually, so that A near E does not jump between many degrees of freedom and S - 1.
     beyond = _STEEPNESS * np.maximum(parts.seeds - _SEEDS_BEYOND_NOISE * parts.noise, 0.0)
     laid_to_seeds = np.minimum(parts.seeds, beyond)
     share = np.divide(laid_to_seeds, variance, out=np.zeros_like(variance), where=variance > 0)
@@ -331,7 +341,9 @@ def crossed_p(parts: CrossedParts) -> Floats:
     """
     value, seeds = np.abs(parts.value), parts.seeds
     items = np.maximum(parts.items - parts.noise, 0.0)
-    low, high = np.full(value.shape, -700.0), np.zeros(value.shape)  # natural logarithms of p
+    # Bisection in log p: the critical value falls as p rises, and small p need the same relative accuracy as large.
+    # exp(-700) is close to the smallest double.
+    low, high = np.full(value.shape, -700.0), np.zeros(value.shape)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         half = np.exp(middle) / 2
@@ -359,6 +371,7 @@ def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
         raise ValueError("p values between 0 and 1 were expected")
     order = np.argsort(p, axis=-1, kind="stable")
     family = p.shape[-1]
+    # The smallest p is multiplied by m, the next by m - 1, ...; the running maximum keeps their order.
     ascending = np.take_along_axis(p, order, axis=-1) * (family - np.arange(family))
     adjusted = np.minimum(np.maximum.accumulate(ascending, axis=-1), 1.0)
     found = np.empty_like(p)

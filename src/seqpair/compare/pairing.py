@@ -120,6 +120,7 @@ def pair_sides(
             seen=f"seeds {_listed(firsts)} and {_listed(seconds)}",
             fix="train both members at the same seeds",
         )
+    # One order of items for both sides and all seeds: whatever order a file has, row i is the same item.
     ids = tuple(sorted(firsts[seeds[0]].ids))
     columns = [[_columns(side[seed], ids) for seed in seeds] for side in (firsts, seconds)]
     raw_first, raw_second = (np.stack([values for values, _ in side]) for side in columns)
@@ -147,6 +148,7 @@ def outcome_table(side: Sequence[Scores]) -> tuple[Floats, bool]:
     """
     seeds = _by_seed(side, "only")
     _one_task(list(seeds.values()))
+    # Sorting changes the order of a floating-point sum; a single seed keeps its own, and so its value to the bit.
     only = len(seeds) == 1
     ids = seeds[min(seeds)].ids if only else tuple(sorted(seeds[min(seeds)].ids))
     rows = []
@@ -183,6 +185,7 @@ def disagreements(
         leads = paired.raw_second - paired.raw_first
     for_first, for_second = (leads > 0).sum(axis=0), (leads < 0).sum(axis=0)
     mean = leads.mean(axis=0)
+    # lexsort takes its last key first: the mean difference, then how many seeds agree, then the items' own order.
     order = np.lexsort((np.arange(len(mean)), -np.abs(for_first - for_second), -np.abs(mean)))
     rows = [int(index) for index in order if for_first[index] or for_second[index]]
     ahead, behind = [row for row in rows if mean[row] > 0], [row for row in rows if mean[row] <= 0]
@@ -317,7 +320,7 @@ def _scaled(values: Floats, weights: Floats) -> Floats:
     They are the influence of each item on a ratio of sums, so a variance over them is the ratio's own.
     """
     if (weights == weights[0]).all():
-        return values
+        return values  # to the bit: no rounding enters where nothing is weighted
     mean = float(np.average(values, weights=weights))
     return np.asarray(mean + weights / weights.mean() * (values - mean))
 

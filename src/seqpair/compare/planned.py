@@ -24,7 +24,7 @@ from ruamel.yaml.error import YAMLError
 
 from seqpair.compare.estimates import adjust_family
 from seqpair.compare.pairing import pair_sides
-from seqpair.compare.questions import DEFAULT, Options, compare, judged, mean_over_tasks, sizes_of
+from seqpair.compare.questions import DEFAULT, Options, answers_of, compare, judged, mean_over_tasks, sizes_of
 from seqpair.compare.values import NOT_COMPARED, PLANNED, Comparison, Scores, Side, Task
 from seqpair.errors import EvaluationError
 
@@ -103,7 +103,9 @@ def read_questions(path: Path) -> AskedBefore:
     for name, question in read.questions.items():
         if question.first == question.second:
             raise EvaluationError(
-                f"{path}: the question '{name}' holds a member against itself", seen=question.first, fix="name two"
+                f"{path}: the question '{name}' compares a member with itself",
+                seen=question.first,
+                fix="name two members",
             )
         found.append(PlannedQuestion(name, tuple(dict.fromkeys(question.tasks)), question.first, question.second))
     return AskedBefore(tuple(found), read.written)
@@ -172,3 +174,10 @@ def _side(scores: Sequence[Scores], size: str, member: str, task: str) -> list[S
             f"the {size} {member} did {task} in several ways", seen=", ".join(ways), fix="name one of them"
         )
     return meant
+
+
+def answers_to(
+    scores: Sequence[Scores], asked: AskedBefore | None = None, options: Options = DEFAULT
+) -> list[Comparison]:
+    """Return the answers to what was asked beforehand, then those to all questions of a study."""
+    return [*(planned_answers(scores, asked.questions, options) if asked else []), *answers_of(scores, options)]

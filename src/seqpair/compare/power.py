@@ -101,6 +101,7 @@ def spread_of(differences: npt.ArrayLike) -> Spread:
         raise EvaluationError("a spread needs two seeds and two items at least", seen=f"the shape {d.shape}")
     parts = crossed_parts(d)
     seeds, items = d.shape
+    # Mean squares expect A = noise + I seeds^2 and B = noise + S items^2; solved for each, never below zero.
     noise = float(parts.noise) * seeds * items
     of_seeds = max(0.0, float(parts.seeds) * seeds * items - noise) / items
     of_items = max(0.0, float(parts.items) * seeds * items - noise) / seeds
@@ -158,12 +159,15 @@ def detectable_difference(
             seen=f"{items} items, {seeds} seeds, {family} tests, level {level}, power {power}",
             allowed="2 items, 1 seed, 1 test or more; level and power in (0, 1)",
         )
+    # Holm's first step asks this much of the smallest p, half of it on each side.
     half = (1 - level) / family / 2
     noise, of_items = spread.noise**2 / (seeds * items), spread.items**2 / items
     if seeds < FEWEST_SEEDS:
         error = math.sqrt(noise + of_items)
         return float(stats.norm.isf(half) + stats.norm.ppf(power)) * error
     of_seeds = spread.seeds**2 / seeds
+    # The test's critical value depends on the mean square that the seeds happen to have, A ~ chi-square: the power is
+    # the mean over its quantiles of the power at that critical value.
     chi = stats.chi2.ppf(_QUANTILES, seeds - 1) / (seeds - 1)
     needed = stats.t.isf(half, seeds - 1) ** 2 * (of_seeds + noise) * chi + stats.norm.isf(half) ** 2 * of_items
     critical, error = np.sqrt(needed), math.sqrt(of_seeds + noise + of_items)

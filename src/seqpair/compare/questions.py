@@ -61,8 +61,8 @@ DEFAULT = Options()
 def answers_of(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Comparison]:
     """Return the answers to all questions, the averages of a question before its tasks.
 
-    Every two members of a size are held against each other only where there are few: among many members of one size
-    the named questions remain.
+    Every two members of a size are compared only where there are few; among many members of one size the named
+    questions remain.
     """
     found: list[Comparison] = []
     by_size: dict[str, set[str]] = {}
@@ -80,7 +80,7 @@ def answers_of(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Com
 
 
 def compare(question: str, first: Sequence[Scores], second: Sequence[Scores], options: Options = DEFAULT) -> Comparison:
-    """Hold two sides against each other on one task.
+    """Compare two sides on one task.
 
     Args:
         question: Which question it answers.
@@ -274,6 +274,7 @@ def _detectable(paired: Paired, level: float) -> float | None:
         return None
     if seeds >= 2:
         return detectable_difference(spread_of(differences), items=items, seeds=seeds, level=level)
+    # One seed twice has no spread over seeds and no noise, so that everything is laid to the items.
     from_items = spread_of(differences.repeat(2, axis=0))
     return detectable_difference(from_items, items=items, seeds=1, level=level)
 
@@ -414,5 +415,6 @@ def _is_off_chance(paired: Paired, level: float) -> bool:
     """
     if paired.task.chance is None:
         return False
+    # The sum and the difference of two equally spread outcomes are uncorrelated.
     together = (paired.first + paired.second) / 2
     return not value_estimate(together, right_or_wrong=False, level=level).interval.contains(paired.task.chance)

@@ -88,7 +88,7 @@ def model_of_plan(
 def model_from_elsewhere(name: str, *, size: str = "", direction: str = "", seed: int = 0) -> Model:
     """Return a model that was not trained here: it has no identity, so it is compared only when asked for.
 
-    To hold it against runs of ours, whose seeds it does not have, use `at_seed`.
+    To compare it with runs of ours, whose seeds it does not have, use `at_seed`.
     """
     return Model(member=name, size=size, seed=seed, direction=direction)
 
@@ -159,7 +159,7 @@ def task_of(result: TaskResult) -> Task:
 
 
 def at_seed(scores: Scores, seed: int) -> Scores:
-    """Return the same scores as if of this seed: one model from elsewhere held against several runs."""
+    """Return the same scores as if of this seed: to compare one model from elsewhere with several runs."""
     return replace(scores, model=replace(scores.model, seed=seed))
 
 
@@ -172,16 +172,18 @@ def item_pseudo_values(result: TaskResult, values: Floats, details: Details) -> 
         details: What was written of each item, n of them.
 
     Raises:
-        EvaluationError: The metric is none of those that are known here, the items lack what it is made of, what they
-            hold does not give the result's value, or it is undefined, with all items or without one of them.
+        EvaluationError: The metric is none of those that are known here, the items lack what it is computed from, they
+            do not give the result's value, or it is undefined, with all items or without one of them.
     """
     if len(values) < 3 or len(details) != len(values):
-        raise EvaluationError(f"the items of {result.task} do not hold what its {result.metric} is made of", fix=_AGAIN)
+        raise EvaluationError(
+            f"the items of {result.task} do not contain what its {result.metric} is computed from", fix=_AGAIN
+        )
     try:
         found = [_without_each(result, *columns) for columns in _truth_and_predictions(values, details)]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise EvaluationError(
-            f"the items of {result.task} do not hold what its {result.metric} is made of",
+            f"the items of {result.task} do not contain what its {result.metric} is computed from",
             seen=f"{type(error).__name__}: {error}",
             fix=_AGAIN,
         ) from error

@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 FEWEST_ITEMS = 10
 """With fewer items than this there is no interval."""
 FEWEST_SEEDS = 3
-"""With fewer seeds nothing is said of other seeds: two values show a spread of one degree of freedom."""
+"""With fewer seeds there is no verdict about other seeds: two values leave one degree of freedom for their spread."""
 OTHER_ITEMS_AND_SEEDS = "other items and other training seeds"
 THESE_RUNS = "conditional on these runs"
 THESE_ITEMS = "conditional on these items"
@@ -23,7 +23,7 @@ NOT_DECIDED = "not decided"
 NEITHER_ABOVE_CHANCE = "neither above chance"
 """Whatever their difference: nobody is ahead on what nobody can do."""
 NO_BETTER_END = "no better end"
-"""Of a lean: a difference is told, and nobody is ahead."""
+"""Of a bias measure: a difference is reported, but neither side is better."""
 NOT_COMPARED = "not compared"
 NO_TRAINING_VERDICT = "no verdict about training"
 """With fewer than three seeds: what these runs show is said, what other runs would show is not."""
@@ -87,9 +87,14 @@ class Estimate:
         return self.scope == OTHER_ITEMS_AND_SEEDS
 
     @property
+    def tested_p(self) -> float | None:
+        """Return the adjusted p where there is one, else p."""
+        return self.p if self.p_adjusted is None else self.p_adjusted
+
+    @property
     def decides(self) -> bool:
-        """Return whether zero is ruled out: by the adjusted p where there is one, else by p, else by the interval."""
-        p = self.p if self.p_adjusted is None else self.p_adjusted
+        """Return whether zero is ruled out: by `tested_p` where there is one, else by the interval."""
+        p = self.tested_p
         return p < 1 - self.level if p is not None else not self.interval.contains(0.0)
 
     def adjusted(self, p: float, family: int) -> Estimate:
@@ -245,7 +250,7 @@ class EffectSizes:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides held against each other on one task, or on the average of several.
+    """Two sides compared on one task, or on the mean over several.
 
     Attributes:
         question: Which question it answers, such as `EQUAL_SIZE`.

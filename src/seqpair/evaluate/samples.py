@@ -15,10 +15,10 @@ import numpy as np
 from seqpair.counter import hash_words, key_words
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.evaluate.continue_text import continue_contents
-from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
 from seqpair.evaluate.loaded import Ids, LoadedModel
 from seqpair.evaluate.scorers import masked_predictions
-from seqpair.evaluate.tasks.task import TaskInputs
+from seqpair.evaluate.study_text import HeldOutSequence, held_out_windows
+from seqpair.evaluate.task import TaskContext
 from seqpair.hub.opened import open_model
 from seqpair.nn.decode.generate import Sampling
 
@@ -35,7 +35,7 @@ SEED = 0
 Sample = dict[str, Any]
 
 
-def make_samples(model: LoadedModel, inputs: TaskInputs) -> dict[str, list[Sample]]:
+def make_samples(model: LoadedModel, context: TaskContext) -> dict[str, list[Sample]]:
     """Return what this model can show.
 
     Returns:
@@ -46,9 +46,10 @@ def make_samples(model: LoadedModel, inputs: TaskInputs) -> dict[str, list[Sampl
     bidirectional = model.direction == "bidirectional"
     size = FILL_TOKENS if bidirectional else PROMPT_TOKENS
     count = FILLED_A_SOURCE if bidirectional else CONTINUED_A_SOURCE
-    tokenizer = inputs.prepared.tokenizer
+    prepared = context.study_of(model).prepared
+    tokenizer = prepared.tokenizer
     chosen: list[HeldOutSequence] = []
-    for windows in held_out_windows(inputs.prepared.held_out, size, "samples").values():
+    for windows in held_out_windows(prepared.held_out, size, "samples").values():
         whole = (window for window in windows if tokenizer.decode(window.content)[:1].isspace())
         chosen.extend(itertools.islice(whole, count))
     if bidirectional:

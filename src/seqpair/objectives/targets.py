@@ -21,8 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seqpair.data.order.batches import Batch, PackedRows
-from seqpair.data.order.ragged import borders_of, chunks, span_numbers
+from seqpair.data.order.batches import Batch, PackedRows, borders_of, chunks, span_numbers
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.nn.layout import Layout
 from seqpair.objectives.selection import Part, TokenCounters, chosen_tokens, corrupted_ids

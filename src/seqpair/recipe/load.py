@@ -56,16 +56,27 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def _find(name: str, folder: Path, asked_by: str) -> Path:
-    path = Path(name).expanduser()
-    path = path if path.is_absolute() else folder / path
+def find_recipe(name: str, folder: Path | None = None) -> Path | None:
+    """Return the file of a recipe or a preset; None if there is none.
+
+    Args:
+        name: A path, or a preset's name.
+        folder: What a relative path starts from; by default the current folder.
+    """
+    path = (folder or Path.cwd()) / Path(name).expanduser()
     if path.is_file():
         return path.resolve()
-    if "/" not in name and (preset := PRESETS_FOLDER / f"{name}.yaml").is_file():
-        return preset
+    preset = PRESETS_FOLDER / f"{name}.yaml"
+    return preset if "/" not in name and preset.is_file() else None
+
+
+def _find(name: str, folder: Path, asked_by: str) -> Path:
+    path = find_recipe(name, folder)
+    if path is not None:
+        return path
     raise RecipeError(
         f"there is no recipe '{name}'{nearest(name, preset_names())}",
-        seen=f"{path} (asked for by {asked_by})",
+        seen=f"{folder / name} (asked for by {asked_by})",
         allowed=f"a YAML file, or a preset: {', '.join(preset_names())}",
         fix="give the path of a recipe file, or the name of a preset",
     )

@@ -26,7 +26,7 @@ FIRST_MEMBERS = ("encoder", "decoder")
 
 @dataclass(frozen=True)
 class OrderCheck:
-    """Two members' ledgers held against each other."""
+    """Two members' ledgers, compared."""
 
     first: str
     second: str
@@ -43,7 +43,7 @@ class Study:
         name: The study's name.
         folder: Its folder.
         members: The members.
-        order: For every member but a study's first: its ledger held against the first one's.
+        order: For every member but a study's first: its ledger compared with the first one's.
         stores: The training stores' manifests by source.
         seconds: Wall-clock seconds of the study's parts, where the suite kept them.
         missing: What could not be read, over all members.
@@ -138,7 +138,7 @@ def _member_names(folder: Path) -> list[str]:
 
 
 def _order(study: Study) -> list[OrderCheck]:
-    """Hold every from-scratch member's ledger against the first one's."""
+    """Compare the ledger of every member from scratch with the first one's."""
     own = [member for member in study.members if member.second_of is None]
     fresh = [member for member in own if member.plan is None or member.plan.start is None]
     ledgers = {member.name: Ledger(member.folder / LEDGER_FILE) for member in fresh}

@@ -1,4 +1,4 @@
-"""A study's page that follows its folder, served over HTTP, to this machine unless told otherwise.
+"""A study's page that follows its folder, served over HTTP, to this machine only by default.
 
 It is rendered again when what the report reads has changed and somebody asks, and at most a quarter of the time goes
 into rendering, so that a page left open takes little from the training beside it. Nothing is written: `seqpair report`

@@ -8,23 +8,26 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.data.order.ledger import Ledger, require_same_sequences
-from seqpair.data.order.repetition import repetition_warnings
+from seqpair.data.order.mixture import repetition_warnings
 from seqpair.data.prepare.preparation import prepare
 from seqpair.data.prepared import Prepared
-from seqpair.data.store.planning import counts_of, plan_members
+from seqpair.data.store.counts import counts_of, plan_members
 from seqpair.distributed.acceleration import require_float8
 from seqpair.distributed.world import choose_device, start_world
-from seqpair.evaluate.held_out import held_out_texts
-from seqpair.evaluate.results import SUMMARY_NAME
-from seqpair.evaluate.run import evaluate_export, export_places
+from seqpair.errors import EvaluationError
+from seqpair.evaluate import own
+from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.runner import results_folder, run_models
+from seqpair.evaluate.study_text import StudyTexts, held_out_texts
+from seqpair.evaluate.task import TaskContext
 from seqpair.files import write_json
 from seqpair.hub.export import RECORD_NAME, export_checkpoint
-from seqpair.paths import LEDGER_FILE, run_folder, study_folder
+from seqpair.paths import EXPORT_FOLDER, LEDGER_FILE, run_folder, study_folder
 from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
 from seqpair.recipe.phases import training_order
 from seqpair.recipe.plan import Plan
@@ -101,7 +104,7 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
     _require_same_order(plans)
     for plan in plans:
         _timed(outcome, f"export {plan.member}", lambda plan=plan: export_part(plan))
-        _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan, prepared))
+        _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan))
     study = study_folder(recipe)
     _keep_seconds(study, outcome.seconds)
     outcome.page = _timed(outcome, "report", lambda: write_report(collect_study(study)))
@@ -155,40 +158,59 @@ def _require_same_order(plans: Sequence[Plan]) -> None:
             require_same_sequences(*ledgers)
 
 
+class MemberExport(NamedTuple):
+    """An export of a member: its name (of a second one with the objective), that objective, and its folder."""
+
+    name: str
+    as_class: str | None
+    folder: Path
+
+
+def exports_of(plan: Plan) -> list[MemberExport]:
+    """Return where a member's exports lie in its run: one, or for `hybrid` a second one as the decoder class."""
+    run, second = run_folder(plan), plan.derived.also_exports
+    exports = [MemberExport(plan.member, None, run / EXPORT_FOLDER)]
+    if second is not None:
+        exports.append(MemberExport(f"{plan.member} as {second}", second, run / f"{EXPORT_FOLDER}-{second}"))
+    return exports
+
+
 def export_part(plan: Plan) -> None:
     """Export a trained member's last checkpoint, for `hybrid` in both classes, unless that is there already.
 
     Raises:
         ExportError: The export would not compute what the model computes.
     """
-    run = run_folder(plan)
-    newest = latest_valid(run)
+    newest = latest_valid(run_folder(plan))
     assert newest is not None, "a trained member has a checkpoint"
-    for place in export_places(plan, run):
-        if _field(place.export / RECORD_NAME, "checkpoint") == newest.name:
-            note(f"{place.name}: exported already ({newest.name})")
+    for export in exports_of(plan):
+        record = export.folder / RECORD_NAME
+        if record.exists() and json.loads(record.read_text(encoding="utf-8")).get("checkpoint") == newest.name:
+            note(f"{export.name}: exported already ({newest.name})")
             continue
         texts = held_out_texts(newest.path)
-        export_checkpoint(newest.path, place.export, texts, as_class=place.as_class, overwrite=True)
+        export_checkpoint(newest.path, export.folder, texts, as_class=export.as_class, overwrite=True)
 
 
-def evaluate_part(plan: Plan, prepared: Prepared) -> None:
-    """Evaluate a member's exports, unless the results of these weights are there already.
+def evaluate_part(plan: Plan) -> None:
+    """Run a member's exports through the suite `own`; results that are there already are taken.
 
     Raises:
-        EvaluationError: As `evaluate_export`.
+        EvaluationError: An export is not this member's, or a task ended with an error.
+        StoreError: The study's data is gone.
     """
-    for place in export_places(plan, run_folder(plan)):
-        digest = _field(place.export / RECORD_NAME, "model_digest")
-        if digest is not None and _field(place.evaluation / SUMMARY_NAME, "model_digest") == digest:
-            note(f"{place.name}: evaluated already")
-            continue
-        evaluate_export(place.export, plan, prepared, place.evaluation)
-
-
-def _field(path: Path, key: str) -> object:
-    """Return one value of a JSON file; None if the file is not there."""
-    return json.loads(path.read_text(encoding="utf-8")).get(key) if path.exists() else None
+    context = TaskContext(Path(), study=StudyTexts(lambda *_: plan).of)
+    for export in exports_of(plan):
+        place = find_model(export.folder)
+        context.study(place)  # a fault of the whole study is an error here, not a reason to skip every task
+        report = next(run_models([place], own.TASKS, context, [results_folder(place, context)]))
+        if report.failed:
+            raise EvaluationError(
+                f"{len(report.failed)} tasks of {export.name} could not be computed",
+                seen="; ".join(f"{task}: {report.skipped[task]}" for task in report.failed),
+            )
+        if len(report.cached) + len(report.skipped) == len(own.TASKS):
+            note(f"{export.name}: evaluated already")
 
 
 def _keep_seconds(study: Path, seconds: dict[str, float]) -> None:

@@ -71,10 +71,10 @@ def _state(plan: Plan) -> str:
 
 
 def run_sweep(request: SweepRequest) -> SweepOutcome:
-    """Carry a sweep as far as it goes; repeating the call goes on where it stopped.
+    """Run a sweep; repeating the call resumes it where it stopped.
 
-    A run whose loss is no longer finite is recorded as diverged, and the sweep goes on: at a rate that is too high
-    that is a result. The pair's exports and evaluations are made at the shared setting and at each member's best.
+    A run whose loss is no longer finite is recorded as diverged, and the sweep continues: for a learning rate that is
+    too high that is a result. Only the runs at the shared setting and at each member's best are exported and evaluated.
 
     Raises:
         RecipeError: As `plan_sweep`; nothing is read or trained then.
@@ -92,7 +92,7 @@ def run_sweep(request: SweepRequest) -> SweepOutcome:
     record = _record(sweep, request, outcome.failed, order)
     write_text(sweep.folder / RECORD_NAME, record.model_dump_json(indent=1) + "\n")
     pairs = choose_pairs(record, member_curves(collect_sweep(sweep.folder)))
-    _evaluate(sweep, prepared, pairs)
+    _evaluate(sweep, pairs)
     runs = collect_sweep(sweep.folder)
     curves = member_curves(runs)
     write_json(sweep.folder / RESULTS_NAME, sweep_as_json(runs, curves, pairs, sweep_remarks(runs)))
@@ -122,7 +122,7 @@ def _train(sweep: Sweep, prepared: Prepared, failed: dict[str, str]) -> int | No
             trained = train_part(plan, prepared)
         except NotFiniteError as error:
             failed[name] = f"diverged: {error.what}"
-            note(f"{name} {failed[name]}; the sweep goes on without it")
+            note(f"{name} {failed[name]}; the sweep continues without it")
             continue
         finally:
             done += 0.0 if was_trained else tokens[name]
@@ -136,7 +136,7 @@ def _name(plan: Plan) -> str:
 
 
 def _order(sweep: Sweep, failed: Mapping[str, str]) -> tuple[str, ...]:
-    """Hold the ledgers of all runs that ought to read the same sequences against each other.
+    """Compare the ledgers of all runs that ought to read the same sequences.
 
     Raises:
         TrainingError: Two of them part.
@@ -169,13 +169,13 @@ def _same_order(one: Plan, other: Plan) -> bool:
     return bool(shared) and alike and one.seed == other.seed
 
 
-def _evaluate(sweep: Sweep, prepared: Prepared, pairs: Sequence[PairChoice]) -> None:
+def _evaluate(sweep: Sweep, pairs: Sequence[PairChoice]) -> None:
     wanted = {(folder, member) for choice in pairs for member, folder in choice.runs.items()}
     for plan in sweep.runs:
         if (plan.study, plan.member) in wanted:
             note(f"sweep {sweep.name}: evaluating {_name(plan)}")
             export_part(plan)
-            evaluate_part(plan, prepared)
+            evaluate_part(plan)
 
 
 def _record(sweep: Sweep, request: SweepRequest, failed: dict[str, str], order: tuple[str, ...]) -> SweepRecord:

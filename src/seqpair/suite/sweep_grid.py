@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqpair.data.store.planning import plan_members
+from seqpair.data.store.counts import plan_members
 from seqpair.errors import RecipeError
 from seqpair.paths import SWEEPS_FOLDER, study_folder
 from seqpair.recipe.axes import SEED_KEY, Axis, AxisValue, read_axes, require_label, require_reached
@@ -176,7 +176,7 @@ def _in_their_folders(
 def _touched(
     index: int, found: Sequence[tuple[tuple[AxisValue, ...], dict[str, Plan], bool]], members: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the members whose plan's digest moves along an axis, the other values being equal."""
+    """Return the members whose plan changes along an axis, all other values being equal."""
     touched = []
     for member in members:
         digests: dict[tuple[str, ...], set[str]] = {}

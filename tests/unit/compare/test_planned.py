@@ -80,7 +80,7 @@ def test_a_file_gives_its_questions_in_order(tmp_path):
         ("questions: {}", "questions: "),
         ("questions: {q: {tasks: []}}", "questions.q.tasks"),
         ("- q", "the file"),
-        ("questions: {q: {tasks: [blimp], first: encoder, second: encoder}}", "against itself"),
+        ("questions: {q: {tasks: [blimp], first: encoder, second: encoder}}", "with itself"),
         ("questions: [", "is no YAML"),
     ],
 )

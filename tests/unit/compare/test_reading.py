@@ -179,7 +179,7 @@ def test_pseudo_values_are_those_of_the_metric_computed_anew(metric):
 def test_what_the_items_do_not_hold_or_the_metric_does_not_allow_is_said():
     gold, guesses = made_up("classes", ("no", "yes"), np.random.default_rng(5))
     one, *_ = tuned("classes", gold, guesses, ("no", "yes"), "matthews", named=["yes", "maybe"])
-    assert "do not hold what its matthews is made of" in one.why_not
+    assert "do not contain what its matthews is computed from" in one.why_not
     items = [ItemOutcome(id=str(n), value=n % 2, detail={"gold": "a", "guesses": ["a"]}) for n in range(12)]
     other = scores_of(sim.model(), sim.result_of(items, metric="chrf", value=70.0), items)
     assert "no mean over its items" in other.why_not

@@ -9,12 +9,12 @@ import pytest
 from checkpointed_run import real_texts
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.generative.tasks import COLUMNS, run
+from seqpair.evaluate.generative import COLUMNS, run
 from seqpair.evaluate.greedy import generate_texts
 from seqpair.evaluate.loaded import open_model
 from seqpair.evaluate.results import weighted_mean
 from seqpair.evaluate.scorers import token_log_probabilities
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.task import TaskContext
 
 pytest.importorskip("lm_eval")
 pytestmark = pytest.mark.filterwarnings(
@@ -51,7 +51,7 @@ metric_list:
 
 @pytest.fixture(scope="module")
 def harness():
-    from seqpair.evaluate.generative import harness
+    from seqpair.evaluate import harness
 
     return harness
 

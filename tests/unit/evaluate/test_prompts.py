@@ -9,12 +9,12 @@ from suite_runs import run_tasks
 
 from seqpair.evaluate.classification.sets import SETS
 from seqpair.evaluate.finetune.sets import Example
-from seqpair.evaluate.generative.measure import outcome_of
 from seqpair.evaluate.model_place import find_model
-from seqpair.evaluate.prompts.tasks import TASKS, WORDINGS
+from seqpair.evaluate.prompts import TASKS, WORDINGS
+from seqpair.evaluate.questions import outcome_of
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.scorers import Score, scorer_of
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.task import TaskContext
 
 SNLI = next(task for task in TASKS if task.name == "prompt_snli")
 LABELS = ("entailment", "neutral", "contradiction")

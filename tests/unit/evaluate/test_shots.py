@@ -9,15 +9,14 @@ import pytest
 from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.generative.rows import AnswerRow, ScoredRow
-from seqpair.evaluate.generative.shots import GAP, draw_shots, solved_text, with_shots
-from seqpair.evaluate.generative.tasks import TASKS
+from seqpair.evaluate.generative import TASKS
 from seqpair.evaluate.greedy import generate_texts
 from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.questions import GAP, AnswerRow, ScoredRow, draw_shots, solved_text, with_shots
 from seqpair.evaluate.results import read_items
+from seqpair.evaluate.runner import plan_tasks, results_folder
 from seqpair.evaluate.scorers import DEFAULT_SCORING, scorer_of
-from seqpair.evaluate.suites.runner import plan_tasks, results_folder
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.task import TaskContext
 
 POOL = [ScoredRow(str(n), ((f"Is {n} so?", " no"), (f"Is {n} so?", f" yes {n}")), (2, 5), n % 2) for n in range(9)]
 PIQA = next(task for task in TASKS if task.name == "piqa")

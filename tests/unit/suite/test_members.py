@@ -66,7 +66,7 @@ def members(tmp_path_factory):
     recipe.write_text(PHASES, encoding="utf-8")
     patch = pytest.MonkeyPatch()
     patch.setattr(study_module, "export_part", lambda plan: None)
-    patch.setattr(study_module, "evaluate_part", lambda plan, prepared: None)
+    patch.setattr(study_module, "evaluate_part", lambda plan: None)
     try:
         outcome = run_study(load_recipe(str(recipe)))
     finally:
@@ -167,7 +167,7 @@ def test_a_member_without_its_start_says_what_to_train(members, tmp_path):
 def study_only(recipe: Path, runs: Path, member: str) -> None:
     """Train one member alone, as `seqpair train` does."""
     from seqpair.data.prepared import open_recipe_data
-    from seqpair.data.store.planning import plan_member
+    from seqpair.data.store.counts import plan_member
     from seqpair.distributed.world import start_world
     from seqpair.suite.starts import start_finder
     from seqpair.train.loop import train_member

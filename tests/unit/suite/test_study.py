@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tiny import write_tiny_study
 
-from seqpair.errors import CheckpointError, RecipeError
+from seqpair.data.store.counts import plan_member
+from seqpair.errors import CheckpointError, EvaluationError, RecipeError
+from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_results
+from seqpair.evaluate.runner import results_folder
+from seqpair.evaluate.task import TaskContext
 from seqpair.recipe.load import load_recipe
-from seqpair.suite.study import planned_parts, run_study
+from seqpair.suite.study import evaluate_part, exports_of, planned_parts, run_study
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +94,39 @@ def test_a_dry_run_says_what_is_there(finished):
         "report",
     ]
     assert "export encoder: there already" in parts
+
+
+def test_a_second_export_has_a_place_of_its_own(finished):
+    study, _ = finished
+    plan = plan_member(load_recipe(str(study.recipe)), "encoder")
+    run = study.folder / "runs" / "tiny" / "encoder"
+    (only,) = exports_of(plan)
+    assert (only.name, only.as_class, only.folder) == ("encoder", None, run / "export")
+    place = find_model(only.folder)
+    assert results_folder(place, TaskContext(Path())) == run / "evaluation"
+    derived = plan.derived.model_copy(update={"also_exports": "clm"})
+    first, second = exports_of(plan.model_copy(update={"derived": derived}))
+    assert first == only
+    assert (second.name, second.as_class, second.folder) == ("encoder as clm", "clm", run / "export-clm")
+    second_place = replace(place, folder=second.folder)
+    assert results_folder(second_place, TaskContext(Path())) == run / "evaluation-clm"
+
+
+def test_the_export_of_another_member_is_an_error(finished, tmp_path):
+    study, _ = finished
+    recipe = load_recipe(str(study.recipe), [f"runs={tmp_path}"])
+    export = study.folder / "runs" / "tiny" / "decoder" / "export"
+    shutil.copytree(export, tmp_path / "tiny" / "encoder" / "export")
+    with pytest.raises(EvaluationError, match=r"(?s)seen: member decoder.*allowed: member encoder"):
+        evaluate_part(plan_member(recipe, "encoder"))
+    with pytest.raises(EvaluationError, match="seqpair export"):
+        evaluate_part(plan_member(recipe, "decoder"))
+
+
+def test_the_suite_finds_the_study_of_a_run_and_takes_its_results(finished, seqpair):
+    study, _ = finished
+    root = study.folder / "runs" / "tiny"
+    code, text, _ = seqpair("eval", root / "encoder" / "export", root / "decoder" / "export", "--suite", "own")
+    assert code == 0
+    assert text.count("from before") == 4
+    assert "bits_per_byte: skipped, a bidirectional model cannot do it" in text

@@ -63,7 +63,7 @@ def request(folder, *over, recipe="tiny.yaml", **fields):
 @pytest.fixture
 def unevaluated(monkeypatch):
     """A sweep that trains and reports, but evaluates nothing."""
-    monkeypatch.setattr(sweep_module, "_evaluate", lambda sweep, prepared, pairs: None)
+    monkeypatch.setattr(sweep_module, "_evaluate", lambda sweep, pairs: None)
 
 
 @pytest.fixture(scope="module")

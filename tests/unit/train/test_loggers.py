@@ -19,7 +19,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.distributed.world import start_world
 from seqpair.errors import CheckpointError, RecipeError, TrainingError
 from seqpair.paths import run_folder

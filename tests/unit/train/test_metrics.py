@@ -9,7 +9,7 @@ import pytest
 from seqpair.data.order.batches import read_batch
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.optim.stable_adamw import StepNumbers
 from seqpair.recipe.load import load_recipe
 from seqpair.train.held_out import HeldOutLoss

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.data.cleaning.duplicates import EXACT, NEAR, SignatureParts, find_duplicates
+from seqpair.data.cleaning.duplicates import DIGEST_WORDS, EXACT, NEAR, SignatureParts, bands_of, find_duplicates
 from seqpair.data.cleaning.removal import Removals
-from seqpair.data.cleaning.signatures import DIGEST_WORDS, bands_of
 from seqpair.data.cleaning.survey import SourceSurvey
 
 EXACT_REASON, NEAR_REASON = "duplicate: equal text", "duplicate: similar text"

@@ -25,11 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seqpair.data.cleaning.checks import Finding, check_texts, needs_words
 from seqpair.data.cleaning.contamination import EvalIndex
-from seqpair.data.cleaning.signatures import DIGEST_WORDS, near_signatures, text_digest
+from seqpair.data.cleaning.duplicates import DIGEST_WORDS, near_signatures, text_digest
+from seqpair.data.cleaning.rules import Finding, check_texts, needs_words
 from seqpair.data.cleaning.words import words_of
-from seqpair.data.sources.documents import Document, Source, Tally, Unit
+from seqpair.data.sources.documents import Document, Source, Tally, Unit, batches_of
 from seqpair.data.sources.opening import open_source
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.files import TEMPORARY_PREFIX, replacing_folder, write_json, write_text
@@ -38,8 +38,6 @@ from seqpair.recipe.data_spec import SourceSpec
 from seqpair.text import Progress
 
 _DOCUMENTS, _SIGNATURES, _HITS, _UNIT = "documents.parquet", "signatures.npy", "hits.jsonl", "unit.json"
-_BATCH_BYTES = 1 << 20
-_BATCH_DOCUMENTS = 1024
 _EXCERPT_CHARACTERS = 160
 _SCHEMA = pa.schema(
     [
@@ -176,7 +174,7 @@ def survey_unit(job: SurveyJob, number: int, unit: Unit) -> None:
     columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
     signatures: list[NDArray[np.uint32]] = []
     hits: list[str] = []
-    for batch in _batches(source.read(unit, tally)):
+    for batch in batches_of(source.read(unit, tally), 1024):
         texts = [_text(document, job) for document in batch]
         sizes = [len(text.encode("utf-8")) for text in texts]
         words = words_of(texts if needs_words(job.rules) else [""] * len(texts))
@@ -228,19 +226,6 @@ def _hit_lines(before: int, findings: Sequence[Finding]) -> Iterator[str]:
         removed = finding.fault is not None and finding.fault.reason.startswith("evaluation text")
         for hit in finding.hits:
             yield json.dumps({"document": ordinal, "removed": removed, **asdict(hit)}, ensure_ascii=False) + "\n"
-
-
-def _batches(read: Iterator[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    size = 0
-    for document in read:
-        batch.append(document)
-        size += document.text_bytes
-        if size >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 class SourceSurvey:

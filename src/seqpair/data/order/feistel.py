@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.counter import key_words
+from seqpair.data import Numbers
 
 MAX_SIZE = 1 << 62
 """Both halves and their sums stay inside 32 bits up to here."""
@@ -37,7 +38,6 @@ _FIRST_MULTIPLIER = np.uint32(0x7FEB352D)
 _SECOND_MULTIPLIER = np.uint32(0x846CA68B)
 _SHIFT_15, _SHIFT_16, _SHIFT_32 = np.uint32(15), np.uint32(16), np.uint64(32)
 
-Numbers = NDArray[np.int64]
 _Half = NDArray[np.uint32]
 _Wide = NDArray[np.uint64]
 

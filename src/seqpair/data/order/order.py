@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.data.order.feistel import KeyedPermutation
 from seqpair.data.order.mixture import Mixture, Round, SourceCounts
 from seqpair.files import sha256_json
@@ -24,8 +25,6 @@ from seqpair.recipe.plan import PhasePlan
 
 if TYPE_CHECKING:
     from seqpair.data.store.store import Store
-
-Numbers = NDArray[np.int64]
 
 ORDER_VERSION = 1
 """Counts up when the same key would give another order; part of every order's digest."""

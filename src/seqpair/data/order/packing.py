@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.int64]
+from seqpair.data import Numbers
 
 
 def share(lengths: Numbers, world_size: int) -> list[Numbers]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.data.order.batches import read_addresses
 from seqpair.data.order.order import PhaseOrder
 from seqpair.errors import RecipeError
@@ -17,8 +18,6 @@ from seqpair.recipe.plan import PhasePlan, Plan
 
 if TYPE_CHECKING:
     from seqpair.data.store.store import Store
-
-Numbers = NDArray[np.int64]
 
 CHUNK_POSITIONS = 1 << 18
 """Positions that are looked at together; the memory a span takes does not grow with its length."""
@@ -41,7 +40,7 @@ class Span:
 
 
 @dataclass
-class SourceReading:
+class SpanReading:
     """What a span reads of one source.
 
     Attributes:
@@ -153,7 +152,7 @@ class SpanReader:
     def __init__(self, seed: int, spans: Sequence[Span], stores: Mapping[str, Store]) -> None:
         self.seed, self.spans, self.stores = seed, tuple(spans), stores
         self.sources = tuple(sorted({part.source for span in spans for part in span.phase.mixture}))
-        self.counts = [SourceReading(source) for source in self.sources]
+        self.counts = [SpanReading(source) for source in self.sources]
         self._seen = [np.zeros(-(-stores[name].manifest.documents // 8), dtype=np.uint8) for name in self.sources]
 
     def read(self) -> Iterator[FirstReadings]:

@@ -16,10 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from seqpair.data.cleaning.removal import SourceCleaning
-from seqpair.data.prepare.parts import SPLITS, Part
-from seqpair.data.prepare.quarantine import REFUSED, moved_line
+from seqpair.data.prepare.parts import REFUSED, SPLITS, Part, moved_line
 from seqpair.data.sources.documents import Source, Tally, Unit, default_id
-from seqpair.data.store.id_index import repeated_hashes, rows_of_hashes
+from seqpair.data.store.ids import repeated_hashes, rows_of_hashes
 from seqpair.data.store.manifest import DOCUMENTS, SeenFile, Split, StoreManifest
 from seqpair.data.store.writer import SplitWriter
 from seqpair.data.tokenizer.tokenizer import Tokenizer

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.data.order.repetition import SourceReading, phase_readings, repetition_warnings
+from seqpair.data.order.mixture import SourceReading, phase_readings, repetition_warnings
+from seqpair.data.store.counts import counts_of, plan_members
 from seqpair.data.store.manifest import OFFSETS, read_index, read_manifest
-from seqpair.data.store.planning import counts_of, plan_members
 from seqpair.errors import SeqpairError
 from seqpair.recipe.data_spec import SourceSpec
 from seqpair.recipe.plan import Plan, StoreStats

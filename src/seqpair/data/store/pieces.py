@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.errors import StoreError
 from seqpair.files import TEMPORARY_PREFIX, disk_full
-
-Numbers = NDArray[np.int64]
 
 ADDED_TOKENS = 2
 """Places of a full sequence that are kept for `[CLS]` and `[SEP]`."""

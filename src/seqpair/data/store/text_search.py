@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.data.store.store import Store
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.errors import DataError
-
-Numbers = NDArray[np.int64]
 
 CHUNK_TOKENS = 1 << 20
 """Tokens that are turned into text together: about 5 MB of text."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seqpair.data.store.id_index import IdIndexWriter
+from seqpair.data.store.ids import IdIndexWriter
 from seqpair.data.store.manifest import (
     COUNTED_LENGTHS,
     DOCUMENTS,

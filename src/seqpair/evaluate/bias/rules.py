@@ -17,8 +17,7 @@ from seqpair.evaluate.bias.schemas import GENDERS, Gender, Schema
 from seqpair.evaluate.loaded import Ids, LoadedModel
 from seqpair.evaluate.pseudo_log_likelihood import pseudo_log_likelihoods
 from seqpair.evaluate.scorers import RowReads, scorer_of
-from seqpair.evaluate.suites.task import TaskContext
-from seqpair.evaluate.tasks.task import TaskSkippedError
+from seqpair.evaluate.task import TaskContext, TaskSkippedError
 
 TOP_TOKENS = 20
 _POOLED: dict[Gender, tuple[str, ...]] = {
@@ -70,6 +69,7 @@ def by_slot(model: LoadedModel, _context: TaskContext, schemas: Sequence[Schema]
             slot = len(model.begin(len(content))) + position
             row[slot] = model.mask_id
             for token in forms[pronoun]:
+                # The forms of a pronoun exclude each other, so their probabilities add up (logaddexp below).
                 wanted.add(row, [(slot - shift, token, len(owners))])
                 owners.append(len(GENDERS) * number + place)
     totals = np.full(len(GENDERS) * len(schemas), -np.inf)
@@ -98,6 +98,7 @@ def _slot(model: LoadedModel, schema: Schema, gender: Gender) -> tuple[Ids, int]
     encoded = model.tokenizer(schema.sentences[gender], add_special_tokens=False, return_offsets_mapping=True)
     ids = np.asarray(encoded["input_ids"], dtype=np.int64)
     start, stop = schema.spans[gender]
+    # Tokens that overlap the pronoun's characters; a token may include the space before it.
     touching = [place for place, (low, high) in enumerate(encoded["offset_mapping"]) if low < stop and high > start]
     text = model.tokenizer.decode(ids[touching]).strip().lower() if touching else ""
     if len(touching) != 1 or text != schema.pronoun(gender):

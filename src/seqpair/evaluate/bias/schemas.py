@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.tasks.task import TaskSkippedError
+from seqpair.evaluate.task import TaskSkippedError
 
 Gender = Literal["male", "female", "neutral"]
 GENDERS: tuple[Gender, ...] = ("male", "female", "neutral")

@@ -25,8 +25,7 @@ from seqpair.evaluate.bias.schemas import GENDERS, OCCUPATIONS_FILE, SENTENCES_F
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, standard_error, weighted_mean
 from seqpair.evaluate.scorers import scorer_of
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 from seqpair.recipe.objectives import Direction
 
 CHUNK_SCHEMAS = 48
@@ -60,10 +59,10 @@ def run(rule: Rule, of_three: bool, model: LoadedModel, context: TaskContext) ->
 
     def compute(chunk: Sequence[Schema]) -> list[ItemOutcome]:
         scores = rule(model, context, chunk)
-        return [outcome_of(schema, own, of_three) for schema, own in zip(chunk, scores, strict=True)]
+        return [schema_outcome(schema, own, of_three) for schema, own in zip(chunk, scores, strict=True)]
 
     items = context.by_chunks(schemas, compute, CHUNK_SCHEMAS)
-    figures = figures_of(items)
+    figures = lean_figures(items)
     if of_three:
         lost = [item for item in items if not any(item.detail["scores"].values())]
         figures["without_any_pronoun"] = float(len(lost))
@@ -195,7 +194,7 @@ TASKS = (
 )
 
 
-def outcome_of(schema: Schema, scores: dict[Gender, float], of_three: bool) -> ItemOutcome:
+def schema_outcome(schema: Schema, scores: dict[Gender, float], of_three: bool) -> ItemOutcome:
     """Return a schema's outcome.
 
     Args:
@@ -230,6 +229,7 @@ def _preferred(first: float, second: float) -> float:
 
 def clustered_error(items: Sequence[ItemOutcome], value: Value | None = None) -> float | None:
     """Return the standard error of the mean with occupations as the units; `None` for one occupation."""
+    # Schemas of one occupation answer alike, so each occupation is one observation, weighted by its schemas.
     groups: dict[str, list[float]] = {}
     for item in items:
         groups.setdefault(item.detail["occupation"], []).append(value(item) if value else item.value)
@@ -238,7 +238,7 @@ def clustered_error(items: Sequence[ItemOutcome], value: Value | None = None) ->
     )
 
 
-def figures_of(items: Sequence[ItemOutcome]) -> dict[str, float]:
+def lean_figures(items: Sequence[ItemOutcome]) -> dict[str, float]:
     """Return all figures by name; each mean has its standard error beside it."""
     figures: dict[str, float] = {}
 
@@ -310,6 +310,8 @@ def _correlations(items: Sequence[ItemOutcome], column: str) -> dict[str, float]
         ("spearman", _ranks(leans), _ranks(shares)),
     ):
         value = float(np.clip(np.corrcoef(first, second)[0, 1], -1, 1))
+        # On Fisher's scale atanh(r) is nearly normal; ranks vary more than values, by Bonett and Wright's factor. The
+        # clamp keeps a perfect correlation finite there.
         spread = 1.0 if name == "pearson" else 1.0 + value * value / 2
         half = _NORMAL_95 * math.sqrt(spread / (len(names) - 3))
         middle = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, value)))
@@ -319,6 +321,7 @@ def _correlations(items: Sequence[ItemOutcome], column: str) -> dict[str, float]
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ranks from 1, equal values the mean of theirs."""
+    # Equal values share places last - count + 1 ... last; their rank is the middle of these.
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     means: NDArray[np.float64] = last - (counts - 1) / 2

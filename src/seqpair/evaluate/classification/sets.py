@@ -11,7 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -223,8 +223,8 @@ GLUE_NAMES = tuple(f"glue_{name}" for name in GLUE)
 _LOCAL = {one.name: one for one in SETS}
 
 
-def find_set(name: str, data: Path) -> tuple[LabelledSet, int]:
-    """Return a set, and the longest row that suits it.
+def find_set(name: str, data: Path) -> LabelledSet:
+    """Return a set by its name.
 
     Args:
         name: A set of the data folder, `glue_<name>` (files of the data folder, else the hub), or a YAML description.
@@ -234,13 +234,11 @@ def find_set(name: str, data: Path) -> tuple[LabelledSet, int]:
         EvaluationError: There is no such set, or its rows cannot be read.
     """
     if name.endswith((".yaml", ".yml")):
-        spec = load_spec(Path(name))
-        return labelled_set(spec), spec.max_tokens
+        return labelled_set(load_spec(Path(name)))
     if name in GLUE_NAMES:
         short = name.removeprefix("glue_")
         folder = data / "glue"
-        spec = glue_spec(short, folder if (folder / short).is_dir() else None)
-        return labelled_set(spec), spec.max_tokens
+        return labelled_set(glue_spec(short, folder if (folder / short).is_dir() else None))
     if name not in _LOCAL:
         raise EvaluationError(
             "there is no labelled set of this name",
@@ -251,4 +249,4 @@ def find_set(name: str, data: Path) -> tuple[LabelledSet, int]:
     absent = [file for file in _LOCAL[name].inputs if not (data / file).exists()]
     if absent:
         raise EvaluationError(f"the set {name} is not in the data folder", seen=f"{data} has no {absent[0]}")
-    return _LOCAL[name].read(data), _LOCAL[name].max_tokens
+    return replace(_LOCAL[name].read(data), max_tokens=_LOCAL[name].max_tokens)

@@ -20,8 +20,7 @@ from seqpair.evaluate.finetune.sets import METRICS, LabelledSet, transfer_of
 from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 
 USES = ("seeds", "grid", "pooling", "head")
 TOGETHER = ("snli", "qnli_dev", "stsb", "sentence_polarity", "subjectivity")
@@ -43,8 +42,8 @@ def _settings(context: TaskContext, task: str, max_tokens: int) -> list[TuneSett
 
 
 def _read(name: str, context: TaskContext) -> tuple[LabelledSet, list[TuneSetting]]:
-    labelled, max_tokens = find_set(name, context.data)
-    return labelled.limited(context.limit), _settings(context, name, max_tokens)
+    labelled = find_set(name, context.data).limited(context.limit)
+    return labelled, _settings(context, name, labelled.max_tokens)
 
 
 def _alone(name: str, model: LoadedModel, context: TaskContext) -> TaskOutcome:
@@ -94,6 +93,7 @@ def _together(model: LoadedModel, context: TaskContext) -> TaskOutcome:
         figures=figures,
         note="The mean of " + ", ".join(f"{one.name} ({one.metric})" for one in sets) + ".",
         value=_mean([outcome.value or 0.0 for outcome in outcomes.values()]),
+        # The sets' items are independent: the variance of a mean of k values is the variances' sum over k squared.
         standard_error=math.hypot(*(outcome.standard_error or 0.0 for outcome in outcomes.values())) / len(outcomes),
     )
 

@@ -149,6 +149,8 @@ def _loss_sum(one: EncodedSet, outputs: Tensor, rows: Sequence[TunedRow]) -> Ten
         return nn.functional.cross_entropy(
             outputs.flatten(0, 1), gold.flatten().to(device), ignore_index=NOT_A_LABEL, reduction="sum"
         )
+    # The softmax of an answer's begin and end runs over the positions of a row, so padding must get no share of it.
+    # Rows whose answer was cut off are not here: `RowMaker.make` leaves them out of the rows to learn from.
     real = torch.arange(outputs.shape[1])[None] < torch.tensor([len(row.ids) for row in rows])[:, None]
     outputs = outputs.masked_fill(~real.to(device).unsqueeze(-1), -1e9)
     gold = torch.tensor([row.label for row in rows]).to(device)
@@ -170,6 +172,7 @@ def _budget(model: LoadedModel, one: EncodedSet) -> int:
 
 def _batches(sets: Sequence[EncodedSet], setting: TuneSetting, seed: int, epoch: int) -> list[tuple[int, list[int]]]:
     """Return an epoch's batches, each of one set, in an order of (seed, epoch) alone."""
+    # A generator per epoch: an order that depends on nothing that happened in earlier epochs.
     draw, found = np.random.default_rng([seed, epoch]), []
     for number, one in enumerate(sets):
         order = draw.permutation(len(one.train)).tolist()
@@ -219,6 +222,7 @@ class _Trainer:
         one, total = self.sets[number], 0.0
         rows = [one.train[place] for place in places]
         votes = _votes(one, rows)
+        # Each microbatch adds its sum over the labels of the whole step: the gradient does not depend on the cut.
         for batch in length_batches([len(row.ids) for row in rows], _budget(self.loaded, one)):
             loss = self._summed_loss(one, [rows[index] for index in batch]) / votes
             loss.backward()
@@ -274,6 +278,7 @@ def tune(model: LoadedModel, sets: Sequence[EncodedSet], setting: TuneSetting, s
         watch: Called with the training rows done so far.
     """
     devices = [torch.device(model.device)] if model.device.startswith("cuda") else []
+    # The caller's random state is put back, so that a run does not depend on the runs before it.
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         return _tune(_Trainer(model, sets, setting, seed), watch)
@@ -301,6 +306,7 @@ def _tune(trainer: _Trainer, watch: Watch) -> TunedRun:
             waited += 1
             if not best.dev or trainer.decides(metrics) > trainer.decides(best.dev):
                 best, waited = TunedRun(tuned, metrics, (0, trainer.steps)), 0
+                # A copy, because the next step writes into the same tensors; on the CPU, to save device memory.
                 kept = {name: value.detach().to("cpu", copy=True) for name, value in tuned.state_dict().items()}
             if waited >= setting.patience_checks:
                 break

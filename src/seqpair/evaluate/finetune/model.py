@@ -47,6 +47,7 @@ def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
         return states[:, 0]
     if pooling == "last":
         return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+    # A product and not a selection: rows of one batch have different lengths.
     weights = mask.unsqueeze(-1).to(states.dtype)
     return (states * weights).sum(1) / weights.sum(1)
 
@@ -149,6 +150,7 @@ def tuned_model(
             seen=f"{', '.join(one.name for one in sets)} with {model.name}, {model.direction}",
             allowed="a causal model with its language-model head",
         )
+    # In float32, whatever the file has: the optimiser's small steps are lost in bfloat16.
     backbone = copy.deepcopy(model.model if writes else backbone_of(model)).float()
     backbone.requires_grad_(True)
     width, std = int(backbone.config.hidden_size), float(getattr(backbone.config, "initializer_range", 0.02))

@@ -34,7 +34,7 @@ from seqpair.evaluate.finetune.sets import LabelledSet, Transfer, translated
 from seqpair.evaluate.finetune.settings import TuneSetting
 from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, standard_error
-from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.evaluate.task import TaskOutcome
 from seqpair.files import replacing_file, sha256_json, write_json
 from seqpair.recipe.objectives import Direction
 from seqpair.text import note
@@ -185,6 +185,7 @@ def _mean(scores: Sequence[float]) -> float | None:
 
 def _chosen(runs: Sequence[RunRecord], table: Sequence[tuple[TuneSetting, float | None]]) -> list[RunRecord]:
     """Return the runs of the best setting so far that did not fail; the first of equal settings."""
+    # max() keeps the first of equal scores, which is the earlier setting.
     done = [(setting, score) for setting, score in table if score is not None]
     if not done:
         return []
@@ -218,6 +219,7 @@ class _Grid:
 
     def run(self, setting: TuneSetting, seed: int, watch: Callable[[float], None], *, keep_weights: bool) -> RunRecord:
         """Return a run's record, from its file or made now; its weights are written before it."""
+        # The record is written last: where it exists, the weights that belong to it exist too.
         path = self._path(setting, seed)
         if path.is_file():
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -372,6 +374,7 @@ def bootstrap_error(labelled: LabelledSet, gold: Sequence[Any], guesses: Sequenc
     """Return the standard deviation of the metric, a mean over seeds, over samples of the items with replacement."""
     if len(gold) < 2:
         return None
+    # The same samples for every seed's guesses, so that what the seeds share is not averaged away.
     draw, values = np.random.default_rng(0), []
     for _ in range(TEXT_SAMPLES if labelled.kind == "text" else BOOTSTRAP_SAMPLES):
         places = draw.integers(0, len(gold), len(gold)).tolist()

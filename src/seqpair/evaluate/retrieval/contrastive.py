@@ -219,6 +219,7 @@ def _with_hard_negatives(model: LoadedModel, rows: dict[str, list[Any]], options
         vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
         for vectors in (embedder.embed(rows["query"]), embedder.embed(candidates))
     ]
+    # The nearest candidates may all be right for a query; after as many as any query has, enough wrong ones remain.
     most = max(len(own) for own in right.values()) + options.hard_negatives
     if most > len(candidates):
         raise EvaluationError(
@@ -226,6 +227,7 @@ def _with_hard_negatives(model: LoadedModel, rows: dict[str, list[Any]], options
         )
     found = []
     for query, vector in zip(rows["query"], units[0], strict=True):
+        # One query at a time: all similarities at once are queries x texts. Stable, so that ties have one order.
         order = np.argsort(-(units[1] @ vector), kind="stable")[:most]
         others = [candidates[index] for index in order if candidates[index] not in right[query]]
         found.append(others[: options.hard_negatives])
@@ -247,7 +249,7 @@ def _tune(model: LoadedModel, job: _Job, options: TuningOptions, seed: int, kept
     rows = job.row_count
     total = rows * options.epochs * len(options.learning_rates)
     log = JsonLines(place / "sweep.jsonl")
-    log.keep(lambda _: True)
+    log.keep(lambda _: True)  # drops the half line of a call that was interrupted while it wrote
     sweep = list(log.rows())
     with contextlib.closing(log):
         for number, rate in enumerate(options.learning_rates):
@@ -296,6 +298,8 @@ def _loss(trained: Any, job: _Job, options: TuningOptions) -> Any:
 
     if job.kind == "scores":
         return losses.CoSENTLoss(trained, scale=SCALE)
+    # Vectors of the whole batch first, then the gradients piece by piece: the negatives are the batch's and not the
+    # mini-batch's, so that a machine with little memory trains on the same loss.
     return losses.CachedMultipleNegativesRankingLoss(trained, scale=SCALE, mini_batch_size=options.mini_batch_pairs)
 
 

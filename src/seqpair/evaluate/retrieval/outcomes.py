@@ -17,8 +17,7 @@ from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.retrieval.embedders import Embedder, Vectors
 from seqpair.evaluate.retrieval.sets import RetrievalSet
 from seqpair.evaluate.retrieval.with_mteb import DEPTH, SearchOutcome
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 from seqpair.text import note
 
 HIGHEST = 5.0
@@ -218,6 +217,7 @@ def chance_of(gains: Iterable[Sequence[int]], documents: int, depth: int = DEPTH
     """
     ranks = range(1, min(depth, documents) + 1)
     discounts = [1.0 / math.log2(rank + 1) for rank in ranks]
+    # Many queries have the same gains, and the binomials of a large corpus are slow, so each is computed once.
     known: dict[tuple[int, ...], tuple[float, float]] = {}
     found = []
     for own in gains:

@@ -380,7 +380,7 @@ def _find_columns(where: str, row: dict[str, Any]) -> list[str]:
         f"{where} has no columns of a training pair",
         seen=", ".join(map(str, row)),
         allowed="; ".join(" and ".join(names) for names in KNOWN_COLUMNS),
-        fix="name them, as in --set columns=title,text",
+        fix="name them, as in --choice columns=title,text",
     )
 
 

@@ -34,8 +34,7 @@ from seqpair.evaluate.retrieval.outcomes import (
 )
 from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet, read_pairs
 from seqpair.evaluate.retrieval.with_mteb import DEPTH, run_hub_task, search_set
-from seqpair.evaluate.suites.task import TaskContext
-from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.evaluate.task import TaskContext, TaskOutcome
 from seqpair.text import note
 
 _USES = ("embed_pooling",)
@@ -252,7 +251,7 @@ TUNED_TASKS = (
             f"{local.title}, fine-tuned on pairs",
             partial(search_tuned, local),
             (local.path,),
-            without_inputs="training pairs are named with --set pairs=FILE",
+            without_inputs="training pairs are named with --choice pairs=FILE",
             uses=("seeds", *SETTINGS),
             files=(("pairs", PAIRS_FILE),),
         )

@@ -16,7 +16,7 @@ from typing import Any
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.retrieval.embedders import Embedder, Vectors, embed_by_chunks
 from seqpair.evaluate.retrieval.sets import RetrievalSet
-from seqpair.evaluate.tasks.task import TaskSkippedError
+from seqpair.evaluate.task import TaskSkippedError
 
 DEPTH = 10
 K_VALUES = (1, DEPTH, 100)

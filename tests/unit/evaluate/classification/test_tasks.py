@@ -13,10 +13,10 @@ from seqpair.errors import EvaluationError
 from seqpair.evaluate.classification import tasks as classification
 from seqpair.evaluate.classification.sets import SETS
 from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.registry import SUITES, choose_tasks
 from seqpair.evaluate.results import read_items
-from seqpair.evaluate.suites.registry import SUITES, choose_tasks
-from seqpair.evaluate.suites.runner import results_folder
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.runner import results_folder
+from seqpair.evaluate.task import TaskContext
 
 MULTITASK = [(name, "spearman" if name == "stsb" else "accuracy") for name in classification.TOGETHER]
 READERS = {one.name: one.read for one in SETS}

@@ -12,11 +12,11 @@ from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.registry import choose_tasks, read_settings
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.retrieval import contrastive
-from seqpair.evaluate.suites.registry import choose_tasks, read_settings
-from seqpair.evaluate.suites.runner import plan_tasks, results_folder
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.runner import plan_tasks, results_folder
+from seqpair.evaluate.task import TaskContext
 
 ZERO_SHOT = ["stsb_vectors", "xquad_passages", "cosqa", "qmsum_long"]
 TUNED = ["stsb_tuned", "xquad_tuned"]
@@ -147,7 +147,7 @@ def test_missing_pairs_are_a_reason_and_hub_tasks_only_run_when_named(random_exp
     (data / "retrieval" / "pairs.jsonl").unlink()
     place, context = find_model(random_exports["mlm"]), TaskContext(data)
     plans = {plan.task.name: plan for plan in plan_tasks(place, choose_tasks(["retrieval"]), context, tmp_path)}
-    assert "pairs.jsonl; training pairs are named with --set pairs=FILE" in plans["xquad_tuned"].skipped
+    assert "pairs.jsonl; training pairs are named with --choice pairs=FILE" in plans["xquad_tuned"].skipped
     assert "hub_nfcorpus" not in plans
     report = run_tasks(place, choose_tasks(["retrieval"], ["hub_nfcorpus"]), context, tmp_path / "out")
     assert "the hub did not give the data" in report.skipped["hub_nfcorpus"]
