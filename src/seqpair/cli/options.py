@@ -58,12 +58,3 @@ def require_text(text: str | None, option: str) -> str | None:
     if text is not None and not text.strip():
         raise SeqpairError(f"{option} is empty", seen=repr(text), fix=f"give {option} a value, or leave it out")
     return text
-
-
-def chosen_device(device: str) -> str:
-    """Return the device that a word means: `auto` is what `seqpair train` takes, other names stay."""
-    if device != "auto":
-        return device
-    from seqpair.distributed.world import choose_device
-
-    return str(choose_device(device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,6 +47,7 @@ def report(
 
     Example: seqpair report runs/demo
     """
+    _require_statistics()
     from seqpair.compare.planned import read_questions
     from seqpair.report.collect import collect_study
     from seqpair.suite.places import find_study_folder
@@ -83,24 +85,30 @@ def require_page_packages() -> None:
 
 def print_comparison(folder: Path) -> None:
     """Print a study's comparison on standard output."""
+    _require_statistics()
     from seqpair.report.collect import collect_study
 
     _print_study(collect_study(folder), None)
 
 
-def _answers(study: Study, asked: AskedBefore | None) -> list[Comparison]:
-    """Return the answers to a study's questions.
+def _require_statistics() -> None:
+    """Check that the package of the statistics is installed, which is an extra of the package.
 
     Raises:
-        EvaluationError: The package of the statistics is not installed: that is an extra of the package.
+        EvaluationError: It is not.
     """
-    try:
-        from seqpair.compare.planned import answers_to
-        from seqpair.report.collect import scores_of_members
-    except ModuleNotFoundError as error:
+    if importlib.util.find_spec("scipy") is None:
         raise EvaluationError(
-            "the comparison needs a package that is not installed", seen=error, fix='`pip install "seqpair[report]"`'
-        ) from error
+            "the comparison needs a package that is not installed",
+            seen="no scipy",
+            fix='`pip install "seqpair[report]"`',
+        )
+
+
+def _answers(study: Study, asked: AskedBefore | None) -> list[Comparison]:
+    from seqpair.compare.planned import answers_to
+    from seqpair.report.collect import scores_of_members
+
     return answers_to(scores_of_members(study.members), asked)
 
 

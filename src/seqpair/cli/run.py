@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
+from seqpair.cli.options import MembersOption, names_in
 from seqpair.errors import EvaluationError
-from seqpair.paths import study_folder
 
 
 def run(
     recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
-    members: Annotated[str, typer.Option(help="Only these members, separated by commas.")] = "",
+    members: MembersOption = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Say what would be done, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
@@ -26,13 +26,14 @@ def run(
     Example: seqpair run demo --set runs=elsewhere
     """
     from seqpair.cli.report import print_comparison
+    from seqpair.paths import study_folder
     from seqpair.recipe.load import load_recipe
 
     require_extras()
     from seqpair.suite.study import planned_parts, run_study
 
     loaded = load_recipe(recipe, overrides or ())
-    chosen = [member.strip() for member in members.split(",") if member.strip()]
+    chosen = names_in(members, "--members")
     if dry_run:
         for part in planned_parts(loaded, chosen):
             print(part)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.options import MembersOption, names_in
 from seqpair.cli.run import require_extras
 from seqpair.cli.table import wide_console
 from seqpair.text import format_count
@@ -15,7 +16,7 @@ from seqpair.text import format_count
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from seqpair.suite.sweep_grid import Sweep
+    from seqpair.suite.sweep import Sweep
 
 
 def sweep(
@@ -26,7 +27,7 @@ def sweep(
     variants: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="A YAML file of named changes: one axis; repeatable.")
     ] = None,
-    members: Annotated[str, typer.Option(help="Only these members, separated by commas.")] = "",
+    members: MembersOption = None,
     name: Annotated[str, typer.Option(help="The sweep's name; by default its axes' names.")] = "",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key at all points: `a.b=c`; repeatable.")
@@ -47,10 +48,9 @@ def sweep(
     Example: seqpair sweep demo --variants mixtures.yaml
     """
     require_extras()
-    from seqpair.suite.sweep import RESULTS_NAME, run_sweep
-    from seqpair.suite.sweep_grid import SweepRequest, plan_sweep
+    from seqpair.suite.sweep import RESULTS_NAME, SweepRequest, plan_sweep, run_sweep
 
-    chosen = tuple(member.strip() for member in members.split(",") if member.strip())
+    chosen = tuple(names_in(members, "--members"))
     request = SweepRequest(recipe, tuple(overrides or ()), tuple(over or ()), tuple(variants or ()), chosen, name)
     if dry_run:
         _show_plan(plan_sweep(request), as_json=as_json)
@@ -76,8 +76,8 @@ def _show_plan(planned: Sweep, *, as_json: bool) -> None:
     left = math.fsum(run.tokens for run in runs if run.state != "trained already")
     if as_json:
         points = [
-            {"point": point.slug, "runs": {name: f"{plan.study}/{name}" for name, plan in point.plans.items()}}
-            for point in planned.points
+            {"point": point.slug, "runs": {name: f"{run}/{name}" for name, run in point.runs.items()}}
+            for point in planned.record.points
         ]
         listed = [{**vars(run), "folder": str(run.folder)} for run in runs]
         print(
@@ -86,15 +86,14 @@ def _show_plan(planned: Sweep, *, as_json: bool) -> None:
             )
         )
         return
-    for axis in planned.axes:
-        print(f"{axis.name}: {', '.join(value.text for value in axis.values)} ({', '.join(axis.keys)})")
-        touched = planned.touched[axis.name]
-        if len(touched) < len(planned.members):
-            print(f"  touches {', '.join(touched)} only; the others are trained once for all its values")
+    for axis in planned.record.axes:
+        print(f"{axis.name}: {', '.join(axis.values)} ({', '.join(axis.keys)})")
+        if len(axis.touches) < len(planned.record.members):
+            print(f"  touches {', '.join(axis.touches)} only; the others are trained once for all its values")
     for run in runs:
         print(f"{run.folder}: {format_count(run.tokens)} tokens, {run.state}")
     mark = " (estimated: the stores are not prepared)" if estimated else ""
-    print(f"{len(planned.points)} points, {len(runs)} runs, {format_count(total)} tokens in all{mark}")
+    print(f"{len(planned.record.points)} points, {len(runs)} runs, {format_count(total)} tokens in all{mark}")
     print(f"to do: {format_count(left)} tokens at most")
 
 

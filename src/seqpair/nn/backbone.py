@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqpair.nn.attention import attend, check_kernel
+from seqpair.nn.attention import attend, check_kernel, suited_kernel
+from seqpair.nn.blocked import attend_at, few_places
 from seqpair.nn.gpu_kernels import short_starts
 from seqpair.nn.layout import Layout, Window
-from seqpair.nn.rope import RopeBases, rotary_tables, rotated_parts
+from seqpair.nn.rope import RopeBases, rotary_tables, rotated_parts, turn_in_place
 from seqpair.recipe.objectives import Direction
 from seqpair.recipe.plan import ModelPlan
 
@@ -114,6 +115,12 @@ class _Dropout(torch.autograd.Function):
         return (grad * kept).mul_(ctx.scale), None
 
 
+def _plus(states: Tensor, change: Tensor) -> Tensor:
+    """Return x + f(x); without gradients in the memory of x, which nothing reads any more."""
+    in_place = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return states.add_(change) if in_place else states + change
+
+
 # --- modules --------------------------------------------------------------------------------------
 
 
@@ -145,10 +152,29 @@ class Attention(nn.Module):
         self, states: Tensor, layout: Layout, window: Window, theta: float, output_index: Tensor | None
     ) -> Tensor:
         """Return (N, D), or (M, D) at `output_index` only."""
+        if output_index is not None and self._can_attend_at(states) and few_places(layout, output_index):
+            return self._attend_at(states, layout, window, theta, output_index)
         qkv = self.project(states)
         query, key, value = rotated_parts(qkv, rotary_tables(layout, theta, self.head_dim))  # (N, H, K) each
         mixed = attend(query, key, value, layout, window, self.kernel)
         return self.output(mixed if output_index is None else mixed.index_select(0, output_index))
+
+    def _can_attend_at(self, states: Tensor) -> bool:
+        """Return whether queries may be computed at some tokens only: on a CPU, where nothing is trained."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or states.dtype != self.wqkv.weight.dtype:
+            return False
+        return self.kernel == "blocked" or (self.kernel == "auto" and suited_kernel(states) == "blocked")
+
+    def _attend_at(self, states: Tensor, layout: Layout, window: Window, theta: float, index: Tensor) -> Tensor:
+        """Return (M, D): queries at `index` only, keys and values of all tokens."""
+        width = self.heads * self.head_dim
+        tables = rotary_tables(layout, theta, self.head_dim)
+        of_query, of_key_value = self.wqkv.weight.split((width, 2 * width))
+        query = F.linear(states.index_select(0, index), of_query).view(-1, self.heads, self.head_dim)
+        key, value = F.linear(states, of_key_value).view(-1, 2 * self.heads, self.head_dim).chunk(2, dim=1)
+        turn_in_place(key, tables)
+        turn_in_place(query, tuple(table.index_select(0, index) for table in tables))
+        return self.output(attend_at(query, key, value, layout, window, index))
 
 
 class GatedMlp(nn.Module):
@@ -183,8 +209,12 @@ class Layer(nn.Module):
     ) -> Tensor:
         """Map (N, D) to (N, D), or to (M, D) at `output_index` only."""
         mixed = self.attention(self.attention_norm(states), layout, window, theta, output_index)
-        states = (states if output_index is None else states.index_select(0, output_index)) + mixed
-        return states + self.mlp(self.mlp_norm(states))
+        return self.finish(states if output_index is None else states.index_select(0, output_index), mixed)
+
+    def finish(self, states: Tensor, mixed: Tensor) -> Tensor:
+        """Return the layer's (N, D) states from those that came in and from what attention adds to them."""
+        states = _plus(states, mixed)
+        return _plus(states, self.mlp(self.mlp_norm(states)))
 
 
 class Backbone(nn.Module):

@@ -25,8 +25,10 @@ _BLOCK_TOKENS = 32
 """Queries of one block of a local layer; measured best of 32, 48, 64, 96, 128 for a window of 64."""
 _GROUP_CELLS = 1 << 15
 """Query-key pairs wasted on padding above which a new group, with its calls, is cheaper."""
-_ROW_COST = 1.0
-"""What a query-key pair of a row costs in a local layer, relative to one of a block."""
+_RUN_TOKENS = 64
+"""Tokens of sequences of one length from which on a call of their own is cheaper than copies into padded rows."""
+_MOST_SLOTS = 16
+"""Places of one sequence up to which `attend_at` takes them; it bounds the memory of its masks."""
 
 
 def attend_blocked(query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: Window) -> Tensor:
@@ -42,9 +44,9 @@ def attend_blocked(query: Tensor, key: Tensor, value: Tensor, layout: Layout, wi
 
 def _rows_are_cheaper(layout: Layout, left: int, right: int) -> bool:
     """Return whether whole rows have fewer query-key pairs than blocks with their windows."""
-    plan = _row_plan(layout)
-    pairs = sum(group.rows * group.length**2 for group in plan.groups)
-    return pairs * _ROW_COST <= layout.total * (left + _BLOCK_TOKENS + right)
+    # Where they have, a forward and backward pass took 0.5 to 1.0 of the time with blocks (8 to 170 tokens a row).
+    pairs = sum(group.rows * group.length**2 for group in _row_plan(layout).groups)
+    return pairs <= layout.total * (left + _BLOCK_TOKENS + right)
 
 
 # --- blocks ---------------------------------------------------------------------------------------
@@ -116,11 +118,12 @@ class _Group(NamedTuple):
 class _RowPlan(NamedTuple):
     """How a layout's sequences are grouped.
 
-    `index` gives the token of each place in the groups, laid end to end, and `inverse` the place of
-    each token; both are `None` where the tokens already lie so.
+    `members` numbers the sequences of each group. `index` gives the token of each place in the groups, laid end to
+    end, and `inverse` the place of each token; both are `None` where the tokens already lie so.
     """
 
     groups: list[_Group]
+    members: list[list[int]]
     index: Tensor | None
     inverse: Tensor | None
 
@@ -142,6 +145,58 @@ def _attend_rows(query: Tensor, key: Tensor, value: Tensor, layout: Layout, left
         outs.append(_sdpa(rows, keys, values, mask, causal=causal).flatten(0, 1))
     mixed = outs[0] if len(outs) == 1 else torch.cat(outs)
     return mixed if plan.inverse is None else mixed.index_select(0, plan.inverse)
+
+
+def few_places(layout: Layout, places: Tensor) -> bool:
+    """Return whether `attend_at` suits some places: a small share of the tokens, evenly spread over the sequences."""
+    if len(places) == 0:
+        return False
+    slots = int(torch.bincount(layout.sequence_ids[places]).max())
+    return slots <= _MOST_SLOTS and 4 * slots * len(layout.lengths) <= layout.total
+
+
+def attend_at(query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: Window, places: Tensor) -> Tensor:
+    """Attend from a few tokens only, without gradients.
+
+    Args:
+        query: (M, H, K), rotated.
+        key: (N, H, K), rotated.
+        value: (N, H, K).
+        layout: The sequences' boundaries.
+        window: As for `attend`.
+        places: (M,) int64, the tokens that the queries are of.
+
+    Returns:
+        (M, H, K).
+    """
+    plan, (left, right) = _row_plan(layout), window
+    if plan.index is not None:
+        key, value = (states.index_select(0, plan.index) for states in (key, value))
+    # Each sequence gets as many slots as the fullest has places; a slot that is not used asks from position 0.
+    sequence = layout.sequence_ids[places]
+    counts = torch.bincount(sequence, minlength=len(layout.lengths))
+    by_sequence = sequence.argsort(stable=True)
+    slot = torch.empty_like(by_sequence)
+    slot[by_sequence] = (
+        torch.arange(len(places), device=places.device) - (counts.cumsum(0) - counts)[sequence[by_sequence]]
+    )
+    slots = int(counts.max())
+    queries = query.new_zeros(len(counts), slots, *query.shape[1:])
+    queries[sequence, slot] = query
+    positions = places.new_zeros(len(counts), slots)
+    positions[sequence, slot] = layout.positions[places]
+    mixed = torch.empty_like(queries)
+    sizes = [group.rows * group.length for group in plan.groups]
+    for group, members, *mine in zip(plan.groups, plan.members, key.split(sizes), value.split(sizes), strict=True):
+        keys, values = (part.view(group.rows, group.length, *part.shape[1:]) for part in mine)
+        offset = torch.arange(group.length, device=places.device) - positions[members][..., None]  # key minus query
+        hidden = torch.zeros_like(offset, dtype=torch.bool) if group.padding is None else group.padding[:, None, :]
+        if left is not None:
+            hidden = hidden | (offset < -left)
+        if right is not None:
+            hidden = hidden | (offset > right)
+        mixed[members] = _sdpa(queries[members], keys, values, _additive(hidden, query.dtype)[:, None])
+    return mixed[sequence, slot]
 
 
 def _row_mask(group: _Group, left: int, right: int, dtype: torch.dtype) -> Tensor | None:
@@ -169,17 +224,27 @@ def _row_plan(layout: Layout) -> _RowPlan:
     return layout.derive("row plan", lambda: _plan_rows(layout))
 
 
-def _plan_rows(layout: Layout) -> _RowPlan:
-    order = sorted(range(len(layout.lengths)), key=lambda sequence: -layout.lengths[sequence])
+def _group_sequences(layout: Layout) -> list[list[int]]:
+    """Return the sequences of each group, the longest first."""
+    lengths = layout.lengths
+    order = sorted(range(len(lengths)), key=lambda sequence: -lengths[sequence])
+    # Sequences that already lie by length need no copy into place as long as nothing is padded.
+    in_place = order == list(range(len(lengths))) and layout.total >= _RUN_TOKENS * len(set(lengths))
+    allowed = 0 if in_place else _GROUP_CELLS
     members: list[list[int]] = []
     wasted = 0
     for sequence in order:
         if members:
-            wasted += layout.lengths[members[-1][0]] ** 2 - layout.lengths[sequence] ** 2
-        if not members or wasted > _GROUP_CELLS:
+            wasted += lengths[members[-1][0]] ** 2 - lengths[sequence] ** 2
+        if not members or wasted > allowed:
             members.append([])
             wasted = 0
         members[-1].append(sequence)
+    return members
+
+
+def _plan_rows(layout: Layout) -> _RowPlan:
+    members = _group_sequences(layout)
     groups, places = [], []
     for group in members:
         length = layout.lengths[group[0]]
@@ -190,12 +255,12 @@ def _plan_rows(layout: Layout) -> _RowPlan:
         groups.append(_Group(len(group), length, padding.to(layout.device) if bool(padding.any()) else None))
     index = torch.cat(places)  # -1 where a row is padded
     if torch.equal(index, torch.arange(layout.total)):
-        return _RowPlan(groups, None, None)
+        return _RowPlan(groups, members, None, None)
     filled = index >= 0
     inverse = torch.empty(layout.total, dtype=torch.int64)
     inverse[index[filled]] = torch.arange(index.numel())[filled]
     # A padded place reads token 0: any finite value will do, as no real query sees it.
-    return _RowPlan(groups, index.clamp_(min=0).to(layout.device), inverse.to(layout.device))
+    return _RowPlan(groups, members, index.clamp_(min=0).to(layout.device), inverse.to(layout.device))
 
 
 def _additive(hidden: Tensor, dtype: torch.dtype) -> Tensor:

@@ -36,7 +36,6 @@ from seqpair.report.collect import collect_study
 from seqpair.report.page import environment, page_style, render_page
 from seqpair.text import note
 
-LOCAL_HOST = "127.0.0.1"
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 _TAIL_BYTES = 64 * 1024
 _WEIGHTS_SUFFIX = ".safetensors"

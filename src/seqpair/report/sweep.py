@@ -75,10 +75,10 @@ class SweepRecord(_Frozen):
     axes: tuple[AxisRecord, ...]
     points: tuple[PointRecord, ...]
     eval_seed: str | None
-    failed: dict[str, str]
-    order: tuple[str, ...]
-    versions: dict[str, str]
-    created: str
+    failed: dict[str, str] = {}
+    order: tuple[str, ...] = ()
+    versions: dict[str, str] = {}
+    created: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The comparison table takes its verdicts from the page's questions, and the verb `report` prints it."""
 
+import importlib.util
 import io
 import json
 import sys
@@ -248,3 +249,10 @@ def test_without_the_extra_the_page_says_what_to_install(finished_study, monkeyp
     with pytest.raises(EvaluationError, match=r"pip install \"seqpair\[report\]\""):
         report(str(finished_study))
     report(str(finished_study), dry_run=True)
+
+
+def test_without_the_statistics_the_comparison_says_what_to_install(finished_study, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "scipy" else real(name))
+    with pytest.raises(EvaluationError, match=r"no scipy(.|\n)*pip install \"seqpair\[report\]\""):
+        report(str(finished_study), dry_run=True)

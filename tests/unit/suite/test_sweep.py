@@ -14,8 +14,7 @@ from seqpair.errors import NotFiniteError, RecipeError
 from seqpair.recipe.load import load_recipe
 from seqpair.report.sweep import collect_sweep, member_curves, read_record
 from seqpair.suite import sweep as sweep_module
-from seqpair.suite.sweep import planned_runs, run_sweep
-from seqpair.suite.sweep_grid import SweepRequest, plan_sweep
+from seqpair.suite.sweep import SweepRequest, plan_sweep, planned_runs, run_sweep
 from seqpair.train import feed
 
 RATES = "optimizer.lr=1e-3,3e-3,9e-3"

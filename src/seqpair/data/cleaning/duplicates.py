@@ -120,6 +120,7 @@ class SignatureParts:
         """Return a hash of some slots for the chosen documents (ascending)."""
         hashes = np.zeros(len(chosen), dtype=np.uint64)
         for part, places, target in self._by_part(chosen):
+            # Slot by slot and not row by row: a slot of all documents lies together on disk.
             for slot in range(first, first + rows):
                 hashes[target] = hashes[target] * _BAND_POWER + part[slot][places]
         return mix64(hashes + np.uint64(1))
@@ -133,6 +134,7 @@ class SignatureParts:
         return rows
 
     def _by_part(self, chosen: NDArray[np.int64]) -> list[tuple[NDArray[np.uint32], NDArray[np.int64], slice]]:
+        # `chosen` ascends, so each part's documents are one run of it, and a slice instead of an index suffices.
         bounds = np.searchsorted(chosen, self._starts)
         return [
             (part, chosen[low:high] - start, slice(int(low), int(high)))
@@ -174,9 +176,12 @@ def find_duplicates(
 
 
 def _mark_equal(digests: NDArray[np.uint64], rows: NDArray[np.int64], found: Duplicates) -> None:
+    """Mark every document whose digest an earlier one has; its partner is the first with that digest."""
+    # Sorted by digest, then by row (lexsort's last key counts most): equal documents lie together, the earliest first.
     order = rows[np.lexsort((rows, digests[rows, 1], digests[rows, 0]))]
     same = (digests[order[1:]] == digests[order[:-1]]).all(axis=1)
-    first = np.concatenate([[True], ~same])[: len(order)]
+    first = np.concatenate([[True], ~same])[: len(order)]  # the slice matters for no documents at all
+    # A running maximum over the places of firsts carries each first on to the documents that equal it.
     heads = order[np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))]
     later = order[~first]
     found.kind[later], found.partner[later], found.similarity[later] = EXACT, heads[~first], 1.0
@@ -189,6 +194,7 @@ def _mark_similar(
     members, groups = _groups(rows, signatures, spec)
     if len(members) == 0:
         return
+    # `members` ascends, so the groups of a document are the run from its first place to the next document's.
     documents, starts = np.unique(members, return_index=True)
     ends = np.append(starts[1:], len(members))
     slots = signatures.of(documents)
@@ -197,6 +203,7 @@ def _mark_similar(
         own = groups[start:end].tolist()
         candidates = sorted({other for group in own for other in staying.get(group, ())})
         if candidates:
+            # The share of equal slots estimates the Jaccard similarity; a shared band alone proves nothing.
             alike = (slots[candidates] == slots[place]).mean(axis=1)
             best = int(alike.argmax())  # of equally similar ones the first
             if alike[best] >= spec.similarity:
@@ -221,11 +228,12 @@ def _groups(
         order = np.argsort(hashes, kind="stable")
         ordered = hashes[order]
         same = ordered[1:] == ordered[:-1]
+        # Shared with the next or with the one before; documents alone in their group are dropped, which are most.
         shared = np.append(same, False) | np.concatenate([[False], same])[: len(ordered)] if len(ordered) else same
         numbers = np.cumsum(np.concatenate([[True], ~same])[: len(ordered)])
         members.append(rows[order[shared]])
         groups.append(numbers[shared] + before)
-        before += len(rows) + 1
+        before += len(rows) + 1  # so that groups of different bands never have the same number
     all_members, all_groups = np.concatenate(members), np.concatenate(groups)
     order = np.argsort(all_members, kind="stable")
     return all_members[order], all_groups[order]

@@ -114,7 +114,7 @@ def _without_duplicates(group: Sequence[SourceSurvey], ruled: Sequence[Outcome])
         kind, codes, names = found.kind[mine], outcome.decisions.codes.copy(), list(outcome.decisions.reasons)
         for which, name in ((EXACT, EXACT_REASON), (NEAR, NEAR_REASON)):
             names.append(name)
-            codes[kind == which] = len(names) - 1
+            codes[kind == which] = len(names) - 1  # duplicates are sought among those that no rule removed
         outcomes[survey.job.folder] = Outcome(
             survey,
             Decisions(tuple(names), codes, survey.unit_starts),

@@ -147,6 +147,7 @@ def survey(jobs: Sequence[SurveyJob], workers: int) -> None:
 
 def _in_processes(todo: Sequence[tuple[SurveyJob, int, Unit]], workers: int) -> Iterator[int]:
     """Yield the size of each unit as it is done; the largest begin first, so that none is waited for long."""
+    # "spawn": a forked child would inherit locks of other threads that nobody there ever releases.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
         futures: dict[Future[None], int] = {
@@ -205,7 +206,8 @@ def survey_unit(job: SurveyJob, number: int, unit: Unit) -> None:
         pq.write_table(pa.table(columns, schema=_SCHEMA), folder / _DOCUMENTS, compression="zstd")
         if job.near is not None:
             stacked = np.concatenate(signatures) if signatures else np.zeros((0, job.near.permutations), np.uint32)
-            np.save(folder / _SIGNATURES, np.ascontiguousarray(stacked.T))  # (permutations, documents)
+            # (permutations, documents): duplicates are looked for band by band, and a band reads some slots of all.
+            np.save(folder / _SIGNATURES, np.ascontiguousarray(stacked.T))
         write_text(folder / _HITS, "".join(hits))
         write_json(folder / _UNIT, {"file": unit.file.label, "rows": tally.unit_rows})
 
@@ -254,6 +256,7 @@ class SourceSurvey:
 
     def digests(self) -> NDArray[np.uint64]:
         """Return the digests, uint64 (documents, 2)."""
+        # The values of fixed-size binaries lie end to end in the second buffer; a chunk may begin inside it.
         joined = b"".join(
             chunk.buffers()[1].slice(chunk.offset * 8 * DIGEST_WORDS, len(chunk) * 8 * DIGEST_WORDS).to_pybytes()
             for chunk in self.column("digest").chunks
@@ -271,6 +274,7 @@ class SourceSurvey:
         rows_before, file = 0, ""
         for number, folder in enumerate(self._folders):
             unit = json.loads((folder / _UNIT).read_text(encoding="utf-8"))
+            # Rows were written down relative to their unit: those of a file's earlier units are counted on here.
             rows_before = rows_before if unit["file"] == file else 0
             file = unit["file"]
             start, stop = int(self.unit_starts[number]), int(self.unit_starts[number + 1])

@@ -182,7 +182,7 @@ def _read_content(order: PhaseOrder, at: Addresses, offsets: Numbers) -> Tokens:
             lengths = at.pieces.stop[mine] - at.pieces.start[mine]
             for some in chunks(borders_of(lengths)):
                 taken = of_source.take(span_numbers(at.pieces.start[mine[some]], lengths[some]), mode="clip")
-                if mine.size == at.source.size:
+                if mine.size == at.source.size:  # one source alone: its sequences are neighbours in the batch too
                     content[offsets[some.start] : offsets[some.stop]] = taken
                 else:
                     content[span_numbers(offsets[mine[some]], lengths[some])] = taken
@@ -211,6 +211,7 @@ def borders_of(lengths: Numbers) -> Numbers:
 def span_numbers(starts: Numbers, lengths: Numbers) -> Numbers:
     """Return the numbers of all spans [start, start + length), one span after another, int64."""
     borders = borders_of(lengths)
+    # Number i of span s is start_s + (i - border_s): the offset of each span repeated, plus a counter over all.
     spans = np.repeat(starts - borders[:-1], lengths)
     spans += np.arange(spans.size, dtype=np.int64)
     return spans

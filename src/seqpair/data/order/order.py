@@ -148,6 +148,8 @@ class PhaseOrder:
         size, part = int(self.mixture.sequences[index]), int(self.mixture.parts[index])
         rounds_begun = -(-self.phase.positions // self.mixture.round_sequences)
         found: list[Numbers] = []
+        # Each epoch of the source reads every sequence once: its place in the epoch's stream, then the round that takes
+        # this place, then the place in the round. The last round may go past the phase's end, which is cut below.
         for epoch in range(-(-rounds_begun * part // size)):
             places = epoch * size + self._stream(index, epoch).backward(sequences)
             rounds = places // part
@@ -199,6 +201,7 @@ def _groups(labels: Numbers) -> Iterator[tuple[int, Numbers]]:
     if labels.size and labels.min() == labels.max():
         yield int(labels[0]), np.arange(labels.size, dtype=np.int64)
         return
+    # One sort instead of a comparison of all labels for every label.
     ascending = np.argsort(labels, kind="stable")
     borders = np.flatnonzero(np.diff(labels[ascending])) + 1
     for members in np.split(ascending, borders) if labels.size else ():

@@ -58,6 +58,7 @@ def pack(lengths: Numbers, budget_tokens: int) -> list[Numbers]:
     for length, indices in _runs(lengths, _longest_first(lengths)):
         placed = 0
         while placed < indices.size:
+            # The first with room for this length; -1 comes before every microbatch, so the oldest wins a tie.
             place = bisect.bisect_left(rooms, (length, -1))
             if place < len(rooms):
                 room, group = rooms.pop(place)

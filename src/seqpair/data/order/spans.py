@@ -170,6 +170,7 @@ class SpanReader:
         for index, source in enumerate(order.sources):
             number = self.sources.index(source)
             mine = np.flatnonzero(at.source == index)
+            # Positions ascend, so the first place of a row among them is its first reading in this chunk.
             rows, places = np.unique(at.pieces.rows[mine], return_index=True)
             is_first = self._mark(number, rows)
             count = self.counts[number]
@@ -185,8 +186,9 @@ class SpanReader:
 
     def _mark(self, number: int, rows: Numbers) -> NDArray[np.bool_]:
         """Mark different rows of a source as read; return which of them were not marked before."""
+        # One bit a document: 100 million documents take 12 MB where a set of their numbers would take gigabytes.
         seen, places = self._seen[number], rows >> 3
         bits = np.left_shift(1, rows & 7).astype(np.uint8)
         is_first: NDArray[np.bool_] = seen[places] & bits == 0
-        np.bitwise_or.at(seen, places, bits)
+        np.bitwise_or.at(seen, places, bits)  # `at`: eight rows share a byte
         return is_first

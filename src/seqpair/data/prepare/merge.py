@@ -105,7 +105,7 @@ def _located(parts: Sequence[tuple[Unit, Path]]) -> Iterator[tuple[Part, int]]:
     for unit, folder in parts:
         rows_before = rows_before if unit.file.label == file else 0
         part = Part(folder)
-        part.verify_rows()
+        part.verify_rows()  # now: from a damaged row on, everything written after it would be wrong
         yield part, rows_before
         file, rows_before = unit.file.label, rows_before + part.record.unit_rows
 
@@ -177,6 +177,7 @@ def _require_documents(source: Source, tally: Tally, sums: _Sums, writers: Mappi
 
 def _require_own_ids(source: Source, folders: Sequence[Path]) -> None:
     """Refuse a source in which two documents, in either split, have one id."""
+    # Equal ids have equal hashes, and hardly any others do: only the documents behind a repeated hash are read.
     for repeated in repeated_hashes(folders):
         for start in range(0, len(repeated), _SUSPECTS_AT_ONCE):
             suspects = repeated[start : start + _SUSPECTS_AT_ONCE]

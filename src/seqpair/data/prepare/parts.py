@@ -138,6 +138,7 @@ class PartWriter:
         data = joined.astype(self._dtype, copy=False).tobytes()
         self._tokens[split].write(data)
         self._digests[split].update(data)
+        # In pieces: the looked-up booleans of a document of a gigabyte would double the memory.
         for start in range(0, len(joined), _LOOKED_UP_TOKENS):
             looked_up = self._special[joined[start : start + _LOOKED_UP_TOKENS]]
             self._counts["special_tokens"][split] += int(np.count_nonzero(looked_up))

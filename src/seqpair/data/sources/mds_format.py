@@ -161,6 +161,7 @@ def read_samples(
     offsets = _offsets(shard, view)
     sizes = shard.entry.column_sizes
     variable = [place for place, size in enumerate(sizes) if size is None]
+    # A sample is the sizes of its columns without a fixed size, uint32 each, then the values of all columns.
     head_bytes = 4 * len(variable)
     fixed_bytes = sum(size for size in sizes if size is not None)
     widths = [size or 0 for size in sizes]
@@ -237,6 +238,7 @@ def _check_hash(shard: MdsShard, data: bytes | mmap.mmap) -> None:
 def _offsets(shard: MdsShard, view: memoryview) -> list[int]:
     """Return where the samples begin and end, after the checks that make slicing safe."""
     samples = shard.entry.samples
+    # A shard begins with the number of samples and their samples + 1 borders, uint32 each; the JSON header follows.
     head_bytes = 4 * (samples + 2)
     if len(view) < head_bytes:
         raise _damaged(shard, f"{len(view)} bytes for {samples} samples", f"{head_bytes} bytes or more")

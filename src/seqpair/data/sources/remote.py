@@ -90,6 +90,7 @@ class _Raw(io.RawIOBase):
 
     def __init__(self, stream: Any, file: RemoteFile) -> None:
         self._stream, self._file = stream, file
+        # A file that grew would be read under the address of the old one; some servers tell no size.
         size = getattr(stream, "size", None)
         if size is not None and size != file.size_bytes:
             raise DataError(
@@ -186,6 +187,7 @@ def find_remote(url: str, endings: tuple[str, ...]) -> list[RemoteFile]:
                 info = system.info(path)
             except FileNotFoundError:
                 return []
+            # Object stores have no folders: a name may be a file and a prefix of others, and the slash decides.
             if info["type"] != "directory" and not url.endswith("/"):
                 return [_remote(url, info)]
             root = path.rstrip("/")
@@ -213,7 +215,7 @@ def _identity(info: dict[str, Any]) -> str | None:
         value = info.get(key)
         if key == "lfs" and value is not None:
             value = value.get("sha256") if isinstance(value, dict) else getattr(value, "sha256", None)
-        if value and not str(value).startswith("W/"):
+        if value and not str(value).startswith("W/"):  # weak: equal for contents that only mean the same
             return f"{key}:{value}"
     return None
 
@@ -283,6 +285,7 @@ class _ZstdReader(io.RawIOBase):
                     if self._frame_begun:
                         raise EOFError("the last frame is cut off")
                     return 0
+            # A file may be many frames end to end, as parallel compressors write them; each needs an object of its own.
             if self._frame.eof:
                 self._frame = self._decompressor.decompressobj()
             self._plain = self._frame.decompress(self._compressed)

@@ -85,6 +85,7 @@ class IdIndexWriter:
             names = [self._folder / _SPOOL / f"{index:03d}" for index in range(1 << _BUCKET_BITS)]
             self._buckets = [self._open.enter_context(name.open("wb")) for name in names]
         pairs = self._taken()
+        # Bucket i holds the hashes whose upper bits are i, so buckets sorted one by one are sorted together.
         buckets = (pairs["hash"] >> np.uint64(64 - _BUCKET_BITS)).astype(np.int64)
         order = np.argsort(buckets, kind="stable")
         borders = np.searchsorted(buckets[order], np.arange(len(self._buckets) + 1))
@@ -106,6 +107,7 @@ def repeated_hashes(folders: Sequence[Path]) -> Iterator[NDArray[np.uint64]]:
     files = [folder / ID_HASHES for folder in folders]
     total = sum(file.stat().st_size // 8 for file in files)
     windows = max(1, -(-total // SORTED_AT_ONCE))
+    # Hashes are uniform: windows of equal width hold about equally many of each sorted file.
     edges = [(1 << 64) * index // windows for index in range(1, windows)]
     borders = [[0, *(_first_at_least(file, edge) for edge in edges), file.stat().st_size // 8] for file in files]
     for index in range(windows):
@@ -174,6 +176,7 @@ class DocumentIds:
             return pa.array([], type=pa.string())
         if rows.min() < 0 or rows.max() >= self._starts[-1]:
             raise IndexError(f"rows [{rows.min()}, {rows.max()}] are not all in [0, {self._starts[-1]})")
+        # By ascending row each row group is decoded once, however the rows are mixed.
         ascending = np.argsort(rows, kind="stable")
         groups = np.searchsorted(self._starts, rows[ascending], side="right") - 1
         borders = np.flatnonzero(np.diff(groups)) + 1
@@ -181,6 +184,7 @@ class DocumentIds:
             self._group(int(groups[first])).take(pa.array(rows[ascending[first:stop]] - self._starts[groups[first]]))
             for first, stop in zip([0, *borders], [*borders, rows.size], strict=True)
         ]
+        # The inverse of the sort brings the ids back into the order asked for.
         back = np.empty_like(ascending)
         back[ascending] = np.arange(rows.size)
         return pa.concat_arrays(found).take(pa.array(back))

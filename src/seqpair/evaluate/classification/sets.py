@@ -6,7 +6,6 @@ A set in `glue/<name>/` has the files `train.jsonl` and `validation.jsonl` with 
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import zipfile
@@ -14,8 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from seqpair.errors import EvaluationError
+from seqpair.evaluate.finetune.read_rows import table_rows
 from seqpair.evaluate.finetune.set_spec import GLUE, glue_spec, labelled_set, load_spec
 from seqpair.evaluate.finetune.sets import Example, LabelledSet, split_rows
 
@@ -35,19 +36,10 @@ class NamedSet:
     max_tokens: int = 256
 
 
-def _table(path: Path, columns: tuple[str, ...], delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows of a TSV file without quoting, or of a CSV file without a header."""
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    with path.open(encoding="utf-8", newline="") as handle:
-        rows = csv.reader(handle, delimiter=delimiter, quoting=quoting)
-        header = list(columns) if delimiter == "," else next(rows, [])
-        missing = [name for name in columns if name not in header]
-        if missing:
-            raise EvaluationError(f"{path.name} lacks a column", seen=", ".join(header), allowed=", ".join(columns))
-        for number, values in enumerate(rows, 1):
-            if len(values) < len(header):
-                raise EvaluationError(f"{path.name}, row {number} has too few columns", seen=len(values))
-            yield number, dict(zip(header, values, strict=False))
+def _table(path: Path, columns: tuple[str, ...], delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the numbered rows of a TSV file with a header, or of a CSV file without one."""
+    header = columns if delimiter == "," else ()
+    return enumerate((row for _, row in table_rows(path, header, columns)), 1)
 
 
 def _class(path: Path, number: int, label: str, labels: tuple[str, ...]) -> int:

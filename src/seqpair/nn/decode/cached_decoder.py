@@ -1,23 +1,18 @@
-"""A causal model that reads its past from a cache: the backbone's weights, laid out for one token at a time.
+"""A causal model that reads its past from a cache: the backbone's layers, with attention from a `KeyValueCache`.
 
-The training forward knows nothing of it.
-
-Queries and keys have their features reordered within each head, the same for both, so that the pairs that
-rotary positions turn lie side by side: scores do not change, and a rotation is one complex product. The token
-table is shared with the model; the layers' matrices are copied. All in fp32.
-
-On a CPU with a C++ compiler a single row's token goes through `one_token` in one call; the tensor calls here serve
+On a CPU with a C++ compiler a single row's token goes through `one_token` in one call. The tensor calls here serve
 prompts, several rows, other devices, and machines without a compiler.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqpair.nn.attention import Window, attend
 from seqpair.nn.backbone import Layer, attention_window
@@ -25,10 +20,8 @@ from seqpair.nn.decode.cache import KeyValueCache
 from seqpair.nn.decode.one_token import OneTokenStep, find_library
 from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel
-from seqpair.nn.rope import RopeBases, complex_turns, paired_features
+from seqpair.nn.rope import RopeBases, Tables, tables_at, turn_in_place
 from seqpair.recipe.plan import ModelPlan
-
-_HALF_ROOT = 0.5**0.5
 
 
 class Piece(NamedTuple):
@@ -37,17 +30,6 @@ class Piece(NamedTuple):
     row: int
     begin: int
     end: int
-
-
-class _Weights(NamedTuple):
-    """One layer's weights: norms (D,) or None, matrices as (in, out), which is faster for several rows."""
-
-    attention_norm: Tensor | None
-    wqkv: Tensor
-    attention_out: Tensor
-    mlp_norm: Tensor
-    mlp_in: Tensor
-    mlp_out: Tensor
 
 
 def plan_pieces(lengths: Sequence[int], chunk_tokens: int) -> list[list[Piece]]:
@@ -86,17 +68,14 @@ class CachedDecoder:
         assert model.output_weight.dtype == torch.float32, "a model's weights are fp32"
         self.plan: ModelPlan = model.backbone.plan
         backbone, shape = model.backbone, self.plan.shape
-        self._width, self._eps = (shape.width,), self.plan.norm_eps
         self.table = model.output_weight.detach()
         self.bias = model.output_bias.detach()
-        self._embedding_norm = backbone.embedding_norm.weight.detach()
-        self._final_norm = backbone.final_norm.weight.detach()
-        self._dense = model.head.dense.weight.detach().t().contiguous()
-        self._head_norm = model.head.norm.weight.detach()
-        self._layers = [self._lay_out(layer) for layer in backbone.layers]
+        self._embedding_norm, self._final_norm = _laid_out(backbone.embedding_norm), _laid_out(backbone.final_norm)
+        self._head = _laid_out(model.head)
+        self._layers = [_laid_out(layer) for layer in backbone.layers]
         self._windows: list[Window] = [attention_window(self.plan, i, "causal") for i in range(shape.layers)]
         self._thetas = [rope.of_layer(i, self.plan.global_every) for i in range(shape.layers)]
-        self._turns: dict[float, Tensor] = {}  # theta -> (positions, 1, K/2) complex
+        self._turns: dict[float, Tensor] = {}  # theta -> (positions, 1, K), cosines before sines
         self._turns_made = 0
         self._one_token = self._make_one_token() if compiled and OneTokenStep.fits(shape, self.table.device) else None
 
@@ -104,64 +83,57 @@ class CachedDecoder:
         library = find_library()
         if library.read_token is None:
             return None
-        ends = (self.table, self._embedding_norm, self._final_norm, self._dense, self._head_norm, self.bias)
-        return OneTokenStep(library, self.plan.shape, self._eps, ends, self._layers)
-
-    def _lay_out(self, layer: Layer) -> _Weights:
-        shape = self.plan.shape
-        query_key, value = layer.attention.wqkv.weight.detach().split((2 * shape.width, shape.width))
-        return _Weights(
-            attention_norm=getattr(layer.attention_norm, "weight", None),
-            wqkv=torch.cat([paired_features(query_key, shape.head_dim), value]).t().contiguous(),
-            attention_out=layer.attention.wo.weight.detach().t().contiguous(),
-            mlp_norm=layer.mlp_norm.weight.detach(),
-            mlp_in=layer.mlp.wi.weight.detach().t().contiguous(),
-            mlp_out=layer.mlp.wo.weight.detach().t().contiguous(),
-        )
+        norms = (self._embedding_norm.weight, self._final_norm.weight)
+        ends = (self.table, *norms, self._head.dense.weight.t(), self._head.norm.weight, self.bias)
+        layers = [
+            (
+                getattr(layer.attention_norm, "weight", None),
+                layer.attention.wqkv.weight.t(),
+                layer.attention.wo.weight.t(),
+                layer.mlp_norm.weight,
+                layer.mlp.wi.weight.t(),
+                layer.mlp.wo.weight.t(),
+            )
+            for layer in self._layers
+        ]
+        return OneTokenStep(library, self.plan.shape, self.plan.norm_eps, ends, layers)
 
     def weight_bytes(self) -> int:
         """Return the bytes of weights that one token reads: all but the rows of the token table it looks up twice."""
-        tensors = [weight for layer in self._layers for weight in layer if weight is not None]
-        tensors += [self.table, self.bias, self._dense, self._embedding_norm, self._final_norm, self._head_norm]
+        modules = (*self._layers, self._head, self._embedding_norm, self._final_norm)
+        tensors = [self.table, self.bias, *(weight for module in modules for weight in module.parameters())]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def reserve(self, tokens: int) -> None:
         """Make the rotations of positions 0 .. tokens - 1, unless they are there."""
         if tokens <= self._turns_made:
             return
+        positions = torch.arange(tokens, device=self.table.device)
         for theta in set(self._thetas):
-            self._turns[theta] = complex_turns(tokens, theta, self.plan.shape.head_dim, self.table.device)
+            self._turns[theta] = torch.cat(tables_at(positions, theta, self.plan.shape.head_dim), dim=-1)
         self._turns_made = tokens
         if self._one_token is not None:
             self._one_token.set_turns([self._turns[theta] for theta in self._thetas])
 
-    def _rotate(self, qkv: Tensor, turns: Tensor) -> None:
-        """Turn the queries and keys of (N, 3H, K) in place."""
-        shape = self.plan.shape
-        pairs = qkv[:, : 2 * shape.heads].view(len(qkv), 2 * shape.heads, shape.head_dim // 2, 2)
-        torch.view_as_complex(pairs).mul_(turns)
+    def _tables(self, positions: Tensor) -> dict[float, Tables]:
+        """Return the rotations of (N,) positions, for each base."""
+        chosen = {theta: turns.index_select(0, positions).chunk(2, dim=-1) for theta, turns in self._turns.items()}
+        return {theta: (cos, sin) for theta, (cos, sin) in chosen.items()}
 
-    def _norm(self, states: Tensor, weight: Tensor) -> Tensor:
-        return F.layer_norm(states, self._width, weight, None, self._eps)
+    def _embed(self, ids: Tensor) -> Tensor:
+        states: Tensor = self._embedding_norm(F.embedding(ids, self.table))
+        return states
 
-    def _qkv(self, layer: _Weights, states: Tensor) -> Tensor:
-        normed = states if layer.attention_norm is None else self._norm(states, layer.attention_norm)
-        shape = self.plan.shape
-        return torch.mm(normed, layer.wqkv).view(len(states), 3 * shape.heads, shape.head_dim)
+    def _qkv(self, index: int, states: Tensor, tables: dict[float, Tables]) -> Tensor:
+        """Return (N, 3H, K), queries and keys rotated."""
+        layer: Layer = self._layers[index]
+        qkv = layer.attention.project(layer.attention_norm(states))
+        turn_in_place(qkv[:, : 2 * self.plan.shape.heads], tables[self._thetas[index]])
+        return qkv
 
-    def _add_mlp(self, layer: _Weights, states: Tensor) -> Tensor:
-        normed = self._norm(states, layer.mlp_norm)
-        activated, gate = torch.mm(normed, layer.mlp_in).chunk(2, dim=-1)
-        if len(states) == 1:  # gelu written out: for one row the library's costs more to call than to run
-            erf = torch.mul(activated, _HALF_ROOT).erf_()
-            inner = torch.addcmul(activated, activated, erf).mul_(gate)
-            return torch.addmm(states, inner, layer.mlp_out, alpha=0.5)
-        inner = F.gelu(activated).mul_(gate)
-        return torch.addmm(states, inner, layer.mlp_out)
-
-    def _head(self, states: Tensor) -> Tensor:
-        hidden = self._norm(states, self._final_norm)
-        return self._norm(F.gelu(torch.mm(hidden, self._dense)), self._head_norm)
+    def _finish(self, index: int, states: Tensor, mixed: Tensor) -> Tensor:
+        layer: Layer = self._layers[index]
+        return layer.finish(states, layer.attention.output(mixed))
 
     def logits(self, head_states: Tensor) -> Tensor:
         """Return (B, V) for (B, D)."""
@@ -185,7 +157,8 @@ class CachedDecoder:
         last: list[Tensor] = []
         for pieces in plan_pieces(lengths, chunk_tokens):
             last.append(self._read_pieces(cache, prompts, pieces))
-        return self._head(torch.cat(last))
+        head_states: Tensor = self._head(self._final_norm(torch.cat(last)))
+        return head_states
 
     def _read_pieces(self, cache: KeyValueCache, prompts: Sequence[Tensor], pieces: Sequence[Piece]) -> Tensor:
         """Read some pieces; return the (R, D) states of the R rows that end in them."""
@@ -198,18 +171,16 @@ class CachedDecoder:
         fresh = layout if pieces[0].begin == 0 else None
         if fresh is None and len(pieces) > 1:
             fresh = Layout.from_lengths(layout.lengths[1:], ids.device)
-        turns = {theta: table.index_select(0, positions) for theta, table in self._turns.items()}
-        states = self._norm(F.embedding(ids, self.table), self._embedding_norm)
-        for index, layer in enumerate(self._layers):
-            qkv = self._qkv(layer, states)
-            self._rotate(qkv, turns[self._thetas[index]])
-            mixed = self._attend_pieces(index, qkv, cache, pieces[0], layout.lengths[0], fresh).flatten(1)
+        tables = self._tables(positions)
+        states = self._embed(ids)
+        for index in range(len(self._layers)):
+            qkv = self._qkv(index, states, tables)
+            mixed = self._attend_pieces(index, qkv, cache, pieces[0], layout.lengths[0], fresh)
             for piece, part in zip(pieces, qkv.split(list(layout.lengths)), strict=True):
                 cache.write_prompt(index, piece.row, piece.begin, part[:, self.plan.shape.heads :])
             if index == len(self._layers) - 1:  # nothing but the rows' last tokens is needed from here on
                 mixed, states = mixed[ends[finished]], states[ends[finished]]
-            states = torch.addmm(states, mixed, layer.attention_out)
-            states = self._add_mlp(layer, states)
+            states = self._finish(index, states, mixed)
         return states
 
     def _attend_pieces(
@@ -251,23 +222,15 @@ class CachedDecoder:
             (B, D) head states.
         """
         cache.begin_step()
-        rows = len(ids)
-        if rows == 1 and self._one_token is not None:
+        if len(ids) == 1 and self._one_token is not None:
             return self._one_token.read(cache, int(ids))
-        if rows == 1:
-            at = cache.end - 1 - cache.starts[0]
-            turns = {theta: table[at : at + 1] for theta, table in self._turns.items()}
-        else:
-            positions = cache.positions()
-            turns = {theta: table.index_select(0, positions) for theta, table in self._turns.items()}
-        states = self._norm(F.embedding(ids, self.table), self._embedding_norm)
-        for index, layer in enumerate(self._layers):
-            qkv = self._qkv(layer, states)
-            self._rotate(qkv, turns[self._thetas[index]])
-            mixed = cache.attend(index, qkv).reshape(rows, -1)
-            states = torch.addmm(states, mixed, layer.attention_out)
-            states = self._add_mlp(layer, states)
-        return self._head(states)
+        tables = self._tables(cache.positions())
+        states = self._embed(ids)
+        for index in range(len(self._layers)):
+            mixed = cache.attend(index, self._qkv(index, states, tables))
+            states = self._finish(index, states, mixed)
+        head_states: Tensor = self._head(self._final_norm(states))
+        return head_states
 
     def likeliest_tokens(self, cache: KeyValueCache, token: int) -> Iterator[int] | None:
         """Read a token of the only row and yield the likeliest next one, then read that, and so on.
@@ -275,3 +238,12 @@ class CachedDecoder:
         None where there is no compiled step. The cache must not be changed from elsewhere meanwhile.
         """
         return None if self._one_token is None else self._one_token.likeliest(cache, token)
+
+
+def _laid_out(module: nn.Module) -> Any:
+    """Return a copy of a module whose matrices lie as (in, out): faster for a few rows, and `one_token` needs it."""
+    copied = copy.deepcopy(module).eval().requires_grad_(False)
+    for part in copied.modules():
+        if isinstance(part, nn.Linear):
+            part.weight.data = part.weight.t().contiguous().t()
+    return copied

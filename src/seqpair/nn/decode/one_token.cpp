@@ -22,12 +22,12 @@ constexpr int64_t STEP = 16;  // columns are divided among threads in units of t
 
 struct Layer {
     const float *attention_norm;  // (D,) or null
-    const float *wqkv;            // (D, 3D); features of queries and keys in pairs
+    const float *wqkv;            // (D, 3D)
     const float *attention_out;   // (D, D)
     const float *mlp_norm;        // (D,)
     const float *mlp_in;          // (D, 2F), the activated half first
     const float *mlp_out;         // (F, D)
-    const float *turns;           // (positions, K/2) complex
+    const float *turns;           // (positions, K), cosines before sines
 };
 
 struct Model {
@@ -128,12 +128,13 @@ static inline Floats gelu(Floats x) {
     return 0.5f * x * (x < zero ? upper : 2.0f - upper);
 }
 
-// Turn K features by K/2 complex numbers.
+// Turn feature j with feature j + K/2, by K/2 cosines and K/2 sines.
 static void turn(float *x, const float *turns, int64_t k) {
-    for (int64_t i = 0; i < k; i += 2) {
-        const float real = x[i] * turns[i] - x[i + 1] * turns[i + 1];
-        x[i + 1] = x[i] * turns[i + 1] + x[i + 1] * turns[i];
-        x[i] = real;
+    const int64_t half = k / 2;
+    for (int64_t i = 0; i < half; i++) {
+        const float first = x[i], second = x[half + i], cosine = turns[i], sine = turns[half + i];
+        x[i] = first * cosine - second * sine;
+        x[half + i] = second * cosine + first * sine;
     }
 }
 

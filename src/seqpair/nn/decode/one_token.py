@@ -156,7 +156,7 @@ class OneTokenStep:
         return device.type == "cpu" and all(n % _MULTIPLE == 0 for n in (shape.width, shape.inner, shape.head_dim))
 
     def set_turns(self, turns: Sequence[Tensor]) -> None:
-        """Take each layer's rotations, (positions, 1, K/2) complex."""
+        """Take each layer's rotations, (positions, 1, K): cosines before sines."""
         self._turns = list(turns)
         for mirror, table in zip(self._layers, turns, strict=True):
             mirror.turns = table.data_ptr()

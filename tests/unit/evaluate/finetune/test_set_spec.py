@@ -180,6 +180,7 @@ def test_rows_without_a_name_are_called_after_their_source(source, name):
     ("name", "text", "message"),
     [
         ("x.tsv", "text\tlabel\na\n", "another number of columns"),
+        ("x.csv", "text,text\na,b\n", "two columns of one name"),
         ("x.jsonl", "{\n", "is not JSON"),
         ("x.jsonl", "[1]\n", "no JSON object"),
         ("x.csv", "text,label\n", "has none"),
