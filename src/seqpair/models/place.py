@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqpair.hub.weights import WEIGHTS_NAME
 from seqpair.checkpoint.manifest import MANIFEST_NAME, MODEL_NAME, damaged, read_checkpoint_manifest
 from seqpair.errors import EvaluationError, ExportError
 from seqpair.files import sha256_json
 from seqpair.hub.config import CONFIG_NAME, PREDICTS_KEY
 from seqpair.hub.export import (
-    exported_objective,
     checkpoint_at,
+    exported_objective,
     last_objective,
     read_export_record,
 )
 from seqpair.hub.library import require_transformers
+from seqpair.hub.weights import WEIGHTS_NAME
 from seqpair.models.integrity import file_digest, require_recorded, weights_digest
 from seqpair.paths import CHECKPOINTS_FOLDER, EXPORT_FOLDER, EXPORT_RECORD
 from seqpair.recipe.objectives import Direction
