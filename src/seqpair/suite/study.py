@@ -36,7 +36,7 @@ from seqpair.suite.places import StudyPlace
 from seqpair.suite.starts import start_finder
 from seqpair.text import note
 from seqpair.train.loggers import require_loggers
-from seqpair.train.loop import Outcome, train_member
+from seqpair.train.loop import TrainingOutcome, train_member
 
 Part = TypeVar("Part")
 
@@ -123,7 +123,7 @@ def prepare_part(data: DataSpec) -> Prepared:
     return prepare(data.sources, data.tokenizer, Path(data.stores))
 
 
-def train_part(plan: Plan, prepared: Prepared) -> Outcome:
+def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
     """Train one member to its end, or say that it is there already.
 
     Raises:
@@ -132,7 +132,7 @@ def train_part(plan: Plan, prepared: Prepared) -> Outcome:
     newest = latest_valid(run_folder(plan))
     if newest is not None and _is_end_of(plan, newest.manifest):
         note(f"{plan.member}: trained already ({newest.name})")
-        return Outcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
+        return TrainingOutcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
     with start_world(plan.runtime.device) as world:
         return train_member(plan, prepared, world, start_finder(prepared))
 
