@@ -27,6 +27,9 @@ Pooling = Annotated[
 Choices = Annotated[
     list[str] | None, typer.Option(help="Set a choice of the tasks, NAME=VALUE (docs/retrieval.md); repeatable.")
 ]
+Models = Annotated[
+    list[str], typer.Argument(help="Exports, checkpoints, runs, Hugging Face folders or names on the hub.")
+]
 Recipe = Annotated[
     str | None, typer.Option(help="Recipe of the exports, for the suite `own`; by default the plan of their run.")
 ]
@@ -37,7 +40,7 @@ BatchTokens = Annotated[
 
 
 def evaluate_suites(
-    models: Annotated[list[str], typer.Argument(help="Exports, Hugging Face folders or names on the hub.")],
+    models: Models,
     suite: Annotated[list[str] | None, typer.Option(help="A suite, or `all`; repeatable.")] = None,
     task: Names = None,
     data: Annotated[Path, typer.Option(help="The folder with the suites' data files.")] = Path("data/eval"),
@@ -53,7 +56,7 @@ def evaluate_suites(
     choice: Choices = None,
     recipe: Recipe = None,
     overrides: Overrides = None,
-    device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where the models run: auto, cpu, cuda, cuda:1.")] = "auto",
     batch_tokens: BatchTokens = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed; compute nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
@@ -66,11 +69,11 @@ def evaluate_suites(
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite own --suite blimp --limit 500
     """
     from seqpair.cli.eval_tables import show_plans, show_report
-    from seqpair.evaluate.model_place import find_model
     from seqpair.evaluate.registry import choose_tasks, read_settings
     from seqpair.evaluate.runner import plan_tasks, require_own_folders, results_folder, run_models
-    from seqpair.evaluate.scorers import ScoringOptions
     from seqpair.evaluate.task import TaskContext
+    from seqpair.models.place import find_model
+    from seqpair.models.score import ScoringOptions
 
     tasks = choose_tasks(suite or ["all"], task or [])
     context = TaskContext(

@@ -1,18 +1,21 @@
-"""The verb `fill`: an exported encoder says what it would put in place of each mask."""
+"""The verb `fill`: an encoder says what it would put in place of each mask."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
 def fill(
-    export: Annotated[Path, typer.Argument(help="The folder of an exported encoder.")],
+    model: Annotated[str, typer.Argument(help="An export, a checkpoint, a run, or a Hugging Face folder or name.")],
     text: Annotated[str, typer.Argument(help="Text with one [MASK] or more.")],
     top: Annotated[int, typer.Option(help="How many tokens to show for each mask.")] = 5,
+    as_class: Annotated[
+        str | None, typer.Option("--as", help="For a checkpoint trained with `hybrid`: `mntp` (the default) or `clm`.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Fill the masks of a text, read at the position where this model predicts them.
@@ -22,13 +25,13 @@ def fill(
 
     Example: seqpair fill runs/demo/encoder/export "Return the length of the [MASK]."
     """
-    from seqpair.evaluate.fill import fill_masks
-    from seqpair.evaluate.loaded import open_model
+    from seqpair.models.fill import fill_masks
+    from seqpair.models.open import open_model
 
-    model = open_model(export)
-    masks = fill_masks(model, text, top)
+    opened = open_model(model, device=device, as_class=as_class)
+    masks = fill_masks(opened, text, top)
     if as_json:
-        print(json.dumps({"text": text, "predicts": model.predicts, "masks": [mask.as_json() for mask in masks]}))
+        print(json.dumps({"text": text, "predicts": opened.predicts, "masks": [mask.as_json() for mask in masks]}))
         return
     for number, mask in enumerate(masks, 1):
         if len(masks) > 1:

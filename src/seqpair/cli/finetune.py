@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 _SOURCE = "a .tsv, .csv, .jsonl or .conll file, or hub:NAME:CONFIG#SPLIT"
 _MOST_CLASSES_SHOWN = 20
 
-Model = Annotated[
-    str, typer.Argument(help="An export, a Hugging Face folder or name, or a model that was fine-tuned before.")
-]
+Model = Annotated[str, typer.Argument(help="An export, a checkpoint, a run, or a Hugging Face folder or name.")]
 Task = Annotated[
     list[str] | None,
     typer.Option(
@@ -57,7 +55,7 @@ Out = Annotated[
     Path | None, typer.Option(help="The folder of the job. Default: finetuned/MODEL/SETS-DIGEST_OF_THE_ROWS.")
 ]
 Keep = Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the chosen model.")]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1.")]
 BatchTokens = Annotated[int, typer.Option(min=1, help="Largest number of positions in a padded batch.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read the rows and print what would run; write nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
@@ -85,7 +83,7 @@ def finetune(
     limit: Limit = None,
     out: Out = None,
     keep: Keep = True,
-    device: Device = "cpu",
+    device: Device = "auto",
     batch_tokens: BatchTokens = 8192,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -98,8 +96,8 @@ def finetune(
     Example: seqpair finetune runs/demo/encoder/export --data reviews.tsv --text sentence --label mood --seeds 3
     """
     from seqpair.evaluate.finetune.job import TuneRequest, job_of, run_job
-    from seqpair.evaluate.loaded import open_model
-    from seqpair.evaluate.model_place import find_model
+    from seqpair.models.open import open_model
+    from seqpair.models.place import find_model
 
     request = TuneRequest(
         tasks=task or (),

@@ -11,9 +11,7 @@ import typer
 
 
 def generate(
-    source: Annotated[
-        Path, typer.Argument(help="An export, a checkpoint's folder, or a run's (its newest checkpoint).")
-    ],
+    source: Annotated[str, typer.Argument(help="An export, a checkpoint, a run, or a Hugging Face folder or name.")],
     prompts: Annotated[list[str] | None, typer.Argument(help="The texts to continue.")] = None,
     prompt_file: Annotated[
         Path | None, typer.Option("--file", help="JSON Lines with more texts, under the key `text`.")
@@ -29,18 +27,20 @@ def generate(
     as_class: Annotated[
         str | None, typer.Option("--as", help="For a checkpoint trained with `hybrid`: `clm` reads it as a decoder.")
     ] = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Continue texts with a decoder, from a cache of keys and values that keeps each layer's window.
 
     A text ends where the model writes [SEP], after the given number of tokens, or at the length the model was
-    trained on. What a text gets does not depend on the texts beside it. Needs no transformers.
+    trained on. What a text gets does not depend on the texts beside it. An export needs no
+    transformers.
 
     Example: seqpair generate runs/demo/decoder/export "def read_lines(path):" --max-new-tokens 40
     """
-    from seqpair.evaluate.continue_text import continue_texts
-    from seqpair.evaluate.text_file import read_texts
-    from seqpair.hub.opened import open_model
+    from seqpair.models.generate import continue_texts
+    from seqpair.models.open import open_model
+    from seqpair.models.text_file import read_texts
     from seqpair.nn.decode.generate import Sampling
     from seqpair.text import Progress
 
@@ -48,7 +48,7 @@ def generate(
     if not texts:
         raise typer.BadParameter("give at least one text, or --file", param_hint="PROMPTS")
     sampling = Sampling(temperature, top_k, top_p, seed)
-    model = open_model(source, as_class)
+    model = open_model(source, device=device, as_class=as_class)
     progress = Progress("generate", len(texts) * max_new_tokens, "tokens")
     started = time.perf_counter()
     found = continue_texts(model, texts, max_new_tokens, sampling, batch_rows=batch_rows, watch=progress.update)
@@ -56,7 +56,7 @@ def generate(
     if as_json:
         tokens = sum(len(item.ids) for item in found)
         results = [item.as_json() for item in found]
-        print(json.dumps({"model": str(model.place), "results": results, "tokens": tokens, "seconds": seconds}))
+        print(json.dumps({"model": model.name, "results": results, "tokens": tokens, "seconds": seconds}))
         return
     for number, item in enumerate(found):
         if number:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.questions import ANSWER_TOKENS, STOP, measure_rows, read_rows
 from seqpair.evaluate.results import TaskResult
 from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
+from seqpair.models.text_model import TextModel
 
 _FROM_HUB = "put the rows of its evaluation split there, one JSON object a line, with the hub's columns"
 
@@ -62,7 +62,7 @@ def _train_file(column: Column) -> str:
     return f"generative/{column.file}_train.jsonl"
 
 
-def run(column: Column, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def run(column: Column, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure a model on one column.
 
     Raises:
@@ -87,7 +87,9 @@ def run(column: Column, model: LoadedModel, context: TaskContext) -> TaskOutcome
         figures["log_perplexity_of_the_word"] = -mean
     if column.kind == "answer":
         settings |= {"stop": list(STOP), "max_new_tokens": ANSWER_TOKENS}
-    return TaskOutcome(items, settings, chance=column.chance, figures=figures, note=column.note)
+    return TaskOutcome(
+        items, settings, chance=column.chance, figures=figures, note=column.note, truncated=measured.truncated
+    )
 
 
 TASKS = tuple(

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.greedy import generate_texts
-from seqpair.evaluate.loaded import open_model
-from seqpair.evaluate.scorers import Request, ScoringOptions, scorer_of
+from seqpair.models.generate import complete_texts
+from seqpair.models.open import open_model
+from seqpair.models.score import Request, ScoringOptions, score_continuations
 from seqpair.text import Progress
 
 try:
@@ -58,7 +58,7 @@ class SeqpairLM(LM):  # type: ignore[misc]
             end: What ends an encoder's row.
             score_end: Whether that is scored.
             batch_tokens: Most places of a padded batch; by default as `open_model` has it.
-            device: Where the model runs; by default the CPU.
+            device: Where the model runs; by default the GPU if there is one.
             batch_size: lm-eval gives it; batches here are by tokens, and no result depends on them.
             max_batch_size: As `batch_size`.
 
@@ -66,9 +66,8 @@ class SeqpairLM(LM):  # type: ignore[misc]
             EvaluationError: The model or the options cannot be used.
         """
         super().__init__()
-        self.model = open_model(pretrained, device=device or "cpu", batch_tokens=batch_tokens)
+        self.model = open_model(pretrained, device=device or "auto", batch_tokens=batch_tokens)
         self.options = ScoringOptions(masks, end, score_end)
-        self.scorer = scorer_of(self.model, self.options)
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Return log-probability and greedy match of each (context, continuation)."""
@@ -116,9 +115,8 @@ class SeqpairLM(LM):  # type: ignore[misc]
             for start in range(0, len(own), CHUNK_REQUESTS):
                 chunk = own[start : start + CHUNK_REQUESTS]
                 prompts = [requests[index].args[0] for index in chunk]
-                for index, text in zip(
-                    chunk, generate_texts(self.model, prompts, stop, limit, self.options), strict=True
-                ):
+                written = complete_texts(self.model, prompts, stop, limit, self.options)
+                for index, text in zip(chunk, written.texts, strict=True):
                     made[index] = text
                 if progress:
                     progress.update(start + len(chunk))
@@ -128,7 +126,7 @@ class SeqpairLM(LM):  # type: ignore[misc]
         scores = []
         progress = None if quiet else Progress("score", len(requests), "requests")
         for start in range(0, len(requests), CHUNK_REQUESTS):
-            scores.extend(self.scorer.score(requests[start : start + CHUNK_REQUESTS]))
+            scores.extend(score_continuations(self.model, requests[start : start + CHUNK_REQUESTS], self.options))
             if progress:
                 progress.update(len(scores))
         return scores

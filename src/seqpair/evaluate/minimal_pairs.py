@@ -15,18 +15,17 @@ from functools import partial
 from pathlib import Path
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import LoadedModel
-from seqpair.evaluate.pseudo_log_likelihood import PseudoForm, pseudo_log_likelihoods
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
-from seqpair.evaluate.scorers import scorer_of
-from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
+from seqpair.evaluate.task import BOTH, Outcomes, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
+from seqpair.models.score import PseudoForm, Score, pseudo_log_likelihoods, score_continuations
+from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction
 
 SETS = 67
 CHUNK_PAIRS = 256
 FOLDER = "blimp"
 _COLUMNS = ("sentence_good", "sentence_bad", "UID", "pairID")
-_Sentences = Callable[[LoadedModel, TaskContext, list[str]], list[float]]
+_Sentences = Callable[[TextModel, TaskContext, list[str]], list[Score]]
 
 
 def read_pairs(folder: Path) -> list[dict[str, str]]:
@@ -58,16 +57,15 @@ def read_pairs(folder: Path) -> list[dict[str, str]]:
     return [row for _, _, row in sorted(found, key=lambda entry: entry[:2])]
 
 
-def _left_to_right(model: LoadedModel, context: TaskContext, sentences: list[str]) -> list[float]:
-    scores = scorer_of(model, context.scoring).score([("", sentence) for sentence in sentences])
-    return [score.log_prob for score in scores]
+def _left_to_right(model: TextModel, context: TaskContext, sentences: list[str]) -> list[Score]:
+    return score_continuations(model, [("", sentence) for sentence in sentences], context.scoring)
 
 
-def _pseudo(form: PseudoForm, model: LoadedModel, _context: TaskContext, sentences: list[str]) -> list[float]:
-    return [score.log_prob for score in pseudo_log_likelihoods(model, sentences, form)]
+def _pseudo(form: PseudoForm, model: TextModel, _context: TaskContext, sentences: list[str]) -> list[Score]:
+    return pseudo_log_likelihoods(model, sentences, form)
 
 
-def run(rule: _Sentences, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def run(rule: _Sentences, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure a model by one rule.
 
     Raises:
@@ -76,12 +74,13 @@ def run(rule: _Sentences, model: LoadedModel, context: TaskContext) -> TaskOutco
     """
     pairs = context.limited(read_pairs(context.input(FOLDER)))
 
-    def compute(chunk: Sequence[dict[str, str]]) -> list[ItemOutcome]:
-        sentences = [pair[name] for pair in chunk for name in _COLUMNS[:2]]
-        scores = rule(model, context, sentences)
-        return [_outcome(pair, *scores[2 * index : 2 * index + 2]) for index, pair in enumerate(chunk)]
+    def compute(chunk: Sequence[dict[str, str]]) -> Outcomes:
+        found = rule(model, context, [pair[name] for pair in chunk for name in _COLUMNS[:2]])
+        scores = [score.log_prob for score in found]
+        items = [_outcome(pair, *scores[2 * index : 2 * index + 2]) for index, pair in enumerate(chunk)]
+        return Outcomes(items, sum(score.truncated for score in found))
 
-    items = context.by_chunks(pairs, compute, CHUNK_PAIRS)
+    items, truncated = context.by_chunks(pairs, compute, CHUNK_PAIRS)
     figures = {}
     for name in ("field", "phenomenon", "paradigm"):
         groups: dict[str, list[ItemOutcome]] = {}
@@ -90,7 +89,7 @@ def run(rule: _Sentences, model: LoadedModel, context: TaskContext) -> TaskOutco
         figures |= {f"{name}_{group}": weighted_mean(own) for group, own in sorted(groups.items())}
     sets = len({item.detail["paradigm"] for item in items})
     note = "" if sets == SETS else f"Only {sets} of BLiMP's {SETS} sets."
-    return TaskOutcome(items, {"tie": 0.5, "sets": sets}, chance=0.5, figures=figures, note=note)
+    return TaskOutcome(items, {"tie": 0.5, "sets": sets}, chance=0.5, figures=figures, note=note, truncated=truncated)
 
 
 def _outcome(pair: dict[str, str], good: float, bad: float) -> ItemOutcome:

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.counter import as_fraction_threshold, hash_words, key_words
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import SAMPLES_NAME, ItemOutcome, weighted_mean
 from seqpair.evaluate.samples import make_samples
-from seqpair.evaluate.scorers import Request, TextEmbedder, masked_predictions, scorer_of, token_log_probabilities
 from seqpair.evaluate.study_text import HeldOutSequence, StudyText, held_out_sequences, held_out_windows
 from seqpair.evaluate.task import BOTH, OWN_SUITE, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 from seqpair.files import hash64
+from seqpair.models.embed import embed_texts
+from seqpair.models.score import Request, masked_predictions, score_continuations, token_log_probabilities
+from seqpair.models.text_model import TextModel
 
 BYTES_BUDGET_TOKENS = 60_000
 MASKED_BUDGET_TOKENS = 100_000
@@ -34,7 +35,7 @@ _NO_TEXT = "the study holds out no text"
 _HOLD_OUT = "set held_out_frac of its sources above 0"
 
 
-def measure_bits_per_byte(model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def measure_bits_per_byte(model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure how many bits a causal model needs for held-out text.
 
     An item is a held-out sequence. Its bits are -sum log2 P(token | [CLS] and the tokens before it) over its content
@@ -85,7 +86,7 @@ def masked_places(sequence: HeldOutSequence, special_ids: NDArray[np.int64]) -> 
     return np.flatnonzero(chosen)
 
 
-def measure_masked_accuracy(model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def measure_masked_accuracy(model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure how many masked tokens of held-out text a bidirectional model finds.
 
     An item is a held-out sequence: 15 % of its tokens, chosen by a hash of the item and the place, are all replaced by
@@ -143,7 +144,7 @@ def choices_of(windows: list[HeldOutSequence], index: int) -> list[HeldOutSequen
     return None
 
 
-def measure_continuation(model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def measure_continuation(model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure how often a model of either direction finds the true continuation among four.
 
     An item is a window of a held-out document: 48 tokens of context and the 12 that follow. The three other candidates
@@ -173,7 +174,7 @@ def measure_continuation(model: LoadedModel, context: TaskContext) -> TaskOutcom
         for choice in choices
     ]
     context.watch(0, len(items))
-    scored = scorer_of(model, context.scoring).score(requests)
+    scored = score_continuations(model, requests, context.scoring)
     context.watch(len(items), len(items))
     scores = np.array([score.log_prob for score in scored]).reshape(len(items), CHOICES)
     ties = scores == scores.max(axis=1, keepdims=True)  # column 0 is the true continuation
@@ -226,7 +227,7 @@ def bags_of_tokens(texts: Sequence[str], study: StudyText) -> NDArray[np.float32
     return np.stack([np.bincount(content, minlength=len(bits)) * bits for content in contents]).astype(np.float32)
 
 
-def measure_docstring_retrieval(model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def measure_docstring_retrieval(model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure how well a model of either direction finds the function for a docstring, without training for it.
 
     An item is a held-out function: its docstring's first paragraph is the query, the code of all held-out functions
@@ -250,10 +251,10 @@ def measure_docstring_retrieval(model: LoadedModel, context: TaskContext) -> Tas
         study.functions, key=lambda function: (hash_words(key, hash64(function.id) & 0xFFFFFFFF), function.id)
     )
     functions = context.limited(by_hash[:MOST_ITEMS])
-    embedder = TextEmbedder(model)
     docstrings, codes = [function.docstring for function in functions], [function.code for function in functions]
     context.watch(0, len(functions))
-    ranks = ranks_of(embedder.embed(docstrings), embedder.embed(codes))
+    queries, candidates = (embed_texts(model, texts, "mean-text").vectors for texts in (docstrings, codes))
+    ranks = ranks_of(queries, candidates)
     context.watch(len(functions), len(functions))
     simple = ranks_of(bags_of_tokens(docstrings, study), bags_of_tokens(codes, study))
     items = [
@@ -270,7 +271,7 @@ def measure_docstring_retrieval(model: LoadedModel, context: TaskContext) -> Tas
     )
 
 
-def _task(name: str, title: str, run: Callable[[LoadedModel, TaskContext], Any], **more: Any) -> SuiteTask:
+def _task(name: str, title: str, run: Callable[[TextModel, TaskContext], Any], **more: Any) -> SuiteTask:
     usual: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "directions": BOTH, "uses": ()}
     usual["study_lacks"] = lambda _study: ""
     return SuiteTask(name=name, version=1, title=title, suite=OWN_SUITE, run=run, inputs=(), **usual | more)

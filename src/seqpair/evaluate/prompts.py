@@ -20,10 +20,10 @@ from functools import partial
 
 from seqpair.evaluate.classification.sets import SETS, NamedSet
 from seqpair.evaluate.finetune.sets import Example, shuffled
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.questions import Row, ScoredRow, measure_rows, read_rows
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
+from seqpair.models.text_model import TextModel
 
 BLANK = "N/A"
 
@@ -89,7 +89,7 @@ def _questions(file: str, context: TaskContext) -> tuple[list[Row], list[Row]]:
 def run(
     read: Callable[[TaskContext], tuple[list[Row], list[Row]]],
     words: Sequence[str],
-    model: LoadedModel,
+    model: TextModel,
     context: TaskContext,
 ) -> TaskOutcome:
     """Measure a model on questions.
@@ -111,7 +111,7 @@ def run(
         if name in items[0].detail and not (name == "acc" and words):
             measured.figures[name] = math.fsum(item.detail[name] for item in items) / len(items)
     if not words:
-        return TaskOutcome(items, settings, chance=chance, figures=measured.figures)
+        return TaskOutcome(items, settings, chance=chance, figures=measured.figures, truncated=measured.truncated)
     shares = {f"share_says_{word}": _share(items, place) for place, word in enumerate(words)}
     most = max(shares, key=lambda name: shares[name])
     note = f"The model says {most[11:]} to {shares[most]:.0%} of the questions." if shares[most] > 0.9 else ""
@@ -121,6 +121,7 @@ def run(
         chance=chance,
         figures=measured.figures | shares,
         note=note,
+        truncated=measured.truncated,
     )
 
 

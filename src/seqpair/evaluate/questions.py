@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.greedy import generate_texts
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.scorers import Score, ScoringOptions, scorer_of
-from seqpair.evaluate.task import TaskContext
+from seqpair.evaluate.task import Outcomes, TaskContext
+from seqpair.models.generate import complete_texts
+from seqpair.models.score import Score, ScoringOptions, score_continuations
+from seqpair.models.text_model import TextModel
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def draw_shots(row: Row, pool: Sequence[Row], shots: int, seed: int) -> list[Row
 
 
 def with_shots(
-    model: LoadedModel, options: ScoringOptions, rows: Sequence[Row], drawn: Sequence[Sequence[Row]], new_tokens: int
+    model: TextModel, options: ScoringOptions, rows: Sequence[Row], drawn: Sequence[Sequence[Row]], new_tokens: int
 ) -> list[Prompted]:
     """Return rows with as many of their shots in front as the model has room for.
 
@@ -247,15 +247,16 @@ ANSWER_TOKENS = 32
 
 @dataclass(frozen=True)
 class Measured:
-    """What rows gave: one item a row, and figures and settings of shots and seeds."""
+    """What rows gave: one item a row, and figures and settings of shots and seeds; how many were cut."""
 
     items: list[ItemOutcome]
     figures: dict[str, float]
     settings: dict[str, Any]
+    truncated: int
 
 
 def measure_rows(
-    model: LoadedModel, context: TaskContext, rows: Sequence[Row], pool: Sequence[Row], metric: str
+    model: TextModel, context: TaskContext, rows: Sequence[Row], pool: Sequence[Row], metric: str
 ) -> Measured:
     """Measure a model on rows.
 
@@ -269,27 +270,28 @@ def measure_rows(
     Raises:
         EvaluationError: A candidate is longer than the model, or the pool is too small.
     """
-    scorer, shots = scorer_of(model, context.scoring), context.shots
+    shots = context.shots
     seeds = context.seeds if shots else context.seeds[:1]
 
-    def compute(chunk: Sequence[tuple[int, Row]]) -> list[ItemOutcome]:
+    def compute(chunk: Sequence[tuple[int, Row]]) -> Outcomes:
         drawn = [draw_shots(row, pool, shots, seed) if shots else [] for seed, row in chunk]
         prompted = with_shots(model, context.scoring, [row for _, row in chunk], drawn, ANSWER_TOKENS)
         own = [entry.row for entry in prompted]
-        scores = iter(scorer.score([pair for row in own if isinstance(row, ScoredRow) for pair in row.requests]))
+        requests = [pair for row in own if isinstance(row, ScoredRow) for pair in row.requests]
+        scored = score_continuations(model, requests, context.scoring)
         asked = [row.prompt for row in own if isinstance(row, AnswerRow)]
-        texts = iter(generate_texts(model, asked, STOP, ANSWER_TOKENS, context.scoring) if asked else [])
-        found = []
+        written = complete_texts(model, asked, STOP, ANSWER_TOKENS, context.scoring)
+        scores, texts, found = iter(scored), iter(written.texts), []
         for entry in prompted:
             if isinstance(entry.row, ScoredRow):
                 item = outcome_of(entry.row, [next(scores) for _ in entry.row.requests], metric)
             else:
                 item = _answered(entry.row, next(texts))
             found.append(item.model_copy(update={"detail": item.detail | {"shots": entry.shots}}) if shots else item)
-        return found
+        return Outcomes(found, written.truncated + sum(score.truncated for score in scored))
 
     tries = [(seed, row) for seed in seeds for row in rows]
-    outcomes = context.by_chunks(tries, compute, CHUNK_ROWS)
+    outcomes, truncated = context.by_chunks(tries, compute, CHUNK_ROWS)
     by_seed = [outcomes[start : start + len(rows)] for start in range(0, len(outcomes), len(rows))]
     settings: dict[str, Any] = {"shots": shots}
     figures: dict[str, float] = {}
@@ -303,7 +305,7 @@ def measure_rows(
         middle = math.fsum(means) / len(means)
         spread = math.fsum((mean - middle) ** 2 for mean in means) / (len(means) - 1)
         figures["standard_deviation_over_seeds"] = math.sqrt(spread)
-    return Measured([_over_seeds(own) for own in zip(*by_seed, strict=True)], figures, settings)
+    return Measured([_over_seeds(own) for own in zip(*by_seed, strict=True)], figures, settings, truncated)
 
 
 def _over_seeds(own: Sequence[ItemOutcome]) -> ItemOutcome:

@@ -16,8 +16,6 @@ from typing import Any
 
 from seqpair.errors import EvaluationError, SeqpairError
 from seqpair.evaluate.generative import average_of
-from seqpair.evaluate.loaded import LoadedModel, open_model
-from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.own import TASKS as OWN_TASKS
 from seqpair.evaluate.results import (
     SUMMARY_NAME,
@@ -25,9 +23,12 @@ from seqpair.evaluate.results import (
     read_results,
     write_result,
 )
-from seqpair.evaluate.scorers import DEFAULT_SCORING
 from seqpair.evaluate.task import OWN_SUITE, SuiteTask, TaskContext, TaskSkippedError, result_of
 from seqpair.files import sha256_file, sha256_json, write_json
+from seqpair.models.open import open_model
+from seqpair.models.place import ModelPlace
+from seqpair.models.score import DEFAULT_SCORING
+from seqpair.models.text_model import TextModel
 from seqpair.paths import EVALUATION_FOLDER
 from seqpair.text import Progress, format_seconds, note
 
@@ -235,7 +236,7 @@ def run_models(
     context: TaskContext,
     folders: Sequence[Path],
     *,
-    device: str = "cpu",
+    device: str = "auto",
     batch_tokens: int | None = None,
 ) -> Iterator[SuiteReport]:
     """Run tasks on models one after the other, and yield each model's report; a model is loaded only if needed.
@@ -325,7 +326,7 @@ def _write_summary(
 
 
 def _compute(
-    model: LoadedModel,
+    model: TextModel,
     place: ModelPlace,
     plan: TaskPlan,
     context: TaskContext,
@@ -345,7 +346,6 @@ def _compute(
         rate = bar[0].rate()
         bar[0].update(done, left.words(total / rate, (total - done) / rate) if rate > 0 else "")
 
-    model.truncated = 0
     outcome = task.run(model, replace(context, work=work, watch=watch, kept=folder / KEPT_FOLDER))
     if bar:
         bar[0].finish()
@@ -353,7 +353,7 @@ def _compute(
         write_json(folder / f"{task.name}.json", outcome | {"key": plan.key})
         return []
     if task.suite != OWN_SUITE:  # pieces of held-out text fit by construction
-        outcome.figures["truncated_rows"] = float(model.truncated)
+        outcome.figures["truncated_rows"] = float(outcome.truncated)
     result = result_of(task, place, outcome, key=plan.key, choices=_choices(place, task, context))
     write_result(folder, result, outcome.items)
     if work.is_dir():

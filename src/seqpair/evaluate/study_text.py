@@ -23,9 +23,9 @@ from seqpair.data.sources.python import HeldOutFunction, held_out_functions
 from seqpair.data.store.store import Store
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.errors import EvaluationError, StoreError
-from seqpair.evaluate.model_place import ModelPlace
 from seqpair.files import sha256_json
 from seqpair.hub.export import read_export_record
+from seqpair.models.place import ModelPlace
 from seqpair.paths import PLAN_FILE
 from seqpair.recipe.data_spec import SourceSpec
 from seqpair.recipe.plan import Plan

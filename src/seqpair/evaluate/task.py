@@ -7,11 +7,9 @@ import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import LoadedModel
-from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.results import (
     ItemOutcome,
     TaskResult,
@@ -21,10 +19,12 @@ from seqpair.evaluate.results import (
     standard_interval,
     weighted_mean,
 )
-from seqpair.evaluate.scorers import DEFAULT_SCORING, ScoringOptions
 from seqpair.evaluate.study_text import StudyText, StudyTexts
 from seqpair.files import JsonLines
 from seqpair.hub.export import read_export_record
+from seqpair.models.place import ModelPlace
+from seqpair.models.score import DEFAULT_SCORING, ScoringOptions
+from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction
 
 OWN_SUITE = "own"
@@ -50,6 +50,7 @@ class TaskOutcome:
         note: What a reader must know.
         value: The metric where it is not the mean of the items' values, such as a correlation.
         standard_error: The standard error of such a value, or `None`.
+        truncated: How many rows were longer than the model reads, and cut.
     """
 
     items: list[ItemOutcome]
@@ -60,6 +61,18 @@ class TaskOutcome:
     note: str = ""
     value: float | None = None
     standard_error: float | None = None
+    truncated: int = 0
+
+
+class Outcomes(NamedTuple):
+    """The outcomes of some rows, one each, and how many of the rows were longer than the model reads, and cut."""
+
+    items: list[ItemOutcome]
+    truncated: int
+
+    def and_more(self, items: list[ItemOutcome], truncated: int) -> Outcomes:
+        """Return these outcomes and those of the rows that follow."""
+        return Outcomes([*self.items, *items], self.truncated + truncated)
 
 
 def _silent(_done: float, _total: float) -> None:
@@ -98,7 +111,7 @@ class TaskContext:
         """Return the path of an input of the task."""
         return self.data / name
 
-    def study_of(self, model: LoadedModel) -> StudyText:
+    def study_of(self, model: TextModel) -> StudyText:
         """Return the text of the study that a model was trained in.
 
         Raises:
@@ -112,41 +125,40 @@ class TaskContext:
         return list(rows if self.limit is None else rows[: self.limit])
 
     def by_chunks(
-        self, rows: Sequence[_Row], compute: Callable[[Sequence[_Row]], list[ItemOutcome]], chunk_rows: int
-    ) -> list[ItemOutcome]:
+        self, rows: Sequence[_Row], compute: Callable[[Sequence[_Row]], Outcomes], chunk_rows: int
+    ) -> Outcomes:
         """Return the outcomes of all rows, one per row in order, computed some rows at a time.
 
         Each finished chunk is kept in the work folder: the same call after an interruption resumes there.
 
         Args:
             rows: The task's rows, always the same for the same key.
-            compute: Rows to outcomes, one each.
+            compute: Rows to outcomes, one each, and how many rows were cut.
             chunk_rows: Rows of a chunk.
 
         Raises:
             EvaluationError: `compute` does not return one outcome per row.
         """
+        # A line is a whole chunk: its rows are computed together, and a batch of other rows may round differently.
         kept = JsonLines(self.work / "chunks.jsonl")
-        kept.keep(lambda _: True)  # drops a line that an interruption cut off
-        outcomes = [ItemOutcome.model_validate(row) for row in kept.rows()]
-        # Whole chunks only: a chunk's rows are computed together, and a batch of other rows may round differently.
-        done = min(len(outcomes) // chunk_rows * chunk_rows, len(rows)) if len(outcomes) < len(rows) else len(rows)
-        if done < len(outcomes):
-            number = iter(range(len(outcomes)))
-            kept.keep(lambda _: next(number) < done)
-            del outcomes[done:]
+        kept.keep(lambda line: "items" in line)  # drops a line that an interruption cut off, too
+        done = Outcomes([], 0)
+        for line in kept.rows():
+            done = done.and_more([ItemOutcome.model_validate(item) for item in line["items"]], line["truncated"])
         with contextlib.closing(kept):
-            for start in range(done, len(rows), chunk_rows):
+            for start in range(len(done.items), len(rows), chunk_rows):
                 self.watch(start, len(rows))
                 chunk = rows[start : start + chunk_rows]
                 found = compute(chunk)
-                if len(found) != len(chunk):
-                    raise EvaluationError("a task must return one outcome per row", seen=len(found), allowed=len(chunk))
-                for item in found:
-                    kept.append(item.model_dump(mode="json"))
-                outcomes.extend(found)
+                if len(found.items) != len(chunk):
+                    raise EvaluationError(
+                        "a task must return one outcome per row", seen=len(found.items), allowed=len(chunk)
+                    )
+                items = [item.model_dump(mode="json") for item in found.items]
+                kept.append({"items": items, "truncated": found.truncated})
+                done = done.and_more(*found)
         self.watch(len(rows), len(rows))
-        return outcomes
+        return done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +203,7 @@ class SuiteTask(Measurement):
 
     directions: tuple[Direction, ...]
     inputs: tuple[str, ...]
-    run: Callable[[LoadedModel, TaskContext], TaskOutcome | dict[str, Any]]
+    run: Callable[[TextModel, TaskContext], TaskOutcome | dict[str, Any]]
     needs_head: bool = True
     study_lacks: Callable[[StudyText], str] | None = None
     without_inputs: str = ""

@@ -147,15 +147,19 @@ def export_checkpoint(
     aside: Path | None = None
     try:
         with replacing_folder(out) as folder:
-            _write_model(folder, loaded, facts, version)
-            write_tokenizer(folder, tokenizer, objective, facts.seq_len)
-            write_sentence_files(folder, objective.direction, facts.model.shape.width, facts.seq_len)
+            _write_files(folder, loaded, facts, objective, tokenizer, version)
             real = check_texts(texts, tokenizer, row_tokens)
             proof = verify_export(folder, native, tokenizer, objective, real, row_tokens=row_tokens)
-            digest = sha256_file(folder / WEIGHTS_NAME)
-            report = ExportReport(out, objective.hub_class, objective.name, loaded.manifest.name, digest, proof)
             write_text(folder / "README.md", model_card(loaded.manifest, objective, trained, proof))
-            write_json(folder / RECORD_NAME, _record(loaded.manifest, objective, report, version))
+            files = {
+                path.relative_to(folder).as_posix(): sha256_file(path)
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            }
+            digest = files[WEIGHTS_NAME]
+            report = ExportReport(out, objective.hub_class, objective.name, loaded.manifest.name, digest, proof)
+            record = _record(loaded.manifest, objective, report, version)
+            write_json(folder / RECORD_NAME, record | {"files": files})
             aside = _move_aside(out)
     finally:
         if aside is not None and out.exists():
@@ -163,6 +167,25 @@ def export_checkpoint(
         elif aside is not None:
             aside.rename(out)
     return report
+
+
+def write_unproven(checkpoint: Path, folder: Path, as_class: str | None = None) -> None:
+    """Write the files of an export without proof and record, for one use by this process.
+
+    Args:
+        checkpoint: A checkpoint's folder.
+        folder: An empty folder.
+        as_class: As in `export_checkpoint`.
+
+    Raises:
+        ExportError: `as_class` is not what was trained.
+        CheckpointError: The checkpoint cannot be used, or its tokenizer is missing or another one.
+    """
+    loaded = load_checkpoint(checkpoint, model_only=True)
+    tokenizer = checkpoint_tokenizer(checkpoint, loaded.manifest)
+    objective = exported_objective(last_objective(loaded.manifest), as_class)
+    facts = _facts(loaded.manifest, objective, tokenizer)
+    _write_files(folder, loaded, facts, objective, tokenizer, version="")
 
 
 def read_export_record(folder: Path) -> dict[str, Any]:
@@ -239,12 +262,16 @@ def _facts(manifest: CheckpointManifest, objective: Objective, tokenizer: Tokeni
     )
 
 
-def _write_model(folder: Path, loaded: LoadedCheckpoint, facts: ModelFacts, version: str) -> None:
+def _write_files(
+    folder: Path, loaded: LoadedCheckpoint, facts: ModelFacts, objective: Objective, tokenizer: Tokenizer, version: str
+) -> None:
     write_json(folder / "config.json", hub_config(facts, version))
     if facts.direction == "causal":
         write_json(folder / "generation_config.json", generation_config(facts.specials, version))
     tensors = to_hub(loaded.model, facts.model.shape.layers, facts.direction)
     write_bytes(folder / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
+    write_tokenizer(folder, tokenizer, objective, facts.seq_len)
+    write_sentence_files(folder, facts.direction, facts.model.shape.width, facts.seq_len)
 
 
 def _record(manifest: CheckpointManifest, objective: Objective, report: ExportReport, version: str) -> dict[str, Any]:

@@ -21,12 +21,12 @@ from seqpair.distributed.acceleration import require_float8
 from seqpair.distributed.world import choose_device, start_world
 from seqpair.errors import EvaluationError
 from seqpair.evaluate import own
-from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.runner import results_folder, run_models
 from seqpair.evaluate.study_text import StudyTexts, held_out_texts
 from seqpair.evaluate.task import TaskContext
 from seqpair.files import write_json
 from seqpair.hub.export import RECORD_NAME, export_checkpoint
+from seqpair.models.place import find_model
 from seqpair.paths import EXPORT_FOLDER, LEDGER_FILE, run_folder, study_folder
 from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
 from seqpair.recipe.phases import training_order

@@ -15,8 +15,8 @@ from seqpair.cli.app import app
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.keep import open_tuned
 from seqpair.evaluate.finetune.sets import Example
-from seqpair.evaluate.loaded import open_model
 from seqpair.hub.export import export_checkpoint
+from seqpair.models.open import open_model
 
 MOODS = ("--data", "rows.tsv", "--text", "sentence", "--label", "mood")
 FAST = (

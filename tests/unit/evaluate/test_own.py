@@ -17,14 +17,15 @@ from seqpair.data.prepared import open_recipe_data
 from seqpair.data.sources.python import HeldOutFunction
 from seqpair.data.store.counts import plan_member
 from seqpair.evaluate import own
-from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.registry import choose_tasks
 from seqpair.evaluate.results import read_items, read_results, weighted_mean
 from seqpair.evaluate.runner import plan_tasks, run_models
-from seqpair.evaluate.scorers import Score
 from seqpair.evaluate.study_text import HeldOutSequence, StudyText, StudyTexts, held_out_texts
 from seqpair.evaluate.task import TaskContext, TaskSkippedError
 from seqpair.hub.export import export_checkpoint
+from seqpair.models.embed import Embedded
+from seqpair.models.place import find_model
+from seqpair.models.score import Score
 from seqpair.recipe.load import load_recipe
 
 MODEL = SimpleNamespace(place="a model that is not asked")
@@ -48,14 +49,9 @@ def context(study):
     return TaskContext(Path(), study=lambda _place: study)
 
 
-class Scorer:
-    """Scores by a rule instead of a model."""
-
-    def __init__(self, rule):
-        self.rule = rule
-
-    def score(self, requests):
-        return [Score(self.rule(context, ending), False, 1) for context, ending in requests]
+def scores_by(rule):
+    """Score by a rule instead of a model."""
+    return lambda _model, requests, _options: [Score(rule(*request), False, 1) for request in requests]
 
 
 @pytest.fixture
@@ -68,10 +64,11 @@ def truth(study):
 
 
 def test_knowing_the_truth_gives_one_and_knowing_nothing_gives_chance(context, truth, monkeypatch):
-    monkeypatch.setattr(own, "scorer_of", lambda *_: Scorer(lambda c, e: float((c.tobytes(), e.tobytes()) in truth)))
+    knows = scores_by(lambda context, ending: float((context.tobytes(), ending.tobytes()) in truth))
+    monkeypatch.setattr(own, "score_continuations", knows)
     knowing = own.measure_continuation(MODEL, context)
     assert weighted_mean(knowing.items) == 1.0
-    monkeypatch.setattr(own, "scorer_of", lambda *_: Scorer(lambda *_: 0.0))
+    monkeypatch.setattr(own, "score_continuations", scores_by(lambda *_: 0.0))
     ignorant = own.measure_continuation(MODEL, context)
     assert weighted_mean(ignorant.items) == ignorant.chance == 0.25
     assert [item.id for item in knowing.items] == [item.id for item in ignorant.items]
@@ -109,14 +106,10 @@ def test_ranks_count_what_is_nearer_and_share_ties():
 
 
 def test_retrieval_knows_its_chance(study, context, monkeypatch):
-    class Exact:
-        def __init__(self, _model):
-            pass
+    def exact(_model, texts, _pooling):
+        return Embedded(np.eye(len(texts), dtype=np.float32), 0)
 
-        def embed(self, texts):
-            return np.eye(len(texts), dtype=np.float32)
-
-    monkeypatch.setattr(own, "TextEmbedder", Exact)
+    monkeypatch.setattr(own, "embed_texts", exact)
     outcome = own.measure_docstring_retrieval(MODEL, context)
     assert weighted_mean(outcome.items) == 1.0
     assert outcome.figures["accuracy_at_1"] == 1.0

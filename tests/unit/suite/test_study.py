@@ -12,10 +12,10 @@ from tiny import write_tiny_study
 
 from seqpair.data.store.counts import plan_member
 from seqpair.errors import CheckpointError, EvaluationError, RecipeError
-from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_results
 from seqpair.evaluate.runner import results_folder
 from seqpair.evaluate.task import TaskContext
+from seqpair.models.place import find_model
 from seqpair.recipe.load import load_recipe
 from seqpair.suite.study import evaluate_part, exports_of, planned_parts, run_study
 

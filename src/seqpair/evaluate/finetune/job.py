@@ -20,11 +20,11 @@ from seqpair.evaluate.finetune.runs import GridResult, outcome_of, tune_grid
 from seqpair.evaluate.finetune.set_spec import SetSpec, labelled_set, name_of_source, spec_of
 from seqpair.evaluate.finetune.sets import LabelledSet, Transfer, transfer_of
 from seqpair.evaluate.finetune.settings import TuneSetting, given_settings, grid_settings
-from seqpair.evaluate.loaded import LoadedModel
-from seqpair.evaluate.model_place import ModelPlace
 from seqpair.evaluate.results import TaskResult, write_result
 from seqpair.evaluate.task import Measurement, TaskOutcome, result_of
 from seqpair.files import sha256_json
+from seqpair.models.place import ModelPlace
+from seqpair.models.text_model import TextModel
 from seqpair.recipe.tree import plain_scalar
 from seqpair.text import Progress
 
@@ -227,7 +227,7 @@ class JobReport:
         }
 
 
-def run_job(model: LoadedModel, job: TuneJob) -> JobReport:
+def run_job(model: TextModel, job: TuneJob) -> JobReport:
     """Do a job, or what is left of it.
 
     Raises:
@@ -262,7 +262,7 @@ def run_job(model: LoadedModel, job: TuneJob) -> JobReport:
     return JobReport(model.name, job.out, results, kept)
 
 
-def _key(model: LoadedModel, job: TuneJob) -> str:
+def _key(model: TextModel, job: TuneJob) -> str:
     return sha256_json(
         {
             "model": model.model_digest,
@@ -274,7 +274,7 @@ def _key(model: LoadedModel, job: TuneJob) -> str:
     )
 
 
-def _require_free(model: LoadedModel, job: TuneJob) -> None:
+def _require_free(model: TextModel, job: TuneJob) -> None:
     """Check that a model in the folder is this job's own."""
     mark = job.out / "job.txt"
     folder, key = job.out / "model", _key(model, job)
@@ -288,7 +288,7 @@ def _require_free(model: LoadedModel, job: TuneJob) -> None:
     mark.write_text(key + "\n", encoding="utf-8")
 
 
-def _write(model: LoadedModel, job: TuneJob, result: GridResult, labelled: LabelledSet) -> TaskResult:
+def _write(model: TextModel, job: TuneJob, result: GridResult, labelled: LabelledSet) -> TaskResult:
     outcome: TaskOutcome = outcome_of(result, labelled.name, model.direction)
     unit = "0 to 100" if labelled.metric in _PERCENT else _FIELD_LABELS.get(labelled.metric, "0 to 1")
     measured = Measurement(

@@ -25,9 +25,10 @@ from seqpair.evaluate.finetune.rows import RowMaker, TunedRow, templates_of
 from seqpair.evaluate.finetune.runs import GridResult, load_weights
 from seqpair.evaluate.finetune.sets import Example, Kind, LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting
-from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.files import replacing_folder, write_json
 from seqpair.hub.library import require_transformers
+from seqpair.models.open import open_model
+from seqpair.models.text_model import TextModel
 
 TUNED_RECORD = "seqpair_finetuned.json"
 _HEAD_NAME = "head.safetensors"
@@ -55,7 +56,7 @@ class TunedFolder:
         record: What `seqpair_finetuned.json` says.
     """
 
-    loaded: LoadedModel
+    loaded: TextModel
     tuned: TunedModel
     record: dict[str, Any]
 
@@ -79,7 +80,7 @@ class TunedFolder:
         return guesses
 
 
-def keep_tuned(model: LoadedModel, result: GridResult, folder: Path) -> dict[str, Any]:
+def keep_tuned(model: TextModel, result: GridResult, folder: Path) -> dict[str, Any]:
     """Write the best run's model of a grid, proven by loading it again; return its record.
 
     Raises:
@@ -112,7 +113,7 @@ def keep_tuned(model: LoadedModel, result: GridResult, folder: Path) -> dict[str
     return record
 
 
-def _record(model: LoadedModel, result: GridResult, tuned: TunedModel, hub: Any, reason: str) -> dict[str, Any]:
+def _record(model: TextModel, result: GridResult, tuned: TunedModel, hub: Any, reason: str) -> dict[str, Any]:
     setting = result.best.setting
     return {
         "format_version": _FORMAT_VERSION,
@@ -149,7 +150,7 @@ def _unscale(tuned: TunedModel, sets: Sequence[EncodedSet]) -> None:
             last.bias.mul_(one.spread).add_(one.center)
 
 
-def _probe(model: LoadedModel, one: EncodedSet) -> RowBatch:
+def _probe(model: TextModel, one: EncodedSet) -> RowBatch:
     """Return a batch of rows of different lengths."""
     # Every step-th row by length: short and long ones, so that padding is part of what is compared.
     rows: list[TunedRow] = sorted(one.dev, key=lambda row: len(row.ids))
@@ -157,7 +158,7 @@ def _probe(model: LoadedModel, one: EncodedSet) -> RowBatch:
     return collate(rows[::step][:_PROBE_ROWS], model.pad_id, model.device)
 
 
-def _tokenizer(model: LoadedModel, labelled: LabelledSet) -> tuple[Any, bool]:
+def _tokenizer(model: TextModel, labelled: LabelledSet) -> tuple[Any, bool]:
     """Return a tokenizer whose template makes the rows of tuning, and whether it does."""
     tokenizer = copy.deepcopy(model.tokenizer)
     if model.direction == "causal":
@@ -177,7 +178,7 @@ def _tokenizer(model: LoadedModel, labelled: LabelledSet) -> tuple[Any, bool]:
     return tokenizer, _makes_rows(tokenizer, model, labelled)
 
 
-def _makes_rows(tokenizer: Any, model: LoadedModel, labelled: LabelledSet) -> bool:
+def _makes_rows(tokenizer: Any, model: TextModel, labelled: LabelledSet) -> bool:
     maker = RowMaker(model, model.max_tokens)
     examples = labelled.dev[:_PROBE_ROWS]
     plain = [replace(example, label=0) for example in examples]
@@ -214,7 +215,7 @@ def _prove(
     return max(differences)
 
 
-def _keep_writer(model: LoadedModel, tuned: TunedModel, result: GridResult, folder: Path) -> dict[str, Any]:
+def _keep_writer(model: TextModel, tuned: TunedModel, result: GridResult, folder: Path) -> dict[str, Any]:
     """Write a decoder that learned to write; its tokenizer is the one it had."""
     record = _record(model, result, tuned, tuned.backbone, "")
     ids, _, mask = _probe(model, result.sets[0])
@@ -224,7 +225,7 @@ def _keep_writer(model: LoadedModel, tuned: TunedModel, result: GridResult, fold
         again = open_model(partial, device=model.device)
         options = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
         real = mask.bool()
-        difference = float((tuned.backbone(**options).logits - again.model(**options).logits)[real].abs().max())
+        difference = float((tuned.backbone(**options).logits - again.network(**options).logits)[real].abs().max())
         if not difference <= _TOLERANCE:
             raise ExportError("the tuned decoder would compute something else; nothing was written", seen=difference)
         record["largest_difference"] = difference
@@ -232,7 +233,7 @@ def _keep_writer(model: LoadedModel, tuned: TunedModel, result: GridResult, fold
     return record
 
 
-def open_tuned(folder: Path, *, device: str = "cpu") -> TunedFolder:
+def open_tuned(folder: Path, *, device: str = "auto") -> TunedFolder:
     """Load a kept model with its heads.
 
     Raises:
@@ -254,7 +255,7 @@ def open_tuned(folder: Path, *, device: str = "cpu") -> TunedFolder:
     finally:
         logging.set_verbosity(loud)
     setting, weights = TuneSetting(**record["setting"]), load_file(folder / _HEAD_NAME)
-    backbone = loaded.model
+    backbone = loaded.network
     width, eps = int(backbone.config.hidden_size), float(getattr(backbone.config, "norm_eps", 1e-5))
     draw = torch.Generator().manual_seed(0)
     heads = {
@@ -264,7 +265,7 @@ def open_tuned(folder: Path, *, device: str = "cpu") -> TunedFolder:
     kinds = {name: about["kind"] for name, about in record["sets"].items()}
     tuned = TunedModel(backbone, heads, kinds, record["pooling"], is_causal=record["direction"] == "causal")
     tuned.heads.load_state_dict(weights)
-    return TunedFolder(loaded, tuned.eval().to(device), record)
+    return TunedFolder(loaded, tuned.eval().to(loaded.device), record)
 
 
 def hub_model(

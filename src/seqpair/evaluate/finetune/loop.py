@@ -8,7 +8,6 @@ scale with the learning rate. Differs: gradients are clipped.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +22,8 @@ from seqpair.evaluate.finetune.model import TunedModel, tuned_model
 from seqpair.evaluate.finetune.rows import NOT_A_LABEL, RowMaker, TunedRow
 from seqpair.evaluate.finetune.sets import LOG_PROB, OUTSIDE, Example, LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting
-from seqpair.evaluate.greedy import generate_texts
-from seqpair.evaluate.loaded import LoadedModel, length_batches
+from seqpair.models.generate import complete_texts
+from seqpair.models.text_model import TextModel, length_batches
 
 BETAS = (0.9, 0.98)
 EPSILON = 1e-6
@@ -75,7 +74,7 @@ class TunedRun:
     losses: tuple[float, ...] = ()
 
 
-def encode_set(model: LoadedModel, labelled: LabelledSet, max_tokens: int) -> EncodedSet:
+def encode_set(model: TextModel, labelled: LabelledSet, max_tokens: int) -> EncodedSet:
     """Make all rows of a set."""
     counts: dict[str, int] = {}
 
@@ -105,7 +104,7 @@ def encode_set(model: LoadedModel, labelled: LabelledSet, max_tokens: int) -> En
     )
 
 
-def encode_other(model: LoadedModel, labelled: LabelledSet, max_tokens: int, like: EncodedSet) -> EncodedSet:
+def encode_other(model: TextModel, labelled: LabelledSet, max_tokens: int, like: EncodedSet) -> EncodedSet:
     """Make the reported rows of a set that is not learned from; its numbers are scaled as those of `like`."""
     maker = RowMaker(model, max_tokens)
     rows = maker.make(labelled.reported, labelled.kind)
@@ -165,7 +164,7 @@ def _votes(one: EncodedSet, rows: Sequence[TunedRow]) -> int:
     return max(1, sum(int((row.label != NOT_A_LABEL).sum()) for row in rows))
 
 
-def _budget(model: LoadedModel, one: EncodedSet) -> int:
+def _budget(model: TextModel, one: EncodedSet) -> int:
     """Return the most places of a microbatch; every place of a `text` row gives logits of the whole vocabulary."""
     return min(model.batch_tokens, TEXT_BATCH_TOKENS) if one.labelled.kind == "text" else model.batch_tokens
 
@@ -203,7 +202,7 @@ def _optimizer(tuned: TunedModel, setting: TuneSetting, steps: int) -> tuple[Any
 class _Trainer:
     """The state of one run."""
 
-    def __init__(self, model: LoadedModel, sets: Sequence[EncodedSet], setting: TuneSetting, seed: int) -> None:
+    def __init__(self, model: TextModel, sets: Sequence[EncodedSet], setting: TuneSetting, seed: int) -> None:
         self.loaded, self.sets, self.setting, self.seed = model, sets, setting, seed
         self.tuned = tuned_model(
             model,
@@ -265,7 +264,7 @@ class _Trainer:
         return float(np.mean([metrics[one.labelled.name][one.labelled.chooses] for one in self.sets]))
 
 
-def tune(model: LoadedModel, sets: Sequence[EncodedSet], setting: TuneSetting, seed: int, watch: Watch) -> TunedRun:
+def tune(model: TextModel, sets: Sequence[EncodedSet], setting: TuneSetting, seed: int, watch: Watch) -> TunedRun:
     """Fine-tune a copy of a model's backbone with fresh heads.
 
     A run whose loss is no longer finite is given up and says so; another setting may do.
@@ -325,7 +324,7 @@ def autocast(device: str, precision: str) -> torch.autocast:
 
 @torch.no_grad()
 def outputs_of(
-    model: LoadedModel, tuned: TunedModel, name: str, rows: Sequence[TunedRow], precision: str = "fp32"
+    model: TextModel, tuned: TunedModel, name: str, rows: Sequence[TunedRow], precision: str = "fp32"
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield each row's index and outputs on the CPU, in any order: (C,), or (T, C) of its own length."""
     tuned.eval()
@@ -337,7 +336,7 @@ def outputs_of(
 
 
 def predict(
-    model: LoadedModel,
+    model: TextModel,
     tuned: TunedModel,
     one: EncodedSet,
     part: Literal["dev", "reported"],
@@ -369,12 +368,11 @@ def predict(
     return guesses
 
 
-def write_texts(model: LoadedModel, tuned: Any, labelled: LabelledSet, part: Literal["dev", "reported"]) -> list[str]:
+def write_texts(model: TextModel, tuned: Any, labelled: LabelledSet, part: Literal["dev", "reported"]) -> list[str]:
     """Return what a tuned model writes for each row of a part; at most a few tokens more than any training target."""
     longest = max(len(ids) for ids in model.encode([row.label for row in labelled.train]))
     limit = min(MOST_NEW_TOKENS, longest + _MARGIN_TOKENS, model.max_tokens // 2)
-    writer = copy.copy(model)
-    writer.model = tuned.eval()
+    writer = model.with_network(tuned.eval(), model_digest="")  # named by its run's record, not here
     maker = RowMaker(model, model.max_tokens)
     with torch.no_grad():
-        return generate_texts(writer, [maker.prompt(row) for row in getattr(labelled, part)], (), limit)
+        return complete_texts(writer, [maker.prompt(row) for row in getattr(labelled, part)], (), limit).texts

@@ -14,7 +14,8 @@ import numpy as np
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.sets import Example, Kind
-from seqpair.evaluate.loaded import Ids, LoadedModel
+from seqpair.models.forward import Ids
+from seqpair.models.text_model import TextModel
 
 NOT_A_LABEL = -100
 _Piece = tuple[list[int], list[tuple[int, int]]]
@@ -66,7 +67,7 @@ class RowMaker:
         lost_labels: Words whose tags, or answers, that were cut away.
     """
 
-    def __init__(self, model: LoadedModel, max_tokens: int) -> None:
+    def __init__(self, model: TextModel, max_tokens: int) -> None:
         self._tokenizer = model.tokenizer
         self.max_tokens = min(max_tokens, model.max_tokens)
         self.single, self.double = templates_of(model)
@@ -202,7 +203,7 @@ class RowMaker:
         return start + inside[0], start + inside[-1]
 
 
-def templates_of(model: LoadedModel) -> tuple[RowTemplate, RowTemplate]:
+def templates_of(model: TextModel) -> tuple[RowTemplate, RowTemplate]:
     """Return the templates of a single text and of a pair."""
     if model.direction == "causal":
         begin, end = tuple(model.begin(0)), (model.sep_id,)
@@ -211,7 +212,7 @@ def templates_of(model: LoadedModel) -> tuple[RowTemplate, RowTemplate]:
     return _probed(model, None), _probed(model, "a")
 
 
-def _probed(model: LoadedModel, pair: str | None) -> RowTemplate:
+def _probed(model: TextModel, pair: str | None) -> RowTemplate:
     """Return a template as the tokenizer shows it around one letter, or around two."""
     # One letter is one token nearly everywhere; what stands around it is the template, whatever class made it.
     encoded = model.tokenizer("a", pair, verbose=False, return_token_type_ids=True)

@@ -8,7 +8,6 @@ between seeds is a figure of its own.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -32,10 +31,10 @@ from seqpair.evaluate.finetune.metrics import (
 from seqpair.evaluate.finetune.model import TunedModel, pooling_of, tuned_model
 from seqpair.evaluate.finetune.sets import LabelledSet, Transfer, translated
 from seqpair.evaluate.finetune.settings import TuneSetting
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, standard_error
 from seqpair.evaluate.task import TaskOutcome
 from seqpair.files import replacing_file, sha256_json, write_json
+from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction
 from seqpair.text import note
 
@@ -109,7 +108,7 @@ def _score(sets: Sequence[EncodedSet], run: RunRecord) -> float:
 
 
 def tune_grid(
-    model: LoadedModel,
+    model: TextModel,
     labelled: Sequence[LabelledSet],
     settings: Sequence[TuneSetting],
     seeds: Sequence[int],
@@ -196,7 +195,7 @@ def _chosen(runs: Sequence[RunRecord], table: Sequence[tuple[TuneSetting, float 
 class _Grid:
     """The runs on disk: a record each, and the weights that may yet be wanted."""
 
-    def __init__(self, model: LoadedModel, sets: Sequence[EncodedSet], work: Path) -> None:
+    def __init__(self, model: TextModel, sets: Sequence[EncodedSet], work: Path) -> None:
         self.model, self.sets, self.work = model, list(sets), work
         self.others: list[tuple[Transfer, EncodedSet]] = []
         self._common: list[Any] = [RECORD_VERSION, model.model_digest, [one.labelled.digest for one in sets]]
@@ -260,7 +259,7 @@ class _Grid:
                 file.unlink()
 
 
-def load_weights(model: LoadedModel, result: GridResult) -> TunedModel:
+def load_weights(model: TextModel, result: GridResult) -> TunedModel:
     """Return the tuned model of a result whose weights were kept.
 
     Raises:
@@ -281,18 +280,15 @@ def load_weights(model: LoadedModel, result: GridResult) -> TunedModel:
     return tuned.eval()
 
 
-def restarted(model: LoadedModel, result: GridResult) -> LoadedModel:
+def restarted(model: TextModel, result: GridResult) -> TextModel:
     """Return a model whose backbone is that of a result's best run; its head is dropped.
 
     Raises:
         EvaluationError: The result kept no weights.
     """
-    start = copy.copy(model)
-    start.model = load_weights(model, result).backbone
-    start.has_head = False
     run = [result.best.setting.as_json(), result.best.seed]
-    start.model_digest = sha256_json([model.model_digest, [one.labelled.digest for one in result.sets], *run])
-    return start
+    digest = sha256_json([model.model_digest, [one.labelled.digest for one in result.sets], *run])
+    return model.with_network(load_weights(model, result).backbone, model_digest=digest, has_head=False)
 
 
 def outcome_of(result: GridResult, name: str, direction: Direction) -> TaskOutcome:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.retrieval.embedders import (
     Embedder,
     SentenceEmbedder,
@@ -29,6 +28,7 @@ from seqpair.evaluate.retrieval.outcomes import HIGHEST, ScoredPair, cosines_of,
 from seqpair.evaluate.retrieval.sets import TrainingPair, hold_out
 from seqpair.evaluate.retrieval.with_mteb import search_set
 from seqpair.files import JsonLines, sha256_json
+from seqpair.models.text_model import TextModel
 from seqpair.text import note
 
 SCALE = 20.0
@@ -139,7 +139,7 @@ class _Job:
 
 
 def tune_on_pairs(
-    model: LoadedModel, pairs: Sequence[TrainingPair], options: TuningOptions, seed: int, kept: Path, watch: Watch
+    model: TextModel, pairs: Sequence[TrainingPair], options: TuningOptions, seed: int, kept: Path, watch: Watch
 ) -> Tuned:
     """Fine-tune on pairs; a twentieth of them is held out, and the rate with the best nDCG@10 there is taken.
 
@@ -166,7 +166,7 @@ def tune_on_pairs(
 
 
 def tune_on_scores(
-    model: LoadedModel,
+    model: TextModel,
     training: Sequence[ScoredPair],
     dev_pairs: Sequence[ScoredPair],
     options: TuningOptions,
@@ -181,7 +181,7 @@ def tune_on_scores(
     texts = [text for pair in dev_pairs for text in (pair.first, pair.second)]
 
     def dev(embedder: Embedder) -> float:
-        vectors = embedder.embed(texts)
+        vectors = embedder.embed(texts).vectors
         return spearman(cosines_of(vectors[::2], vectors[1::2]), [pair.score for pair in dev_pairs])
 
     rows: dict[str, list[Any]] = {
@@ -206,7 +206,7 @@ def _columns(pairs: Sequence[TrainingPair]) -> dict[str, list[Any]]:
     return rows
 
 
-def _with_hard_negatives(model: LoadedModel, rows: dict[str, list[Any]], options: TuningOptions) -> dict[str, Any]:
+def _with_hard_negatives(model: TextModel, rows: dict[str, list[Any]], options: TuningOptions) -> dict[str, Any]:
     """Add, for each pair, the positives of other pairs that the model as it is finds most alike to the query."""
     import numpy as np
 
@@ -217,7 +217,7 @@ def _with_hard_negatives(model: LoadedModel, rows: dict[str, list[Any]], options
         right.setdefault(query, set()).add(positive)
     units = [
         vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
-        for vectors in (embedder.embed(rows["query"]), embedder.embed(candidates))
+        for vectors, _ in (embedder.embed(rows["query"]), embedder.embed(candidates))
     ]
     # The nearest candidates may all be right for a query; after as many as any query has, enough wrong ones remain.
     most = max(len(own) for own in right.values()) + options.hard_negatives
@@ -237,7 +237,7 @@ def _with_hard_negatives(model: LoadedModel, rows: dict[str, list[Any]], options
     }
 
 
-def _tune(model: LoadedModel, job: _Job, options: TuningOptions, seed: int, kept: Path, watch: Watch) -> Tuned:
+def _tune(model: TextModel, job: _Job, options: TuningOptions, seed: int, kept: Path, watch: Watch) -> Tuned:
     """Train once for each rate that is not done yet, and keep the best."""
     chosen = {name: value for name, value in asdict(options).items() if name not in ("pairs", "columns")}
     fixed = {"version": VERSION, "model": model.model_digest, "kind": job.kind, "data": job.digest, "seed": seed}
@@ -274,7 +274,7 @@ def _tune(model: LoadedModel, job: _Job, options: TuningOptions, seed: int, kept
 
 def _score(
     trained: Any,
-    model: LoadedModel,
+    model: TextModel,
     job: _Job,
     options: TuningOptions,
     rate: float,

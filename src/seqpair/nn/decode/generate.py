@@ -92,6 +92,7 @@ def generate(
     max_new_tokens: Sequence[int] | int,
     *,
     stop_ids: Collection[int] = (),
+    is_done: Callable[[Sequence[int]], bool] | None = None,
     sampling: Sampling | None = None,
     batch_rows: int = BATCH_ROWS,
     chunk_tokens: int = CHUNK_TOKENS,
@@ -107,6 +108,7 @@ def generate(
         prompts: Token ids with specials, each at least one.
         max_new_tokens: Most tokens to add, for all prompts or for each.
         stop_ids: Ids that end a continuation.
+        is_done: Says after every token whether a continuation, these new ids, is at its end.
         sampling: How tokens are chosen; by default the likeliest.
         batch_rows: Prompts continued at once; those of similar length go together.
         chunk_tokens: Most prompt tokens computed at once.
@@ -127,7 +129,7 @@ def generate(
         batch = order[begin : begin + batch_rows]
         before = made
         for made_here in _generate_batch(
-            decoder, prompts, batch, limits, frozenset(stop_ids), sampling or Sampling(), chunk_tokens, results
+            decoder, prompts, batch, limits, frozenset(stop_ids), is_done, sampling or Sampling(), chunk_tokens, results
         ):
             made = before + made_here
             if watch is not None:
@@ -155,6 +157,7 @@ def _generate_batch(
     batch: Sequence[int],
     limits: Sequence[int],
     stop_ids: Collection[int],
+    is_done: Callable[[Sequence[int]], bool] | None,
     sampling: Sampling,
     chunk_tokens: int,
     results: Sequence[Continuation],
@@ -180,7 +183,7 @@ def _generate_batch(
                 continue
             result.ids.append(token)
             made += 1
-            if len(result.ids) < limits[number]:
+            if len(result.ids) < limits[number] and not (is_done and is_done(result.ids)):
                 going.append(place)
         yield made
         if not going:

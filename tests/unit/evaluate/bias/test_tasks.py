@@ -22,11 +22,11 @@ from seqpair.evaluate.bias.schemas import (
     read_schemas,
 )
 from seqpair.evaluate.bias.tasks import TASKS, baselines_of, clustered_error, lean_figures, schema_outcome
-from seqpair.evaluate.loaded import open_model
-from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.task import TaskContext
 from seqpair.hub.export import export_checkpoint
+from seqpair.models.open import open_model
+from seqpair.models.place import find_model
 from seqpair.recipe.data_spec import TokenizerSpec
 
 TEMPLATES = [
@@ -82,7 +82,7 @@ def pronoun_exports(tmp_path_factory):
 
 def logits_of(model, ids) -> torch.Tensor:
     with torch.no_grad():
-        return torch.log_softmax(model.model(input_ids=torch.tensor([ids])).logits[0].float(), -1)
+        return torch.log_softmax(model.network(input_ids=torch.tensor([ids])).logits[0].float(), -1)
 
 
 def test_schemas_have_their_siblings_case_and_gotcha(data):
@@ -180,7 +180,7 @@ def test_the_published_rule_of_decoders_is_the_loss_of_the_rewritten_row(pronoun
             text = rules.rewritten(schema.sentences[schema.gotcha], gender)
             ids = torch.tensor([model.tokenizer(text)["input_ids"]])
             with torch.no_grad():
-                assert scores[gender] == pytest.approx(-float(model.model(input_ids=ids, labels=ids).loss), abs=1e-4)
+                assert scores[gender] == pytest.approx(-float(model.network(input_ids=ids, labels=ids).loss), abs=1e-4)
 
 
 def test_rewriting_keeps_the_published_mistake():

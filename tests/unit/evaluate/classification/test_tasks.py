@@ -12,11 +12,11 @@ from suite_runs import run_tasks
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.classification import tasks as classification
 from seqpair.evaluate.classification.sets import SETS
-from seqpair.evaluate.model_place import find_model
 from seqpair.evaluate.registry import SUITES, choose_tasks
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.runner import results_folder
 from seqpair.evaluate.task import TaskContext
+from seqpair.models.place import find_model
 
 MULTITASK = [(name, "spearman" if name == "stsb" else "accuracy") for name in classification.TOGETHER]
 READERS = {one.name: one.read for one in SETS}

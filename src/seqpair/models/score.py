@@ -1,4 +1,4 @@
-"""The two protocols through which every task sees a model: score a continuation, embed a text.
+"""How likely a model finds text: continuations of a context, whole texts, and what stands at a mask.
 
 An encoder scores a continuation t1 .. tm left to right, one row a token, nothing to the right shown:
 
@@ -7,29 +7,35 @@ An encoder scores a continuation t1 .. tm left to right, one row a token, nothin
 (one position earlier for a model that predicts `masked_next`). The rows of all requests are independent,
 so they are batched by length, and equal rows are computed once: the first row is shared by all
 continuations of a context. How many masks, what ends the row, and whether that is scored too, are
-`ScoringOptions`.
+`ScoringOptions`. A decoder needs one row: `[CLS]` context continuation.
 
-Source: Samuel 2024, arXiv 2406.04823 (fill the first of several masks), as used by arXiv 2507.11412 for
-its generative tasks; facts and differences in docs/evaluation.md.
+A pseudo-log-likelihood shows all of a text but what is hidden. `plain` hides one token at a time: the other pieces of
+a word then give the hidden piece away, so long words look likely; `word_left_to_right` hides a token together with the
+later tokens of its word. Neither is a probability of the text: every token sees its future.
+
+Source: Samuel 2024, arXiv 2406.04823 (fill the first of several masks), as used by arXiv 2507.11412 for its generative
+tasks; facts and differences in docs/evaluation.md. Salazar et al. 2020, arXiv 1910.14659 (plain); Kauf and Ivanova
+2023, arXiv 2305.10588 (within words from left to right). Words are those of the tokenizer's own first splitting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import Ids, LoadedModel
+from seqpair.models.forward import Ids
+from seqpair.models.text_model import TextModel
 
-POOLINGS = ("mean", "mean-all", "cls", "last", "default")
 Part = str | Sequence[int] | Ids
 Request = tuple[Part, Part]
 """A context and a continuation, each a text or content ids; the context may be empty."""
+PseudoForm = Literal["plain", "word_left_to_right"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,13 @@ class Score:
         log_prob: log P(continuation | context), in nats, summed over its tokens.
         is_greedy: Whether every token scored is the model's likeliest at its place.
         tokens: How many tokens the continuation has.
+        truncated: Whether the context was cut on the left, so that the row fits the model.
     """
 
     log_prob: float
     is_greedy: bool
     tokens: int
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class ScoringOptions:
         """Return the values as JSON."""
         return asdict(self)
 
-    def end_ids(self, model: LoadedModel) -> list[int]:
+    def end_ids(self, model: TextModel) -> list[int]:
         """Return the id of the end token, or nothing."""
         if self.end == "none":
             return []
@@ -88,23 +96,51 @@ class ScoringOptions:
 DEFAULT_SCORING = ScoringOptions()
 
 
-class ContinuationScorer(Protocol):
-    """Says how likely a continuation is."""
+def score_continuations(
+    model: TextModel, requests: Sequence[Request], options: ScoringOptions = DEFAULT_SCORING
+) -> list[Score]:
+    """Return the sum of log P(tk | context, t1 .. t(k-1)) of each request, in order.
 
-    def score(self, requests: Sequence[Request]) -> list[Score]:
-        """Return the score of each request, in order."""
-        ...
+    A context too long for the model is cut on the left; its score says so.
+
+    Args:
+        model: A model of either direction.
+        requests: Contexts and continuations.
+        options: An encoder's masks and end token.
+
+    Raises:
+        EvaluationError: A continuation is empty or longer than the model can read, or the model has no head.
+    """
+    encoder = model.direction == "bidirectional"
+    end = options.end_ids(model) if encoder else []
+    tail = [model.mask_id] * options.masks + end if encoder else []
+    added_tokens = 1 + len(tail) + options.score_end if encoder else 1
+    wanted, lengths, cuts = RowReads(), [], []
+    for index, (whole, continuation) in enumerate(encode_requests(model, requests)):
+        room = model.max_tokens - added_tokens - len(continuation)
+        if len(continuation) == 0 or room < 0:
+            raise EvaluationError(
+                "a continuation cannot be scored",
+                seen=f"{len(continuation)} tokens",
+                allowed=f"1 to {model.max_tokens - added_tokens} tokens",
+            )
+        context = whole[max(0, len(whole) - room) :]
+        lengths.append(len(continuation))
+        cuts.append(len(whole) > room)
+        if not encoder:
+            begin = model.begin(len(context))
+            row = np.concatenate((begin, context, continuation)).astype(np.int64)
+            first = len(begin) + len(context) - 1  # the output that predicts the continuation's first token
+            wanted.add(row, [(first + done, int(token), index) for done, token in enumerate(continuation)])
+            continue
+        targets = [*continuation, *(end if options.score_end else [])]
+        for done, token in enumerate(targets):
+            row = np.concatenate(([model.cls_id], context, targets[:done], tail)).astype(np.int64)
+            wanted.add(row, [(len(row) - len(tail) - model.shift, int(token), index)])
+    return wanted.totals(model, lengths, cuts)
 
 
-class Embedder(Protocol):
-    """Turns a text into a vector."""
-
-    def embed(self, texts: Sequence[str], pooling: str = "mean") -> NDArray[np.float32]:
-        """Return (n, D) vectors."""
-        ...
-
-
-def encode_requests(model: LoadedModel, requests: Sequence[Request]) -> list[tuple[Ids, Ids]]:
+def encode_requests(model: TextModel, requests: Sequence[Request]) -> list[tuple[Ids, Ids]]:
     """Return requests as content ids; texts are tokenised together and cut where the context ends.
 
     Spaces at a context's end move to the continuation, since a token begins with its space. The continuation's
@@ -128,22 +164,6 @@ def encode_requests(model: LoadedModel, requests: Sequence[Request]) -> list[tup
     return found
 
 
-def _checked(model: LoadedModel, requests: Sequence[Request], added_tokens: int) -> list[tuple[Ids, Ids]]:
-    """Return requests as ids, contexts cut on the left so that the longest row fits; cuts are counted."""
-    checked = []
-    for before, after in encode_requests(model, requests):
-        room = model.max_tokens - added_tokens - len(after)
-        if len(after) == 0 or room < 0:
-            raise EvaluationError(
-                "a continuation cannot be scored",
-                seen=f"{len(after)} tokens",
-                allowed=f"1 to {model.max_tokens - added_tokens} tokens",
-            )
-        model.truncated += len(before) > room
-        checked.append((before[max(0, len(before) - room) :], after))
-    return checked
-
-
 class RowReads:
     """Rows, each held once, and which token of which request is read where in them."""
 
@@ -161,13 +181,13 @@ class RowReads:
             self._reads.append([])
         self._reads[self._index[key]].extend(reads)
 
-    def totals(self, model: LoadedModel, lengths: Sequence[int]) -> list[Score]:
-        """Return the scores of the requests, whose continuations have so many tokens."""
+    def totals(self, model: TextModel, lengths: Sequence[int], cuts: Sequence[bool] = ()) -> list[Score]:
+        """Return the scores of the requests, whose continuations have so many tokens and whose contexts were cut."""
         totals, greedy = np.zeros(len(lengths), dtype=np.float64), np.ones(len(lengths), dtype=bool)
         places = [np.unique([position for position, _, _ in reads]) for reads in self._reads]
         for batch, states in model.read_at(self.rows, places):
             table = model.log_probabilities(states).cpu()  # (spots, V)
-            found, first = [], 0
+            found, first = [], 0  # (row of the table, token, request) of all that is read in this batch
             for index in batch:
                 spot_of = {int(position): first + spot for spot, position in enumerate(places[index])}
                 found += [(spot_of[position], token, request) for position, token, request in self._reads[index]]
@@ -175,104 +195,56 @@ class RowReads:
             spot, token, request = np.array(found, dtype=np.int64).T
             best = table.argmax(-1).numpy()[spot]
             values = table[torch.from_numpy(spot), torch.from_numpy(token)]
+            # A request may be read at many places of one batch: `+=` would count an index that repeats only once.
             np.add.at(totals, request, values.double().numpy())
             np.logical_and.at(greedy, request, best == token)
+        cuts = cuts or [False] * len(lengths)
         return [
-            Score(float(total), bool(all_best), n) for total, all_best, n in zip(totals, greedy, lengths, strict=True)
+            Score(float(total), bool(all_best), tokens, cut)
+            for total, all_best, tokens, cut in zip(totals, greedy, lengths, cuts, strict=True)
         ]
 
 
-class EncoderScorer:
-    """Scores by filling masks left to right."""
+def pseudo_log_likelihoods(model: TextModel, texts: Sequence[str], form: PseudoForm) -> list[Score]:
+    """Return each text's sum of log P(token | the tokens that are not hidden with it).
 
-    def __init__(self, model: LoadedModel, options: ScoringOptions = DEFAULT_SCORING) -> None:
-        self.model, self.options = model, options
+    Args:
+        model: An encoder.
+        texts: Texts that fit the model whole.
+        form: Which tokens are hidden together.
 
-    def score(self, requests: Sequence[Request]) -> list[Score]:
-        """Return the sum of log P(tk | context, t1 .. t(k-1)) of each request.
-
-        Raises:
-            EvaluationError: A continuation is empty or longer than the model can read.
-        """
-        model, end = self.model, self.options.end_ids(self.model)
-        shift = 1 if model.predicts == "masked_next" else 0
-        tail = [model.mask_id] * self.options.masks + end
-        wanted = RowReads()
-        checked = _checked(model, requests, 1 + len(tail) + self.options.score_end)
-        for index, (context, continuation) in enumerate(checked):
-            targets = [*continuation, *(end if self.options.score_end else [])]
-            for done, token in enumerate(targets):
-                row = np.concatenate(([model.cls_id], context, targets[:done], tail)).astype(np.int64)
-                wanted.add(row, [(len(row) - len(tail) - shift, int(token), index)])
-        return wanted.totals(model, [len(continuation) for _, continuation in checked])
-
-
-class DecoderScorer:
-    """Scores by one pass over `[CLS]` context continuation."""
-
-    def __init__(self, model: LoadedModel) -> None:
-        self.model = model
-
-    def score(self, requests: Sequence[Request]) -> list[Score]:
-        """Return the sum of log P(tk | context, t1 .. t(k-1)) of each request.
-
-        Raises:
-            EvaluationError: A continuation is empty or longer than the model can read.
-        """
-        wanted = RowReads()
-        checked = _checked(self.model, requests, 1)
-        for index, (context, continuation) in enumerate(checked):
-            begin = self.model.begin(len(context))
-            row = np.concatenate((begin, context, continuation)).astype(np.int64)
-            first = len(begin) + len(context) - 1  # the output that predicts the continuation's first token
-            wanted.add(row, [(first + done, int(token), index) for done, token in enumerate(continuation)])
-        return wanted.totals(self.model, [len(continuation) for _, continuation in checked])
-
-
-def scorer_of(model: LoadedModel, options: ScoringOptions = DEFAULT_SCORING) -> ContinuationScorer:
-    """Return the scorer of a model's direction; the options are an encoder's."""
-    return EncoderScorer(model, options) if model.direction == "bidirectional" else DecoderScorer(model)
-
-
-class TextEmbedder:
-    """Pooled last hidden states; long texts are cut on the right, and the cuts counted.
-
-    `mean` is over the text's own tokens, the same for both directions: the added `[CLS]` and `[SEP]` are read but
-    not averaged, since they differ between the members; a text without tokens has the state of its beginning.
-    `cls` and `last` are the first and the last token of the row, `mean-all` all of them, and `default` is what
-    sentence-transformers takes by default: `mean-all` for an encoder, `last` for a decoder.
+    Raises:
+        EvaluationError: The model is a decoder, or a text has no token or too many.
     """
-
-    def __init__(self, model: LoadedModel) -> None:
-        self.model = model
-
-    def embed(self, texts: Sequence[str], pooling: str = "mean") -> NDArray[np.float32]:
-        """Return (n, D) vectors, not normalised.
-
-        Raises:
-            EvaluationError: There is no such pooling.
-        """
-        model = self.model
-        if pooling not in POOLINGS:
-            raise EvaluationError("there is no pooling of this name", seen=repr(pooling), allowed=", ".join(POOLINGS))
-        if pooling == "default":
-            pooling = "mean-all" if model.direction == "bidirectional" else "last"
-        room = model.max_tokens - 1 - len(model.ends())
-        whole = model.encode(texts)
-        model.truncated += sum(len(content) > room for content in whole)
-        contents = [content[:room] for content in whole]
-        rows = [model.wrap(content) for content in contents]
-        vectors: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(rows)
-        for batch, states in model.states(rows):
-            for place, index in enumerate(batch):
-                length, begin = len(rows[index]), len(model.begin(len(contents[index])))
-                spans = {"cls": slice(0, 1), "last": slice(length - 1, length), "mean-all": slice(0, length)}
-                own = slice(begin, begin + len(contents[index])) if len(contents[index]) else slice(0, 1)
-                vectors[index] = states[place, spans.get(pooling, own)].double().mean(0).float().cpu().numpy()
-        return np.stack(vectors) if vectors else np.empty((0, model.model.config.hidden_size), dtype=np.float32)
+    if model.direction != "bidirectional":
+        raise EvaluationError("only an encoder has pseudo-log-likelihoods", seen=f"{model.name}: a decoder")
+    encoded = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)
+    wanted, lengths = RowReads(), []
+    for index, ids in enumerate(encoded["input_ids"]):
+        content = np.asarray(ids, dtype=np.int64)
+        if not 1 <= len(content) <= model.max_tokens - 2:
+            raise EvaluationError(
+                "a text has no pseudo-log-likelihood",
+                seen=f"{len(content)} tokens: {texts[index][:60]!r}",
+                allowed=f"1 to {model.max_tokens - 2} tokens",
+            )
+        lengths.append(len(content))
+        words = encoded.word_ids(index)
+        row = model.wrap(content)
+        begin = len(model.begin(len(content)))
+        for place, token in enumerate(content):
+            hidden = row.copy()
+            hidden[begin + place] = model.mask_id
+            if form == "word_left_to_right":
+                later = place + 1
+                while later < len(content) and words[later] is not None and words[later] == words[place]:
+                    hidden[begin + later] = model.mask_id
+                    later += 1
+            wanted.add(hidden, [(begin + place - model.shift, int(token), index)])
+    return wanted.totals(model, lengths)
 
 
-def token_log_probabilities(model: LoadedModel, contents: Sequence[Ids]) -> list[NDArray[np.float32]]:
+def token_log_probabilities(model: TextModel, contents: Sequence[Ids]) -> list[NDArray[np.float32]]:
     """Return, for a causal model, the log-probability of every content token given those before it.
 
     Args:
@@ -285,7 +257,7 @@ def token_log_probabilities(model: LoadedModel, contents: Sequence[Ids]) -> list
     rows = [np.concatenate(([model.cls_id], content)).astype(np.int64) for content in contents]
     found: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(rows)
     for batch, states in model.read_at(rows, [np.arange(len(content)) for content in contents]):
-        for index, own in zip(batch, states.split([len(contents[i]) for i in batch]), strict=True):
+        for index, own in zip(batch, torch.split(states, [len(contents[i]) for i in batch]), strict=True):
             targets = torch.from_numpy(contents[index])
             table = model.log_probabilities(own).cpu()  # (T, V)
             found[index] = table.gather(1, targets[:, None])[:, 0].numpy()
@@ -293,7 +265,7 @@ def token_log_probabilities(model: LoadedModel, contents: Sequence[Ids]) -> list
 
 
 def masked_predictions(
-    model: LoadedModel, contents: Sequence[Ids], chosen: Sequence[NDArray[np.int64]], top: int = 1
+    model: TextModel, contents: Sequence[Ids], chosen: Sequence[NDArray[np.int64]], top: int = 1
 ) -> list[tuple[Ids, NDArray[np.float32]]]:
     """Mask the chosen tokens of each text and return the likeliest tokens there.
 
@@ -306,15 +278,14 @@ def masked_predictions(
     Returns:
         For each text, tokens (M, top) and their log-probabilities (M, top), likeliest first.
     """
-    shift = 1 if model.predicts == "masked_next" else 0
     rows = []
     for content, places in zip(contents, chosen, strict=True):
         row = model.wrap(content)
         row[places + 1] = model.mask_id
         rows.append(row)
     found: list[tuple[Ids, NDArray[np.float32]]] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(rows)
-    for batch, states in model.read_at(rows, [places + 1 - shift for places in chosen]):
-        for index, own in zip(batch, states.split([len(chosen[i]) for i in batch]), strict=True):
+    for batch, states in model.read_at(rows, [places + 1 - model.shift for places in chosen]):
+        for index, own in zip(batch, torch.split(states, [len(chosen[i]) for i in batch]), strict=True):
             best = model.log_probabilities(own).cpu().topk(top, dim=-1)
             found[index] = (best.indices.numpy(), best.values.numpy())
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -9,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpointed_run import real_texts
+from checkpointed_run import real_texts, write_run
 
-from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import open_model
-from seqpair.evaluate.model_place import find_model
-from seqpair.evaluate.scorers import TextEmbedder, scorer_of
+from seqpair.errors import CheckpointError, EvaluationError, ExportError
+from seqpair.hub.export import export_checkpoint
+from seqpair.models.embed import embed_texts
+from seqpair.models.forward import find_head
+from seqpair.models.open import open_model
+from seqpair.models.place import find_model
+from seqpair.models.score import score_continuations
 
 transformers = pytest.importorskip("transformers")
 
@@ -65,7 +69,7 @@ def slow_score(model, context, continuation) -> tuple[float, bool]:
         is_encoder = model.direction == "bidirectional"
         row = [*known, *[model.mask_id] * 3, model.sep_id] if is_encoder else known
         table = torch.log_softmax(
-            model.model(torch.tensor([row])).logits[0, len(known) - (not is_encoder)].double(), -1
+            model.network(torch.tensor([row])).logits[0, len(known) - (not is_encoder)].double(), -1
         )
         total += float(table[token])
         greedy &= int(table.argmax()) == token
@@ -78,7 +82,7 @@ def test_any_architecture_scores_as_its_own_logits_say(folders, kind):
     assert model.direction == ("bidirectional" if "bert" in kind else "causal")
     ids = model.encode(real_texts()[1:2])[0]
     requests = [(ids[:9], ids[9:14]), (ids[:0], ids[:3]), (ids[4:30], ids[30:31])]
-    for score, (context, continuation) in zip(scorer_of(model).score(requests), requests, strict=True):
+    for score, (context, continuation) in zip(score_continuations(model, requests), requests, strict=True):
         slow, greedy = slow_score(model, context, continuation)
         assert score.log_prob == pytest.approx(slow, abs=1e-4)
         assert (score.is_greedy, score.tokens) == (greedy, len(continuation))
@@ -87,18 +91,18 @@ def test_any_architecture_scores_as_its_own_logits_say(folders, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_architecture_embeds(folders, kind):
     model = open_model(folders[kind])
-    vectors = {name: TextEmbedder(model).embed(["a b c d", "e"], name) for name in ("mean", "cls", "last", "default")}
+    vectors = {name: embed_texts(model, ["a b c d", "e"], name).vectors for name in ("mean", "cls", "last", "default")}
     assert all(value.shape == (2, 32) and np.isfinite(value).all() for value in vectors.values())
-    same = "last" if model.direction == "causal" else "mean-all"
-    np.testing.assert_array_equal(vectors["default"], TextEmbedder(model).embed(["a b c d", "e"], same))
+    same = "last" if model.direction == "causal" else "mean"
+    np.testing.assert_array_equal(vectors["default"], embed_texts(model, ["a b c d", "e"], same).vectors)
     with pytest.raises(EvaluationError, match="no pooling"):
-        TextEmbedder(model).embed(["a"], "max")
+        embed_texts(model, ["a"], "max")
 
 
 def test_the_head_is_found_or_all_logits_are_read(folders):
-    assert not open_model(folders["bert"])._whole_logits
-    assert not open_model(folders["llama"])._whole_logits
-    assert open_model(folders["distilbert"])._whole_logits
+    assert find_head(open_model(folders["bert"]).network, "bidirectional") is not None
+    assert find_head(open_model(folders["llama"]).network, "causal") is not None
+    assert find_head(open_model(folders["distilbert"]).network, "bidirectional") is None
 
 
 def test_a_model_without_head_embeds_and_says_that_it_cannot_score(folders, tmp_path):
@@ -106,9 +110,9 @@ def test_a_model_without_head_embeds_and_says_that_it_cannot_score(folders, tmp_
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(folders["bert"] / name, tmp_path / name)
     model = open_model(tmp_path)
-    assert TextEmbedder(model).embed(["a b"]).shape == (1, 32)
+    assert embed_texts(model, ["a b"]).vectors.shape == (1, 32)
     with pytest.raises(EvaluationError, match="no language-model head"):
-        scorer_of(model).score([("a", " b")])
+        score_continuations(model, [("a", " b")])
 
 
 def test_the_digest_is_of_the_weights(folders, tmp_path, random_exports):
@@ -164,3 +168,61 @@ def test_an_unreachable_hub_name_is_one_error(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(EvaluationError, match=r"(?s)the hub did not give it.*no route"):
         find_model("someone/some-model")
+
+
+def test_a_folder_stands_for_the_model_in_it(tmp_path):
+    run = tmp_path / "study" / "encoder"
+    checkpoint = write_run(run, "hybrid")
+    assert find_model(run).folder == checkpoint
+    assert (find_model(checkpoint).direction, find_model(checkpoint).as_class) == ("bidirectional", "mntp")
+    assert find_model(run, "clm").direction == "causal"
+    assert find_model(run).model_digest != find_model(run, "clm").model_digest
+    assert find_model(checkpoint).short_name == "study-encoder-step10"
+    export_checkpoint(checkpoint, run / "export", real_texts()[:2])
+    assert find_model(run).folder == run / "export"
+    assert find_model(run, "clm").folder == checkpoint
+    assert find_model(run).short_name == "study-encoder"
+    with pytest.raises(ExportError, match="one class already"):
+        find_model(run / "export", "clm")
+
+
+def test_a_damaged_checkpoint_is_refused_before_it_is_opened(tmp_path):
+    checkpoint = write_run(tmp_path, "mlm")
+    (checkpoint / "model.safetensors").write_bytes(b"0" * 10)
+    with pytest.raises(CheckpointError, match="damaged"):
+        find_model(checkpoint)
+
+
+@pytest.mark.parametrize("objective", ["mlm", "clm", "mntp"])
+def test_a_checkpoint_is_used_as_its_export_is(tmp_path, models, objective):
+    opened, export = open_model(write_run(tmp_path, objective)), models[objective]
+    requests = [("def read(", " path"), ("", "import")]
+    assert score_continuations(opened, requests) == score_continuations(export, requests)
+    np.testing.assert_array_equal(embed_texts(opened, ["a b"]).vectors, embed_texts(export, ["a b"]).vectors)
+    assert opened.tokenizer("a b")["input_ids"] == export.tokenizer("a b")["input_ids"]
+    assert type(opened.network) is type(export.network)
+    folder = opened.folder
+    del opened
+    gc.collect()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("study", "study/encoder/export"),
+        ("studi", "study/encoder/export"),
+        ("study/encodr/export", "study/encoder/export"),
+        ("study/decoder/export", "study/decoder"),
+        ("study/decoder/checkpoints", "study/decoder/checkpoints/step10"),
+        ("study/decoder/checkpoints/step20", "study/decoder/checkpoints/step10"),
+    ],
+)
+def test_an_error_names_the_nearest_model(tmp_path, random_exports, monkeypatch, name, meant):
+    shutil.copytree(random_exports["mlm"], tmp_path / "runs" / "study" / "encoder" / "export")
+    write_run(tmp_path / "runs" / "study" / "decoder", "clm")
+    (tmp_path / "runs" / "study" / "report").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for given in (f"runs/{name}", tmp_path / "runs" / name, *([name] if name.startswith("study") else [])):
+        with pytest.raises(EvaluationError, match=rf"did you mean (\S+ or )*\S*runs/{meant}[ ?]"):
+            find_model(given)
