@@ -322,8 +322,7 @@ def _show_between(run: RunPlace, first: str, second: str, *, limit: int | None, 
         StoreError: The stores are not there, or not those of the plan.
     """
     from seqpair.data.order.spans import SpanReader, spans_between
-    from seqpair.data.prepared import open_prepared
-    from seqpair.data.store.counts import require_stores
+    from seqpair.data.prepared import open_prepared, require_stores
 
     plan = run.plan()
     spans = spans_between(plan, first, second)

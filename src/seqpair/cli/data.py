@@ -43,7 +43,8 @@ def show(study: StudyArgument, overrides: SetOption = None, as_json: JsonOption 
     from seqpair.suite.places import find_study
 
     place = find_study(study, overrides or ())
-    overview = overview_of(place.recipe)
+    plans = list(place.plans().values())
+    overview = overview_of(place.name, place.data, plans, place.counts(), place.source_folder)
     if as_json:
         print(json.dumps(asdict(overview), indent=1))
     else:

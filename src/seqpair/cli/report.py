@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.options import SetOption
 from seqpair.cli.table import wide_console
 from seqpair.errors import EvaluationError
 
@@ -22,11 +23,10 @@ if TYPE_CHECKING:
 
 
 def report(
-    recipe_or_folder: Annotated[
-        str,
-        typer.Argument(help="A recipe, a preset's name, a study's folder `<runs>/<study>`, or a folder of such."),
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A study in any of its forms, or a folder of several studies.")
     ],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
+    overrides: SetOption = None,
     also: Annotated[
         list[Path] | None,
         typer.Option(help="Show beside it another study's folder, or `seqpair eval`'s results; repeatable."),
@@ -52,21 +52,21 @@ def report(
     from seqpair.report.collect import collect_study
     from seqpair.suite.places import find_study_folder
 
-    study = collect_study(find_study_folder(recipe_or_folder, overrides or []), also or [])
+    collected = collect_study(find_study_folder(study, overrides or []), also or [])
     asked = read_questions(questions) if questions is not None else None
     page = None
     if not dry_run:
         require_page_packages()
         from seqpair.report.page import write_report
 
-        page = str(write_report(study, published=published, asked=asked, out=out))
+        page = str(write_report(collected, published=published, asked=asked, out=out))
     if as_json:
         from seqpair.report.comparison import comparison_as_json
 
-        rows = comparison_as_json(study.members, _answers(study, asked))
-        print(json.dumps({"study": study.name, "page": page, "rows": rows, "missing": study.missing}))
+        rows = comparison_as_json(collected.members, _answers(collected, asked))
+        print(json.dumps({"study": collected.name, "page": page, "rows": rows, "missing": collected.missing}))
         return
-    _print_study(study, asked)
+    _print_study(collected, asked)
     if page is not None:
         print(f"page: {page}")
 

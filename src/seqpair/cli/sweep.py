@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.cli.options import MembersOption, names_in
+from seqpair.cli.options import DryRunOption, JsonOption, MembersOption, SetOption, StudyArgument, names_in
 from seqpair.cli.run import require_extras
 from seqpair.cli.table import wide_console
 from seqpair.text import format_count
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
+    study: StudyArgument,
     over: Annotated[
         list[str] | None, typer.Option(help="A key and its values: `a.b=1,2,3`; several make a grid.")
     ] = None,
@@ -29,11 +29,9 @@ def sweep(
     ] = None,
     members: MembersOption = None,
     name: Annotated[str, typer.Option(help="The sweep's name; by default its axes' names.")] = "",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key at all points: `a.b=c`; repeatable.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option(help="List points, runs and tokens, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train every member on a grid of settings and report each member's best.
 
@@ -47,11 +45,14 @@ def sweep(
 
     Example: seqpair sweep demo --variants mixtures.yaml
     """
+    from seqpair.suite.places import find_study
+
     require_extras()
     from seqpair.suite.sweep import RESULTS_NAME, SweepRequest, plan_sweep, run_sweep
 
     chosen = tuple(names_in(members, "--members"))
-    request = SweepRequest(recipe, tuple(overrides or ()), tuple(over or ()), tuple(variants or ()), chosen, name)
+    find_study(study, overrides or ()).require_recipe("a sweep changes keys of a recipe, and a folder of runs has none")
+    request = SweepRequest(study, tuple(overrides or ()), tuple(over or ()), tuple(variants or ()), chosen, name)
     if dry_run:
         _show_plan(plan_sweep(request), as_json=as_json)
         return

@@ -61,8 +61,7 @@ def verify(
 
 
 def _stores_of(plan: Plan) -> dict[str, Store]:
-    from seqpair.data.prepared import open_prepared
-    from seqpair.data.store.counts import require_stores
+    from seqpair.data.prepared import open_prepared, require_stores
 
     stores = open_prepared(plan.sources, plan.tokenizer, Path(plan.store_folder)).train
     require_stores(plan, stores)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from seqpair.cli.options import SetOption, StudyArgument
 from seqpair.cli.report import require_page_packages
 from seqpair.errors import EvaluationError
 
@@ -13,9 +14,7 @@ DEFAULT_PORT = 8042
 
 
 def watch(
-    recipe_or_folder: Annotated[
-        str, typer.Argument(help="A recipe, a preset's name, or a study's folder `<runs>/<study>`.")
-    ],
+    study: StudyArgument,
     port: Annotated[int, typer.Option(help="The port; 0 takes any that is free.", min=0, max=65535)] = DEFAULT_PORT,
     every_seconds: Annotated[
         float, typer.Option("--every", help="Look for changes no more often than this, in seconds.")
@@ -23,7 +22,7 @@ def watch(
     host: Annotated[
         str, typer.Option(help="The address to serve at; any but the default lets other machines read the page.")
     ] = "127.0.0.1",
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
+    overrides: SetOption = None,
 ) -> None:
     """Serve a study's page on this machine and update it while the study trains; Ctrl-C ends it.
 
@@ -33,7 +32,7 @@ def watch(
     """
     from seqpair.suite.places import find_study_folder
 
-    folder = find_study_folder(recipe_or_folder, overrides or [])
+    folder = find_study_folder(study, overrides or [])
     if not 0.2 <= every_seconds <= 3600:
         raise EvaluationError(
             "--every is out of range", seen=every_seconds, allowed="0.2 to 3600 seconds", fix="leave it out for 5"

@@ -29,7 +29,7 @@ def values_table(members: Sequence[MemberRun]) -> DataTable | None:
     caption = "Each member through its exported model, with 95 % intervals over the choice of items."
     outside = [member.name for member in members if member.plan is None and member.outcomes]
     if outside:
-        caption += f" Without a plan a model is no side of a pair, so no difference is of {', '.join(outside)}."
+        caption += f" There is no plan of {', '.join(outside)}, so there is no comparison with it."
     rows = [_values_row(task, members) for task in tasks_done(members)]
     return DataTable("values", caption, columns, rows) if rows else None
 

@@ -320,7 +320,7 @@ def run_sweep(request: SweepRequest) -> SweepOutcome:
         SeqpairError: Whatever a part complains about; earlier parts stay done.
     """
     sweep = plan_sweep(request)
-    prepared = prepare_part(sweep.recipe)
+    prepared = prepare_part(sweep.recipe.data)
     sweep = plan_sweep(request)  # again: with the stores there, steps follow from counts and not from estimates
     link_shared_runs(sweep)
     outcome = SweepOutcome(sweep.folder, None, {})

@@ -12,8 +12,7 @@ from torch import nn
 
 from seqpair.checkpoint.catalog import require_room_for_two
 from seqpair.data.order.order import PhaseOrder
-from seqpair.data.prepared import Prepared
-from seqpair.data.store.counts import require_stores
+from seqpair.data.prepared import Prepared, require_stores
 from seqpair.data.store.store import Store
 from seqpair.distributed.acceleration import CountedCompile, Float8Copy, float8_copy, require_float8, should_compile
 from seqpair.distributed.world import World, wrap

@@ -82,3 +82,9 @@ def test_a_file_is_never_replaced(seqpair, texts):
     assert code == 2
     assert "the recipe file exists" in err
     assert (texts / "recipe.yaml").read_text() == "mine"
+
+
+def test_a_table_of_rows_is_read_as_rows(seqpair, texts):
+    (texts / "rows.csv").write_text("text,label\n" + "".join(f"some words {n},{n}\n" for n in range(9)))
+    assert seqpair("init", "--text", "rows.csv")[0] == 0
+    assert load_recipe("recipe.yaml").data.sources[0].kind == "csv"

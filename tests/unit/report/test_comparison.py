@@ -121,7 +121,7 @@ def test_what_one_member_does_alone_and_a_model_without_a_plan_are_said():
     assert answers_about(members) == []
     (shown,) = shown_of(members)
     assert shown.rows[0][2].notes == ("does not do this",)
-    assert "no difference is of outside" in shown.caption
+    assert "There is no plan of outside, so there is no comparison with it." in shown.caption
 
 
 def test_tasks_that_most_members_do_come_first():

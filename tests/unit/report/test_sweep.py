@@ -155,3 +155,23 @@ def test_the_json_is_strict_and_holds_every_ending():
     value = sweep_as_json(runs, curves, choose_pairs(runs.record, curves), [])
     text = json.dumps(value, allow_nan=False)
     assert json.loads(text)["curves"][0]["settings"][1]["endings"][""]["loss"] == 3.0
+
+
+def test_the_committed_sweep_gives_its_curves_and_statements_again():
+    path = Path(__file__).parents[3] / "results" / "sweep-lr-1m" / "results.json"
+    kept = json.loads(path.read_text())
+    record = SweepRecord.model_validate({name: kept[name] for name in SweepRecord.model_fields})
+    runs = SweepRuns(path.parent, record, sources=tuple(kept["held_out_sources"]))
+    for curve in kept["curves"]:
+        objective = "clm" if curve["direction"] == "causal" else "mlm"
+        for setting in curve["settings"]:
+            key = (setting["runs"][""], curve["member"])
+            runs.runs[key] = MemberRun(curve["member"], Path("nowhere"), objective=objective)
+            runs.endings[key] = Ending(**setting["endings"][""])
+    curves = member_curves(runs)
+    again = json.loads(json.dumps(sweep_as_json(runs, curves, choose_pairs(record, curves), kept["remarks"])))
+    statements = [
+        [{name: pair[name] for name in pair if name != "rows"} for pair in of["pairs"]] for of in (again, kept)
+    ]
+    assert again["curves"] == kept["curves"]
+    assert statements[0] == statements[1]

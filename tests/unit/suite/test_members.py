@@ -13,6 +13,7 @@ from seqpair.data.order.ledger import Ledger, compare_ledgers
 from seqpair.errors import CheckpointError, SeqpairError
 from seqpair.recipe.load import load_recipe
 from seqpair.suite import study as study_module
+from seqpair.suite.places import find_study
 from seqpair.suite.study import run_study
 
 
@@ -68,7 +69,7 @@ def members(tmp_path_factory):
     patch.setattr(study_module, "export_part", lambda plan: None)
     patch.setattr(study_module, "evaluate_part", lambda plan: None)
     try:
-        outcome = run_study(load_recipe(str(recipe)))
+        outcome = run_study(find_study(str(recipe)))
     finally:
         patch.undo()
     assert outcome.finished

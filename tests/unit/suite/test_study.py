@@ -17,6 +17,7 @@ from seqpair.evaluate.runner import results_folder
 from seqpair.evaluate.task import TaskContext
 from seqpair.models.place import find_model
 from seqpair.recipe.load import load_recipe
+from seqpair.suite.places import find_study
 from seqpair.suite.study import evaluate_part, exports_of, planned_parts, run_study
 
 
@@ -24,7 +25,7 @@ from seqpair.suite.study import evaluate_part, exports_of, planned_parts, run_st
 def finished(tmp_path_factory):
     """The tiny study, carried to its end in one call."""
     study = write_tiny_study(tmp_path_factory.mktemp("study"))
-    return study, run_study(load_recipe(str(study.recipe)))
+    return study, run_study(find_study(str(study.recipe)))
 
 
 def test_every_part_is_there(finished):
@@ -57,7 +58,7 @@ def test_repeating_the_call_does_nothing_twice(finished, capfd):
     kept = [*root.glob("*/checkpoints/*/*"), *root.glob("*/export/*"), *root.glob("*/evaluation/*")]
     before = {path: path.stat().st_mtime_ns for path in kept}
     assert len(before) > 20
-    assert run_study(load_recipe(str(study.recipe))).finished
+    assert run_study(find_study(str(study.recipe))).finished
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     said = capfd.readouterr().err
     for part in ("trained already", "exported already", "evaluated already"):
@@ -67,13 +68,13 @@ def test_repeating_the_call_does_nothing_twice(finished, capfd):
 def test_another_plan_under_the_same_name_is_refused_not_skipped(finished):
     study, _ = finished
     with pytest.raises(CheckpointError, match="another plan"):
-        run_study(load_recipe(str(study.recipe), ["optimizer.lr=1e-3"]))
+        run_study(find_study(str(study.recipe), ["optimizer.lr=1e-3"]))
 
 
 def test_a_source_read_too_often_is_warned_of_before_anything_is_trained(finished, capfd):
     study, _ = finished
     with pytest.raises(CheckpointError, match="another plan"):
-        run_study(load_recipe(str(study.recipe), ["budget=400k"]))
+        run_study(find_study(str(study.recipe), ["budget=400k"]))
     said = capfd.readouterr().err
     assert "warning: source 'notes' is read " in said
     assert "by encoder, decoder: past about 4 epochs" in said
@@ -82,12 +83,12 @@ def test_a_source_read_too_often_is_warned_of_before_anything_is_trained(finishe
 def test_an_unknown_member_is_named(finished):
     study, _ = finished
     with pytest.raises(RecipeError, match=r"(?s)critic.*encoder, decoder"):
-        run_study(load_recipe(str(study.recipe)), ["critic"])
+        run_study(find_study(str(study.recipe)), ["critic"])
 
 
 def test_a_dry_run_says_what_is_there(finished):
     study, _ = finished
-    parts = planned_parts(load_recipe(str(study.recipe)))
+    parts = planned_parts(find_study(str(study.recipe)))
     assert [part.split(":")[0] for part in parts] == [
         "prepare",
         *(f"{verb} {member}" for member in ("encoder", "decoder") for verb in ("train", "export", "evaluate")),
@@ -130,3 +131,34 @@ def test_the_suite_finds_the_study_of_a_run_and_takes_its_results(finished, seqp
     assert code == 0
     assert text.count("from before") == 4
     assert "bits_per_byte: skipped, a bidirectional model cannot do it" in text
+
+
+def test_a_finished_study_is_used_without_its_recipe_by_every_verb(finished, seqpair, monkeypatch, tmp_path):
+    study, _ = finished
+    folder = study.folder / "runs" / "tiny"
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ("plan", folder, "--json"),
+        ("diff", folder, "encoder", "decoder"),
+        ("diff", folder / "encoder", folder / "decoder"),
+        ("prepare", folder, "--json"),
+        ("data", "show", folder, "--json"),
+        ("order", folder, "--step", "1", "--json"),
+        ("tokenizer", "show", folder),
+        ("checkpoints", folder),
+        ("verify", folder),
+        ("train", folder, "--member", "encoder", "--dry-run"),
+        ("report", folder, "--dry-run"),
+        ("run", folder, "--dry-run"),
+    ):
+        assert seqpair(*words)[0] == 0, words
+    recipe = str(study.recipe)
+    for words in (("order", "--step", "1", "--json"), ("data", "show", "--json"), ("plan", "--json")):
+        verb = words[:2] if words[0] == "data" else words[:1]
+        rest = words[len(verb) :]
+        assert seqpair(*verb, folder, *rest) == seqpair(*verb, recipe, *rest), verb
+    assert run_study(find_study(folder)).finished
+    code, _, err = seqpair("sweep", folder, "--over", "seed=1,2")
+    assert code == 2
+    assert "a sweep changes keys of a recipe" in err
+    assert seqpair("export", folder, tmp_path / "out", "--member", "decoder")[0] == 0

@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
     from seqpair.suite.study import prepare_part
 
     study = write_tiny_study(tmp_path_factory.mktemp("sweep"))
-    prepare_part(load_recipe(str(study.recipe)))
+    prepare_part(load_recipe(str(study.recipe)).data)
     (study.folder / "mixes.yaml").write_text(
         "more-notes: {phases: {pretrain: {mixture: {notes: {share: 0.9}, tales: {share: 0.1}}}}}\n"
         "more-tales: {phases: {pretrain: {mixture: {notes: {share: 0.2}, tales: {share: 0.8}}}}}\n"

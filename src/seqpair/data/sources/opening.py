@@ -18,6 +18,7 @@ from seqpair.recipe.data_spec import SourceSpec
 _ENDINGS = {
     "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst"),
     "parquet": (".parquet",),
+    "csv": tuple(f"{name}{packed}" for name in (".csv", ".tsv") for packed in ("", ".gz", ".zst")),
 }
 
 
@@ -53,7 +54,7 @@ def sources_of_paths(paths: Sequence[Path], text_field: Sequence[str] = ("text",
     """Open files and folders as sources, one for each path, named after it; nothing of them is held out.
 
     Args:
-        paths: Files or folders. `.jsonl` and `.parquet` are rows, anything else is one document a file.
+        paths: Files or folders. `.jsonl`, `.parquet`, `.csv` and `.tsv` are rows, others are one document per file.
         text_field: Where rows hold their text.
 
     Raises:
@@ -76,7 +77,7 @@ def sources_of_paths(paths: Sequence[Path], text_field: Sequence[str] = ("text",
 
 def _kind(path: Path) -> str:
     if not path.exists():
-        raise DataError("there is no file or folder", seen=str(path), fix="mend --from")
+        raise DataError("there is no file or folder", seen=str(path), fix="check the path")
     files = [path] if path.is_file() else [below for below in path.rglob("*") if below.is_file()]
     kinds = {kind for kind, endings in _ENDINGS.items() if any(file.name.endswith(endings) for file in files)}
     if len(kinds) > 1:

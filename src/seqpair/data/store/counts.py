@@ -5,22 +5,18 @@ Imports neither torch nor tokenizers nor pyarrow, so that `seqpair plan` stays q
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from seqpair.data.store.manifest import OFFSETS, StoreManifest, read_index, read_manifest
-from seqpair.errors import StoreError
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 from seqpair.recipe.plan import Plan, StoreStats
 from seqpair.recipe.resolve import resolve_plans
 from seqpair.recipe.schema import Recipe
-
-if TYPE_CHECKING:
-    from seqpair.data.store.store import Store
 
 _ROWS_AT_ONCE = 1 << 20
 
@@ -111,20 +107,3 @@ def counts_of(recipe: Recipe) -> PreparedStats | None:
     data = recipe.data
     seq_lens = [phase.seq_len for phase in recipe.phases]
     return stats_for(data.sources, data.tokenizer, Path(data.stores), seq_lens)
-
-
-def require_stores(plan: Plan, stores: Mapping[str, Store]) -> None:
-    """Check that the training stores at hand are those that a plan was made for.
-
-    Raises:
-        StoreError: One is not there, or is another one.
-    """
-    for ref in plan.stores:
-        found = stores[ref.source].manifest.digest[:16] if ref.source in stores else "no store"
-        if found != ref.digest[:16]:
-            raise StoreError(
-                f"the store of source {ref.source!r} is not the one this plan was made for",
-                seen=found,
-                allowed=ref.digest[:16],
-                fix="prepare again and start a new run, or bring the old store back",
-            )
