@@ -9,7 +9,7 @@ Shapes: M places read in a batch, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,34 +23,11 @@ Ids = NDArray[np.int64]
 Head = Callable[[Tensor], Tensor]
 
 
-class Forward(Protocol):
-    """A model's forward pass over a batch of rows, without padding or with it.
+class NativeForward:
+    """Our own model, packed without padding.
 
     Attributes:
         width, vocab_size: Entries of a state, and of the logits.
-    """
-
-    width: int
-    vocab_size: int
-
-    def states(self, rows: Sequence[Ids], places: Sequence[Ids]) -> Tensor:
-        """Return the last hidden states (M, D) at the places of each row, row after row."""
-        ...
-
-    def readings(self, rows: Sequence[Ids], places: Sequence[Ids]) -> Tensor:
-        """Return what `log_probabilities` takes at the places of each row, row after row."""
-        ...
-
-    def log_probabilities(self, readings: Tensor) -> Tensor:
-        """Return the log-probabilities (R, V), fp32, of some readings."""
-        ...
-
-
-class NativeForward:
-    """Our own model.
-
-    Args:
-        native: The model, on its device.
     """
 
     def __init__(self, native: NativeModel) -> None:
@@ -116,6 +93,9 @@ class PaddedForward:
             ids[index, : len(row)] = torch.from_numpy(row)
             mask[index, : len(row)] = 1
         return {"input_ids": ids.to(device), "attention_mask": mask.to(device), **self._options}
+
+
+Forward = NativeForward | PaddedForward
 
 
 def _gathered(values: Tensor, places: Sequence[Ids]) -> Tensor:

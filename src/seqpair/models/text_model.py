@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,18 +48,6 @@ def length_batches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]
     return batches
 
 
-class Loader(Protocol):
-    """Loads the parts that transformers has of a model."""
-
-    def network(self) -> Any:
-        """Return the model, in fp32 and evaluation mode, on its device."""
-        ...
-
-    def tokenizer(self) -> Any:
-        """Return the fast tokenizer."""
-        ...
-
-
 class TextModel:
     """A model, its tokenizer, and how text becomes rows of ids for it.
 
@@ -72,7 +60,7 @@ class TextModel:
         native: Our own model, where it computes the same; it then does.
         head: For a network, what makes logits of states; `None` reads the logits that the whole network gives.
         own_tokenizer: Our own tokenizer, where it gives the same ids.
-        loader: Loads the network and the tokenizer of transformers, where they are not given.
+        loader: Loads what transformers has of the model, where it is not given: `network()` and `tokenizer()`.
         max_tokens: The longest row, specials included; by default what the configurations say.
         place: Where it was found, if it was.
         folder: Where a Hugging Face folder of it lies, if anywhere.
@@ -97,7 +85,7 @@ class TextModel:
         native: NativeModel | None = None,
         head: Head | None = None,
         own_tokenizer: Tokenizer | None = None,
-        loader: Loader | None = None,
+        loader: Any = None,
         max_tokens: int | None = None,
         place: ModelPlace | None = None,
         folder: Path | None = None,

@@ -50,6 +50,13 @@ def test_a_checkpoint_and_its_export_continue_alike(tmp_path, decoder):
         )
 
 
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, top_p=0.9, seed=3)])
+def test_a_decoder_of_transformers_continues_as_our_own_does(decoder, sampling):
+    other = decoder.with_network(decoder.network, model_digest="0")
+    assert continue_texts(other, PROMPTS, 20, sampling) == continue_texts(decoder, PROMPTS, 20, sampling)
+    assert complete_texts(other, PROMPTS, ["e"], 8) == complete_texts(decoder, PROMPTS, ["e"], 8)
+
+
 def test_an_encoder_is_told_to_fill_masks(random_exports):
     with pytest.raises(EvaluationError, match="seqpair fill"):
         continue_texts(open_model(random_exports["mlm"]), ["a"])

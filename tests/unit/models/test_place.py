@@ -226,3 +226,17 @@ def test_an_error_names_the_nearest_model(tmp_path, random_exports, monkeypatch,
     for given in (f"runs/{name}", tmp_path / "runs" / name, *([name] if name.startswith("study") else [])):
         with pytest.raises(EvaluationError, match=rf"did you mean (\S+ or )*\S*runs/{meant}[ ?]"):
             find_model(given)
+
+
+def test_the_verbs_take_a_run_and_a_checkpoint(seqpair, tmp_path):
+    checkpoint = write_run(tmp_path / "encoder", "hybrid")
+    texts, out = tmp_path / "texts.jsonl", tmp_path / "vectors.npy"
+    texts.write_text('{"text": "one"}\n')
+    assert seqpair("fill", checkpoint, "a [MASK]")[0] == 0
+    assert seqpair("embed", tmp_path / "encoder", texts, "--out", out)[0] == 0
+    assert np.load(out).shape == (1, 32)
+    assert seqpair("generate", tmp_path / "encoder", "a", "--as", "clm", "--device", "cpu")[0] == 0
+    code, _, err = seqpair("generate", tmp_path / "encoder", "a")
+    assert (code, "--as clm" in err) == (2, True)
+    code, _, err = seqpair("fill", checkpoint, "a [MASK]", "--device", "tpu")
+    assert (code, "no such device" in err) == (2, True)
