@@ -35,9 +35,6 @@ def bench(
     ] = "auto",
     seconds: Annotated[float, typer.Option(min=0, help="Measure for this long, and at least three steps.")] = 20.0,
     tokens: Annotated[int | None, typer.Option(min=1, help="Measure this many tokens instead.")] = None,
-    against: Annotated[
-        str | None, typer.Option(help="`transformers`: also train its class on the same batches, in alternation.")
-    ] = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,44 +45,35 @@ def bench(
 
     Example: seqpair bench --size 17m --member decoder --seq-len 1024 --seconds 20
     """
-    if against not in (None, "transformers"):
-        raise typer.BadParameter("only `transformers` can be measured against", param_hint="--against")
     with tempfile.TemporaryDirectory(prefix="seqpair-bench-") as folder:
         if study is None:
             shape = (seq_len, batch_tokens, vocab_size)
             plan, prepared = _made_up(Path(folder), size, member, shape, precision, list(overrides or ()))
         else:
             plan, prepared = _prepared(study, member, Path(folder), list(overrides or ()))
-        _measure(plan, prepared, seconds, tokens, compares=against is not None, as_json=as_json)
+        _measure(plan, prepared, seconds, tokens, as_json=as_json)
 
 
-def _measure(
-    plan: Plan, prepared: Prepared, seconds: float, tokens: int | None, *, compares: bool, as_json: bool
-) -> None:
+def _measure(plan: Plan, prepared: Prepared, seconds: float, tokens: int | None, *, as_json: bool) -> None:
     """Measure a plan on this process's rank; the main one prints."""
     from seqpair.distributed.hardware import look_around
     from seqpair.distributed.world import start_world
-    from seqpair.hub.against import compare_training
     from seqpair.train.assembly import assemble_run
     from seqpair.train.measure import measure_training
 
     with start_world(plan.runtime.device) as world:
         run = assemble_run(plan, prepared, world)
         found = measure_training(run, seconds, tokens)
-        compared = compare_training(run, rounds=5) if compares else None
         hardware = look_around(world.device)
     if not world.is_main:
         return
     if as_json:
         about = _about(plan) | {"hardware": vars(hardware), "ranks": world.world_size}
-        about["against"] = None if compared is None else compared.as_json()
         print(json.dumps(about | found.as_json()))
         return
     where = hardware.name if hardware.device == "cuda" else f"{hardware.name}, {hardware.threads} threads"
     print(f"{plan.size} {plan.member} on {world.world_size} x {where}, {plan.runtime.numbers}")
     _show(plan, found)
-    if compared is not None:
-        print(f"  against       {compared.words()}")
 
 
 def _about(plan: Plan) -> dict[str, Any]:

@@ -10,33 +10,35 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.options import AsClassOption, DeviceOption, DryRunOption, JsonOption, ModelArgument, OverwriteOption
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
 def embed(
-    source: Annotated[str, typer.Argument(help="An export, a checkpoint, a run, or a Hugging Face folder or name.")],
-    texts: Annotated[Path, typer.Argument(help="JSON Lines, one object with a text a line.")],
-    out: Annotated[Path, typer.Option(help="The array to write, .npy; the ids go beside it as .ids.json.")],
+    source: ModelArgument,
+    texts: Annotated[Path, typer.Argument(help="Read this JSON Lines file, one object with a text per line.")],
+    out: Annotated[Path, typer.Option(help="Write this .npy array; the ids go beside it as .ids.json.")],
     pooling: Annotated[
-        str, typer.Option(help="`default`, `mean`, `mean-text`, `cls` or `last` (docs/evaluation.md).")
+        str, typer.Option(help="Pool by `default`, `mean`, `mean-text`, `cls` or `last` (docs/evaluation.md).")
     ] = "default",
     normalise: Annotated[bool, typer.Option("--normalise", help="Scale every vector to length 1.")] = False,
-    text_key: Annotated[str, typer.Option(help="The key of the text.")] = "text",
-    id_key: Annotated[str, typer.Option(help="The key of the id; without it a line's number counts.")] = "id",
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens computed at once.")] = 8192,
-    as_class: Annotated[
-        str | None, typer.Option("--as", help="For a checkpoint trained with `hybrid`: `mntp` (the default) or `clm`.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier array.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Read the texts and the model, write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    text_key: Annotated[str, typer.Option(help="Read the text from this key.")] = "text",
+    id_key: Annotated[
+        str, typer.Option(help="Read the id from this key; without it the line number is the id.")
+    ] = "id",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Compute at most this many tokens at once.")] = 8192,
+    as_class: AsClassOption = None,
+    device: DeviceOption = "auto",
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Embed texts: packed without padding, sorted by length, one float32 row a text in the file's order.
+    """Write one float32 vector per text, in input order, and the texts' ids.
 
-    A vector does not depend on the texts beside it. Long texts are cut at the length the model was trained on.
+    A vector does not depend on the other texts. Long texts are cut at the length the model was trained on.
     `default` pooling is what an export states for sentence-transformers. An export needs no transformers.
 
     Example: seqpair embed runs/demo/encoder/export docs.jsonl --out vectors.npy --normalise

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.options import DeviceOption
 from seqpair.errors import EvaluationError, RecipeError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def evaluate_suites(
     choice: Choices = None,
     recipe: Recipe = None,
     overrides: Overrides = None,
-    device: Annotated[str, typer.Option(help="Where the models run: auto, cpu, cuda, cuda:1.")] = "auto",
+    device: DeviceOption = "auto",
     batch_tokens: BatchTokens = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed; compute nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,

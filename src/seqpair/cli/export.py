@@ -49,9 +49,9 @@ def export(
 def _checkpoint(source: str, member: str, overrides: list[str]) -> Path:
     """Return the checkpoint's folder that the command means."""
     from seqpair.checkpoint.manifest import MANIFEST_NAME
-    from seqpair.hub.export import find_checkpoint
+    from seqpair.hub.export import checkpoint_at
     from seqpair.suite.places import find_study
 
     if (Path(source) / MANIFEST_NAME).is_file():
         return Path(source)
-    return find_checkpoint(find_study(source, overrides).run(member).path)
+    return checkpoint_at(find_study(source, overrides).run(member).path)

@@ -7,21 +7,21 @@ from typing import Annotated
 
 import typer
 
+from seqpair.cli.options import AsClassOption, DeviceOption, JsonOption, ModelArgument
+
 
 def fill(
-    model: Annotated[str, typer.Argument(help="An export, a checkpoint, a run, or a Hugging Face folder or name.")],
-    text: Annotated[str, typer.Argument(help="Text with one [MASK] or more.")],
-    top: Annotated[int, typer.Option(help="How many tokens to show for each mask.")] = 5,
-    as_class: Annotated[
-        str | None, typer.Option("--as", help="For a checkpoint trained with `hybrid`: `mntp` (the default) or `clm`.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    model: ModelArgument,
+    text: Annotated[str, typer.Argument(help="Fill this text; it contains one [MASK] or more.")],
+    top: Annotated[int, typer.Option(min=1, help="Print this many tokens per mask.")] = 5,
+    as_class: AsClassOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
-    """Fill the masks of a text, read at the position where this model predicts them.
+    """Print the most likely tokens for each mask of a text, with their probabilities.
 
-    A member trained with `mntp` predicts a masked token one position to its left: transformers' fill-mask
-    pipeline reads the wrong place for it, this verb the right one.
+    A member trained with `mntp` predicts a masked token one position to its left. This verb reads that position;
+    the fill-mask pipeline of transformers does not.
 
     Example: seqpair fill runs/demo/encoder/export "Return the length of the [MASK]."
     """

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.options import DeviceOption
+
 if TYPE_CHECKING:
     from seqpair.evaluate.finetune.job import JobReport, TuneJob
 
@@ -55,7 +57,6 @@ Out = Annotated[
     Path | None, typer.Option(help="The folder of the job. Default: finetuned/MODEL/SETS-DIGEST_OF_THE_ROWS.")
 ]
 Keep = Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the chosen model.")]
-Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1.")]
 BatchTokens = Annotated[int, typer.Option(min=1, help="Largest number of positions in a padded batch.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read the rows and print what would run; write nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
@@ -83,7 +84,7 @@ def finetune(
     limit: Limit = None,
     out: Out = None,
     keep: Keep = True,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     batch_tokens: BatchTokens = 8192,
     dry_run: DryRun = False,
     as_json: AsJson = False,

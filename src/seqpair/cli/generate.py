@@ -9,32 +9,33 @@ from typing import Annotated
 
 import typer
 
+from seqpair.cli.options import AsClassOption, DeviceOption, JsonOption, ModelArgument
+
 
 def generate(
-    source: Annotated[str, typer.Argument(help="An export, a checkpoint, a run, or a Hugging Face folder or name.")],
-    prompts: Annotated[list[str] | None, typer.Argument(help="The texts to continue.")] = None,
+    source: ModelArgument,
+    prompts: Annotated[list[str] | None, typer.Argument(help="Continue these texts.")] = None,
     prompt_file: Annotated[
-        Path | None, typer.Option("--file", help="JSON Lines with more texts, under the key `text`.")
+        Path | None, typer.Option("--file", help="Read more texts from this JSON Lines file, from the key `text`.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Most tokens to add to each text.")] = 64,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; higher draws more freely.")] = 0.0,
-    top_k: Annotated[int | None, typer.Option(help="Draw among this many likeliest tokens only.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Add at most this many tokens to each text.")] = 64,
+    temperature: Annotated[
+        float, typer.Option(help="0 takes the most likely token; higher values sample more freely.")
+    ] = 0.0,
+    top_k: Annotated[int | None, typer.Option(help="Sample among this many most likely tokens only.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="Draw among the fewest tokens whose probabilities sum to this.")
+        float | None, typer.Option(help="Sample among the fewest tokens whose probabilities sum to this.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The key of the draws: same seed, same text.")] = 0,
-    batch_rows: Annotated[int, typer.Option(min=1, help="Texts continued at once.")] = 32,
-    as_class: Annotated[
-        str | None, typer.Option("--as", help="For a checkpoint trained with `hybrid`: `clm` reads it as a decoder.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the samples: the same seed gives the same text.")] = 0,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Continue this many texts at once.")] = 32,
+    as_class: AsClassOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
-    """Continue texts with a decoder, from a cache of keys and values that keeps each layer's window.
+    """Continue texts with a decoder and print each text with its continuation.
 
-    A text ends where the model writes [SEP], after the given number of tokens, or at the length the model was
-    trained on. What a text gets does not depend on the texts beside it. An export needs no
-    transformers.
+    A text ends where the model writes [SEP], after the given number of tokens, or at the length the model was trained
+    on. A continuation does not depend on the other texts. An export needs no transformers.
 
     Example: seqpair generate runs/demo/decoder/export "def read_lines(path):" --max-new-tokens 40
     """

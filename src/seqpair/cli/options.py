@@ -15,6 +15,10 @@ StudyArgument = Annotated[
         help="A recipe file, a preset's name, a study's or a run's folder, or a name below `runs/`.",
     ),
 ]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="An export, a checkpoint, a run, or a Hugging Face folder or name@revision."),
+]
 MemberOption = Annotated[str, typer.Option(help="Use only this member.")]
 MembersOption = Annotated[str | None, typer.Option(help="Use only these members, separated by commas.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: `a.b=c`; repeatable.")]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from seqpair.data.order.mixture import SourceReading
     from seqpair.recipe.cost import Cost
     from seqpair.recipe.plan import OptimizerPlan, PhasePlan, Plan, StoreStats
-    from seqpair.recipe.prediction import Prediction
+    from seqpair.recipe.prediction import PlanPrediction
 
 
 def plan(
@@ -43,7 +43,7 @@ def plan(
     Example: seqpair plan demo --set budget=5M
     """
     from seqpair.data.order.mixture import repetition_warnings
-    from seqpair.recipe.prediction import predict
+    from seqpair.recipe.prediction import predict_plan
     from seqpair.suite.places import find_study
 
     place = find_study(study, overrides or ())
@@ -52,7 +52,7 @@ def plan(
     stats = counts.stats if counts is not None else None
     for warning in repetition_warnings(list(plans.values()), stats):
         note(f"warning: {warning}")
-    predictions = {name: predict(item, device, count) if device else None for name, item in plans.items()}
+    predictions = {name: predict_plan(item, device, count) if device else None for name, item in plans.items()}
     if as_json:
         print(json.dumps({name: _as_json(item, predictions[name]) for name, item in plans.items()}, indent=1))
         return
@@ -64,7 +64,7 @@ def plan(
             print(f"{path}: {origin}")
 
 
-def _as_json(plan: Plan, prediction: Prediction | None) -> dict[str, object]:
+def _as_json(plan: Plan, prediction: PlanPrediction | None) -> dict[str, object]:
     from seqpair.recipe.cost import plan_cost
     from seqpair.recipe.diff import plan_digest
 
@@ -78,7 +78,7 @@ def _as_json(plan: Plan, prediction: Prediction | None) -> dict[str, object]:
     return found
 
 
-def _prediction_rows(prediction: Prediction) -> list[tuple[str, str]]:
+def _prediction_rows(prediction: PlanPrediction) -> list[tuple[str, str]]:
     """Return (label, text) for each line of a prediction."""
     where = f"{prediction.count} x {prediction.device}"
     rows = [
@@ -114,7 +114,7 @@ def _optimizer_words(optimizer: OptimizerPlan) -> str:
     return words
 
 
-def _show(plan: Plan, stats: Mapping[str, StoreStats] | None, prediction: Prediction | None) -> None:
+def _show(plan: Plan, stats: Mapping[str, StoreStats] | None, prediction: PlanPrediction | None) -> None:
     from seqpair.recipe.cost import plan_cost
     from seqpair.recipe.diff import plan_digest
 

@@ -33,14 +33,14 @@ def soup(
 
     Example: seqpair export runs/demo/encoder/soups/last3 exports/last3
     """
-    from seqpair.checkpoint.manifest import read_manifest
+    from seqpair.checkpoint.manifest import read_checkpoint_manifest
     from seqpair.checkpoint.soup import Weighting, choose_parts, make_soup
     from seqpair.suite.places import find_study
 
     weighting = Weighting.parse(weights)
     run = find_study(study, overrides or ()).run(member)
     folder = make_soup(run.path, choose_parts(run.path, names_in(checkpoints, "--checkpoints"), last), weighting, out)
-    manifest = read_manifest(folder)
+    manifest = read_checkpoint_manifest(folder)
     assert manifest.soup is not None, "a soup's manifest says so"
     if as_json:
         print(json.dumps({"folder": str(folder), **manifest.model_dump(mode="json", exclude={"plan"})}, indent=1))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from seqpair.checkpoint.manifest import read_manifest
+from seqpair.checkpoint.manifest import read_checkpoint_manifest
 from seqpair.counter import hash_words, key_words
 from seqpair.data.prepared import Prepared, open_prepared
 from seqpair.data.sources.python import HeldOutFunction, held_out_functions
@@ -116,7 +116,7 @@ def held_out_texts(checkpoint: Path) -> list[str] | None:
     Raises:
         CheckpointError: The checkpoint's manifest cannot be read.
     """
-    plan = read_manifest(checkpoint).plan
+    plan = read_checkpoint_manifest(checkpoint).plan
     try:
         prepared = open_prepared(plan.sources, plan.tokenizer, Path(plan.store_folder))
     except StoreError:

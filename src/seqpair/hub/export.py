@@ -28,15 +28,14 @@ from seqpair.hub.card import model_card
 from seqpair.hub.config import ModelFacts, generation_config, hub_config
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel
-from seqpair.hub.verify import MOST_CHECKED_TOKENS, Verification, check_texts, verify_export
-from seqpair.hub.weights import to_hub
+from seqpair.hub.verify import MOST_CHECKED_TOKENS, Verification, texts_to_check, verify_export
+from seqpair.hub.weights import WEIGHTS_NAME, to_hub
 from seqpair.nn.rope import RopeBases
 from seqpair.paths import CHECKPOINTS_FOLDER
 from seqpair.recipe.objectives import OBJECTIVES, Direction, Objective
 
 RECORD_NAME = "seqpair_export.json"
 FORMAT_VERSION = 1
-WEIGHTS_NAME = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 
 
@@ -65,7 +64,7 @@ class ExportReport:
         return {**asdict(self), "folder": str(self.folder)}
 
 
-def find_checkpoint(path: Path) -> Path:
+def checkpoint_at(path: Path) -> Path:
     """Return the checkpoint that a path means: itself, or the newest valid one of a run folder.
 
     Raises:
@@ -135,7 +134,7 @@ def export_checkpoint(
     """
     _require_free(out, overwrite)
     version = require_transformers(ExportError, "exporting").__version__
-    checkpoint = find_checkpoint(checkpoint)
+    checkpoint = checkpoint_at(checkpoint)
     loaded = load_checkpoint(checkpoint, model_only=True)
     tokenizer = checkpoint_tokenizer(checkpoint, loaded.manifest)
     trained = last_objective(loaded.manifest)
@@ -148,7 +147,7 @@ def export_checkpoint(
     try:
         with replacing_folder(out) as folder:
             _write_files(folder, loaded, facts, objective, tokenizer, version)
-            real = check_texts(texts, tokenizer, row_tokens)
+            real = texts_to_check(texts, tokenizer, row_tokens)
             proof = verify_export(folder, native, tokenizer, objective, real, row_tokens=row_tokens)
             write_text(folder / "README.md", model_card(loaded.manifest, objective, trained, proof))
             files = {

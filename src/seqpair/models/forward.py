@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqpair.hub.native import NativeModel
-from seqpair.nn.reader import RowReader
 from seqpair.recipe.objectives import Direction
 
 Ids = NDArray[np.int64]
@@ -29,16 +28,11 @@ class NativeForward:
 
     Attributes:
         width, vocab_size: Entries of a state, and of the logits.
-        padding_frac: Most padding of a batch of `readings`, as a share of its places.
     """
 
     def __init__(self, native: NativeModel) -> None:
         self.native = native
         self.width, self.vocab_size = native.width, native.vocab_size
-        on_cpu = native.model.output_weight.device.type == "cpu"
-        # On a CPU, scoring's many short rows are faster padded, since a batch is then one dense call.
-        self._reader = RowReader(native.model, native.rope, native.direction) if on_cpu else None
-        self.padding_frac = 0.05 if on_cpu else 1.0
 
     def states(self, rows: Sequence[Ids], places: Sequence[Ids]) -> Tensor:
         """Return the last hidden states (M, D) at the places of each row, row after row."""
@@ -46,7 +40,7 @@ class NativeForward:
 
     def readings(self, rows: Sequence[Ids], places: Sequence[Ids]) -> Tensor:
         """Return the states (M, D) at the places of each row, row after row."""
-        return self.native.states(rows, places) if self._reader is None else self._reader.read(rows, places)
+        return self.native.states(rows, places)
 
     def log_probabilities(self, readings: Tensor) -> Tensor:
         """Return the log-probabilities (R, V), fp32, of states (R, D)."""
@@ -66,8 +60,6 @@ class PaddedForward:
         head: States (R, D) to logits (R, V); `None` reads the logits that the whole model gives.
         has_head: Whether the network is a language model, and not a backbone alone.
     """
-
-    padding_frac = 1.0
 
     def __init__(
         self, network: Any, direction: Direction, pad_id: int, head: Head | None = None, *, has_head: bool = True

@@ -13,7 +13,7 @@ from typing import Any
 
 from seqpair.errors import EvaluationError
 from seqpair.files import sha256_file, sha256_json, write_json
-from seqpair.hub.export import WEIGHTS_NAME
+from seqpair.hub.weights import WEIGHTS_NAME
 from seqpair.nn.decode.one_token import cache_folder
 
 CACHED_BYTES = 8 << 20

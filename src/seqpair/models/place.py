@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqpair.checkpoint.manifest import MANIFEST_NAME, MODEL_NAME, damaged, read_manifest
+from seqpair.checkpoint.manifest import MANIFEST_NAME, MODEL_NAME, damaged, read_checkpoint_manifest
 from seqpair.errors import EvaluationError, ExportError
 from seqpair.files import sha256_json
 from seqpair.hub.config import CONFIG_NAME, PREDICTS_KEY
 from seqpair.hub.export import (
-    WEIGHTS_NAME,
+    checkpoint_at,
     exported_objective,
-    find_checkpoint,
     last_objective,
     read_export_record,
 )
 from seqpair.hub.library import require_transformers
+from seqpair.hub.weights import WEIGHTS_NAME
 from seqpair.models.integrity import file_digest, require_recorded, weights_digest
 from seqpair.paths import CHECKPOINTS_FOLDER, EXPORT_FOLDER, EXPORT_RECORD
 from seqpair.recipe.objectives import Direction
@@ -133,7 +133,7 @@ def _inside(folder: Path, as_class: str | None) -> Path:
     if as_class is None and (folder / EXPORT_FOLDER / CONFIG_NAME).is_file():
         return folder / EXPORT_FOLDER
     if (folder / CHECKPOINTS_FOLDER).is_dir():
-        return find_checkpoint(folder)
+        return checkpoint_at(folder)
     near = _models_below(folder)
     if near:
         raise _no_model(f"{folder} is no model itself", near)
@@ -141,7 +141,7 @@ def _inside(folder: Path, as_class: str | None) -> Path:
 
 
 def _checkpoint(name: str, folder: Path, as_class: str | None) -> ModelPlace:
-    manifest = read_manifest(folder)
+    manifest = read_checkpoint_manifest(folder)
     objective = exported_objective(last_objective(manifest), as_class)
     path, wanted = folder / MODEL_NAME, manifest.files[MODEL_NAME].sha256
     seen = file_digest(path) if path.is_file() else "no such file"

@@ -24,36 +24,27 @@ from seqpair.recipe.objectives import Direction
 
 CPU_BATCH_TOKENS = 2048  # a larger batch only leaves the caches; no result depends on it
 DEVICE_BATCH_TOKENS = 16384
-_SMALL_BATCH_TOKENS = 512
-"""Up to here a batch may be padded as it comes: one more batch would cost as much."""
 _NO_LIMIT_TOKENS = 1_000_000
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text")
 
 
-def length_batches(lengths: Sequence[int], budget_tokens: int, padding_frac: float = 1.0) -> list[list[int]]:
+def length_batches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
     """Cut rows into batches of similar length, longest first.
 
     Args:
         lengths: Tokens of each row.
         budget_tokens: Most places of a padded batch, rows x longest; one longer row goes alone.
-        padding_frac: Most padding of a batch as a share of its places; small batches may have more.
 
     Returns:
         Batches of row indices; every index exactly once.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[list[int]] = []
-    real = 0  # tokens of the last batch
     for index in order:
-        places = (len(batches[-1]) + 1) * lengths[batches[-1][0]] if batches else 0
-        padding = places - real - lengths[index]
-        wastes = places > _SMALL_BATCH_TOKENS and padding > padding_frac * places
-        if batches and places <= budget_tokens and not wastes:
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget_tokens:
             batches[-1].append(index)
-            real += lengths[index]
         else:
             batches.append([index])
-            real = lengths[index]
     return batches
 
 
@@ -249,7 +240,7 @@ class TextModel:
                 allowed="a model for masked or causal language modelling",
                 fix="use it where texts are embedded: classification, retrieval",
             )
-        for batch in length_batches([len(row) for row in rows], self.batch_tokens, self._forward.padding_frac):
+        for batch in length_batches([len(row) for row in rows], self.batch_tokens):
             yield batch, self._forward.readings([rows[i] for i in batch], [places[i] for i in batch])
 
     @torch.no_grad()

@@ -133,15 +133,3 @@ def _turned(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Return the rotation as one expression, rounded once."""
     first, second = states.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(states.dtype)
-
-
-def paired_features(weight: Tensor, head_dim: int) -> Tensor:
-    """Return a projection (J * K, D) with the rows of each head reordered: pair j becomes features 2j and 2j + 1."""
-    return weight.view(-1, 2, head_dim // 2, weight.shape[-1]).transpose(1, 2).reshape(weight.shape)
-
-
-def complex_turns(tokens: int, theta: float, head_dim: int, device: torch.device | None = None) -> Tensor:
-    """Return the rotations of positions 0 .. tokens - 1, (tokens, 1, K/2) complex."""
-    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
-    angles = torch.arange(tokens, dtype=torch.float32, device=device)[:, None, None] / theta**exponent
-    return torch.polar(torch.ones_like(angles), angles)

@@ -37,6 +37,7 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = _find(path_or_preset, Path.cwd(), "the command line")
     tree = _load_onto({}, path, ())
+    # Paths of `--set` are relative to the current folder, those of a file to that file, so both are resolved here.
     for assignment in overrides:
         tree = _absolute_paths(apply_set(tree, assignment), Path.cwd())
     folder = Path.cwd() if path.parent == PRESETS_FOLDER else path.parent
@@ -47,6 +48,7 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         raise recipe_error(error, raw, Recipe, origins) from error
+    # Every leaf that nobody wrote is a default; reports show the origin of each value.
     for leaf in _leaf_paths(recipe.model_dump(mode="json", by_alias=True)):
         origins.setdefault(leaf, "default")
     recipe._origins = origins
@@ -96,6 +98,7 @@ def _load_onto(below: Tree, path: Path, above: tuple[Path, ...]) -> Tree:
         raise RecipeError(f"{label} is not a recipe", seen="no keys at its top level", allowed="`key: value` lines")
     tree = dict(tree)
     folder = Path.cwd() if is_preset else path.parent
+    # Each base is laid over the ones before it and this file over all of them.
     for base in _bases(tree.pop("extends", None), label):
         below = _load_onto(below, _find(base, folder, label), (*above, path))
     return merge_trees(below, tree if is_preset else _absolute_paths(tree, path.parent))

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folders, read_manifest
+from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folders, read_checkpoint_manifest
 from seqpair.compare.values import Interval
 from seqpair.errors import SeqpairError
 from seqpair.evaluate.results import SAMPLES_NAME, SUMMARY_NAME, TaskResult, read_items, read_results
@@ -296,7 +296,7 @@ def _read_checkpoint(member: MemberRun) -> None:
     manifests = []
     for folder in checkpoint_folders(member.folder):
         try:
-            manifests.append(read_manifest(folder))
+            manifests.append(read_checkpoint_manifest(folder))
         except SeqpairError as error:
             member.missing.append(f"checkpoint {folder.name} cannot be read ({error.what})")
     if manifests:

@@ -16,7 +16,6 @@ from seqpair.data.order.ledger import Ledger, require_same_sequences
 from seqpair.data.order.mixture import repetition_warnings
 from seqpair.data.prepare.preparation import prepare
 from seqpair.data.prepared import Prepared
-from seqpair.data.store.counts import counts_of, plan_members
 from seqpair.distributed.acceleration import require_float8
 from seqpair.distributed.world import choose_device, start_world
 from seqpair.errors import EvaluationError
@@ -27,17 +26,17 @@ from seqpair.evaluate.task import TaskContext
 from seqpair.files import write_json
 from seqpair.hub.export import RECORD_NAME, export_checkpoint
 from seqpair.models.place import find_model
-from seqpair.paths import EXPORT_FOLDER, LEDGER_FILE, run_folder, study_folder
+from seqpair.paths import EXPORT_FOLDER, LEDGER_FILE, run_folder
+from seqpair.recipe.data_spec import DataSpec
 from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
-from seqpair.recipe.phases import training_order
 from seqpair.recipe.plan import Plan
-from seqpair.recipe.schema import Recipe
 from seqpair.report.collect import collect_study
 from seqpair.report.page import write_report
+from seqpair.suite.places import StudyPlace
 from seqpair.suite.starts import start_finder
 from seqpair.text import note
 from seqpair.train.loggers import require_loggers
-from seqpair.train.loop import Outcome, train_member
+from seqpair.train.loop import TrainingOutcome, train_member
 
 Part = TypeVar("Part")
 
@@ -59,24 +58,23 @@ class StudyOutcome:
     signal_number: int | None = None
 
 
-def planned_parts(recipe: Recipe, members: Sequence[str] = ()) -> list[str]:
+def planned_parts(study: StudyPlace, members: Sequence[str] = ()) -> list[str]:
     """Return a line for each part of a study that says whether it is done or would be done."""
-    study = study_folder(recipe)
-    lines = [f"prepare: {len(recipe.data.sources)} sources into {recipe.data.stores}"]
-    for member in training_order(recipe, members):
-        newest = latest_valid(study / member)
+    lines = [f"prepare: {len(study.data.sources)} sources into {study.data.stores}"]
+    for member in study.training_order(members):
+        newest = latest_valid(study.folder / member)
         lines.append(f"train {member}: {'from scratch' if newest is None else f'newest checkpoint {newest.name}'}")
         for part, proof in (("export", "export/seqpair_export.json"), ("evaluate", "evaluation/samples.json")):
-            lines.append(f"{part} {member}: {'there already' if (study / member / proof).exists() else 'to do'}")
-    return [*lines, f"report: {study / 'report' / 'index.html'}"]
+            lines.append(f"{part} {member}: {'there already' if (study.folder / member / proof).exists() else 'to do'}")
+    return [*lines, f"report: {study.folder / 'report' / 'index.html'}"]
 
 
-def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
+def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
     """Run a study to its end; repeating the call after an interruption resumes where it stopped.
 
     Args:
-        recipe: The study's recipe.
-        members: Train and evaluate only these, and those they start from; all of the recipe's if empty.
+        study: The study; where it is a folder of runs, the plans in it are run to their end.
+        members: Train and evaluate only these, and those they start from; all if empty.
 
     Raises:
         RecipeError: A member is not in the recipe, two members differ in more than is declared, or a logger's
@@ -84,14 +82,16 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
         SeqpairError: Float8 is asked for and not possible here; or whatever a part complains about: earlier parts stay
             done.
     """
-    require_loggers(recipe.runtime.loggers)
-    if recipe.runtime.float8 != "off":
-        require_float8(recipe.runtime.float8, choose_device(recipe.runtime.device))
-    chosen = training_order(recipe, members)
+    chosen = study.training_order(members)
+    runtime = study.plan(chosen[0]).runtime
+    require_loggers(runtime.loggers)
+    if runtime.float8 != "off":
+        require_float8(runtime.float8, choose_device(runtime.device))
     outcome = StudyOutcome(finished=False)
-    prepared = _timed(outcome, "prepare", lambda: prepare_part(recipe))
-    plans = list(plan_members(recipe, chosen).values())
-    counts = counts_of(recipe)
+    prepared = _timed(outcome, "prepare", lambda: prepare_part(study.data))
+    by_member = study.plans(chosen)
+    plans = [by_member[name] for name in chosen]
+    counts = study.counts()
     for warning in repetition_warnings(plans, counts.stats if counts is not None else None):
         note(f"warning: {warning}")
     for plan in plans[1:]:
@@ -105,9 +105,8 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
     for plan in plans:
         _timed(outcome, f"export {plan.member}", lambda plan=plan: export_part(plan))
         _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan))
-    study = study_folder(recipe)
-    _keep_seconds(study, outcome.seconds)
-    outcome.page = _timed(outcome, "report", lambda: write_report(collect_study(study)))
+    _keep_seconds(study.folder, outcome.seconds)
+    outcome.page = _timed(outcome, "report", lambda: write_report(collect_study(study.folder)))
     outcome.finished = True
     return outcome
 
@@ -119,12 +118,12 @@ def _timed(outcome: StudyOutcome, name: str, part: Callable[[], Part]) -> Part:
     return result
 
 
-def prepare_part(recipe: Recipe) -> Prepared:
-    """Prepare the stores and the tokenizer of a recipe, or open those that exist."""
-    return prepare(recipe.data.sources, recipe.data.tokenizer, Path(recipe.data.stores))
+def prepare_part(data: DataSpec) -> Prepared:
+    """Prepare the stores and the tokenizer of a study, or open those that exist."""
+    return prepare(data.sources, data.tokenizer, Path(data.stores))
 
 
-def train_part(plan: Plan, prepared: Prepared) -> Outcome:
+def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
     """Train one member to its end, unless its run is finished.
 
     Raises:
@@ -133,7 +132,7 @@ def train_part(plan: Plan, prepared: Prepared) -> Outcome:
     newest = latest_valid(run_folder(plan))
     if newest is not None and _is_end_of(plan, newest.manifest):
         note(f"{plan.member}: trained already ({newest.name})")
-        return Outcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
+        return TrainingOutcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
     with start_world(plan.runtime.device) as world:
         return train_member(plan, prepared, world, start_finder(prepared))
 

@@ -199,15 +199,6 @@ def test_batches_hold_every_row_once_within_the_budget(lengths, budget):
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= budget
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=60))
-def test_batches_of_some_size_hold_little_padding(lengths):
-    batches = length_batches(lengths, 100_000, padding_frac=0.1)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    for batch in batches:
-        places = len(batch) * max(lengths[index] for index in batch)
-        assert places <= 512 or places - sum(lengths[index] for index in batch) <= 0.1 * places
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["mlm", "mntp"])
 @pytest.mark.parametrize("masks", [1, 2])

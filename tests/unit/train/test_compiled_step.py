@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from against_transformers import pad_rows
 
 from seqpair.data.order.batches import read_batch
 from seqpair.distributed.acceleration import CountedCompile
 from seqpair.distributed.world import World
-from seqpair.hub.against import pad_rows
 from seqpair.nn import attention
 from seqpair.nn import gpu_kernels as varlen
 from seqpair.nn.attention import attend_reference

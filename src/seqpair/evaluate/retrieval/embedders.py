@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save
 
 from seqpair.errors import EvaluationError
 from seqpair.files import replacing_folder, sha256_json, write_bytes, write_json
-from seqpair.hub.export import WEIGHTS_NAME
 from seqpair.hub.library import require_transformers
+from seqpair.hub.weights import WEIGHTS_NAME
 from seqpair.models.embed import Embedded, embed_texts, require_pooling
 from seqpair.models.open import open_model
 from seqpair.models.text_model import TextModel, length_batches

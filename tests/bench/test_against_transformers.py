@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from against_transformers import _Theirs, compare_training, pad_rows
 
 from seqpair.data.order.batches import read_batch
 from seqpair.distributed.world import World
 from seqpair.errors import SeqpairError
-from seqpair.hub.against import _Theirs, compare_training, pad_rows
 from seqpair.train.assembly import assemble_run
 from seqpair.train.feed import work_of_step
 from seqpair.train.loop import step_gradients
