@@ -23,10 +23,9 @@ import numpy as np
 from local_data import LOCAL_DATA
 
 from seqpair.data.cleaning.contamination import EvalIndex, build_index
-from seqpair.data.cleaning.duplicates import SignatureParts, find_duplicates
+from seqpair.data.cleaning.duplicates import SignatureParts, find_duplicates, near_signatures, text_digest
 from seqpair.data.cleaning.eval_sets import eval_files, read_items
-from seqpair.data.cleaning.quality import Measured, quality_fault
-from seqpair.data.cleaning.signatures import near_signatures, text_digest
+from seqpair.data.cleaning.rules import Measured, quality_fault
 from seqpair.data.cleaning.words import Words, inside_texts, ngram_hashes, words_of
 from seqpair.files import write_json
 from seqpair.recipe.cleaning_spec import DuplicatesSpec, EvalSetSpec, NearDuplicatesSpec, QualitySpec

@@ -22,12 +22,11 @@ import transformers
 from local_data import MODERNBERT
 
 from seqpair.hub.weights import to_hub
-from seqpair.nn.init import initialise
 from seqpair.nn.layout import Layout
-from seqpair.nn.model import LanguageModel
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import summed_cross_entropy
-from seqpair.optim.groups import parameter_groups
+from seqpair.optim.choice import parameter_groups
 from seqpair.optim.stable_adamw import StableAdamW
 from seqpair.recipe.cost import mean_keys
 from seqpair.recipe.objectives import OBJECTIVES, Direction

@@ -33,20 +33,20 @@ from local_data import EVAL, MODERNBERT
 from safetensors.torch import save_file
 
 from seqpair.data.tokenizer.tokenizer import SpecialIds
-from seqpair.evaluate.loaded import LoadedModel, open_model
-from seqpair.evaluate.scorers import EncoderScorer, encode_requests
 from seqpair.files import write_json, write_text
 from seqpair.hub.config import ModelFacts, hub_config
 from seqpair.hub.weights import to_hub
-from seqpair.nn.init import initialise
-from seqpair.nn.model import LanguageModel
+from seqpair.models.open import open_model
+from seqpair.models.score import encode_requests, score_continuations
+from seqpair.models.text_model import TextModel
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES
 
 VOCAB_SIZE = 50_368
 
 
-def make_encoder(size: str, tokenizer: Path, folder: Path, batch_tokens: int) -> LoadedModel:
+def make_encoder(size: str, tokenizer: Path, folder: Path, batch_tokens: int) -> TextModel:
     """Write an encoder of random weights as a Hugging Face folder and open it as a user would."""
     plan = ModelPlan(shape=SIZES[size], vocab_size=VOCAB_SIZE)
     model = LanguageModel(plan)
@@ -66,7 +66,7 @@ def make_encoder(size: str, tokenizer: Path, folder: Path, batch_tokens: int) ->
 
 
 @torch.inference_mode()
-def one_at_a_time(model: LoadedModel, requests: list[tuple[str, str]], *, full_logits: bool) -> list[float]:
+def one_at_a_time(model: TextModel, requests: list[tuple[str, str]], *, full_logits: bool) -> list[float]:
     """Score request by request, row by row."""
     found = []
     for context, continuation in encode_requests(model, requests):
@@ -75,10 +75,10 @@ def one_at_a_time(model: LoadedModel, requests: list[tuple[str, str]], *, full_l
             known = [model.cls_id, *context, *continuation[:done]]
             row = torch.tensor([[*known, model.mask_id, model.mask_id, model.mask_id, model.sep_id]])
             if full_logits:
-                logits = model.model(input_ids=row).logits[0, len(known)]
+                logits = model.network(input_ids=row).logits[0, len(known)]
                 total += float(torch.log_softmax(logits.float(), -1)[token])
             else:
-                state = model.model.model(input_ids=row).last_hidden_state[0, len(known) : len(known) + 1]
+                state = model.network.model(input_ids=row).last_hidden_state[0, len(known) : len(known) + 1]
                 total += float(model.log_probabilities(state)[0, token])
         found.append(total)
     return found
@@ -106,9 +106,8 @@ def main() -> None:
     requests = [(row["context"], " " + row["continuation"]) for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         model = make_encoder(chosen.size, chosen.tokenizer, Path(folder), chosen.batch_tokens)
-    scorer = EncoderScorer(model)
     ways = {
-        "batched": lambda block: [score.log_prob for score in scorer.score(block)],
+        "batched": lambda block: [score.log_prob for score in score_continuations(model, block)],
         "full logits": lambda block: one_at_a_time(model, block, full_logits=True),
         "one position": lambda block: one_at_a_time(model, block, full_logits=False),
     }

@@ -37,11 +37,10 @@ from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.files import write_json
 from seqpair.hub.config import ModelFacts, hub_config
 from seqpair.hub.weights import to_hub
-from seqpair.nn.cached_decoder import CachedDecoder
-from seqpair.nn.generate import generate
-from seqpair.nn.init import initialise
-from seqpair.nn.model import LanguageModel
-from seqpair.nn.one_token import find_library
+from seqpair.nn.decode.cached_decoder import CachedDecoder
+from seqpair.nn.decode.generate import generate
+from seqpair.nn.decode.one_token import find_library
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES

@@ -26,14 +26,14 @@ from local_data import EVAL
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
-from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.registry import choose_tasks
 from seqpair.evaluate.results import TaskResult
 from seqpair.evaluate.retrieval.sets import read_squad
 from seqpair.evaluate.retrieval.with_mteb import local_task, require_mteb
-from seqpair.evaluate.suites.registry import choose_tasks
-from seqpair.evaluate.suites.runner import run_models
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.runner import run_models
+from seqpair.evaluate.task import TaskContext
 from seqpair.files import write_text
+from seqpair.models.place import find_model
 
 
 def commit() -> str:

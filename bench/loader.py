@@ -38,7 +38,7 @@ from seqpair.data.order.packing import microbatches
 from seqpair.data.prepare.preparation import prepare
 from seqpair.data.prepared import Prepared
 from seqpair.data.store.store import Store
-from seqpair.objectives.parts import parts_of_step
+from seqpair.objectives.selection import parts_of_step
 from seqpair.objectives.targets import ModelInput, TargetBuilder
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 from seqpair.recipe.objectives import OBJECTIVES, Objective

@@ -25,7 +25,7 @@ from local_data import TEXT
 from seqpair.data.order.batches import read_batch
 from seqpair.data.prepare.preparation import prepare
 from seqpair.data.prepared import Prepared
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.distributed.world import start_world
 from seqpair.paths import run_folder
 from seqpair.recipe.load import load_recipe

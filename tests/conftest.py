@@ -41,3 +41,26 @@ def seqpair(monkeypatch, capsys):
         return int(ended.value.code or 0), shown.out, shown.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def random_exports(tmp_path_factory):
+    """The folder of an export of each objective."""
+    from checkpointed_run import real_texts, write_run
+
+    from seqpair.hub.export import export_checkpoint
+
+    folders = {}
+    for name in ("mlm", "clm", "mntp"):
+        folder = tmp_path_factory.mktemp(f"export-{name}")
+        export_checkpoint(write_run(folder, name), folder / "export", real_texts()[:2])
+        folders[name] = folder / "export"
+    return folders
+
+
+@pytest.fixture(scope="session")
+def models(random_exports):
+    """The loaded model of each objective."""
+    from seqpair.models.open import open_model
+
+    return {name: open_model(folder) for name, folder in random_exports.items()}

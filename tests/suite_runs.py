@@ -1,6 +1,6 @@
 """Suites run on one model, for the tests of tasks."""
 
-from seqpair.evaluate.suites.runner import run_models
+from seqpair.evaluate.runner import run_models
 
 
 def run_tasks(place, tasks, context, folder, **options):

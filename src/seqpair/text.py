@@ -121,7 +121,7 @@ class Progress:
         rate = self.rate()
         parts = [f"{self.label}: {format_count(self.done)}"]
         if self.total:
-            parts[0] += f"/{format_count(self.total)} {self.unit} ({100 * self.done / self.total:.0f} %)"
+            parts[0] += f"/{format_count(self.total)} {self.unit} ({100 * min(1.0, self.done / self.total):.0f} %)"
         else:
             parts[0] += f" {self.unit}"
         parts.append(f"{format_count(rate)} {self.unit}/s")

@@ -17,7 +17,7 @@ from torch import nn
 
 from seqpair.distributed.world import World, no_sync, start_world, wrap
 from seqpair.errors import TrainingError
-from seqpair.optim.groups import parameter_groups
+from seqpair.optim.choice import parameter_groups
 from seqpair.optim.stable_adamw import StableAdamW
 
 

@@ -83,7 +83,7 @@ def test_every_command_shown_is_a_command(path):
 def test_a_wrong_command_would_be_noticed(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
-        "```\nseqpair plan demo --nope\nseqpair fly demo  # no\nseqpair train demo\n"
+        "```\nseqpair plan demo --nope\nseqpair fly demo  # no\nseqpair soup demo\n"
         "seqpair data show\nseqpair data peek demo\n"
         "```\n`seqpair plan --what`\n"
     )

@@ -13,7 +13,7 @@ from seqpair.data.order.batches import assemble, read_batch, sequence_lengths
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.order.packing import microbatches, pack, share
 from seqpair.data.tokenizer.tokenizer import SpecialIds
-from seqpair.objectives.parts import parts_of_step
+from seqpair.objectives.selection import parts_of_step
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.objectives import OBJECTIVES
 

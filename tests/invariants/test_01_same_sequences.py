@@ -8,7 +8,7 @@ from seqpair.data.order.batches import assemble, read_batch
 from seqpair.data.order.ledger import Ledger, LedgerComparison, require_same_sequences
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.recipe.load import load_recipe
 
 

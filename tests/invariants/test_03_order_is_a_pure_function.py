@@ -12,7 +12,7 @@ from seqpair.data.order.ledger import LedgerRecord
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.order.packing import microbatches
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.recipe.load import load_recipe
 
 

@@ -4,12 +4,10 @@ depends on another sequence in the same microbatch, nor on padding."""
 import pytest
 import torch
 
-from seqpair.nn.init import initialise
 from seqpair.nn.layout import Layout
-from seqpair.nn.model import LanguageModel
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
-from seqpair.objectives.fixed_shape import FixedShape, fill
-from seqpair.objectives.targets import ModelInput
+from seqpair.objectives.targets import FixedShape, ModelInput, fill
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,14 +12,13 @@ import torch
 from seqpair.data.order.batches import assemble, read_batch
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
-from seqpair.nn.init import initialise
-from seqpair.nn.model import LanguageModel
+from seqpair.data.store.counts import plan_member
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
-from seqpair.objectives.parts import Part, parts_of_step
+from seqpair.objectives.selection import Part
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.load import load_recipe
-from seqpair.train.feed import StepInput, make_work
+from seqpair.train.feed import work_of_step
 from seqpair.train.step import ObjectiveLoss, StepLoss, accumulate_gradients
 
 HYBRID = ["model.attn_out_dropout=0.0", "members.both={objective: {hybrid: {causal_frac: 0.4}}}"]
@@ -40,7 +40,7 @@ def one_step(
     study, member: str, microbatch_tokens: int, world_size: int, *, fixed: bool = False
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Return a step's loss and gradients, over ranks run one after another, averaged as DDP would."""
-    recipe = load_recipe(str(study.recipe), HYBRID)
+    recipe = load_recipe(str(study.recipe), [*HYBRID, f"runtime.microbatch_tokens={microbatch_tokens}"])
     prepared, plan = open_recipe_data(recipe), plan_member(recipe, member)
     phase = plan.phases[0]
     batch = read_batch(PhaseOrder(plan.seed, phase, prepared.train), 1)
@@ -49,17 +49,10 @@ def one_step(
     for rank in range(world_size):
         model = LanguageModel(plan.model)
         initialise(model, plan.model, plan.seed)
-        given = StepInput(
-            batch=batch,
-            parts=parts_of_step(batch, phase.objective_of(1), phase.span_of(1).causal_frac, plan.seed),
-            mask_frac=phase.mask_frac,
-            rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
-            microbatch_tokens=microbatch_tokens,
-            fixed_for=phase.seq_len if fixed else None,
-        )
-        builder = TargetBuilder(prepared.tokenizer, plan.seed)
         world = PretendedWorld(rank, world_size)
-        work = make_work(given, builder, prepared.tokenizer.specials, world)
+        builder = TargetBuilder(prepared.tokenizer, plan.seed)
+        run = SimpleNamespace(plan=plan, prepared=prepared, builder=builder, world=world, has_one_shape=fixed)
+        work = work_of_step(run, phase, batch)
         losses.append(accumulate_gradients(ObjectiveLoss(model), work, world, bf16=False))
         for name, parameter in model.named_parameters():
             mean[name] = mean.get(name, torch.zeros_like(parameter)) + parameter.grad / world_size

@@ -12,9 +12,9 @@ from checkpointed_run import plan_for, random_state, real_texts, small_tokenizer
 
 from seqpair.errors import CheckpointError, ExportError
 from seqpair.hub import export as export_module
-from seqpair.hub.export import export_checkpoint, find_checkpoint
+from seqpair.hub.export import checkpoint_at, export_checkpoint
 from seqpair.hub.native import NativeModel
-from seqpair.hub.verify import check_texts, verify_export
+from seqpair.hub.verify import texts_to_check, verify_export
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.objectives import OBJECTIVES
 
@@ -36,7 +36,7 @@ def verify_again(folder, objective):
     tokenizer = small_tokenizer()
     plan = plan_for(objective, tokenizer.vocab_size)
     native = NativeModel(plan.model, random_state(plan), OBJECTIVES[objective].direction, RopeBases(5000.0, 900.0))
-    texts = check_texts(real_texts(), tokenizer, 96)
+    texts = texts_to_check(real_texts(), tokenizer, 96)
     return verify_export(folder, native, tokenizer, OBJECTIVES[objective], texts, row_tokens=96)
 
 
@@ -179,5 +179,5 @@ def test_the_tokenizer_gives_the_ids_of_training(exported, name):
 
 def test_a_run_folder_means_its_newest_checkpoint(exported):
     checkpoint = exported["clm"][0]
-    assert find_checkpoint(checkpoint.parent.parent) == checkpoint
-    assert find_checkpoint(checkpoint) == checkpoint
+    assert checkpoint_at(checkpoint.parent.parent) == checkpoint
+    assert checkpoint_at(checkpoint) == checkpoint

@@ -13,7 +13,7 @@ import pytest
 from seqpair.checkpoint.catalog import latest_valid, list_checkpoints, lock_run
 from seqpair.data.prepare.preparation import prepare
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.distributed.world import start_world
 from seqpair.errors import (
     CheckpointError,

@@ -6,9 +6,8 @@ The map is written out here, apart from the exporter's, so that each checks the 
 import pytest
 import torch
 
-from seqpair.nn.init import initialise
 from seqpair.nn.layout import Layout
-from seqpair.nn.model import LanguageModel
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import summed_cross_entropy
 from seqpair.recipe.plan import ModelPlan

@@ -16,7 +16,7 @@ from seqpair.checkpoint.manifest import (
     CheckpointManifest,
     checkpoint_folder,
     checkpoint_folders,
-    read_manifest,
+    read_checkpoint_manifest,
     verify_files,
 )
 from seqpair.errors import CheckpointError, DiskFullError, RunLockedError
@@ -67,7 +67,7 @@ def scan_soups(run_folder: Path) -> Catalog:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.is_dir() and not path.name.startswith(TEMPORARY_PREFIX):
             try:
-                entries.append(CheckpointEntry(path, read_manifest(path)))
+                entries.append(CheckpointEntry(path, read_checkpoint_manifest(path)))
             except CheckpointError as error:
                 faults.append(error)
     return Catalog(tuple(entries), tuple(faults))
@@ -98,7 +98,7 @@ def find_checkpoint(run_folder: Path, name: str) -> CheckpointEntry:
 
 def _entry(path: Path) -> CheckpointEntry:
     """Read one checkpoint's manifest; a soup that was put among the checkpoints is none."""
-    manifest = read_manifest(path)
+    manifest = read_checkpoint_manifest(path)
     if manifest.soup is not None:
         raise CheckpointError(
             f"a soup lies among the checkpoints: {path}",

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from seqpair.data.store.manifest import FileEntry
 from seqpair.errors import CheckpointError
 from seqpair.files import sha256_file
 from seqpair.paths import CHECKPOINTS_FOLDER, SOUPS_FOLDER
@@ -21,15 +22,6 @@ from seqpair.recipe.plan import Plan
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 _NAME = re.compile(r"^[a-z]+[0-9]+$")
-
-
-class FileEntry(BaseModel):
-    """One file of a checkpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sha256: str
-    bytes: int
 
 
 class SoupPart(BaseModel):
@@ -147,7 +139,7 @@ def checkpoint_folders(run_folder: Path) -> list[Path]:
     return [path for path in found if _NAME.match(path.name) and path.is_dir()]
 
 
-def read_manifest(checkpoint: Path) -> CheckpointManifest:
+def read_checkpoint_manifest(checkpoint: Path) -> CheckpointManifest:
     """Read a checkpoint's manifest; its files are not looked at.
 
     Raises:

@@ -19,7 +19,7 @@ from torch import Tensor
 import seqpair
 from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, lock_run, require_space, scan
 from seqpair.checkpoint.manifest import MODEL_NAME, CheckpointFields, CheckpointManifest, Soup, SoupPart, soup_folder
-from seqpair.checkpoint.store import checkpoint_bytes, load_checkpoint, write_whole
+from seqpair.checkpoint.store import load_checkpoint, write_whole, written_bytes
 from seqpair.errors import CheckpointError
 from seqpair.files import TEMPORARY_PREFIX
 from seqpair.text import Progress
@@ -133,14 +133,16 @@ def make_soup(run_folder: Path, parts: Sequence[CheckpointEntry], weighting: Wei
     """
     final = soup_folder(run_folder, name)
     _require_free(final, name)
+    # Oldest first, so that weights by age and the order of the sum do not depend on how the parts were named.
     ordered = sorted(parts, key=lambda entry: entry.manifest.total_steps)
     weights = weighting.weights(len(ordered))
     _require_one_origin(ordered)
     with lock_run(final.parent):
+        # Under the lock nobody writes here, so a temporary folder is what a killed process left.
         for path in final.parent.glob(f"{TEMPORARY_PREFIX}*"):
             shutil.rmtree(path)
         model = _average(ordered, weights, name)
-        require_space(final.parent, checkpoint_bytes(model), "the soup")
+        require_space(final.parent, written_bytes(model), "the soup")
         write_whole(final, _fields(ordered, weights, weighting), name, {MODEL_NAME: model}, None)
     return final
 
@@ -182,6 +184,7 @@ def _require_one_origin(parts: Sequence[CheckpointEntry]) -> None:
 def _origin(manifest: CheckpointManifest) -> dict[str, str]:
     phase = manifest.plan.phase(manifest.phase)
     trained = max(0, manifest.phase_step - 1)
+    # The objective counts, not the phase: an average over a switch of objective is no model of either.
     last = max((span for span in phase.objectives if span.first_step <= trained), key=lambda span: span.first_step)
     return {
         "member": f"{manifest.study}/{manifest.member}",
@@ -205,6 +208,7 @@ def _average(parts: Sequence[CheckpointEntry], weights: Sequence[float], name: s
         _require_same_forms(part, seen, forms)
         for key, tensor in model.items():
             _require_averageable(part, key, tensor)
+            # In float64 the sum of some fp32 weights loses nothing that the cast back to fp32 would keep.
             added = tensor.to(torch.float64).mul_(weight)
             sums[key] = sums[key].add_(added) if key in sums else added
         progress.update(done)
@@ -239,6 +243,7 @@ def _require_averageable(part: CheckpointEntry, key: str, tensor: Tensor) -> Non
 
 def _fields(parts: Sequence[CheckpointEntry], weights: Sequence[float], weighting: Weighting) -> CheckpointFields:
     newest = parts[-1].manifest
+    # All fields but two are the newest part's, so a soup is exported and evaluated like that checkpoint.
     known = {field: getattr(newest, field) for field in CheckpointFields.model_fields}
     soup = Soup(
         weighting=str(weighting),

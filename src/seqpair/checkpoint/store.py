@@ -36,7 +36,7 @@ from seqpair.checkpoint.manifest import (
     damaged,
     file_entry,
     file_names,
-    read_manifest,
+    read_checkpoint_manifest,
     verify_files,
 )
 from seqpair.errors import CheckpointError
@@ -99,9 +99,10 @@ def save_checkpoint(
         _require_tensors(file, tensors)
     _require_json(state)
     final = checkpoint_folder(run_folder, fields.checkpoint_name)
+    # Before the disk is asked, so that what is removed counts as free.
     remove_partial(run_folder)
     _set_aside_stale(run_folder, fields)
-    require_room_for_two(run_folder, checkpoint_bytes(*parts.values()))
+    require_room_for_two(run_folder, written_bytes(*parts.values()))
     write_whole(final, fields, fields.checkpoint_name, parts, state)
     return final
 
@@ -135,6 +136,7 @@ def write_whole(
             **dict(fields),
             format_version=FORMAT_VERSION,
             name=name,
+            # These digests are of what lies on the disk; `_reopen` compares that with the tensors in memory.
             files={path.name: file_entry(path) for path in sorted(folder.iterdir())},
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
@@ -174,7 +176,7 @@ def load_checkpoint(path: Path, *, verify: bool = True, model_only: bool = False
         CheckpointError: There is none, or it is damaged; the message names the file and what to do. Or all
             of a soup was asked for, which holds a model and nothing else.
     """
-    manifest = read_manifest(path)
+    manifest = read_checkpoint_manifest(path)
     if manifest.soup is not None and not model_only:
         raise CheckpointError(
             f"{path} is an average of {len(manifest.soup.parts)} checkpoints, which no run can be resumed from",
@@ -194,7 +196,7 @@ def load_checkpoint(path: Path, *, verify: bool = True, model_only: bool = False
     return LoadedCheckpoint(manifest, model, _read_tensors(path, OPTIMIZER_NAME), state)
 
 
-def checkpoint_bytes(*parts: Mapping[str, Tensor]) -> int:
+def written_bytes(*parts: Mapping[str, Tensor]) -> int:
     """Return about how many bytes a checkpoint of these tensors takes on disk, never too few."""
     tensors = [(name, tensor) for part in parts for name, tensor in part.items()]
     return _OVERHEAD_BYTES + sum(256 + len(name) + tensor.numel() * tensor.element_size() for name, tensor in tensors)
@@ -210,9 +212,10 @@ def remove_partial(run_folder: Path) -> None:
 def _set_aside_stale(run_folder: Path, fields: CheckpointFields) -> None:
     """Rename what would stand in the way of the checkpoint being the newest."""
     for path in checkpoint_folders(run_folder):
+        # A folder of another name stands in the way only if it would be the newest.
         same_name = path.name == fields.checkpoint_name
         try:
-            manifest = read_manifest(path)
+            manifest = read_checkpoint_manifest(path)
             if same_name:
                 verify_files(path, manifest)
         except CheckpointError as error:
@@ -265,6 +268,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     try:
         save_file(plain, path)
+    # safetensors refuses tensors that share memory: they would be loaded untied, without a message.
     except RuntimeError as error:
         raise CheckpointError(
             f"tensors of {path.name} share memory", seen=error, fix="hand in a tied tensor once, under one name"
@@ -290,7 +294,7 @@ def _reopen(
     state: Mapping[str, Any] | None,
 ) -> None:
     """Read back all that was written and compare it, bit by bit, with what was handed in."""
-    if read_manifest(folder) != manifest:
+    if read_checkpoint_manifest(folder) != manifest:
         raise damaged(folder, MANIFEST_NAME, seen="another content", expected="what was written")
     verify_files(folder, manifest)
     if state is not None and json.loads((folder / STATE_NAME).read_text(encoding="utf-8")) != state:
@@ -313,5 +317,6 @@ def _require_same_bits(folder: Path, file: str, name: str, seen: Tensor, expecte
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:
+    # An empty tensor has no bytes that could be viewed as another type.
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
     return flat.view(torch.uint8) if math.prod(tensor.shape) else flat

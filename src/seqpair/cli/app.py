@@ -1,14 +1,11 @@
-"""The command line: `seqpair VERB`.
-
-Exit codes: 0 done; 1 a fault in seqpair itself, with a traceback; 2 something in the recipe, the data or
-the command; 3 training cannot go on; 4 the run is in use; 5 the disk is full; 6 an export that is not
-exact; 130 interrupted.
-"""
+"""The command line: `seqpair VERB`."""
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -19,11 +16,11 @@ from seqpair.cli.diff import diff
 from seqpair.cli.doctor import doctor
 from seqpair.cli.embed import embed
 from seqpair.cli.eval import evaluate_suites
-from seqpair.cli.evaluate import evaluate
 from seqpair.cli.export import export
 from seqpair.cli.fill import fill
 from seqpair.cli.finetune import finetune
 from seqpair.cli.generate import generate
+from seqpair.cli.init import init
 from seqpair.cli.order import order
 from seqpair.cli.plan import plan
 from seqpair.cli.power import power
@@ -38,51 +35,84 @@ from seqpair.cli.verify import verify
 from seqpair.cli.watch import watch
 from seqpair.errors import SeqpairError
 
-VERBS: tuple[Callable[..., None], ...] = (
-    plan,
-    diff,
-    prepare,
-    order,
-    train,
-    verify,
-    checkpoints,
-    soup,
-    export,
-    fill,
-    generate,
-    embed,
-    finetune,
-    evaluate,
-    power,
-    report,
-    watch,
-    run,
-    sweep,
-    bench,
-    doctor,
+EXIT_CODES = (
+    "Exit codes: 0 success; 1 a fault in seqpair itself, with a traceback; 2 an error in the recipe, the data, a file "
+    "or the command; 3 training cannot continue; 4 another process uses the run; 5 the disk is full; 6 an export is "
+    "not exact; 130 interrupted."
 )
+FILE_ERROR, DISK_FULL_ERROR, INTERRUPTED = 2, 5, 130
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
+    "Data": {"init": init, "plan": plan, "prepare": prepare, "data": data_app, "tokenizer": tokenizer_app},
+    "Train": {
+        "run": run,
+        "train": train,
+        "sweep": sweep,
+        "checkpoints": checkpoints,
+        "soup": soup,
+        "bench": bench,
+        "doctor": doctor,
+    },
+    "Use": {"export": export, "generate": generate, "fill": fill, "embed": embed, "finetune": finetune},
+    "Evaluate": {"eval": evaluate_suites, "power": power},
+    "Look": {"report": report, "watch": watch, "diff": diff, "order": order, "verify": verify},
+}
+"""The verbs, by the panel of `seqpair --help` that lists them."""
 
 app = typer.Typer(
     name="seqpair",
-    help="Train pairs of language models, an encoder and a decoder, that differ in nothing but the objective.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in VERBS:
-    app.command()(verb)
-app.command("eval")(evaluate_suites)
-app.add_typer(data_app, name="data")
-app.add_typer(tokenizer_app, name="tokenizer")
+for panel, verbs in PANELS.items():
+    for word, verb in verbs.items():
+        if isinstance(verb, typer.Typer):
+            app.add_typer(verb, name=word, rich_help_panel=panel)
+        else:
+            app.command(word, rich_help_panel=panel)(verb)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from seqpair import __version__
+
+        print(f"seqpair {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def seqpair(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train pairs of language models, an encoder and a decoder, that differ in nothing but the objective."""
 
 
 def main() -> None:
-    """Run the command line and exit: a user's fault is one message, not a traceback."""
+    """Run the command line and exit: an error that the user can correct is one message, not a traceback."""
     try:
         app()
     except SeqpairError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.strerror is None:
+            raise  # not of the file system, such as a network library's: the traceback says where it comes from
+        _fail(_file_fault(error), DISK_FULL_ERROR if error.errno in _NO_SPACE else FILE_ERROR)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(exit_code)
+
+
+def _file_fault(error: OSError) -> str:
+    """Return what a file error says, with its path, in the form of our own errors."""
+    place = f"\n  seen: {error.filename}" if error.filename is not None else ""
+    reason = str(error.strerror)
+    return f"{reason[:1].lower()}{reason[1:]}{place}"

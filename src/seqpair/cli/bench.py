@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from seqpair.cli.options import JsonOption, SetOption
 from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -18,72 +19,61 @@ if TYPE_CHECKING:
 
 
 def bench(
-    recipe: Annotated[
-        str | None, typer.Argument(help="A preset or a recipe file with prepared data; without it tokens are made up.")
+    study: Annotated[
+        str | None,
+        typer.Argument(metavar="STUDY", help="A prepared study in any of its forms; without it tokens are synthetic."),
     ] = None,
-    size: Annotated[str, typer.Option(help="The size to train, where no recipe is given.")] = "17m",
-    member: Annotated[str, typer.Option(help="The member: `encoder`, `decoder`, or one of the recipe's.")] = "encoder",
-    seq_len: Annotated[int, typer.Option(min=4, help="Longest sequence, where no recipe is given.")] = 1024,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a step, where no recipe is given.")] = 8192,
+    size: Annotated[str, typer.Option(help="Without a study: train this size.")] = "17m",
+    member: Annotated[str, typer.Option(help="Train this member; without a study `encoder` or `decoder`.")] = "encoder",
+    seq_len: Annotated[int, typer.Option(min=4, help="Without a study: tokens of the longest sequence.")] = 1024,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Without a study: tokens per step.")] = 8192,
     vocab_size: Annotated[
-        int | None, typer.Option(help="Rows of the token table, where no recipe is given; 50,368, below 17m 4,096.")
+        int | None, typer.Option(min=512, help="Without a study: rows of the token table; 50,368, below 17m 4,096.")
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="`fp32` or `bf16`, where no recipe is given; `auto` is bf16 on CUDA, else fp32.")
+        str, typer.Option(help="Without a study: `fp32`, `bf16`, or `auto` (bf16 on CUDA, otherwise fp32).")
     ] = "auto",
-    seconds: Annotated[float, typer.Option(min=0, help="How long to measure; at least three steps.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Measure for this long, and at least three steps.")] = 20.0,
     tokens: Annotated[int | None, typer.Option(min=1, help="Measure this many tokens instead.")] = None,
-    against: Annotated[
-        str | None, typer.Option(help="`transformers`: also train its class on the same batches, alternating.")
-    ] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure real training steps: tokens/s, MFU with its formula, time split, peak memory, and the limit.
+    """Measure real training steps: tokens/s, MFU with its formula, time split, peak memory, and the limiting factor.
 
-    The steps are those of `train`: same order, corruption, model, loss and optimiser; nothing is saved. It works
-    under torchrun. Where there is no corpus the tokens are made up, with lengths as text's.
+    The steps are those of `seqpair train`: the same order, corruption, model, loss and optimiser. Nothing is saved. It
+    works under torchrun. Without a study the tokens are synthetic, with the lengths of real text.
 
     Example: seqpair bench --size 17m --member decoder --seq-len 1024 --seconds 20
     """
-    if against not in (None, "transformers"):
-        raise typer.BadParameter("only `transformers` can be measured against", param_hint="--against")
     with tempfile.TemporaryDirectory(prefix="seqpair-bench-") as folder:
-        if recipe is None:
+        if study is None:
             shape = (seq_len, batch_tokens, vocab_size)
             plan, prepared = _made_up(Path(folder), size, member, shape, precision, list(overrides or ()))
         else:
-            plan, prepared = _prepared(recipe, member, Path(folder), list(overrides or ()))
-        _measure(plan, prepared, seconds, tokens, compares=against is not None, as_json=as_json)
+            plan, prepared = _prepared(study, member, Path(folder), list(overrides or ()))
+        _measure(plan, prepared, seconds, tokens, as_json=as_json)
 
 
-def _measure(
-    plan: Plan, prepared: Prepared, seconds: float, tokens: int | None, *, compares: bool, as_json: bool
-) -> None:
+def _measure(plan: Plan, prepared: Prepared, seconds: float, tokens: int | None, *, as_json: bool) -> None:
     """Measure a plan on this process's rank; the main one prints."""
     from seqpair.distributed.hardware import look_around
     from seqpair.distributed.world import start_world
-    from seqpair.hub.against import compare_training
     from seqpair.train.assembly import assemble_run
     from seqpair.train.measure import measure_training
 
     with start_world(plan.runtime.device) as world:
         run = assemble_run(plan, prepared, world)
         found = measure_training(run, seconds, tokens)
-        compared = compare_training(run, rounds=5) if compares else None
         hardware = look_around(world.device)
     if not world.is_main:
         return
     if as_json:
         about = _about(plan) | {"hardware": vars(hardware), "ranks": world.world_size}
-        about["against"] = None if compared is None else compared.as_json()
         print(json.dumps(about | found.as_json()))
         return
     where = hardware.name if hardware.device == "cuda" else f"{hardware.name}, {hardware.threads} threads"
     print(f"{plan.size} {plan.member} on {world.world_size} x {where}, {plan.runtime.numbers}")
     _show(plan, found)
-    if compared is not None:
-        print(f"  against       {compared.words()}")
 
 
 def _about(plan: Plan) -> dict[str, Any]:
@@ -115,8 +105,6 @@ def _made_up(
     if precision == "auto":
         precision = "bf16" if choose_device("auto").type == "cuda" else "fp32"
     entries = vocab_size or (4096 if size in ("test", "1m", "4m") else 50_368)
-    if entries < 512:
-        raise typer.BadParameter("at least 512", param_hint="--vocab-size")
     return synthetic_study(
         folder,
         size,
@@ -129,14 +117,11 @@ def _made_up(
     )
 
 
-def _prepared(recipe: str, member: str, folder: Path, overrides: list[str]) -> tuple[Plan, Prepared]:
-    from seqpair.data.prepared import open_recipe_data
-    from seqpair.data.store.planning import plan_member
-    from seqpair.recipe.load import load_recipe
+def _prepared(study: str, member: str, folder: Path, overrides: list[str]) -> tuple[Plan, Prepared]:
+    from seqpair.suite.places import find_study
 
-    loaded = load_recipe(recipe, [*overrides, f"runs={folder}"])
-    prepared = open_recipe_data(loaded)
-    return plan_member(loaded, member), prepared
+    place = find_study(study, overrides)
+    return place.plan(member).model_copy(update={"runs": str(folder)}), place.open_data()
 
 
 def _show(plan: Plan, found: Measurement) -> None:

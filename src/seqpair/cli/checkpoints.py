@@ -1,4 +1,4 @@
-"""The verb `checkpoints`: lists a run's checkpoints, thins them by rule, says what was read between two.
+"""The verb `checkpoints`: list a run's checkpoints, thin them by a rule, show what was read between two of them.
 
 Imports no torch.
 """
@@ -7,48 +7,55 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.cli.between import show_between
-from seqpair.cli.run_folders import RunFolder, find_runs
+from seqpair.cli.options import JsonOption, MemberOption, SetOption, StudyArgument
+from seqpair.cli.table import print_table
 from seqpair.errors import CheckpointError, RecipeError, SeqpairError
 from seqpair.text import format_bytes, format_count, format_seconds, parse_count
 
 if TYPE_CHECKING:
     from seqpair.checkpoint.catalog import CheckpointEntry
+    from seqpair.data.order.spans import Span, SpanReader
     from seqpair.recipe.plan import KeepRule
+    from seqpair.suite.places import RunPlace
 
 _SHOWN_AT_EACH_END = 3
 _DAY_SECONDS = 86_400
 
 
 def checkpoints(
-    target: Annotated[str, typer.Argument(metavar="RECIPE_OR_RUN", help="A recipe, or a run's or a study's folder.")],
-    member: Annotated[str, typer.Option(help="Only this member.")] = "",
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
-    show_all: Annotated[bool, typer.Option("--all", help="Fold nothing: a row for each one.")] = False,
-    verify: Annotated[bool, typer.Option(help="Also compare every file's SHA-256, not only its size.")] = False,
-    thin: Annotated[str, typer.Option(metavar="RULE", help="What would go: `last=3,every=10B`.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="With --thin: remove it.")] = False,
-    between: Annotated[
-        tuple[str, str] | None, typer.Option(metavar="A B", help="Which documents were read after A up to B.")
+    study: StudyArgument,
+    member: MemberOption = "",
+    overrides: SetOption = None,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Print one row per checkpoint, however many there are.")
+    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every file's SHA-256, not only its size.")] = False,
+    thin: Annotated[
+        str | None, typer.Option(metavar="RULE", help="List what this rule would remove: `last=3,every=10B`.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="With --between: how many documents to name.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --thin: remove the checkpoints.")] = False,
+    between: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="A B", help="List the documents that were read after A up to B.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="With --between: list at most this many documents.")] = 20,
+    as_json: JsonOption = False,
 ) -> None:
-    """List checkpoints: phase, step, tokens seen, size, age, and whether their files are whole.
+    """List checkpoints with phase, step, tokens seen, size, age, and whether their files are complete.
 
-    A long series is folded to its first and last ones; damaged ones are always shown.
+    A long series is shortened to its first and last ones; damaged checkpoints are always listed.
 
-    With --thin RULE it says what a rule would remove, and with --yes removes it: kept are the newest `last`,
-    the first at or after each multiple of `every` content tokens, each phase's last one, and always the newest.
+    With --thin RULE it lists what a rule would remove, and with --yes removes it. The rule keeps the newest `last`, the
+    first at or after each multiple of `every` content tokens, the last one of each phase, and always the newest.
 
-    With --between A B it says which documents lie between two checkpoints, computed from the order; they need
-    not be on disk, and `step0` is the start.
+    With --between A B it lists the documents read between two checkpoints, computed from the order. The checkpoints
+    need not be on disk, and `step0` is the start.
 
     Example: seqpair checkpoints runs/demo/decoder
 
@@ -56,29 +63,30 @@ def checkpoints(
 
     Example: seqpair checkpoints demo --member decoder --between step100 step200 --limit 5
     """
-    if between is not None and thin:
-        raise RecipeError(
-            "one question at a time", seen="--between and --thin", allowed="one of them", fix="leave one of them out"
-        )
-    if yes and not thin:
-        raise RecipeError(
-            "--yes belongs to --thin", seen="--yes alone", allowed="--thin RULE --yes", fix="add --thin last=3"
-        )
-    runs = find_runs(target, member, overrides or ())
+    from seqpair.suite.places import find_study
+
+    if between is not None and thin is not None:
+        raise RecipeError("--between and --thin are two questions", allowed="one of them", fix="leave one of them out")
+    if yes and thin is None:
+        raise RecipeError("--yes belongs to --thin", seen="--yes alone", fix="add --thin last=3")
+    rule = None if thin is None else parse_rule(thin)
+    runs = find_study(study, overrides or ()).chosen([member] if member else [])
     if between is not None:
-        show_between(runs[0], *between, limit=None if show_all else limit, as_json=as_json)
-    elif thin:
-        answers = [_thin(run, parse_rule(thin), remove=yes) for run in runs]
+        _show_between(runs[0], *between, limit=None if show_all else limit, as_json=as_json)
+        return
+    if rule is not None:
+        answers = [_thin(run, rule, remove=yes) for run in runs]
         if as_json:
             print(json.dumps([asdict(answer) for answer in answers], indent=1))
         else:
             _show_thinned(answers, removed=yes, show_all=show_all)
+        return
+    listings = [read_listing(run, verify=verify) for run in runs]
+    if as_json:
+        print(json.dumps([asdict(listing) for listing in listings], indent=1))
     else:
-        listings = [read_listing(run, verify=verify) for run in runs]
-        if as_json:
-            print(json.dumps([asdict(listing) for listing in listings], indent=1))
-        else:
-            _show_listings(listings, show_all=show_all)
+        for listing in listings:
+            _show_listing(listing, show_all=show_all)
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class Thinned:
     done: bool
 
 
-def read_listing(run: RunFolder, *, verify: bool) -> Listing:
+def read_listing(run: RunPlace, *, verify: bool) -> Listing:
     """Return a run's checkpoints and soups.
 
     Args:
@@ -201,7 +209,7 @@ def parse_rule(text: str) -> KeepRule:
     return KeepRule(last=given["last"], every_tokens=given.get("every"))
 
 
-def _thin(run: RunFolder, rule: KeepRule, *, remove: bool) -> Thinned:
+def _thin(run: RunPlace, rule: KeepRule, *, remove: bool) -> Thinned:
     """Say what a rule removes, and remove it under the run's lock if asked to."""
     from seqpair.checkpoint.catalog import list_checkpoints, lock_run, superfluous, thin
     from seqpair.checkpoint.manifest import size_bytes
@@ -243,26 +251,13 @@ def _names(names: list[str], show_all: bool) -> str:
     return ", ".join([*names[:edge], f"{len(names) - 2 * edge} more (--all)", *names[-edge:]])
 
 
-def _show_listings(listings: Sequence[Listing], *, show_all: bool) -> None:
-    for listing in listings:
-        _show_listing(listing, show_all=show_all)
-
-
 def _show_listing(listing: Listing, *, show_all: bool) -> None:
-    from rich.table import Table
-
-    from seqpair.cli.plan import wide_console
-
     rows = listing.checkpoints
     total = f", {format_bytes(sum(row.bytes for row in rows))}, newest {rows[-1].name}" if rows else ""
     print(f"{listing.member} ({listing.run}): {len(rows)} checkpoints{total}")
     if rows:
-        table = Table(box=None, pad_edge=False)
-        for heading in ("name", "phase", "step", "tokens", "size", "age", "files"):
-            table.add_column(heading, justify="right" if heading in ("step", "tokens", "size", "age") else "left")
-        for group in fold(rows, show_all=show_all):
-            table.add_row(*_cells(group))
-        wide_console().print(table)
+        groups = [_cells(group) for group in fold(rows, show_all=show_all)]
+        print_table(("name", "phase", "step", "tokens", "size", "age", "files"), groups, right=range(2, 6), indent=0)
     for soup in listing.soups:
         print(
             f"soup {soup.name}: average of {len(soup.parts)}, {_names(soup.parts, show_all)}; "
@@ -310,3 +305,105 @@ def _cells(group: list[Row]) -> tuple[str, ...]:
 def format_age(seconds: float) -> str:
     """Return a short text for an age: 20 s, 3 min 20 s, 2 h 05 min, 12 days."""
     return format_seconds(seconds) if seconds < 2 * _DAY_SECONDS else f"{seconds // _DAY_SECONDS:.0f} days"
+
+
+def _show_between(run: RunPlace, first: str, second: str, *, limit: int | None, as_json: bool) -> None:
+    """Print the documents read after one checkpoint up to another, then the counts of each source.
+
+    Args:
+        run: The run, or the member of a recipe.
+        first: The earlier checkpoint's name, `step100`.
+        second: The later one's.
+        limit: How many documents to name; all if `None`.
+        as_json: Print one JSON object instead of text.
+
+    Raises:
+        RecipeError: The plan has no such checkpoints.
+        StoreError: The stores are not there, or not those of the plan.
+    """
+    from seqpair.data.order.spans import SpanReader, spans_between
+    from seqpair.data.prepared import open_prepared, require_stores
+
+    plan = run.plan()
+    spans = spans_between(plan, first, second)
+    prepared = open_prepared(plan.sources, plan.tokenizer, Path(plan.store_folder))
+    require_stores(plan, prepared.train)
+    reader = SpanReader(plan.seed, spans, prepared.train)
+    title = {"study": plan.study, "member": plan.member, "after": first, "up_to": second}
+    if as_json:
+        _print_json(title, spans, reader, limit)
+    else:
+        print(f"{plan.study}/{plan.member}: documents read after {first} up to {second}")
+        _print_text(spans, reader, limit)
+
+
+def _named_documents(reader: SpanReader, limit: int | None) -> Iterator[dict[str, object]]:
+    """Read all spans; yield the first `limit` documents, in the order of their first reading."""
+    from seqpair.data.store.ids import DocumentIds
+
+    ids: dict[int, DocumentIds] = {}
+    named = 0
+    for found in reader.read():
+        shown = found.rows.size if limit is None else min(found.rows.size, limit - named)
+        named += shown
+        names: dict[tuple[int, int], str] = {}
+        for number in sorted(set(found.source[:shown].tolist())):
+            rows = found.rows[:shown][found.source[:shown] == number]
+            if number not in ids:
+                ids[number] = DocumentIds(reader.stores[reader.sources[number]])
+            taken = ids[number].take(rows).to_pylist()
+            names |= {(number, row): name for row, name in zip(rows.tolist(), taken, strict=True)}
+        columns = (found.source, found.rows, found.steps, found.positions)
+        for number, row, step, position in zip(*(column[:shown].tolist() for column in columns), strict=True):
+            yield {
+                "phase": found.phase.name,
+                "step": step,
+                "position": position,
+                "source": reader.sources[number],
+                "document": names[number, row],
+            }
+
+
+def _print_json(title: dict[str, str], spans: list[Span], reader: SpanReader, limit: int | None) -> None:
+    """Print one object, its documents one a line as they are found, so that none is held."""
+    print(json.dumps(title)[:-1] + ', "spans": ' + json.dumps([_span_as_json(span) for span in spans]) + ",")
+    print(' "documents": [', end="")
+    separator = "\n  "
+    for document in _named_documents(reader, limit):
+        print(separator + json.dumps(document), end="")
+        separator = ",\n  "
+    print('],\n "sources": ' + json.dumps([asdict(count) for count in reader.counts]) + "}")
+
+
+def _span_as_json(span: Span) -> dict[str, object]:
+    return {
+        "phase": span.phase.name,
+        "first_step": span.first_step,
+        "stop_step": span.stop_step,
+        "first_position": span.positions.start,
+        "stop_position": span.positions.stop,
+    }
+
+
+def _print_text(spans: list[Span], reader: SpanReader, limit: int | None) -> None:
+    named = 0
+    for document in _named_documents(reader, limit):
+        if not named:
+            print("  first read: phase, step, position, source, document")
+        named += 1
+        print("  {phase}  {step:>9,}  {position:>12,}  {source}  {document}".format(**document))
+    total = sum(count.documents for count in reader.counts)
+    if total > named:
+        print(f"  and {total - named:,} more; --limit N names more, --all names all")
+    for span in spans:
+        at = span.positions
+        print(
+            f"phase {span.phase.name}: steps {span.first_step:,}..{span.stop_step - 1:,}, "
+            f"positions {at.start:,}..{at.stop - 1:,}"
+        )
+    for count in reader.counts:
+        print(
+            f"{count.source}: {count.documents:,} documents in {count.sequences:,} sequences, "
+            f"{count.tokens:,} content tokens ({format_count(count.tokens)})"
+        )
+    print(f"in all: {total:,} documents, {sum(count.tokens for count in reader.counts):,} content tokens")

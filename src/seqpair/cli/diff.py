@@ -5,40 +5,45 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
-from seqpair.cli.plan import SetOption, wide_console
+from seqpair.cli.options import JsonOption, SetOption
+from seqpair.cli.table import print_table
 from seqpair.errors import RecipeError
-from seqpair.recipe.diff import Difference, diff_plans, require_declared
-from seqpair.recipe.load import load_recipe
-from seqpair.recipe.plan import Plan
+
+if TYPE_CHECKING:
+    from seqpair.recipe.diff import Difference
+    from seqpair.recipe.plan import Plan
 
 
 def diff(
-    recipe: Annotated[str, typer.Argument(help="A recipe and two of its members, or two plan.json files.")],
-    first: Annotated[str, typer.Argument(help="The first member, or the second plan.json.")],
+    study: Annotated[
+        str,
+        typer.Argument(metavar="STUDY", help="A study in any of its forms, or the first run's folder or plan.json."),
+    ],
+    first: Annotated[str, typer.Argument(help="The first member, or the second run's folder or plan.json.")],
     second: Annotated[str, typer.Argument(help="The second member.")] = "",
     overrides: SetOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """List every difference between two members' plans, with its declared reason; fail on any other.
+    """List every difference between two members' plans with its declared reason, and fail on any other difference.
 
     Example: seqpair diff demo encoder decoder
 
-    Two plan.json files of runs can be compared as well: seqpair diff PLAN_A.json PLAN_B.json
+    The plans of two runs can be compared as well: seqpair diff runs/a/encoder runs/b/encoder
     """
-    if second:
-        from seqpair.data.store.planning import plan_members
+    from seqpair.recipe.diff import diff_plans, require_declared
+    from seqpair.suite.places import find_study
 
+    if second:
         names = (first, second)
-        plans = plan_members(load_recipe(recipe, overrides or ()), [first, second])
+        plans = find_study(study, overrides or ()).plans(names)
         differences = diff_plans(plans[first], plans[second])
     else:
-        names = (recipe, first)
-        differences = diff_plans(_read_plan(recipe), _read_plan(first))
+        names = (study, first)
+        differences = diff_plans(_read_plan(study), _read_plan(first))
     if as_json:
         print(json.dumps([asdict(difference) for difference in differences], indent=1))
     else:
@@ -47,12 +52,19 @@ def diff(
 
 
 def _read_plan(name: str) -> Plan:
+    from pydantic import ValidationError
+
+    from seqpair.recipe.plan import Plan
+    from seqpair.suite.places import find_study
+
     path = Path(name)
+    if path.is_dir():
+        return find_study(path).plan()
     if path.suffix != ".json" or not path.is_file():
         raise RecipeError(
-            "diff takes a recipe and two members, or two plan.json files",
-            seen=f"{name} is not a plan.json that is there",
-            fix="seqpair diff RECIPE encoder decoder, or seqpair diff A/plan.json B/plan.json",
+            "diff takes a study and two members, or two runs' folders or plan.json files",
+            seen=f"{name} is neither a folder nor a plan.json",
+            fix="seqpair diff STUDY encoder decoder, or seqpair diff A/plan.json B/plan.json",
         )
     try:
         return Plan.model_validate_json(path.read_text(encoding="utf-8"))
@@ -63,13 +75,9 @@ def _read_plan(name: str) -> Plan:
 
 
 def _show(differences: list[Difference], names: tuple[str, str]) -> None:
-    from rich.table import Table
-
-    table = Table(title=f"{names[0]} against {names[1]}", title_justify="left", box=None)
-    table.add_column("key", no_wrap=True)
-    for column in (*names, "declared because"):
-        table.add_column(column, overflow="fold")
-    for item in differences:
-        reason = item.reason or "NOT DECLARED"
-        table.add_row(item.path, str(item.a), str(item.b), reason)
-    wide_console().print(table if differences else "no difference")
+    if not differences:
+        print("no difference")
+        return
+    rows = [(item.path, str(item.a), str(item.b), item.reason or "NOT DECLARED") for item in differences]
+    title = f"{names[0]} against {names[1]}"
+    print_table(("key", *names, "declared because"), rows, fold=(1, 2, 3), title=title, indent=0)

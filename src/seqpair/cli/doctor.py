@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
-import typer
-
+from seqpair.cli.options import DeviceOption, JsonOption
 from seqpair.text import format_bytes
 
 
-def doctor(
-    device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-) -> None:
-    """Say what training would use here: device, kernels and why not the others, bf16, float8, and what to install.
+def doctor(device: DeviceOption = "auto", as_json: JsonOption = False) -> None:
+    """Report what training uses on this machine: device, kernels and reasons, bf16, float8, and what to install.
 
-    Measures matrix products in fp32 and bf16 and the reading of memory, for a few seconds. Findings are no
-    faults: the exit code is 0.
+    It measures matrix products in fp32 and bf16 and the reading of memory for a few seconds. Findings are not errors:
+    the exit code is 0.
 
     Example: seqpair doctor --json
     """

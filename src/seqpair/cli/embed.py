@@ -10,40 +10,43 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.options import AsClassOption, DeviceOption, DryRunOption, JsonOption, ModelArgument, OverwriteOption
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
 def embed(
-    source: Annotated[
-        Path, typer.Argument(help="An export, a checkpoint's folder, or a run's (its newest checkpoint).")
-    ],
-    texts: Annotated[Path, typer.Argument(help="JSON Lines, one object with a text a line.")],
-    out: Annotated[Path, typer.Option(help="The array to write, .npy; the ids go beside it as .ids.json.")],
-    pooling: Annotated[str, typer.Option(help="`mean`, `mean-all`, `cls` or `last` (docs/evaluation.md).")] = "mean",
+    source: ModelArgument,
+    texts: Annotated[Path, typer.Argument(help="Read this JSON Lines file, one object with a text per line.")],
+    out: Annotated[Path, typer.Option(help="Write this .npy array; the ids go beside it as .ids.json.")],
+    pooling: Annotated[
+        str, typer.Option(help="Pool by `default`, `mean`, `mean-text`, `cls` or `last` (docs/evaluation.md).")
+    ] = "default",
     normalise: Annotated[bool, typer.Option("--normalise", help="Scale every vector to length 1.")] = False,
-    text_key: Annotated[str, typer.Option(help="The key of the text.")] = "text",
-    id_key: Annotated[str, typer.Option(help="The key of the id; without it a line's number counts.")] = "id",
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens computed at once.")] = 8192,
-    as_class: Annotated[
-        str | None, typer.Option("--as", help="For a checkpoint trained with `hybrid`: `mntp` (the default) or `clm`.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier array.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Read the texts and the model, write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    text_key: Annotated[str, typer.Option(help="Read the text from this key.")] = "text",
+    id_key: Annotated[
+        str, typer.Option(help="Read the id from this key; without it the line number is the id.")
+    ] = "id",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Compute at most this many tokens at once.")] = 8192,
+    as_class: AsClassOption = None,
+    device: DeviceOption = "auto",
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Embed texts: packed without padding, sorted by length, one float32 row a text in the file's order.
+    """Write one float32 vector per text, in input order, and the texts' ids.
 
-    A vector does not depend on the texts beside it. Long texts are cut at the length the model was trained on.
-    Needs no transformers.
+    A vector does not depend on the other texts. Long texts are cut at the length the model was trained on.
+    `default` pooling is what an export states for sentence-transformers. An export needs no transformers.
 
     Example: seqpair embed runs/demo/encoder/export docs.jsonl --out vectors.npy --normalise
     """
     from seqpair.errors import SeqpairError
-    from seqpair.evaluate.embed import embed_texts, require_pooling
-    from seqpair.evaluate.text_file import read_texts
-    from seqpair.hub.opened import open_model
+    from seqpair.models.embed import embed_texts, require_pooling
+    from seqpair.models.open import open_model
+    from seqpair.models.text_file import read_texts
     from seqpair.text import Progress
 
     ids_file = out.with_name(f"{out.stem}.ids.json")
@@ -51,29 +54,28 @@ def embed(
         raise SeqpairError("the file to write exists", seen=taken, fix="choose another name, or add --overwrite")
     require_pooling(pooling)
     given = read_texts(texts, text_key, id_key)
-    model = open_model(source, as_class)
-    width = model.native.model.backbone.plan.shape.width
+    model = open_model(source, device=device, batch_tokens=batch_tokens, as_class=as_class)
     if dry_run:
-        print(f"{out}: would hold {len(given):,} vectors of {width} from {model.place}")
+        print(f"{out}: would hold {len(given):,} vectors of {model.width} from {model.name}")
         return
     progress = Progress("embed", 0, "tokens")
     started = time.perf_counter()
-    vectors = embed_texts(
-        model,
-        [text for _, text in given],
-        pooling,
-        normalise=normalise,
-        batch_tokens=batch_tokens,
-        watch=progress.update,
-    )
+    texts_given = [text for _, text in given]
+    vectors, truncated = embed_texts(model, texts_given, pooling, normalise=normalise, watch=progress.update)
     seconds = time.perf_counter() - started
     progress.finish()
     _write(out, ids_file, vectors, [index for index, _ in given])
-    about = {"vectors": str(out), "ids": str(ids_file), "texts": len(given), "width": width, "seconds": seconds}
+    about = {"vectors": str(out), "ids": str(ids_file), "texts": len(given), "width": model.width, "seconds": seconds}
     if as_json:
-        print(json.dumps(about | {"pooling": pooling, "normalised": normalise, "model": str(model.place)}))
+        print(
+            json.dumps(
+                about | {"pooling": pooling, "normalised": normalise, "model": model.name, "truncated": truncated}
+            )
+        )
         return
-    print(f"{out}: {len(given):,} vectors of {width}, {pooling} pooling; ids in {ids_file}")
+    print(f"{out}: {len(given):,} vectors of {model.width}, {pooling} pooling; ids in {ids_file}")
+    if truncated:
+        print(f"{truncated:,} texts were longer than the {model.max_tokens:,} tokens the model reads, and cut")
 
 
 def _write(out: Path, ids_file: Path, vectors: NDArray[np.float32], ids: list[str]) -> None:

@@ -1,71 +1,92 @@
-"""The verb `eval`: any model through suites of tasks on data from outside."""
+"""The verb `eval`: any model through suites of tasks, a study's own text among them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.options import DeviceOption
+from seqpair.errors import EvaluationError, RecipeError
+
 if TYPE_CHECKING:
-    from seqpair.evaluate.suites.runner import SuiteReport
+    from seqpair.evaluate.runner import SuiteReport
+    from seqpair.evaluate.study_text import StudyTexts
+    from seqpair.evaluate.task import SuiteTask
 
-
+Names = Annotated[list[str] | None, typer.Option(help="Run only this task of the suites; repeatable.")]
+Shots = Annotated[
+    int, typer.Option(min=0, help="Solved examples before each question, sampled by each seed; 0 as published.")
+]
 Grid = Annotated[str, typer.Option(help="Settings that fine-tuning tries: small, published or final.")]
 Pooling = Annotated[
     str, typer.Option(help="What a fine-tuned head reads: cls, mean or last; default: cls of encoders, else last.")
 ]
 Choices = Annotated[
-    list[str] | None, typer.Option("--set", help="A choice of the tasks, NAME=VALUE (docs/retrieval.md); repeatable.")
+    list[str] | None, typer.Option(help="Set a choice of the tasks, NAME=VALUE (docs/retrieval.md); repeatable.")
+]
+Models = Annotated[
+    list[str], typer.Argument(help="Exports, checkpoints, runs, Hugging Face folders or names on the hub.")
+]
+Recipe = Annotated[
+    str | None, typer.Option(help="Recipe of the exports, for the suite `own`; by default the plan of their run.")
+]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: `a.b=c`; repeatable.")]
+BatchTokens = Annotated[
+    int | None, typer.Option(min=1, help="Most places of a padded batch; 2048 on a CPU, else 16384.")
 ]
 
 
 def evaluate_suites(
-    models: Annotated[list[str], typer.Argument(help="Exports, Hugging Face folders or names on the hub.")],
+    models: Models,
     suite: Annotated[list[str] | None, typer.Option(help="A suite, or `all`; repeatable.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only this task of the suites; repeatable.")] = None,
+    task: Names = None,
     data: Annotated[Path, typer.Option(help="The folder with the suites' data files.")] = Path("data/eval"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Most items of a task.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0, where a task trains or draws.")] = 1,
-    shots: Annotated[
-        int, typer.Option(min=0, help="Solved examples before each question, drawn by each seed; 0 as published.")
-    ] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most items per task.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0, where a task trains or samples.")] = 1,
+    shots: Shots = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results, one inside for each model.")] = None,
     masks: Annotated[int, typer.Option(help="An encoder's masks after what is known.")] = 3,
     end: Annotated[str, typer.Option(help="What ends an encoder's row: sep, period or none.")] = "sep",
     score_end: Annotated[bool, typer.Option("--score-end", help="Score an encoder's end token too.")] = False,
     grid: Grid = "small",
     pooling: Pooling = "default",
-    choose: Choices = None,
-    device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
-    batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most places of a padded batch; 2048 on a CPU, else 16384.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be computed, and compute nothing.")
-    ] = False,
+    choice: Choices = None,
+    recipe: Recipe = None,
+    overrides: Overrides = None,
+    device: DeviceOption = "auto",
+    batch_tokens: BatchTokens = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed; compute nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Evaluate any models by suites: a pair of ours, a Hugging Face folder, a name on the hub.
+    """Evaluate any models by suites: your own exports, a Hugging Face folder, or a name on the hub.
 
-    A member's results go to `evaluation` beside its export, another model's to `evaluations/<model>`. What was
-    computed for the same weights, task, choices and data is taken from there; an interrupted run goes on.
+    The results of an export go to `evaluation` beside it, those of other models to `evaluations/<model>`. A result for
+    the same weights, task, choices and data is not computed again; an interrupted run resumes.
 
-    Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite blimp --data data/eval --limit 500
+    Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite own --suite blimp --limit 500
     """
     from seqpair.cli.eval_tables import show_plans, show_report
-    from seqpair.evaluate.model_place import find_model
-    from seqpair.evaluate.scorers import ScoringOptions
-    from seqpair.evaluate.suites.registry import choose_tasks, read_settings
-    from seqpair.evaluate.suites.runner import plan_tasks, require_own_folders, results_folder, run_models
-    from seqpair.evaluate.suites.task import TaskContext
+    from seqpair.evaluate.registry import choose_tasks, read_settings
+    from seqpair.evaluate.runner import plan_tasks, require_own_folders, results_folder, run_models
+    from seqpair.evaluate.task import TaskContext
+    from seqpair.models.place import find_model
+    from seqpair.models.score import ScoringOptions
 
     tasks = choose_tasks(suite or ["all"], task or [])
-    scoring = ScoringOptions(masks=masks, end=end, score_end=score_end)  # type: ignore[arg-type]
-    settings = _tuning(grid, pooling) | read_settings(tasks, choose or [])
-    seed_numbers = tuple(range(seeds))
-    context = TaskContext(data, limit, seed_numbers, shots=shots, scoring=scoring, settings=settings)
+    context = TaskContext(
+        data,
+        limit,
+        seeds=tuple(range(seeds)),
+        scoring=ScoringOptions(masks=masks, end=end, score_end=score_end),  # type: ignore[arg-type]
+        shots=shots,
+        settings=_tuning(grid, pooling) | read_settings(tasks, choice or []),
+        study=_studies(recipe, overrides or []).of,
+    )
+    _require_data(data, tasks)
     places = [find_model(name) for name in models]
     folders = [results_folder(place, context, out) for place in places]
     require_own_folders(folders)
@@ -78,22 +99,77 @@ def evaluate_suites(
         reports.append(report)
         if not as_json:
             show_report(report)
-    _end(reports, as_json)
+    _end(reports, as_json, tasks, suite or ["all"], task or [])
 
 
-def _end(reports: list[SuiteReport], as_json: bool) -> None:
-    """Show all models' results together; raise an error if one could not be computed."""
+def _require_data(data: Path, tasks: Sequence[SuiteTask]) -> None:
+    """Check that the data folder exists where a task needs it, so that a typing error is not a list of skips."""
+    if any(task.inputs or task.files for task in tasks) and not data.is_dir():
+        raise EvaluationError(
+            "the folder of the suites' data does not exist",
+            seen=data,
+            allowed="a folder with the files that docs/evaluation.md names",
+            fix="correct --data, or take suites that need no files: --suite own",
+        )
+
+
+def _studies(recipe: str | None, overrides: Sequence[str]) -> StudyTexts:
+    """Return how the studies of exports are found: by a recipe, or by the plan of the run that each lies in."""
+    from seqpair.data.store.counts import plan_member
+    from seqpair.evaluate.study_text import StudyTexts
+    from seqpair.recipe.load import load_recipe
+
+    if recipe is None:
+        if overrides:
+            raise RecipeError(
+                "--set changes a key of a recipe, and no recipe was given",
+                seen=", ".join(overrides),
+                fix="give --recipe too; a choice of a task is set with --choice NAME=VALUE",
+            )
+        return StudyTexts()
+    loaded = load_recipe(recipe, overrides)
+    return StudyTexts(lambda _place, record: plan_member(loaded, record["member"]))
+
+
+def _end(
+    reports: Sequence[SuiteReport],
+    as_json: bool,
+    tasks: Sequence[SuiteTask],
+    suites: Sequence[str],
+    names: Sequence[str],
+) -> None:
+    """Print all models' results together; raise an error if one failed or if what was asked for gave none."""
     from seqpair.cli.eval_tables import show_table
-    from seqpair.errors import EvaluationError
 
     if as_json:
         print(json.dumps([report.as_json() for report in reports]))
     else:
-        show_table(reports)
+        show_table(list(reports))
 
     failed = [f"{report.model} {task}" for report in reports for task in report.failed]
     if failed:
         raise EvaluationError(f"{len(failed)} results could not be computed", seen=", ".join(failed))
+    _require_results(reports, tasks, suites, names)
+
+
+def _require_results(
+    reports: Sequence[SuiteReport], tasks: Sequence[SuiteTask], suites: Sequence[str], names: Sequence[str]
+) -> None:
+    """Check that everything asked for by name gave a result with one model at least.
+
+    Of `all` any result will do: who asks for all suites takes what the data folder has.
+    """
+    asked = {f"the task {name}": {name} for name in names}
+    if not names:
+        for suite in suites:
+            own = {task.name for task in tasks if suite in (task.suite, "all")}
+            asked["any suite" if suite == "all" else f"the suite {suite}"] = own
+    for what, own in asked.items():
+        reasons = {report.skipped.get(name, "") for report in reports for name in own}
+        if "" not in reasons:
+            raise EvaluationError(
+                f"nothing could be measured for {what}", seen="; ".join(sorted(reasons)), fix="see docs/evaluation.md"
+            )
 
 
 def _tuning(grid: str, pooling: str) -> dict[str, str]:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seqpair.evaluate.results import TaskResult
-    from seqpair.evaluate.suites.runner import SuiteReport, TaskPlan
+    from seqpair.evaluate.runner import SuiteReport, TaskPlan
 
 AT_CHANCE = "at chance"
 BELOW_CHANCE = "below chance"
+OWN_TEXT = "own text"  # the suite is empty in such a result
 _CAPTION = "in brackets one standard error over the items"
 
 
@@ -26,7 +27,7 @@ def show_plans(name: str, folder: Path, plans: list[TaskPlan]) -> None:
 
 def show_report(report: SuiteReport) -> None:
     """Print one model's results, a line each, and what was skipped."""
-    from seqpair.evaluate.generative.tasks import average_of
+    from seqpair.evaluate.generative import average_of
 
     for result in report.results:
         _show_result(report.model, result, result.task in report.cached)
@@ -78,13 +79,13 @@ def show_table(reports: list[SuiteReport]) -> None:
     table.add_column("chance", justify="right", no_wrap=True)
     for name in _short_names([report.model for report in reports]):
         table.add_column(name, justify="right", overflow="fold")
-    suite = ""
+    suite: str | None = None
     for task, cells in rows.items():
         first = next(iter(cells.values()))
         if first.suite != suite:
             suite = first.suite
             table.add_section()
-            table.add_row(f"[bold]{suite}[/bold]")
+            table.add_row(f"[bold]{suite or OWN_TEXT}[/bold]")
         sizes = sorted({cell.n for cell in cells.values()})
         n = " or ".join(f"{size:,}" for size in sizes)
         table.add_row(

@@ -8,29 +8,32 @@ from typing import Annotated
 
 import typer
 
+from seqpair.cli.options import AsClassOption, JsonOption, MemberOption, OverwriteOption, SetOption
+
 
 def export(
-    source: Annotated[Path, typer.Argument(help="A checkpoint's folder, or a run's (its newest checkpoint).")],
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    as_class: Annotated[
-        str | None, typer.Option("--as", help="For a member trained with `hybrid`: `mntp` (the default) or `clm`.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    source: Annotated[
+        str,
+        typer.Argument(metavar="STUDY|CHECKPOINT", help="A checkpoint's folder, or a study in any of its forms."),
+    ],
+    out: Annotated[Path, typer.Argument(help="Write this folder.")],
+    member: MemberOption = "",
+    as_class: AsClassOption = None,
+    overrides: SetOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint as ModernBertForMaskedLM or ModernBertDecoderForCausalLM.
+    """Write a checkpoint as ModernBertForMaskedLM or ModernBertDecoderForCausalLM, a member's newest one by default.
 
-    The files are loaded again and must give the trained model's logits on real text; if they do not,
-    nothing is written. The text is the study's held-out text where its stores are at hand.
-
-    A member trained with `hybrid` exports as either class: `--as clm` writes the decoder.
+    The files are loaded again and must give the trained model's logits on real text; otherwise nothing is written. The
+    text is the study's held-out text where its stores are at hand.
 
     Example: seqpair export runs/demo/encoder exports/demo-encoder
     """
-    from seqpair.evaluate.held_out import held_out_texts
-    from seqpair.hub.export import export_checkpoint, find_checkpoint
+    from seqpair.evaluate.study_text import held_out_texts
+    from seqpair.hub.export import export_checkpoint
 
-    checkpoint = find_checkpoint(source)
+    checkpoint = _checkpoint(source, member, overrides or [])
     report = export_checkpoint(checkpoint, out, held_out_texts(checkpoint), as_class=as_class, overwrite=overwrite)
     if as_json:
         print(json.dumps(report.as_json()))
@@ -41,3 +44,14 @@ def export(
         f"max |difference| of logits {proof.max_abs_difference:.2g} (tolerance {proof.tolerance:g}) "
         f"over {proof.checked_tokens} tokens of {proof.checked_texts} texts"
     )
+
+
+def _checkpoint(source: str, member: str, overrides: list[str]) -> Path:
+    """Return the checkpoint's folder that the command means."""
+    from seqpair.checkpoint.manifest import MANIFEST_NAME
+    from seqpair.hub.export import checkpoint_at
+    from seqpair.suite.places import find_study
+
+    if (Path(source) / MANIFEST_NAME).is_file():
+        return Path(source)
+    return checkpoint_at(find_study(source, overrides).run(member).path)

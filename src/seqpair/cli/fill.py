@@ -1,34 +1,37 @@
-"""The verb `fill`: an exported encoder says what it would put in place of each mask."""
+"""The verb `fill`: an encoder says what it would put in place of each mask."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from seqpair.cli.options import AsClassOption, DeviceOption, JsonOption, ModelArgument
+
 
 def fill(
-    export: Annotated[Path, typer.Argument(help="The folder of an exported encoder.")],
-    text: Annotated[str, typer.Argument(help="Text with one [MASK] or more.")],
-    top: Annotated[int, typer.Option(help="How many tokens to show for each mask.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    model: ModelArgument,
+    text: Annotated[str, typer.Argument(help="Fill this text; it contains one [MASK] or more.")],
+    top: Annotated[int, typer.Option(min=1, help="Print this many tokens per mask.")] = 5,
+    as_class: AsClassOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
-    """Fill the masks of a text, read at the position where this model predicts them.
+    """Print the most likely tokens for each mask of a text, with their probabilities.
 
-    A member trained with `mntp` predicts a masked token one position to its left: transformers' fill-mask
-    pipeline reads the wrong place for it, this verb the right one.
+    A member trained with `mntp` predicts a masked token one position to its left. This verb reads that position;
+    the fill-mask pipeline of transformers does not.
 
     Example: seqpair fill runs/demo/encoder/export "Return the length of the [MASK]."
     """
-    from seqpair.evaluate.fill import fill_masks
-    from seqpair.evaluate.loaded import open_model
+    from seqpair.models.fill import fill_masks
+    from seqpair.models.open import open_model
 
-    model = open_model(export)
-    masks = fill_masks(model, text, top)
+    opened = open_model(model, device=device, as_class=as_class)
+    masks = fill_masks(opened, text, top)
     if as_json:
-        print(json.dumps({"text": text, "predicts": model.predicts, "masks": [mask.as_json() for mask in masks]}))
+        print(json.dumps({"text": text, "predicts": opened.predicts, "masks": [mask.as_json() for mask in masks]}))
         return
     for number, mask in enumerate(masks, 1):
         if len(masks) > 1:

@@ -4,62 +4,75 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.options import DeviceOption
+
 if TYPE_CHECKING:
     from seqpair.evaluate.finetune.job import JobReport, TuneJob
-    from seqpair.evaluate.finetune.sets import LabelledSet, Transfer
-    from seqpair.evaluate.finetune.settings import TuneSetting
 
 _SOURCE = "a .tsv, .csv, .jsonl or .conll file, or hub:NAME:CONFIG#SPLIT"
-_LISTS = ("labels", "header")
+_MOST_CLASSES_SHOWN = 20
 
-Model = Annotated[str, typer.Argument(help="An export, a Hugging Face folder or name, or a model kept before.")]
+Model = Annotated[str, typer.Argument(help="An export, a checkpoint, a run, or a Hugging Face folder or name.")]
 Task = Annotated[
     list[str] | None,
-    typer.Option(help="A set of the data folder, glue_NAME, or a description NAME.yaml; several learn together."),
+    typer.Option(
+        help="Learn a set of the data folder, glue_NAME, or a set described in NAME.yaml. With several, one model "
+        "learns all of them."
+    ),
 ]
-Data = Annotated[str, typer.Option(help=f"Rows to learn from: {_SOURCE}.")]
-Dev = Annotated[str, typer.Option(help="Rows to choose by; without, a tenth of the training rows.")]
-Test = Annotated[str, typer.Option(help="Rows to report; without, the dev rows.")]
-KindOf = Annotated[str, typer.Option(help="What a label is: classes, number, tags, span or text.")]
-Text = Annotated[str, typer.Option(help="The column of the text, words, question or source.")]
-Pair = Annotated[str | None, typer.Option(help="The column of the second text, or of the text with the answer.")]
-Label = Annotated[str, typer.Option(help="The column of the class, number, tags, answer or target.")]
-Given = Annotated[
+Data = Annotated[str | None, typer.Option(help=f"Learn from these rows: {_SOURCE}.")]
+Dev = Annotated[
+    str | None, typer.Option(help="Choose the setting on these rows. Default: a tenth of the training rows.")
+]
+Test = Annotated[str | None, typer.Option(help="Report the metrics on these rows. Default: the dev rows.")]
+KindOf = Annotated[
+    str | None, typer.Option(help="What a label is: classes, number, tags, span or text. Default: classes.")
+]
+Text = Annotated[str | None, typer.Option(help="Column of the text, words, question or source. Default: text.")]
+Pair = Annotated[str | None, typer.Option(help="Column of the second text, or of the text that contains the answer.")]
+Label = Annotated[str | None, typer.Option(help="Column of the class, number, tags, answer or target. Default: label.")]
+Choice = Annotated[
     list[str] | None,
-    typer.Option("--set", help="KEY=VALUE: any other key of a description or a setting (docs/finetuning.md)."),
+    typer.Option(help="KEY=VALUE: set any other key of a description or of a setting (docs/finetuning.md)."),
 ]
-Others = Annotated[list[str] | None, typer.Option(help="Another set, as --task, or a file: answered, not learned.")]
-Meaning = Annotated[list[str] | None, typer.Option("--map", help="LABEL=LABEL_OF_THE_OTHER_SET, for --transfer.")]
-DataFolder = Annotated[Path, typer.Option(help="The folder with the named sets.")]
-Grid = Annotated[str, typer.Option(help="Settings to try: small, published or final.")]
-Rate = Annotated[list[float] | None, typer.Option(help="A learning rate, in place of the grid; repeatable.")]
-Epochs = Annotated[list[int] | None, typer.Option(help="Passes over the rows, with --rate; repeatable.")]
-PoolingOf = Annotated[str, typer.Option(help="cls, mean or last; default: cls of encoders, last of decoders.")]
-Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Most rows of each part.")]
-Out = Annotated[Path | None, typer.Option(help="The job's folder; default: finetuned/MODEL/SETS.")]
+Others = Annotated[
+    list[str] | None,
+    typer.Option(help="Answer the rows of another set, named as with --task, or of a file, without learning them."),
+]
+Meaning = Annotated[list[str] | None, typer.Option("--map", help="With --transfer: LABEL=LABEL_OF_THE_OTHER_SET.")]
+DataFolder = Annotated[Path, typer.Option(help="The folder that contains the named sets.")]
+Grid = Annotated[str, typer.Option(help="Which settings to try: small, published or final.")]
+Rate = Annotated[list[float] | None, typer.Option(help="Try this learning rate instead of a grid; repeatable.")]
+Epochs = Annotated[list[int] | None, typer.Option(help="With --rate: train for this many epochs; repeatable.")]
+PoolingOf = Annotated[
+    str, typer.Option(help="What the head reads: cls, mean or last. Default: cls for encoders, last for decoders.")
+]
+Seeds = Annotated[int, typer.Option(min=1, help="Train with this many seeds, from 0.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use at most this many rows of each part.")]
+Out = Annotated[
+    Path | None, typer.Option(help="The folder of the job. Default: finetuned/MODEL/SETS-DIGEST_OF_THE_ROWS.")
+]
 Keep = Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the chosen model.")]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
-BatchTokens = Annotated[int, typer.Option(min=1, help="Most places of a padded batch.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Read the rows, say what would run, write nothing.")]
+BatchTokens = Annotated[int, typer.Option(min=1, help="Largest number of positions in a padded batch.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Read the rows and print what would run; write nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
 
 def finetune(
     model: Model,
     task: Task = None,
-    data: Data = "",
-    dev: Dev = "",
-    test: Test = "",
-    kind: KindOf = "classes",
-    text: Text = "text",
+    data: Data = None,
+    dev: Dev = None,
+    test: Test = None,
+    kind: KindOf = None,
+    text: Text = None,
     pair: Pair = None,
-    label: Label = "label",
-    given: Given = None,
+    label: Label = None,
+    choice: Choice = None,
     transfer: Others = None,
     meaning: Meaning = None,
     data_folder: DataFolder = Path("data/eval"),
@@ -71,136 +84,64 @@ def finetune(
     limit: Limit = None,
     out: Out = None,
     keep: Keep = True,
-    device: Device = "cpu",
+    device: DeviceOption = "auto",
     batch_tokens: BatchTokens = 8192,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune an encoder or a decoder on labelled rows: one head for both directions, or texts for a decoder.
+    """Fine-tune an encoder or a decoder on labelled rows and keep the model with its head.
 
-    Every setting of the grid runs with every seed; the dev rows stop a run and choose the setting. The chosen model is
-    kept with its head, as a Hugging Face class where one computes the same. An interrupted job goes on.
+    Every setting of the grid is trained with every seed. The dev rows stop a run early and choose the setting. The
+    model is written as a Hugging Face class where one gives the same outputs. An interrupted job resumes.
 
     Example: seqpair finetune runs/demo/encoder/export --data reviews.tsv --text sentence --label mood --seeds 3
     """
-    from seqpair.evaluate.finetune.job import TuneJob, job_folder, run_job
-    from seqpair.evaluate.loaded import open_model
-    from seqpair.evaluate.model_place import find_model
+    from seqpair.evaluate.finetune.job import TuneRequest, job_of, run_job
+    from seqpair.models.open import open_model
+    from seqpair.models.place import find_model
 
-    columns = {"kind": kind, "text": text, "pair": pair, "label": label, "train": data, "dev": dev, "test": test}
-    columns, common = _with_given({"name": "data"} | columns, {"pooling": pooling}, given or [])
-    sets, longest = _sets(task or [], columns, data_folder)
-    settings = _settings(sets[0].name, grid, {"max_tokens": longest} | common, rate, epochs)
-    transfers = tuple(_transfer(one, sets[0], columns, meaning or [], data_folder, limit) for one in transfer or [])
+    request = TuneRequest(
+        tasks=task or (),
+        described={"train": data, "dev": dev, "test": test, "kind": kind, "text": text, "pair": pair, "label": label},
+        transfers=transfer or (),
+        meanings=meaning or (),
+        choices=choice or (),
+        data_folder=data_folder,
+        grid=grid,
+        rates=rate or (),
+        epochs=epochs or (),
+        pooling=pooling,
+        seeds=seeds,
+        limit=limit,
+        out=out,
+        keep=keep,
+    )
     place = find_model(model)
-    learned = tuple(one.limited(limit) for one in sets)
-    folder = out or job_folder(place, [one.name for one in sets])
-    job = TuneJob(learned, tuple(settings), tuple(range(seeds)), folder, transfers, limit, keep)
+    job = job_of(request, place)
     if dry_run:
         _print_plan(place.name, job)
-        return
-    report = run_job(open_model(place, device=device, batch_tokens=batch_tokens), job)
-    if as_json:
-        print(json.dumps(report.as_json()))
     else:
-        _print_report(report)
-
-
-def _with_given(
-    columns: dict[str, Any], common: dict[str, Any], given: list[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the keys of the description and of the settings, with what --set says."""
-    from dataclasses import fields
-
-    from seqpair.errors import EvaluationError
-    from seqpair.evaluate.finetune.set_spec import SetSpec
-    from seqpair.evaluate.finetune.settings import TuneSetting
-    from seqpair.recipe.tree import plain_scalar
-
-    settings = {field.name for field in fields(TuneSetting)} - {"learning_rate", "epochs", "pooling"}
-    for pair in given:
-        key, equals, value = pair.partition("=")
-        if not equals or (key not in settings and key not in SetSpec.model_fields):
-            raise EvaluationError(
-                "--set has no such key",
-                seen=pair,
-                allowed=", ".join(f"{name}=VALUE" for name in [*SetSpec.model_fields, *sorted(settings)]),
-            )
-        if key in SetSpec.model_fields:
-            parts = [part.strip() for part in value.split(",")] if key in _LISTS else value.replace("\\n", "\n")
-            columns = columns | {key: parts}
-        if key in settings:
-            common = common | {key: plain_scalar(value)}
-    return columns, common
-
-
-def _sets(tasks: list[str], columns: dict[str, Any], folder: Path) -> tuple[list[LabelledSet], int]:
-    """Return the sets to learn, and the longest row that suits them."""
-    from seqpair.errors import EvaluationError
-    from seqpair.evaluate.classification.sets import find_set
-    from seqpair.evaluate.finetune.set_spec import labelled_set, spec_of
-
-    if bool(columns["train"]) == bool(tasks):
-        raise EvaluationError(
-            "say what is to be learned", seen=columns["train"] or None, allowed="either --data or --task"
-        )
-    if not tasks:
-        spec = spec_of(columns, "the command line")
-        return [labelled_set(spec)], spec.max_tokens
-    found = [find_set(name, folder) for name in tasks]
-    return [labelled for labelled, _ in found], max(longest for _, longest in found)
-
-
-def _settings(
-    name: str, grid: str, common: dict[str, Any], rates: list[float] | None, epochs: list[int] | None
-) -> list[TuneSetting]:
-    from dataclasses import replace
-
-    from seqpair.errors import EvaluationError
-    from seqpair.evaluate.finetune.settings import TuneSetting, given_settings, grid_settings
-
-    try:
-        base = TuneSetting(1e-4, **common)
-    except TypeError as error:
-        raise EvaluationError("a setting of another type than its own", seen=common) from error
-    if rates:
-        return given_settings(rates, [base.weight_decay], epochs or [3], base)
-    if epochs:
-        raise EvaluationError("--epochs belongs to a grid of your own", fix="give --rate too")
-    own = {key: value for key, value in common.items() if key in ("batch_rows", "weight_decay")}
-    return list(dict.fromkeys(replace(setting, **own) for setting in grid_settings(grid, name, base)))
-
-
-def _transfer(
-    other: str, learned: LabelledSet, columns: dict[str, Any], meanings: list[str], folder: Path, limit: int | None
-) -> Transfer:
-    from seqpair.errors import EvaluationError
-    from seqpair.evaluate.classification.sets import find_set
-    from seqpair.evaluate.finetune.set_spec import labelled_set, spec_of
-    from seqpair.evaluate.finetune.sets import transfer_of
-
-    wrong = [pair for pair in meanings if pair.count("=") != 1]
-    if wrong:
-        raise EvaluationError("--map names two labels", seen=", ".join(wrong), allowed="LABEL=LABEL_OF_THE_OTHER_SET")
-    if "." in other and not other.endswith((".yaml", ".yml")):
-        spec = spec_of(columns | {"name": "other", "test": other, "labels": ()}, "the command line")
-        labelled = labelled_set(spec, like=learned)
-    else:
-        labelled, _ = find_set(other, folder)
-    return transfer_of(learned, labelled.limited(limit), dict(pair.split("=") for pair in meanings))
+        _print_report(run_job(open_model(place, device=device, batch_tokens=batch_tokens), job), as_json=as_json)
 
 
 def _print_plan(name: str, job: TuneJob) -> None:
     for one in job.sets:
         rows = f"{len(one.train):,} rows, dev {len(one.dev):,}, test {len(one.test):,}"
         print(f"{one.name}: {one.kind}, {rows}, {one.metric}" + (f", {len(one.labels)} labels" if one.labels else ""))
+        counts = [f"{label} {count:,}" for label, count in one.label_counts.items()]
+        if counts:
+            more = f", and {len(counts) - _MOST_CLASSES_SHOWN} more" if len(counts) > _MOST_CLASSES_SHOWN else ""
+            print("    training labels: " + ", ".join(counts[:_MOST_CLASSES_SHOWN]) + more)
     for other in job.transfers:
         print(f"{other.labelled.name}: {len(other.labelled.reported):,} rows to answer")
     runs = len(job.settings) * len(job.seeds)
     print(f"{name}: {len(job.settings)} settings x {len(job.seeds)} seeds = {runs} runs, into {job.out}")
 
 
-def _print_report(report: JobReport) -> None:
+def _print_report(report: JobReport, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report.as_json()))
+        return
     for result in report.results:
         error = "" if result.standard_error is None else f" +- {result.standard_error:.4f}"
         chance = "" if result.chance is None else f", chance {result.chance:.4f}"

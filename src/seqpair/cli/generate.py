@@ -9,46 +9,47 @@ from typing import Annotated
 
 import typer
 
+from seqpair.cli.options import AsClassOption, DeviceOption, JsonOption, ModelArgument
+
 
 def generate(
-    source: Annotated[
-        Path, typer.Argument(help="An export, a checkpoint's folder, or a run's (its newest checkpoint).")
-    ],
-    prompts: Annotated[list[str] | None, typer.Argument(help="The texts to continue.")] = None,
+    source: ModelArgument,
+    prompts: Annotated[list[str] | None, typer.Argument(help="Continue these texts.")] = None,
     prompt_file: Annotated[
-        Path | None, typer.Option("--file", help="JSON Lines with more texts, under the key `text`.")
+        Path | None, typer.Option("--file", help="Read more texts from this JSON Lines file, from the key `text`.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Most tokens to add to each text.")] = 64,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; higher draws more freely.")] = 0.0,
-    top_k: Annotated[int | None, typer.Option(help="Draw among this many likeliest tokens only.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Add at most this many tokens to each text.")] = 64,
+    temperature: Annotated[
+        float, typer.Option(help="0 takes the most likely token; higher values sample more freely.")
+    ] = 0.0,
+    top_k: Annotated[int | None, typer.Option(help="Sample among this many most likely tokens only.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="Draw among the fewest tokens whose probabilities sum to this.")
+        float | None, typer.Option(help="Sample among the fewest tokens whose probabilities sum to this.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The key of the draws: same seed, same text.")] = 0,
-    batch_rows: Annotated[int, typer.Option(min=1, help="Texts continued at once.")] = 32,
-    as_class: Annotated[
-        str | None, typer.Option("--as", help="For a checkpoint trained with `hybrid`: `clm` reads it as a decoder.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the samples: the same seed gives the same text.")] = 0,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Continue this many texts at once.")] = 32,
+    as_class: AsClassOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
-    """Continue texts with a decoder, from a cache of keys and values that keeps each layer's window.
+    """Continue texts with a decoder and print each text with its continuation.
 
-    A text ends where the model writes [SEP], after the given number of tokens, or at the length the model was
-    trained on. What a text gets does not depend on the texts beside it. Needs no transformers.
+    A text ends where the model writes [SEP], after the given number of tokens, or at the length the model was trained
+    on. A continuation does not depend on the other texts. An export needs no transformers.
 
     Example: seqpair generate runs/demo/decoder/export "def read_lines(path):" --max-new-tokens 40
     """
-    from seqpair.evaluate.continue_text import continue_texts
-    from seqpair.evaluate.text_file import read_texts
-    from seqpair.hub.opened import open_model
-    from seqpair.nn.sampling import Sampling
+    from seqpair.models.generate import continue_texts
+    from seqpair.models.open import open_model
+    from seqpair.models.text_file import read_texts
+    from seqpair.nn.decode.generate import Sampling
     from seqpair.text import Progress
 
     texts = [*(prompts or ()), *(given.text for given in (read_texts(prompt_file) if prompt_file else ()))]
     if not texts:
         raise typer.BadParameter("give at least one text, or --file", param_hint="PROMPTS")
     sampling = Sampling(temperature, top_k, top_p, seed)
-    model = open_model(source, as_class)
+    model = open_model(source, device=device, as_class=as_class)
     progress = Progress("generate", len(texts) * max_new_tokens, "tokens")
     started = time.perf_counter()
     found = continue_texts(model, texts, max_new_tokens, sampling, batch_rows=batch_rows, watch=progress.update)
@@ -56,7 +57,7 @@ def generate(
     if as_json:
         tokens = sum(len(item.ids) for item in found)
         results = [item.as_json() for item in found]
-        print(json.dumps({"model": str(model.place), "results": results, "tokens": tokens, "seconds": seconds}))
+        print(json.dumps({"model": model.name, "results": results, "tokens": tokens, "seconds": seconds}))
         return
     for number, item in enumerate(found):
         if number:

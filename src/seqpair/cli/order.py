@@ -1,85 +1,92 @@
-"""The verb `order`: which documents a step holds, when documents are read and who saw them, or all of it as a file.
+"""The verb `order`: which documents a step contains, when documents are read and who saw them, or all of it as a file.
 
-Imports no torch.
+Steps, positions, pieces and epochs count from 0, as in Python, JSON and Parquet. Imports no torch.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.options import JsonOption, SetOption, StudyArgument, require_text
+from seqpair.cli.table import counted, print_table
 from seqpair.errors import RecipeError
-from seqpair.text import format_bytes
+from seqpair.text import Progress, format_bytes
 
 if TYPE_CHECKING:
+    from seqpair.data.order.lookup import DocumentTrace, StepContent
     from seqpair.data.prepared import Prepared
+    from seqpair.data.store.store import Store
+    from seqpair.data.store.text_search import TextHit, TextSearch
     from seqpair.recipe.plan import PhasePlan, Plan
+
+_SHOWN_READINGS = 20
+_SHOWN_READINGS_OF_A_TEXT = 5
 
 
 def order(
-    recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
-    step: Annotated[int | None, typer.Option(help="Show this step's documents; counted from 0 in its phase.")] = None,
+    study: StudyArgument,
+    step: Annotated[int | None, typer.Option(help="Show this step's documents; steps of a phase count from 0.")] = None,
     document: Annotated[str | None, typer.Option(help="Show when the document of this id is read.")] = None,
     text: Annotated[
-        str | None, typer.Option(help="Find the documents that hold this text; show when each is read.")
+        str | None, typer.Option(help="Find the documents that contain this text, and show when each is read.")
     ] = None,
-    export: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the whole order as FILE.parquet.")] = None,
-    phase: Annotated[str, typer.Option(help="Only this phase.")] = "",
-    source: Annotated[str, typer.Option(help="Look for documents in this source only.")] = "",
-    member: Annotated[str, typer.Option(help="The member whose plan is used; the first if left out.")] = "",
-    ignore_case: Annotated[bool, typer.Option("--ignore-case", "-i", help="With --text: upper or lower case.")] = False,
+    export: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the whole order to FILE.parquet.")] = None,
+    phase: Annotated[str, typer.Option(help="Use only this phase.")] = "",
+    source: Annotated[str, typer.Option(help="Search for documents in this source only.")] = "",
+    member: Annotated[str, typer.Option(help="Use this member's plan; by default the first member's.")] = "",
+    ignore_case: Annotated[
+        bool, typer.Option("--ignore-case", "-i", help="With --text: treat upper and lower case alike.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, help="With --text: stop after this many documents.")] = 20,
-    search_all: Annotated[bool, typer.Option("--all", help="With --text: stop after no number of documents.")] = False,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    search_all: Annotated[bool, typer.Option("--all", help="With --text: find all documents.")] = False,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Say which documents a step holds, when a document or a text is read and who saw it, or write the order down.
+    """Show which documents a step contains, when a document or a text is read and by whom, or write the whole order.
 
-    Nothing is looked up in a log: the order is computed, forwards and backwards, from the recipe and its
-    prepared stores. Nothing has to be trained. All members that train from scratch share it.
+    The order is computed from the plan and the prepared stores, not read from a log, so nothing has to be trained. All
+    members that train from scratch share it.
 
     Example: seqpair order demo --step 12
 
     Example: seqpair order demo --document json/decoder.py --json
 
-    With --text the stores are searched, held-out documents too: did a model see this sentence, and when?
+    With --text the stores are searched, held-out documents included: has a model seen this sentence, and when?
 
     Example: seqpair order demo --text "raise NotImplementedError" --limit 5
 
-    With --export a Parquet file gets a row for every training position: phase, step, position, source, document,
-    piece, epoch, and the first planned checkpoint that has seen it.
+    With --export a Parquet file gets one row per training position: phase, step, position, source, document, piece,
+    epoch, and the first planned checkpoint that has seen it.
 
     Example: seqpair order demo --export order.parquet
     """
-    from seqpair.cli.order_tables import show_step, show_traces
     from seqpair.data.order.lookup import step_content, trace_document
-    from seqpair.data.prepared import open_recipe_data
-    from seqpair.data.store.planning import plan_member
-    from seqpair.recipe.load import load_recipe
+    from seqpair.suite.places import find_study
 
     _require_one({"--step": step, "--document": document, "--text": text, "--export": export})
-    loaded = load_recipe(recipe, overrides or ())
-    prepared = open_recipe_data(loaded)
-    plan = plan_member(loaded, member or next(iter(loaded.members)))
+    require_text(document, "--document")
+    place = find_study(study, overrides or ())
+    prepared = place.open_data()
+    plan = place.plan(member or place.members[0])
     phases = _chosen_phases(plan, phase)
     if export is not None:
         _export(plan, phases, prepared, export, as_json=as_json)
     elif text is not None:
-        from seqpair.cli.order_text import Wanted, show_text
-
         wanted = Wanted(text, source, None if search_all else limit, ignore_case=ignore_case)
-        show_text(wanted, plan, phases, prepared, as_json=as_json)
+        _show_text(wanted, plan, phases, prepared, as_json=as_json)
     elif step is not None:
         content = step_content(plan, _one_phase(phases), step, prepared)
-        print(json.dumps(asdict(content), indent=1)) if as_json else show_step(content)
+        print(json.dumps(asdict(content), indent=1)) if as_json else _show_step(content)
     else:
         traces = trace_document(plan, phases, str(document), source, prepared)
         found = {"documents": [asdict(trace) for trace in traces]}
-        print(json.dumps(found, indent=1)) if as_json else show_traces(traces, phases)
+        print(json.dumps(found, indent=1)) if as_json else _show_traces(traces, phases)
 
 
 def _require_one(asked: dict[str, object]) -> None:
@@ -122,3 +129,180 @@ def _one_phase(phases: list[PhasePlan]) -> PhasePlan:
             fix="add --phase NAME",
         )
     return phases[0]
+
+
+def _show_step(content: StepContent) -> None:
+    """Print what a step holds."""
+    first, last = content.sequences[0].position, content.sequences[-1].position
+    print(
+        f"{content.study}, phase {content.phase}, step {content.step} of 0..{content.steps - 1}: positions "
+        f"{first:,}..{last:,}, {content.content_tokens:,} content tokens, digest {content.batch_digest[:16]}"
+    )
+    print("mixture of a round: " + ", ".join(f"{name} {100 * part:.2f} %" for name, part in content.mixture.items()))
+    print_table(
+        ("position", "source", "document", "piece", "tokens", "epoch"),
+        [
+            (
+                item.position,
+                item.source,
+                item.document,
+                f"{item.piece} of 0..{item.pieces - 1}",
+                item.tokens,
+                item.epoch,
+            )
+            for item in content.sequences
+        ],
+    )
+
+
+def _show_traces(traces: list[DocumentTrace], phases: list[PhasePlan]) -> None:
+    """Print when each document is read, and by which checkpoints it was seen."""
+    for trace in traces:
+        pieces = ", ".join(f"{count} in phase {name}" for name, count in trace.pieces.items()) or "in no phase"
+        print(f"{trace.document} in {trace.source}: {trace.tokens:,} tokens, sequences: {pieces}")
+        _show_readings(trace, phases, _SHOWN_READINGS)
+
+
+def _show_readings(trace: DocumentTrace, phases: list[PhasePlan], most: int) -> None:
+    """Print a document's readings, at most `most` of them one by one, and the checkpoints that saw it."""
+    if not trace.readings and not trace.seen_by:
+        print("  no step of this plan reads it, so no checkpoint has seen it")
+        return
+    if trace.readings:
+        first, last = trace.readings[0], trace.readings[-1]
+        times = "once, in" if len(trace.readings) == 1 else f"{len(trace.readings)} times, first in"
+        later = "" if len(trace.readings) == 1 else f", last in phase {last.phase} step {last.step}"
+        print(f"  read {times} phase {first.phase} step {first.step}{later}")
+    shown = trace.readings[:most]
+    if shown:
+        print_table(
+            ("phase", "step", "position", "piece", "epoch"),
+            [(item.phase, item.step, item.position, item.piece, item.epoch) for item in shown],
+        )
+    if shown and len(trace.readings) > len(shown):
+        print(f"  and {len(trace.readings) - len(shown)} more; --json lists all")
+    planned = sum(len(phase.checkpoint_steps) for phase in phases)
+    names = ", ".join(f"{item.checkpoint} ({item.sequences_read})" for item in trace.seen_by) or "none"
+    print(f"  seen by {len(trace.seen_by)} of {planned} checkpoints (sequences read before each): {names}")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to look for: a text, in one source or in all (empty), until `limit` documents are found."""
+
+    text: str
+    source: str
+    limit: int | None
+    ignore_case: bool
+
+
+@dataclass(frozen=True)
+class FoundDocument:
+    """A document that holds the text.
+
+    Attributes:
+        source, split, document: Which one.
+        hit: The first place of the text in it.
+        spans: The tokens of each place, from 0 in the document.
+        trace: The readings of the pieces that hold the text; None if it is held out, because no step reads it.
+    """
+
+    source: str
+    split: str
+    document: str
+    hit: TextHit
+    spans: list[range]
+    trace: DocumentTrace | None
+
+
+def _show_text(wanted: Wanted, plan: Plan, phases: list[PhasePlan], prepared: Prepared, *, as_json: bool) -> None:
+    """Search the stores and print each document that holds the text, with its readings.
+
+    Raises:
+        RecipeError: The recipe has no such source.
+        DataError: The text is empty.
+    """
+    from seqpair.data.order.lookup import Tracer, searched_sources
+    from seqpair.data.store.text_search import TextSearch
+
+    search = TextSearch(prepared.tokenizer, wanted.text, ignore_case=wanted.ignore_case)
+    sources = searched_sources(wanted.source, prepared)
+    stores = [(name, split[name]) for split in (prepared.train, prepared.held_out) for name in sources if name in split]
+    tracer = Tracer(plan, phases, prepared)
+    found = []
+    total_bytes = sum(store.manifest.text_bytes for _, store in stores)
+    for name, store, hit in _hits(search, stores, total_bytes, wanted.limit):
+        split = store.manifest.split
+        spans = search.spans_in(store, hit.row)
+        trace = tracer.trace(name, hit.row, spans) if split == "train" else None
+        found.append(FoundDocument(name, split, store.document_id(hit.row), hit, spans, trace))
+    complete = wanted.limit is None or len(found) < wanted.limit
+    if as_json:
+        searched = {"scanned_bytes": search.scanned_bytes, "total_bytes": total_bytes, "complete": complete}
+        documents = [_found_as_json(item) for item in found]
+        asked = {"text": wanted.text, "ignore_case": wanted.ignore_case, "sources": sources}
+        print(json.dumps({**asked, **searched, "documents": documents}, indent=1))
+        return
+    _show_found(found, phases)
+    documents = counted(len(found), "document") if found else "no document"
+    place = f"{format_bytes(search.scanned_bytes)} of {format_bytes(total_bytes)} in {', '.join(sources)} searched"
+    print(f"{documents} {'holds' if len(found) <= 1 else 'hold'} {wanted.text!r}; {place}")
+    if not complete:
+        print(f"stopped at --limit {wanted.limit}: there may be more; --limit N goes further, --all to the end")
+
+
+def _hits(
+    search: TextSearch, stores: list[tuple[str, Store]], total_bytes: int, limit: int | None
+) -> Iterator[tuple[str, Store, TextHit]]:
+    """Yield the documents found, store after store, and show how far the search has come."""
+    progress = Progress("searching", total_bytes / 1e6, "MB")
+    found = 0
+    for name, store in stores:
+        for hit in search.find(store):
+            progress.update(search.scanned_bytes / 1e6, f"{found} found")
+            if hit is None:
+                continue
+            found += 1
+            yield name, store, hit
+            if found == limit:
+                progress.finish(f"{found} found, stopped there")
+                return
+    progress.finish(f"{found} found")
+
+
+def _found_as_json(item: FoundDocument) -> dict[str, object]:
+    hit, trace = item.hit, item.trace
+    return {
+        "source": item.source,
+        "split": item.split,
+        "document": item.document,
+        "before": hit.before,
+        "match": hit.match,
+        "after": hit.after,
+        "places": [[span.start, span.stop] for span in item.spans],
+        "tokens": trace.tokens if trace else None,
+        "pieces": trace.pieces if trace else {},
+        "readings": [asdict(reading) for reading in trace.readings] if trace else [],
+        "seen_by": [asdict(seen) for seen in trace.seen_by] if trace else [],
+    }
+
+
+def _show_found(found: list[FoundDocument], phases: list[PhasePlan]) -> None:
+    for item in found:
+        print(f"{item.document} in {item.source}: holds it {counted(len(item.spans), 'time')}")
+        print("  ... " + " ".join(f"{item.hit.before}[[{item.hit.match}]]{item.hit.after}".split()) + " ...")
+        if item.trace is None:
+            print("  held out for evaluation: no step reads it, so no checkpoint has seen it")
+        else:
+            _show_pieces(item.trace)
+            _show_readings(item.trace, phases, _SHOWN_READINGS_OF_A_TEXT)
+        print()
+
+
+def _show_pieces(trace: DocumentTrace) -> None:
+    """Say which pieces of the document hold the text; the readings that follow are theirs."""
+    for phase, count in trace.pieces.items():
+        held = sorted({reading.piece for reading in trace.readings if reading.phase == phase})
+        if held and count > 1:
+            which = f"piece {held[0]}" if len(held) == 1 else "pieces " + ", ".join(map(str, held))
+            print(f"  in {which} of 0..{count - 1} in phase {phase}")

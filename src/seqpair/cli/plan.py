@@ -1,4 +1,4 @@
-"""The verb `plan`: what a recipe comes to, before anything is trained.
+"""The verb `plan`: what a study comes to, before anything is trained.
 
 Imports no torch.
 """
@@ -10,64 +10,64 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.recipe.cost import Cost, plan_cost
-from seqpair.recipe.diff import plan_digest
-from seqpair.recipe.load import load_recipe
-from seqpair.recipe.objectives import OBJECTIVES
-from seqpair.recipe.plan import OptimizerPlan, PhasePlan, Plan
-from seqpair.recipe.prediction import Prediction, predict
-from seqpair.recipe.schema import Recipe
+from seqpair.cli.options import JsonOption, MemberOption, SetOption, StudyArgument
+from seqpair.cli.table import print_table
 from seqpair.text import format_bytes, format_count, format_seconds, note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rich.console import Console
-
-    from seqpair.data.order.repetition import SourceReading
-    from seqpair.recipe.plan import StoreStats
-
-RecipeArgument = Annotated[str, typer.Argument(help="A preset's name or a recipe file.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")]
+    from seqpair.data.order.mixture import SourceReading
+    from seqpair.recipe.cost import Cost
+    from seqpair.recipe.plan import OptimizerPlan, PhasePlan, Plan, StoreStats
+    from seqpair.recipe.prediction import PlanPrediction
 
 
 def plan(
-    recipe: RecipeArgument,
-    member: Annotated[str, typer.Option(help="Only this member.")] = "",
+    study: StudyArgument,
+    member: MemberOption = "",
     overrides: SetOption = None,
-    device: Annotated[str, typer.Option(help="Also predict hours and memory on this: h100, a100, cpu, ...")] = "",
-    count: Annotated[int, typer.Option(help="How many devices.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print whole plans and costs as JSON.")] = False,
-    origins: Annotated[bool, typer.Option("--origins", help="Also say where every value came from.")] = False,
+    device: Annotated[
+        str, typer.Option(help="Also predict hours and memory on this device: h100, a100, cpu, ...")
+    ] = "",
+    count: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
+    as_json: JsonOption = False,
+    origins: Annotated[bool, typer.Option("--origins", help="Also print where every value came from.")] = False,
 ) -> None:
-    """Print the resolved plan: steps, tokens, batches, rates, parameters, FLOPs, memory, disk.
+    """Print the resolved plan of every member: steps, tokens, batches, learning rates, parameters, FLOPs, memory, disk.
 
-    Where the stores are prepared it counts them, and warns of sources that are read too often; otherwise it
-    marks what is estimated. With --device it says how long training would take there, and where that comes from:
-    rates that were measured, or an assumed share of the device's peak, marked `not measured`.
+    Where the stores are prepared, the numbers are counted, and a source that is read too often gets a warning.
+    Otherwise they are marked as estimated. With --device it also predicts how long training takes there, from measured
+    rates or from an assumed share of the device's peak, which is then marked as not measured.
 
     Example: seqpair plan demo --set budget=5M
     """
-    from seqpair.data.order.repetition import repetition_warnings
-    from seqpair.data.store.planning import counts_of, plan_members
+    from seqpair.data.order.mixture import repetition_warnings
+    from seqpair.recipe.prediction import predict_plan
+    from seqpair.suite.places import find_study
 
-    loaded = load_recipe(recipe, overrides or ())
-    plans = plan_members(loaded, [member] if member else list(loaded.members))
-    counts = counts_of(loaded)
+    place = find_study(study, overrides or ())
+    plans = place.plans([member] if member else [])
+    counts = place.counts()
     stats = counts.stats if counts is not None else None
     for warning in repetition_warnings(list(plans.values()), stats):
         note(f"warning: {warning}")
-    predictions = {name: predict(item, device, count) if device else None for name, item in plans.items()}
+    predictions = {name: predict_plan(item, device, count) if device else None for name, item in plans.items()}
     if as_json:
         print(json.dumps({name: _as_json(item, predictions[name]) for name, item in plans.items()}, indent=1))
         return
     for name, item in plans.items():
-        _show(item, plan_cost(item), stats, predictions[name])
+        _show(item, stats, predictions[name])
     if origins:
-        _show_origins(loaded)
+        found = place.recipe.origins if place.recipe is not None else next(iter(plans.values())).origins
+        for path, origin in found.items():
+            print(f"{path}: {origin}")
 
 
-def _as_json(plan: Plan, prediction: Prediction | None) -> dict[str, object]:
+def _as_json(plan: Plan, prediction: PlanPrediction | None) -> dict[str, object]:
+    from seqpair.recipe.cost import plan_cost
+    from seqpair.recipe.diff import plan_digest
+
     found: dict[str, object] = {
         "plan": plan.model_dump(mode="json"),
         "plan_digest": plan_digest(plan),
@@ -78,7 +78,7 @@ def _as_json(plan: Plan, prediction: Prediction | None) -> dict[str, object]:
     return found
 
 
-def _prediction_rows(prediction: Prediction) -> list[tuple[str, str]]:
+def _prediction_rows(prediction: PlanPrediction) -> list[tuple[str, str]]:
     """Return (label, text) for each line of a prediction."""
     where = f"{prediction.count} x {prediction.device}"
     rows = [
@@ -114,62 +114,56 @@ def _optimizer_words(optimizer: OptimizerPlan) -> str:
     return words
 
 
-def _show(plan: Plan, cost: Cost, stats: Mapping[str, StoreStats] | None, prediction: Prediction | None) -> None:
-    from rich.table import Table
+def _show(plan: Plan, stats: Mapping[str, StoreStats] | None, prediction: PlanPrediction | None) -> None:
+    from seqpair.recipe.cost import plan_cost
+    from seqpair.recipe.diff import plan_digest
 
+    cost = plan_cost(plan)
     mark = " (estimated)" if plan.estimated else ""
-    shape = plan.model.shape
-    table = Table(title=f"{plan.study} / {plan.member}", title_justify="left", show_header=False, box=None)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row(
-        "model",
-        f"{plan.size}: {shape.layers} layers, width {shape.width}, inner {shape.inner}, {shape.heads} heads, "
-        f"{plan.derived.direction}, exported as {plan.derived.hub_class}{_second_export(plan)}",
-    )
-    if plan.start is not None:
-        table.add_row("starts from", f"{plan.start.place}, optimiser {plan.start.optimizer}")
-    table.add_row("optimiser", _optimizer_words(plan.optimizer))
-    # The vocabulary belongs to the tokenizer, so the counts that hold it are estimates as long as it is.
-    table.add_row(
-        "parameters",
-        f"{cost.parameters:,} in all, {cost.non_embedding_parameters:,} non-embedding, "
-        f"vocabulary {plan.model.vocab_size:,}{mark}",
-    )
+    rows = _model_rows(plan, cost, mark)
     for phase, phase_cost in zip(plan.phases, cost.phases, strict=True):
-        for label, text, depends in _phase_rows(plan, phase, stats):
-            table.add_row(label, text + (mark if depends else ""))
-        table.add_row(
-            "  FLOPs",
-            f"{phase_cost.flops_per_token:.3g} a token, {phase_cost.flops:.3g} in all{mark}",
-        )
-    table.add_row("FLOPs", f"{cost.flops:.3g} = positions x tokens x ({cost.formulas['flops_per_token']}){mark}")
-    table.add_row("memory", f"about {format_bytes(cost.memory_bytes)} = {cost.formulas['memory']}{mark}")
-    table.add_row(
-        "checkpoint disk",
-        f"{format_bytes(cost.disk_bytes)}: {cost.checkpoints_kept} kept and one being written, "
-        f"{format_bytes(cost.checkpoint_bytes)} each = {cost.formulas['checkpoint_disk']}{mark}",
-    )
-    for label, text in _prediction_rows(prediction) if prediction is not None else ():
-        table.add_row(label, text + mark)
-    table.add_row("run", f"{plan.runs}/{plan.study}/{plan.member}")
-    table.add_row("plan digest", plan_digest(plan)[:16] + mark)
-    console = wide_console()
-    console.print(table)
-    console.print()
+        rows += [(label, text + (mark if depends else "")) for label, text, depends in _phase_rows(plan, phase, stats)]
+        rows.append(("  FLOPs", f"{phase_cost.flops_per_token:.3g} per token, {phase_cost.flops:.3g} in all{mark}"))
+    rows += [
+        ("FLOPs", f"{cost.flops:.3g} = positions x tokens x ({cost.formulas['flops_per_token']}){mark}"),
+        ("memory", f"about {format_bytes(cost.memory_bytes)} = {cost.formulas['memory']}{mark}"),
+        (
+            "checkpoint disk",
+            f"{format_bytes(cost.disk_bytes)}: {cost.checkpoints_kept} kept and one being written, "
+            f"{format_bytes(cost.checkpoint_bytes)} each = {cost.formulas['checkpoint_disk']}{mark}",
+        ),
+        *((label, text + mark) for label, text in (_prediction_rows(prediction) if prediction is not None else ())),
+        ("run", f"{plan.runs}/{plan.study}/{plan.member}"),
+        ("plan digest", plan_digest(plan)[:16] + mark),
+    ]
+    print_table(("", ""), rows, fold=(1,), title=f"{plan.study} / {plan.member}", indent=0)
+    print()
 
 
-def wide_console() -> Console:
-    """Return a console for tables; where nobody watches (a pipe, a file) lines are 140 columns wide."""
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=140)
+def _model_rows(plan: Plan, cost: Cost, mark: str) -> list[tuple[str, str]]:
+    """Return (label, text) for the model, its start and its optimiser."""
+    shape = plan.model.shape
+    start = [("starts from", f"{plan.start.place}, optimiser {plan.start.optimizer}")] if plan.start is not None else []
+    return [
+        (
+            "model",
+            f"{plan.size}: {shape.layers} layers, width {shape.width}, inner {shape.inner}, {shape.heads} heads, "
+            f"{plan.derived.direction}, exported as {plan.derived.hub_class}{_second_export(plan)}",
+        ),
+        *start,
+        ("optimiser", _optimizer_words(plan.optimizer)),
+        # The vocabulary belongs to the tokenizer, so the counts that include it are estimates as long as it is one.
+        (
+            "parameters",
+            f"{cost.parameters:,} in all, {cost.non_embedding_parameters:,} non-embedding, "
+            f"vocabulary {plan.model.vocab_size:,}{mark}",
+        ),
+    ]
 
 
 def _phase_rows(plan: Plan, phase: PhasePlan, stats: Mapping[str, StoreStats] | None) -> list[tuple[str, str, bool]]:
     """Return (label, text, whether it rests on the estimate) for each line of a phase."""
-    from seqpair.data.order.repetition import phase_readings
+    from seqpair.data.order.mixture import phase_readings
 
     first, last = phase.batch_stages[0], phase.batch_stages[-1]
     batch = f"{last.sequences:,} sequences, about {format_count(last.sequences * phase.mean_tokens)} tokens"
@@ -196,6 +190,8 @@ def _phase_rows(plan: Plan, phase: PhasePlan, stats: Mapping[str, StoreStats] | 
 
 
 def _second_export(plan: Plan) -> str:
+    from seqpair.recipe.objectives import OBJECTIVES
+
     second = plan.derived.also_exports
     return "" if second is None else f" and as {OBJECTIVES[second].hub_class}"
 
@@ -216,8 +212,3 @@ def _part_text(reading: SourceReading) -> str:
         return f"{reading.source} {reading.asked_epochs:g} epochs{often}"
     often = f" ({reading.epochs:.2g} epochs)" if reading.epochs is not None else ""
     return f"{reading.source} {100 * reading.asked_share:.1f} %{often}"
-
-
-def _show_origins(recipe: Recipe) -> None:
-    for path, origin in recipe.origins.items():
-        print(f"{path}: {origin}")

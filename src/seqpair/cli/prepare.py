@@ -1,4 +1,4 @@
-"""The verb `prepare`: from a recipe's sources to stores, once."""
+"""The verb `prepare`: from a study's sources to stores, once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.options import DryRunOption, JsonOption, SetOption, StudyArgument, require_text
+from seqpair.cli.table import print_table
 from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -16,23 +18,23 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
+    study: StudyArgument,
+    overrides: SetOption = None,
     workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes that share the cores; by default one for four cores."),
+        int | None, typer.Option(min=1, help="Number of processes; by default one per four cores.")
     ] = None,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Make only the parts of job I of N; `seqpair data merge` completes.")
-    ] = "",
-    verify: Annotated[bool, typer.Option(help="Also hash the files of stores that are already there.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Say what would be made, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+        str | None,
+        typer.Option(metavar="I/N", help="Make only the parts of job I of N; `seqpair data merge` completes them."),
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Also check the SHA-256 of stores that exist.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Tokenize a recipe's sources into stores; what is there already is kept.
+    """Tokenize a study's sources into stores, and train its tokenizer first if the recipe names none.
 
-    A tokenizer is trained first if the recipe names none. Progress goes to standard error. A command that was
-    interrupted, even killed, is repeated: finished parts are used, and the stores are the same to the byte.
+    Stores that exist are kept. Repeat the command after any interruption: finished parts are used, and the stores are
+    the same to the byte. Progress goes to standard error.
 
     Example: seqpair prepare demo --set data.stores=elsewhere
     """
@@ -40,22 +42,23 @@ def prepare(
     from seqpair.data.prepare.preparation import plan_preparation, prepare_shard
     from seqpair.data.prepare.preparation import prepare as make
     from seqpair.data.prepare.workers import default_workers
-    from seqpair.recipe.load import load_recipe
+    from seqpair.suite.places import find_study
 
-    loaded = load_recipe(recipe, overrides or ())
-    data, stores = loaded.data, Path(loaded.data.stores)
-    if dry_run:
-        steps = plan_preparation(data.sources, data.tokenizer, stores, recipe_folder=loaded.folder)
-        show_steps(steps, as_json=as_json)
-        return
+    require_text(shard, "--shard")
+    place = find_study(study, overrides or ())
+    data, folder = place.data, place.source_folder
+    stores = Path(data.stores)
     count = workers or default_workers()
-    if shard:
+    if dry_run:
+        steps = plan_preparation(data.sources, data.tokenizer, stores, recipe_folder=folder)
+        show_steps(steps, as_json=as_json)
+    elif shard is not None:
         job = Shard.parse(shard)
-        outcomes = prepare_shard(data.sources, data.tokenizer, stores, job, recipe_folder=loaded.folder, workers=count)
+        outcomes = prepare_shard(data.sources, data.tokenizer, stores, job, recipe_folder=folder, workers=count)
         _show_shard(outcomes, shard, as_json=as_json)
-        return
-    prepared = make(data.sources, data.tokenizer, stores, recipe_folder=loaded.folder, verify=verify, workers=count)
-    show_prepared(prepared, as_json=as_json)
+    else:
+        prepared = make(data.sources, data.tokenizer, stores, recipe_folder=folder, verify=verify, workers=count)
+        show_prepared(prepared, as_json=as_json)
 
 
 def show_prepared(prepared: Prepared, *, as_json: bool) -> None:
@@ -99,18 +102,7 @@ def _as_json(prepared: Prepared) -> dict[str, object]:
 
 
 def _show(prepared: Prepared) -> None:
-    from rich.table import Table
-
-    from seqpair.cli.plan import wide_console
-
-    table = Table(
-        title=f"tokenizer: {prepared.tokenizer.entries:,} entries, padded to {prepared.tokenizer.vocab_size:,}",
-        title_justify="left",
-        box=None,
-    )
-    words = ("refused", "removed")
-    for heading in ("source", "documents", "held out", "tokens", "held out", "bytes/token", *words, "folder"):
-        table.add_column(heading, justify="left" if heading in ("source", *words, "folder") else "right")
+    rows = []
     for name, store in prepared.train.items():
         train = store.manifest
         held_out = prepared.held_out[name].manifest if name in prepared.held_out else None
@@ -118,18 +110,22 @@ def _show(prepared: Prepared) -> None:
             "\n".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
             for counts in (train.rejected, train.removed)
         )
-        table.add_row(
-            name,
-            f"{train.documents:,}",
-            f"{held_out.documents:,}" if held_out else "0",
-            format_count(train.tokens),
-            format_count(held_out.tokens) if held_out else "0",
-            f"{train.text_bytes / train.tokens:.3f}",
-            refused,
-            removed,
-            str(store.folder.parent),
+        rows.append(
+            (
+                name,
+                train.documents,
+                held_out.documents if held_out else 0,
+                format_count(train.tokens),
+                format_count(held_out.tokens) if held_out else "0",
+                f"{train.text_bytes / train.tokens:.3f}",
+                refused,
+                removed,
+                store.folder.parent,
+            )
         )
-    wide_console().print(table)
+    title = f"tokenizer: {prepared.tokenizer.entries:,} entries, padded to {prepared.tokenizer.vocab_size:,}"
+    headings = ("source", "documents", "held out", "tokens", "held out", "bytes/token", "refused", "removed", "folder")
+    print_table(headings, rows, right=(3, 4, 5), fold=(6, 7, 8), title=title, indent=0)
 
 
 def show_steps(steps: list[PreparationStep], *, as_json: bool) -> None:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqpair.cli.options import SetOption
+from seqpair.cli.table import wide_console
 from seqpair.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from seqpair.report.collect import Study
-    from seqpair.report.comparison import Row
+    from collections.abc import Sequence
 
-WIDTH_WITHOUT_TERMINAL = 140
-MOST_COLUMNS = 8
+    from seqpair.compare.planned import AskedBefore
+    from seqpair.compare.values import Comparison
+    from seqpair.report.collect import Study
+    from seqpair.report.member import MemberRun
 
 
 def report(
-    recipe_or_folder: Annotated[
-        str,
-        typer.Argument(help="A recipe, a preset's name, a study's folder `<runs>/<study>`, or a folder of such."),
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A study in any of its forms, or a folder of several studies.")
     ],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
+    overrides: SetOption = None,
     also: Annotated[
         list[Path] | None,
         typer.Option(help="Show beside it another study's folder, or `seqpair eval`'s results; repeatable."),
@@ -39,30 +41,32 @@ def report(
     dry_run: Annotated[bool, typer.Option(help="Print the table, write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table and the page's path as JSON.")] = False,
 ) -> None:
-    """Compare a study's members: a table here, and a page, tables, figures and a README text in `<study>/report`.
+    """Compare a study's members: print the tables, and write a page, tables, figures and a README text.
 
-    Nothing is trained or evaluated.
+    The files go to `<study>/report`. Nothing is trained or evaluated.
 
     Example: seqpair report runs/demo
     """
+    _require_statistics()
     from seqpair.compare.planned import read_questions
     from seqpair.report.collect import collect_study
+    from seqpair.suite.places import find_study_folder
 
-    study = collect_study(folder_of(recipe_or_folder, overrides or []), also or [])
+    collected = collect_study(find_study_folder(study, overrides or []), also or [])
     asked = read_questions(questions) if questions is not None else None
     page = None
     if not dry_run:
         require_page_packages()
         from seqpair.report.page import write_report
 
-        page = str(write_report(study, published=published, asked=asked, out=out))
+        page = str(write_report(collected, published=published, asked=asked, out=out))
     if as_json:
-        from seqpair.report.comparison import rows_as_json
+        from seqpair.report.comparison import comparison_as_json
 
-        rows = rows_as_json(rows_of(study))
-        print(json.dumps({"study": study.name, "page": page, "rows": rows, "missing": study.missing}))
+        rows = comparison_as_json(collected.members, _answers(collected, asked))
+        print(json.dumps({"study": collected.name, "page": page, "rows": rows, "missing": collected.missing}))
         return
-    _print_study(study)
+    _print_study(collected, asked)
     if page is not None:
         print(f"page: {page}")
 
@@ -79,50 +83,47 @@ def require_page_packages() -> None:
         ) from error
 
 
-def rows_of(study: Study) -> list[Row]:
-    """Return a study's comparison table.
-
-    Raises:
-        EvaluationError: The package of the statistics is not installed: that is an extra of the package.
-    """
-    try:
-        from seqpair.report.comparison import study_rows
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "the comparison needs a package that is not installed", seen=error, fix='`pip install "seqpair[report]"`'
-        ) from error
-    return study_rows(study.members)
-
-
 def print_comparison(folder: Path) -> None:
-    """Print a study's comparison table on standard output."""
+    """Print a study's comparison on standard output."""
+    _require_statistics()
     from seqpair.report.collect import collect_study
 
-    _print_study(collect_study(folder))
+    _print_study(collect_study(folder), None)
 
 
-def _print_study(study: Study) -> None:
-    from rich.console import Console
+def _require_statistics() -> None:
+    """Check that the package of the statistics is installed, which is an extra of the package.
 
+    Raises:
+        EvaluationError: It is not.
+    """
+    if importlib.util.find_spec("scipy") is None:
+        raise EvaluationError(
+            "the comparison needs a package that is not installed",
+            seen="no scipy",
+            fix='`pip install "seqpair[report]"`',
+        )
+
+
+def _answers(study: Study, asked: AskedBefore | None) -> list[Comparison]:
+    from seqpair.compare.planned import answers_to
+    from seqpair.report.collect import scores_of_members
+
+    return answers_to(scores_of_members(study.members), asked)
+
+
+def _print_study(study: Study, asked: AskedBefore | None) -> None:
     if not any(member.outcomes for member in study.members):
-        print(f"{study.name}: no results yet; `seqpair evaluate` makes them")
+        print(f"{study.name}: no results yet; `seqpair eval --suite own` makes them")
         return
-    if len(study.members) > MOST_COLUMNS:
-        print(f"{study.name}: {len(study.members)} members are too many for a terminal; the page has their table")
-        return
-    rows = rows_of(study)
-    from seqpair.report.comparison import comparison_table
-
-    table = comparison_table(rows, [member.name for member in study.members], study.name)
-    Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL).print(table)
+    print_tables(study.members, _answers(study, asked))
 
 
-def folder_of(recipe_or_folder: str, overrides: list[str]) -> Path:
-    """Return the study folder that a folder's path or a recipe means."""
-    from seqpair.paths import study_folder
-    from seqpair.recipe.load import load_recipe
+def print_tables(members: Sequence[MemberRun], answers: Sequence[Comparison]) -> None:
+    """Print what members reached and how they differ, as wide as the terminal is."""
+    from seqpair.report.comparison import differences_table, terminal_tables, values_table
+    from seqpair.report.data_table import terminal_table
 
-    if Path(recipe_or_folder).is_dir():
-        return Path(recipe_or_folder)
-    recipe = load_recipe(recipe_or_folder, overrides)
-    return study_folder(recipe)
+    console = wide_console()
+    for table in terminal_tables(values_table(members), differences_table(answers), console.width):
+        console.print(terminal_table(table))

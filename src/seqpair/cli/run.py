@@ -4,51 +4,51 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from typing import Annotated
 
 import typer
 
+from seqpair.cli.options import DryRunOption, JsonOption, MembersOption, SetOption, StudyArgument, names_in
 from seqpair.errors import EvaluationError
-from seqpair.paths import study_folder
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
-    members: Annotated[str, typer.Option(help="Only these members, separated by commas.")] = "",
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Say what would be done, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    study: StudyArgument,
+    members: MembersOption = None,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Prepare, train every member, export, evaluate and report; what is done is skipped.
+    """Prepare the data, train every member, export, evaluate and report; parts that are done are skipped.
 
-    Repeat the command after any interruption: it goes on where it stopped.
+    Repeat the command after any interruption: it resumes where it stopped. Of a folder of runs, the plans in it are
+    carried to their end.
 
     Example: seqpair run demo --set runs=elsewhere
     """
     from seqpair.cli.report import print_comparison
-    from seqpair.recipe.load import load_recipe
+    from seqpair.suite.places import find_study
 
     require_extras()
     from seqpair.suite.study import planned_parts, run_study
 
-    loaded = load_recipe(recipe, overrides or ())
-    chosen = [member.strip() for member in members.split(",") if member.strip()]
+    chosen = names_in(members, "--members")
+    place = find_study(study, overrides or ())
     if dry_run:
-        for part in planned_parts(loaded, chosen):
+        for part in planned_parts(place, chosen):
             print(part)
         return
-    outcome = run_study(loaded, chosen)
+    outcome = run_study(place, chosen)
     if outcome.signal_number is not None:
         raise typer.Exit(128 + outcome.signal_number)
     if as_json:
         print(json.dumps({"finished": outcome.finished, "page": str(outcome.page), "seconds": outcome.seconds}))
         return
-    print_comparison(study_folder(loaded))
+    print_comparison(place.folder)
     print(f"page: {outcome.page}")
 
 
 def require_extras() -> None:
-    """Say before anything is trained what the later parts of a study need."""
+    """Check before anything is trained that the packages of a study's later parts are installed."""
     missing = [name for name in ("transformers", "jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
         raise EvaluationError(

@@ -7,26 +7,25 @@ from typing import Annotated
 
 import typer
 
-from seqpair.cli.run_folders import find_runs
-from seqpair.errors import RecipeError
+from seqpair.cli.options import JsonOption, MemberOption, SetOption, StudyArgument, names_in
 
 
 def soup(
-    target: Annotated[str, typer.Argument(metavar="RUN_OR_RECIPE", help="A run's folder, or a recipe.")],
-    out: Annotated[str, typer.Option(metavar="NAME", help="The soup's name: it goes to <run>/soups/NAME.")],
-    member: Annotated[str, typer.Option(help="The member; needed where there are several.")] = "",
-    checkpoints: Annotated[str, typer.Option(help="These checkpoints: `step100,step200`.")] = "",
-    last: Annotated[int | None, typer.Option(metavar="N", help="The newest N checkpoints.")] = None,
-    weights: Annotated[str, typer.Option(help="`uniform`, or `exponential:R`, R below 1.")] = "uniform",
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the soup's manifest as JSON, without the plan.")
-    ] = False,
+    study: StudyArgument,
+    out: Annotated[str, typer.Option(metavar="NAME", help="Name the soup: it goes to <run>/soups/NAME.")],
+    member: MemberOption = "",
+    checkpoints: Annotated[
+        str | None, typer.Option(help="Average these checkpoints, separated by commas: `step100,step200`.")
+    ] = None,
+    last: Annotated[int | None, typer.Option(metavar="N", help="Average the newest N checkpoints.")] = None,
+    weights: Annotated[str, typer.Option(help="Weigh by `uniform`, or by `exponential:R` with R below 1.")] = "uniform",
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Average the models of checkpoints of one member, in float64; the checkpoints stay as they are.
+    """Average the weights of several checkpoints of one member in float64, and write the result as a soup.
 
-    With exponential:R each checkpoint weighs R times the next newer one. The soup is checksummed and re-opened like
-    a checkpoint, and can be exported; no run goes on from it, and none takes it for its newest checkpoint.
+    With exponential:R each checkpoint weighs R times the next newer one. The checkpoints stay as they are. The soup has
+    checksums and is opened again after writing, like a checkpoint, and it can be exported. No run resumes from it.
 
     Example: seqpair soup demo --member encoder --last 3 --out last3
 
@@ -34,21 +33,14 @@ def soup(
 
     Example: seqpair export runs/demo/encoder/soups/last3 exports/last3
     """
-    from seqpair.checkpoint.manifest import read_manifest
+    from seqpair.checkpoint.manifest import read_checkpoint_manifest
     from seqpair.checkpoint.soup import Weighting, choose_parts, make_soup
+    from seqpair.suite.places import find_study
 
     weighting = Weighting.parse(weights)
-    runs = find_runs(target, member, overrides or ())
-    if len(runs) > 1:
-        raise RecipeError(
-            "a soup is made of checkpoints of one member",
-            seen=f"{len(runs)} members and no --member",
-            allowed=", ".join(run.member for run in runs),
-            fix="add --member NAME",
-        )
-    names = [name.strip() for name in checkpoints.split(",") if name.strip()]
-    folder = make_soup(runs[0].path, choose_parts(runs[0].path, names, last), weighting, out)
-    manifest = read_manifest(folder)
+    run = find_study(study, overrides or ()).run(member)
+    folder = make_soup(run.path, choose_parts(run.path, names_in(checkpoints, "--checkpoints"), last), weighting, out)
+    manifest = read_checkpoint_manifest(folder)
     assert manifest.soup is not None, "a soup's manifest says so"
     if as_json:
         print(json.dumps({"folder": str(folder), **manifest.model_dump(mode="json", exclude={"plan"})}, indent=1))

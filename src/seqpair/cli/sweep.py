@@ -1,4 +1,4 @@
-"""The verb `sweep`: the same study at several values of a key, for the same budget, and the pair stated twice."""
+"""The verb `sweep`: train the members on a grid of settings with one budget and report each member's best."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.cli.plan import wide_console
+from seqpair.cli.options import DryRunOption, JsonOption, MembersOption, SetOption, StudyArgument, names_in
 from seqpair.cli.run import require_extras
+from seqpair.cli.table import wide_console
 from seqpair.text import format_count
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from seqpair.suite.sweep_grid import Sweep
+    from seqpair.suite.sweep import Sweep
 
 
 def sweep(
-    recipe: Annotated[str, typer.Argument(help="A preset's name or a recipe file.")],
+    study: StudyArgument,
     over: Annotated[
         list[str] | None, typer.Option(help="A key and its values: `a.b=1,2,3`; several make a grid.")
     ] = None,
     variants: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="A YAML file of named changes: one axis; repeatable.")
     ] = None,
-    members: Annotated[str, typer.Option(help="Only these members, separated by commas.")] = "",
+    members: MembersOption = None,
     name: Annotated[str, typer.Option(help="The sweep's name; by default its axes' names.")] = "",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key at all points: `a.b=c`; repeatable.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option(help="List points, runs and tokens, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Train the members at every combination of some values, and say what each of them makes of it.
+    """Train every member on a grid of settings and report each member's best.
 
-    Every point is an ordinary run with its own folder under <runs>/<study>/sweeps/<name>; what is done is skipped,
-    what is not goes on. It ends in a curve for each member, and the pair at the recipe's own setting and at each
-    member's best.
+    Every point is an ordinary run with its own folder under <runs>/<study>/sweeps/<name>. Finished runs are skipped and
+    unfinished ones resumed. The report has a curve for each member, and compares the members at the recipe's own
+    setting and at each member's best.
 
     Example: seqpair sweep demo --over optimizer.lr=1e-3,2e-3,4e-3 --members encoder,decoder
 
@@ -46,12 +45,14 @@ def sweep(
 
     Example: seqpair sweep demo --variants mixtures.yaml
     """
-    require_extras()
-    from seqpair.suite.sweep import RESULTS_NAME, run_sweep
-    from seqpair.suite.sweep_grid import SweepRequest, plan_sweep
+    from seqpair.suite.places import find_study
 
-    chosen = tuple(member.strip() for member in members.split(",") if member.strip())
-    request = SweepRequest(recipe, tuple(overrides or ()), tuple(over or ()), tuple(variants or ()), chosen, name)
+    require_extras()
+    from seqpair.suite.sweep import RESULTS_NAME, SweepRequest, plan_sweep, run_sweep
+
+    chosen = tuple(names_in(members, "--members"))
+    find_study(study, overrides or ()).require_recipe("a sweep changes keys of a recipe, and a folder of runs has none")
+    request = SweepRequest(study, tuple(overrides or ()), tuple(over or ()), tuple(variants or ()), chosen, name)
     if dry_run:
         _show_plan(plan_sweep(request), as_json=as_json)
         return
@@ -76,8 +77,8 @@ def _show_plan(planned: Sweep, *, as_json: bool) -> None:
     left = math.fsum(run.tokens for run in runs if run.state != "trained already")
     if as_json:
         points = [
-            {"point": point.slug, "runs": {name: f"{plan.study}/{name}" for name, plan in point.plans.items()}}
-            for point in planned.points
+            {"point": point.slug, "runs": {name: f"{run}/{name}" for name, run in point.runs.items()}}
+            for point in planned.record.points
         ]
         listed = [{**vars(run), "folder": str(run.folder)} for run in runs]
         print(
@@ -86,41 +87,37 @@ def _show_plan(planned: Sweep, *, as_json: bool) -> None:
             )
         )
         return
-    for axis in planned.axes:
-        print(f"{axis.name}: {', '.join(value.text for value in axis.values)} ({', '.join(axis.keys)})")
-        touched = planned.touched[axis.name]
-        if len(touched) < len(planned.members):
-            print(f"  touches {', '.join(touched)} only; the others are trained once for all its values")
+    for axis in planned.record.axes:
+        print(f"{axis.name}: {', '.join(axis.values)} ({', '.join(axis.keys)})")
+        if len(axis.touches) < len(planned.record.members):
+            print(f"  touches {', '.join(axis.touches)} only; the others are trained once for all its values")
     for run in runs:
         print(f"{run.folder}: {format_count(run.tokens)} tokens, {run.state}")
     mark = " (estimated: the stores are not prepared)" if estimated else ""
-    print(f"{len(planned.points)} points, {len(runs)} runs, {format_count(total)} tokens in all{mark}")
+    print(f"{len(planned.record.points)} points, {len(runs)} runs, {format_count(total)} tokens in all{mark}")
     print(f"to do: {format_count(left)} tokens at most")
 
 
 def _show_results(folder: Path) -> None:
-    from seqpair.report.comparison import comparison_table
+    from seqpair.cli.report import print_tables
+    from seqpair.report.data_table import terminal_table
     from seqpair.report.sweep import collect_sweep, member_curves, sweep_remarks
-    from seqpair.report.sweep_page import choose_pairs, curve_table, pair_rows
+    from seqpair.report.sweep_page import choose_pairs, curve_table, pair_answers
 
     runs = collect_sweep(folder)
     curves = member_curves(runs)
-    console = wide_console()
     for curve in curves:
-        console.print(curve_table(curve), markup=True)
+        wide_console().print(terminal_table(curve_table(curve)))
         for remark in curve.remarks:
             print(f"{curve.member}: {remark}")
         print()
-    told: list[dict[str, str]] = []
+    shown: list[dict[str, str]] = []
     for choice in choose_pairs(runs.record, curves):
         settings = "; ".join(f"{member}: {label}" for member, label in choice.settings.items())
-        print(
-            " ".join(part for part in (f"{choice.title}.", f"{settings}." if settings else "", choice.reason) if part)
-        )
-        if choice.runs and choice.runs not in told:
-            rows, names = pair_rows(runs, choice)
-            console.print(comparison_table(rows, names, choice.title), markup=True)
-            told.append(choice.runs)
+        print(" ".join(filter(None, (f"{choice.title}.", settings and f"{settings}.", choice.reason))))
+        if choice.runs and choice.runs not in shown:
+            print_tables(*pair_answers(runs, choice))
+            shown.append(choice.runs)
         print()
     for remark in sweep_remarks(runs):
         print(remark)

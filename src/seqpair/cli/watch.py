@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seqpair.cli.report import folder_of, require_page_packages
+from seqpair.cli.options import SetOption, StudyArgument
+from seqpair.cli.report import require_page_packages
 from seqpair.errors import EvaluationError
-from seqpair.paths import PLAN_FILE
 
 DEFAULT_PORT = 8042
 
 
 def watch(
-    recipe_or_folder: Annotated[
-        str, typer.Argument(help="A recipe, a preset's name, or a study's folder `<runs>/<study>`.")
-    ],
+    study: StudyArgument,
     port: Annotated[int, typer.Option(help="The port; 0 takes any that is free.", min=0, max=65535)] = DEFAULT_PORT,
     every_seconds: Annotated[
         float, typer.Option("--every", help="Look for changes no more often than this, in seconds.")
@@ -25,15 +22,17 @@ def watch(
     host: Annotated[
         str, typer.Option(help="The address to serve at; any but the default lets other machines read the page.")
     ] = "127.0.0.1",
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a key: `a.b=c`; repeatable.")] = None,
+    overrides: SetOption = None,
 ) -> None:
-    """Serve a study's page on this machine; an open page updates itself while the study trains. Ctrl-C ends it.
+    """Serve a study's page on this machine and update it while the study trains; Ctrl-C ends it.
 
-    The folder is only read. It need not be there yet: the page appears when the first member has begun.
+    Nothing is written. The folder need not exist yet: the page appears when the first member has started.
 
     Example: seqpair watch runs/demo --port 8042
     """
-    folder = folder_of(recipe_or_folder, overrides or [])
+    from seqpair.suite.places import find_study_folder
+
+    folder = find_study_folder(study, overrides or [])
     if not 0.2 <= every_seconds <= 3600:
         raise EvaluationError(
             "--every is out of range", seen=every_seconds, allowed="0.2 to 3600 seconds", fix="leave it out for 5"
@@ -42,7 +41,7 @@ def watch(
     from seqpair.report.live import LivePage, open_server
     from seqpair.text import note
 
-    with open_server(LivePage(_of_study(folder), every_seconds), host, port) as server:
+    with open_server(LivePage(folder, every_seconds), host, port) as server:
         print(f"{server.address} shows {folder}; Ctrl-C ends it", flush=True)
         if not server.is_local:
             note("warning: whoever reaches this address can read the study's texts and results")
@@ -50,8 +49,3 @@ def watch(
             server.serve_forever()
         except KeyboardInterrupt:
             note("stopped")
-
-
-def _of_study(folder: Path) -> Path:
-    """Return the study's folder, also where its member's was given."""
-    return folder.resolve().parent if (folder / PLAN_FILE).is_file() else folder

@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from seqpair.compare.values import Floats, Scores, Task
 from seqpair.errors import EvaluationError
+
+Codes = npt.NDArray[np.int64]
+"""The cluster of each item, (I,): equal numbers belong together."""
 
 ACROSS_SIZES = ("shape", "optimizer")
 """The parts of a pair's identity that two sizes may differ in: their shape, and the rate that suits it."""
@@ -35,6 +39,7 @@ class Paired:
         differs_in: The parts of the pairs' identity that were allowed to differ and do.
         left_out_seeds: Seeds that only one side has.
         by_jackknife: Whether outcomes are jackknife pseudo-values.
+        clusters: The cluster of each item, (I,); None if each is its own.
     """
 
     task: Task
@@ -48,6 +53,7 @@ class Paired:
     differs_in: tuple[str, ...] = ()
     left_out_seeds: tuple[int, ...] = ()
     by_jackknife: bool = False
+    clusters: Codes | None = None
 
     @property
     def differences(self) -> Floats:
@@ -120,6 +126,7 @@ def pair_sides(
             seen=f"seeds {_listed(firsts)} and {_listed(seconds)}",
             fix="train both members at the same seeds",
         )
+    # One order of items for both sides and all seeds: whatever order a file has, row i is the same item.
     ids = tuple(sorted(firsts[seeds[0]].ids))
     columns = [[_columns(side[seed], ids) for seed in seeds] for side in (firsts, seconds)]
     raw_first, raw_second = (np.stack([values for values, _ in side]) for side in columns)
@@ -136,7 +143,22 @@ def pair_sides(
         differs_in=differs_in,
         left_out_seeds=tuple(sorted(set(firsts) ^ set(seconds))),
         by_jackknife=any(scores.by_jackknife for scores in [*firsts.values(), *seconds.values()]),
+        clusters=cluster_codes([*firsts.values(), *seconds.values()], ids),
     )
+
+
+def cluster_codes(side: Sequence[Scores], ids: tuple[str, ...]) -> Codes | None:
+    """Return the cluster of each item, (I,), as the first result that names clusters has it; None if none does.
+
+    An item that its result gives no cluster is a cluster of its own. One cluster for all items is none: nothing could
+    be said of others like it.
+    """
+    named = next((scores.clusters for scores in side if scores.clusters), None)
+    if named is None:
+        return None
+    names = [named.get(name) or f"\0{name}" for name in ids]
+    distinct, codes = np.unique(names, return_inverse=True)
+    return codes.astype(np.int64) if 1 < len(distinct) < len(ids) else None
 
 
 def outcome_table(side: Sequence[Scores]) -> tuple[Floats, bool]:
@@ -147,6 +169,7 @@ def outcome_table(side: Sequence[Scores]) -> tuple[Floats, bool]:
     """
     seeds = _by_seed(side, "only")
     _one_task(list(seeds.values()))
+    # Sorting changes the order of a floating-point sum; a single seed keeps its own, and so its value to the bit.
     only = len(seeds) == 1
     ids = seeds[min(seeds)].ids if only else tuple(sorted(seeds[min(seeds)].ids))
     rows = []
@@ -183,6 +206,7 @@ def disagreements(
         leads = paired.raw_second - paired.raw_first
     for_first, for_second = (leads > 0).sum(axis=0), (leads < 0).sum(axis=0)
     mean = leads.mean(axis=0)
+    # lexsort takes its last key first: the mean difference, then how many seeds agree, then the items' own order.
     order = np.lexsort((np.arange(len(mean)), -np.abs(for_first - for_second), -np.abs(mean)))
     rows = [int(index) for index in order if for_first[index] or for_second[index]]
     ahead, behind = [row for row in rows if mean[row] > 0], [row for row in rows if mean[row] <= 0]
@@ -317,7 +341,7 @@ def _scaled(values: Floats, weights: Floats) -> Floats:
     They are the influence of each item on a ratio of sums, so a variance over them is the ratio's own.
     """
     if (weights == weights[0]).all():
-        return values
+        return values  # to the bit: no rounding enters where nothing is weighted
     mean = float(np.average(values, weights=weights))
     return np.asarray(mean + weights / weights.mean() * (values - mean))
 

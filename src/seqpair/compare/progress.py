@@ -133,7 +133,7 @@ def curves(scores: Sequence[Scores], axis: str = "tokens", level: float = 0.95) 
 
 
 def _moment(model: Model) -> object:
-    """Return what one point of a curve is made of: the same tokens, or where they are unknown the same checkpoint."""
+    """Return what the seeds of one point share: the tokens read, or the checkpoint where those are unknown."""
     return model.checkpoint if model.tokens is None else model.tokens
 
 
@@ -169,7 +169,7 @@ def overtakings(first: Curve, second: Curve) -> list[Overtaking]:
     for one, two in shared:
         lead = sign * (one.value.value - two.value.value)
         if lead == 0:
-            continue
+            continue  # neither is ahead here: the last point with a leader is what a later one is compared with
         if last is not None:
             before = sign * (last[0].value.value - last[1].value.value)
             if before * lead < 0:

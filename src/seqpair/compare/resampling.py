@@ -93,6 +93,8 @@ def _no_zero(denominators: Floats) -> Floats:
 def _resampled_sums(columns: Floats, resamples: int) -> Floats:
     """Return the column sums (resamples, c) of `resamples` draws of n rows with replacement."""
     generator = np.random.default_rng(SEED)
+    # Right and wrong answers have few distinct rows: how often each is drawn is multinomial, which needs one small
+    # draw per resample in place of n.
     rows, counts = np.unique(columns, axis=0, return_counts=True)
     if len(rows) <= len(columns) // 8:
         return _sums_by_counts(generator, rows, counts, resamples)
@@ -134,6 +136,7 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     if only_first < 0 or only_second < 0:
         raise ValueError(f"counts of items were expected, got {only_first} and {only_second}")
     differing = only_first + only_second
+    # Items that both had right, or both wrong, say nothing of which is better.
     return 1.0 if differing == 0 else float(stats.binomtest(only_first, differing, 0.5).pvalue)
 
 
@@ -158,9 +161,10 @@ def permutation_p(differences: npt.ArrayLike, *, permutations: int = PERMUTATION
     sizes = np.abs(d[d != 0])
     if len(sizes) == 0:
         return 1.0
+    # Sums in another order round differently; without this slack the observed signs might not count themselves.
     seen = abs(d.sum()) * (1 - 1e-12)
     if len(sizes) <= _ENUMERATED:
-        bits = np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes)) & 1
+        bits = np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes)) & 1  # row k is k in binary
         return float((np.abs((2.0 * bits - 1) @ sizes) >= seen).mean())
     sums = _random_sums(sizes, permutations)
     return float((1 + (np.abs(sums) >= seen).sum()) / (1 + permutations))
@@ -177,6 +181,7 @@ def _random_sums(sizes: npt.NDArray[np.float64], permutations: int) -> npt.NDArr
     chunk = max(1, _CHUNK_SIGNS // len(sizes))
     for start in range(0, permutations, chunk):
         drawn = min(chunk, permutations - start)
+        # Eight signs per random byte; sum(sign * size) = 2 * sum(bit * size) - sum(size).
         octets = generator.integers(0, 256, (drawn, -(-len(sizes) // 8)), dtype=np.uint8)
         bits = np.unpackbits(octets, axis=1, count=len(sizes))
         sums[start : start + drawn] = 2.0 * (bits @ sizes) - sizes.sum()
@@ -220,6 +225,7 @@ def _ranks_without(ranks: Floats, places: npt.NDArray[np.int64]) -> Floats:
     """Return each row's ranks without one item, (rows, n); the item's own is the middle, so it adds nothing."""
     own = ranks[places][:, None]
     lowered = ranks[None, :] - ((ranks > own) + 0.5 * (ranks == own))
+    # The middle of the ranks 1 to n - 1, about which `_correlation` takes deviations.
     lowered[np.arange(len(places)), places] = len(ranks) / 2
     return np.asarray(lowered)
 
@@ -241,8 +247,10 @@ def pearson_without_each(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, Flo
     first, second = _two_columns(x, y)
     n = len(first)
     a, b = first - first.mean(), second - second.mean()
+    # Without item i the mean moves too: a sum of squared deviations falls by n / (n - 1) times the item's own.
     sums = [np.append(total, total - n / (n - 1) * own) for own, total in ((a * a, a @ a), (b * b, b @ b))]
     product = np.append(a @ b, a @ b - n / (n - 1) * a * b)
+    # A constant column has no correlation, but its rounded sum of squares may be a little above zero: decided exactly.
     flat = _is_constant(first) | _is_constant(second)
     squares = np.where(flat, 0.0, np.maximum(sums[0], 0.0) * np.maximum(sums[1], 0.0))
     found = np.divide(product, np.sqrt(squares), out=np.full(n + 1, math.nan), where=squares > 0)
@@ -252,6 +260,7 @@ def pearson_without_each(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[float, Flo
 def _is_constant(x: Floats) -> npt.NDArray[np.bool_]:
     """Return whether all values are equal, and whether they are without each item, (1 + n,)."""
     _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
+    # Taking an item out removes a distinct value only where it is the only item that has it.
     left = len(counts) - (counts[inverse] == 1)
     return np.append(len(counts) == 1, left == 1)
 
@@ -267,6 +276,7 @@ def classes_without_each(
         classes: How many classes there are.
         measure: Counts (classes, classes), gold by predicted, to the measure.
     """
+    # Items of one cell of the confusion matrix are interchangeable, so the measure is computed once per cell.
     cells, inverse = np.unique(gold * classes + predicted, return_inverse=True)
     counts = np.bincount(gold * classes + predicted, minlength=classes**2).astype(np.float64)
     of_cells = np.empty(len(cells))

@@ -157,9 +157,11 @@ def fit_power_law(
     names = tuple(names)
     logs, target, runs = _columns(points, names)
     _require_enough(logs, len(runs), names, floor)
+    # About their mean the logarithms are nearly uncorrelated with the coefficients, which L-BFGS needs.
     centres = logs.mean(axis=0)
     logs = logs - centres
     best = _best_fit(logs, target, _starts(logs, target, floor), floor, HUBER_DELTA)
+    # The published turn of 1e-3 is right for one team's losses; here the spread of the first fit says where noise ends.
     delta = max(HUBER_DELTA, _TUNING * float(np.median(np.abs(target - _log_loss(best, logs)))))
     best = _best_fit(logs, target, [best], floor, delta)
     fitted = _log_loss(best, logs)
@@ -168,6 +170,7 @@ def fit_power_law(
     thetas = [best]
     generator = np.random.default_rng(SEED)
     for _ in range(resamples):
+        # Webb's six weights: with few runs the two signs alone give too few distinct resamples.
         weights = generator.choice(_WEBB, groups.max() + 1) * generator.choice([-1.0, 1.0], groups.max() + 1)
         drawn = fitted + scale * (target - fitted) * weights[groups]
         thetas.append(_best_fit(logs, drawn, [best], floor, scale * delta))
@@ -189,6 +192,7 @@ def _widening(logs: Floats, groups: npt.NDArray[np.intp], floor: bool, level: fl
         if all(np.ptp(logs[groups == group, axis]) < _SAME for group in range(clusters))
     ]
     numbers = int(floor) + 2 * len(of_clusters)
+    # What varies within a run (tokens) is estimated from its own points; only the other numbers use up runs.
     spare = max(clusters - numbers, 1)
     quantile = 0.5 + level / 2
     return math.sqrt(clusters / spare) * float(stats.t.ppf(quantile, spare) / stats.norm.ppf(quantile))
@@ -240,6 +244,7 @@ def _objective(theta: Floats, logs: Floats, target: Floats, delta: float) -> tup
         ]
     )
     fitted = np.logaddexp.reduce(terms, axis=0)
+    # d log(sum exp(term)) / d term is the term's share of the sum.
     shares = np.exp(terms - fitted)
     residual = (fitted - target) / delta
     slope = np.clip(residual, -1.0, 1.0) / delta
@@ -267,7 +272,7 @@ def _starts(logs: Floats, target: Floats, floor: bool) -> list[Floats]:
 def _best_fit(
     logs: Floats, target: Floats, starts: Sequence[Floats], floor: bool, delta: float
 ) -> npt.NDArray[np.float64]:
-    top = float(target.min())
+    top = float(target.min())  # a floor above the least loss would make its term negative
     bounds = [(_LOWEST_LOG, top if floor else _LOWEST_LOG)]
     bounds += [(_LOWEST_LOG, top + 15.0), (0.0, _MOST_EXPONENT)] * logs.shape[1]
     low, high = np.array(bounds).T

@@ -5,7 +5,7 @@ Training, evaluation and the commands open data through this file and need nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from seqpair.data.store.store import Store
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.errors import StoreError
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec, require_paths
+from seqpair.recipe.plan import Plan
 from seqpair.recipe.schema import Recipe
 
 
@@ -83,3 +84,20 @@ def open_stores(index: PreparedIndex, tokenizer: Tokenizer, store_folder: Path, 
             if split == "train" or store.manifest.documents > 0:
                 stores[name] = store
     return Prepared(tokenizer, splits["train"], splits["held_out"])
+
+
+def require_stores(plan: Plan, stores: Mapping[str, Store]) -> None:
+    """Check that the training stores at hand are those that a plan was made for.
+
+    Raises:
+        StoreError: One is not there, or is another one.
+    """
+    for ref in plan.stores:
+        found = stores[ref.source].manifest.digest[:16] if ref.source in stores else "no store"
+        if found != ref.digest[:16]:
+            raise StoreError(
+                f"the store of source {ref.source!r} is not the one this plan was made for",
+                seen=found,
+                allowed=ref.digest[:16],
+                fix="prepare again and start a new run, or bring the old store back",
+            )

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from seqpair.errors import SeqpairError, TrainingError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+_DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
@@ -64,6 +64,7 @@ class World:
         """
         if self.world_size == 1:
             return [float(value) for value in values]
+        # On the device, since nccl moves no CPU tensors.
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
         with self._others("a sum over all ranks"):
             dist.all_reduce(sums)
@@ -80,6 +81,7 @@ class World:
         text = json.dumps(value, allow_nan=False).encode("utf-8") if self.is_main else b""
         length = torch.tensor([len(text)], dtype=torch.int64, device=self.device)
         with self._others("a value from rank 0"):
+            # The others need a buffer of the right size before the value itself can be sent.
             dist.broadcast(length, src=0)
             data = torch.zeros(int(length.item()), dtype=torch.uint8, device=self.device)
             if self.is_main:
@@ -153,8 +155,8 @@ def choose_device(device: str, local_rank: int = 0) -> torch.device:
     Raises:
         SeqpairError: An unknown name, or a device that is not there.
     """
-    if device not in DEVICES:
-        raise SeqpairError("unknown device", seen=device, allowed=", ".join(DEVICES))
+    if device not in _DEVICE_NAMES:
+        raise SeqpairError("unknown device", seen=device, allowed=", ".join(_DEVICE_NAMES))
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if device == "mps":
@@ -192,6 +194,7 @@ def _read_environment(environment: Mapping[str, str]) -> tuple[int, int, int]:
         rank, world_size, local_rank = (int(given[name]) for name in _VARIABLES)
     except (KeyError, ValueError):
         rank, world_size, local_rank = -1, 0, -1
+    # A machine's ranks are numbered in order, so a local rank never exceeds the rank.
     if not (0 <= rank < world_size and 0 <= local_rank <= rank):
         raise SeqpairError(
             "the launcher's environment variables make no sense",
@@ -216,6 +219,7 @@ def wrap(module: nn.Module, world: World) -> nn.Module:
     if world.world_size == 1:
         return module
     device_ids = [world.device.index] if world.device.type == "cuda" else None
+    # Gradients that are views of the buckets save one copy of all gradients.
     return DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True)
 
 

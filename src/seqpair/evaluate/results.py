@@ -195,7 +195,7 @@ def read_items(folder: Path, result: TaskResult) -> list[ItemOutcome]:
     path = folder / result.items
     if not path.is_file():
         raise EvaluationError(
-            "a result has lost its items", seen=f"no file {path}", fix="run `seqpair evaluate` for this member again"
+            "a result has lost its items", seen=f"no file {path}", fix="run `seqpair eval` for this model again"
         )
     items = [_read(path, line, ItemOutcome) for line in path.read_text(encoding="utf-8").split("\n") if line]
     if len(items) != result.n:
@@ -210,5 +210,5 @@ def _read(path: Path, text: str, model: type[_Model]) -> _Model:
         raise EvaluationError(
             f"{path} is no evaluation result of this version",
             seen=error.errors()[0]["msg"],
-            fix="delete it and run `seqpair evaluate` again",
+            fix="delete it and run `seqpair eval` again",
         ) from error

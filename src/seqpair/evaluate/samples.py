@@ -14,13 +14,13 @@ import numpy as np
 
 from seqpair.counter import hash_words, key_words
 from seqpair.data.tokenizer.tokenizer import Tokenizer
-from seqpair.evaluate.continue_text import continue_contents
-from seqpair.evaluate.held_out import HeldOutSequence, held_out_windows
-from seqpair.evaluate.loaded import Ids, LoadedModel
-from seqpair.evaluate.scorers import masked_predictions
-from seqpair.evaluate.tasks.task import TaskInputs
-from seqpair.hub.opened import open_model
-from seqpair.nn.sampling import Sampling
+from seqpair.evaluate.study_text import HeldOutSequence, held_out_windows
+from seqpair.evaluate.task import TaskContext
+from seqpair.models.forward import Ids
+from seqpair.models.generate import continue_contents
+from seqpair.models.score import masked_predictions
+from seqpair.models.text_model import TextModel
+from seqpair.nn.decode.generate import Sampling
 
 FILLED_A_SOURCE = 3
 CONTINUED_A_SOURCE = 2
@@ -35,7 +35,7 @@ SEED = 0
 Sample = dict[str, Any]
 
 
-def make_samples(model: LoadedModel, inputs: TaskInputs) -> dict[str, list[Sample]]:
+def make_samples(model: TextModel, context: TaskContext) -> dict[str, list[Sample]]:
     """Return what this model can show.
 
     Returns:
@@ -46,9 +46,10 @@ def make_samples(model: LoadedModel, inputs: TaskInputs) -> dict[str, list[Sampl
     bidirectional = model.direction == "bidirectional"
     size = FILL_TOKENS if bidirectional else PROMPT_TOKENS
     count = FILLED_A_SOURCE if bidirectional else CONTINUED_A_SOURCE
-    tokenizer = inputs.prepared.tokenizer
+    prepared = context.study_of(model).prepared
+    tokenizer = prepared.tokenizer
     chosen: list[HeldOutSequence] = []
-    for windows in held_out_windows(inputs.prepared.held_out, size, "samples").values():
+    for windows in held_out_windows(prepared.held_out, size, "samples").values():
         whole = (window for window in windows if tokenizer.decode(window.content)[:1].isspace())
         chosen.extend(itertools.islice(whole, count))
     if bidirectional:
@@ -58,7 +59,7 @@ def make_samples(model: LoadedModel, inputs: TaskInputs) -> dict[str, list[Sampl
     return samples
 
 
-def _filled(model: LoadedModel, tokenizer: Tokenizer, window: HeldOutSequence) -> Sample:
+def _filled(model: TextModel, tokenizer: Tokenizer, window: HeldOutSequence) -> Sample:
     """Mask one token in the middle half of a window, a whole word if there is one, and show the likeliest."""
     content = window.content
     middle = range(len(content) // 4, len(content) - len(content) // 4)
@@ -84,16 +85,14 @@ def _is_word(tokenizer: Tokenizer, pair: Ids) -> bool:
     return len(word) > 3 and word[0] == " " and word[1:].isalpha() and not after[:1].isalpha()
 
 
-def _continued(model: LoadedModel, tokenizer: Tokenizer, windows: Sequence[HeldOutSequence]) -> list[Sample]:
+def _continued(model: TextModel, tokenizer: Tokenizer, windows: Sequence[HeldOutSequence]) -> list[Sample]:
     """Continue windows by the likeliest token each time, and once by sampling."""
-    assert model.folder is not None, "an export is in a folder"
-    opened = open_model(model.folder)
     modes = {
         "greedy": Sampling(),
         f"sampled, temperature {TEMPERATURE:g}, top-p {TOP_P:g}": Sampling(TEMPERATURE, top_p=TOP_P, seed=SEED),
     }
     contents = [window.content for window in windows]
-    made = {mode: continue_contents(opened, contents, NEW_TOKENS, sampling) for mode, sampling in modes.items()}
+    made = {mode: continue_contents(model, contents, NEW_TOKENS, sampling) for mode, sampling in modes.items()}
     return [
         {
             "prompt": tokenizer.decode(window.content),

@@ -241,6 +241,7 @@ class FolderConfig(BaseModel):
         Raises:
             HubFolderError: The layers see nothing but the token itself.
         """
+        # transformers 5 lets `sliding_window` win over `local_attention`, transformers 4 the reverse (see `notes`).
         half = self.local_attention // 2 if self.sliding_window is None else self.sliding_window
         window = half if self.direction == "bidirectional" else half - 1
         if window < 1:
@@ -261,6 +262,7 @@ class FolderConfig(BaseModel):
         layers, legacy = self.num_hidden_layers, self.global_attn_every_n_layers or _DEFAULT_GLOBAL_EVERY
         if self.layer_types is None:
             return legacy
+        # The stated period first: several periods give the same list where there are few layers.
         periods: list[int] = [legacy, *range(1, layers + 1)]
         for every in periods:
             if layer_types(layers, every) == self.layer_types:
@@ -293,6 +295,7 @@ class FolderConfig(BaseModel):
             ("full_attention", self.global_rope_theta, _DEFAULT_GLOBAL_THETA),
             ("sliding_attention", self.local_rope_theta, _DEFAULT_LOCAL_THETA),
         ):
+            # What is left besides the base must be the default, since our positions have no other parameter.
             values = {"rope_type": "default", "partial_rotary_factor": 1.0, **(given.get(kind) or {})}
             theta = values.pop("rope_theta", default if legacy is None else legacy)
             plain = values == {"rope_type": "default", "partial_rotary_factor": 1.0}
@@ -400,6 +403,7 @@ def _first_fault(error: Exception) -> str:
 
 
 def _require_expressible(path: Path, config: FolderConfig) -> None:
+    # Without `architectures` the model type decides; with them the head must be a language model's.
     if config.architectures and config.hub_class not in config.architectures:
         raise HubFolderError(
             "the folder's model is of another class",
@@ -407,6 +411,7 @@ def _require_expressible(path: Path, config: FolderConfig) -> None:
             allowed=_ALLOWED_CLASSES,
             fix="use the folder of the model with its language-model head",
         )
+    # All of them at once, so that a reader sees everything that stands in the way.
     other = {key: getattr(config, key) for key, value in _FIXED.items() if getattr(config, key) != value}
     if other:
         raise HubFolderError(

@@ -28,15 +28,14 @@ from seqpair.hub.card import model_card
 from seqpair.hub.config import ModelFacts, generation_config, hub_config
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel
-from seqpair.hub.verify import MOST_CHECKED_TOKENS, Verification, check_texts, verify_export
-from seqpair.hub.weights import to_hub
+from seqpair.hub.verify import MOST_CHECKED_TOKENS, Verification, texts_to_check, verify_export
+from seqpair.hub.weights import WEIGHTS_NAME, to_hub
 from seqpair.nn.rope import RopeBases
 from seqpair.paths import CHECKPOINTS_FOLDER
 from seqpair.recipe.objectives import OBJECTIVES, Direction, Objective
 
 RECORD_NAME = "seqpair_export.json"
 FORMAT_VERSION = 1
-WEIGHTS_NAME = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 
 
@@ -65,7 +64,7 @@ class ExportReport:
         return {**asdict(self), "folder": str(self.folder)}
 
 
-def find_checkpoint(path: Path) -> Path:
+def checkpoint_at(path: Path) -> Path:
     """Return the checkpoint that a path means: itself, or the newest valid one of a run folder.
 
     Raises:
@@ -135,7 +134,7 @@ def export_checkpoint(
     """
     _require_free(out, overwrite)
     version = require_transformers(ExportError, "exporting").__version__
-    checkpoint = find_checkpoint(checkpoint)
+    checkpoint = checkpoint_at(checkpoint)
     loaded = load_checkpoint(checkpoint, model_only=True)
     tokenizer = checkpoint_tokenizer(checkpoint, loaded.manifest)
     trained = last_objective(loaded.manifest)
@@ -147,15 +146,19 @@ def export_checkpoint(
     aside: Path | None = None
     try:
         with replacing_folder(out) as folder:
-            _write_model(folder, loaded, facts, version)
-            write_tokenizer(folder, tokenizer, objective, facts.seq_len)
-            write_sentence_files(folder, objective.direction, facts.model.shape.width, facts.seq_len)
-            real = check_texts(texts, tokenizer, row_tokens)
+            _write_files(folder, loaded, facts, objective, tokenizer, version)
+            real = texts_to_check(texts, tokenizer, row_tokens)
             proof = verify_export(folder, native, tokenizer, objective, real, row_tokens=row_tokens)
-            digest = sha256_file(folder / WEIGHTS_NAME)
-            report = ExportReport(out, objective.hub_class, objective.name, loaded.manifest.name, digest, proof)
             write_text(folder / "README.md", model_card(loaded.manifest, objective, trained, proof))
-            write_json(folder / RECORD_NAME, _record(loaded.manifest, objective, report, version))
+            files = {
+                path.relative_to(folder).as_posix(): sha256_file(path)
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            }
+            digest = files[WEIGHTS_NAME]
+            report = ExportReport(out, objective.hub_class, objective.name, loaded.manifest.name, digest, proof)
+            record = _record(loaded.manifest, objective, report, version)
+            write_json(folder / RECORD_NAME, record | {"files": files})
             aside = _move_aside(out)
     finally:
         if aside is not None and out.exists():
@@ -163,6 +166,25 @@ def export_checkpoint(
         elif aside is not None:
             aside.rename(out)
     return report
+
+
+def write_unproven(checkpoint: Path, folder: Path, as_class: str | None = None) -> None:
+    """Write the files of an export without proof and record, for one use by this process.
+
+    Args:
+        checkpoint: A checkpoint's folder.
+        folder: An empty folder.
+        as_class: As in `export_checkpoint`.
+
+    Raises:
+        ExportError: `as_class` is not what was trained.
+        CheckpointError: The checkpoint cannot be used, or its tokenizer is missing or another one.
+    """
+    loaded = load_checkpoint(checkpoint, model_only=True)
+    tokenizer = checkpoint_tokenizer(checkpoint, loaded.manifest)
+    objective = exported_objective(last_objective(loaded.manifest), as_class)
+    facts = _facts(loaded.manifest, objective, tokenizer)
+    _write_files(folder, loaded, facts, objective, tokenizer, version="")
 
 
 def read_export_record(folder: Path) -> dict[str, Any]:
@@ -239,12 +261,16 @@ def _facts(manifest: CheckpointManifest, objective: Objective, tokenizer: Tokeni
     )
 
 
-def _write_model(folder: Path, loaded: LoadedCheckpoint, facts: ModelFacts, version: str) -> None:
+def _write_files(
+    folder: Path, loaded: LoadedCheckpoint, facts: ModelFacts, objective: Objective, tokenizer: Tokenizer, version: str
+) -> None:
     write_json(folder / "config.json", hub_config(facts, version))
     if facts.direction == "causal":
         write_json(folder / "generation_config.json", generation_config(facts.specials, version))
     tensors = to_hub(loaded.model, facts.model.shape.layers, facts.direction)
     write_bytes(folder / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
+    write_tokenizer(folder, tokenizer, objective, facts.seq_len)
+    write_sentence_files(folder, facts.direction, facts.model.shape.width, facts.seq_len)
 
 
 def _record(manifest: CheckpointManifest, objective: Objective, report: ExportReport, version: str) -> dict[str, Any]:

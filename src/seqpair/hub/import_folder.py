@@ -29,18 +29,17 @@ from seqpair.hub.verify import (
     TOLERANCE,
     Verification,
     batches,
-    check_texts,
     difference,
     load_hub_model,
     rows_of_training,
+    texts_to_check,
 )
-from seqpair.hub.weights import from_hub
+from seqpair.hub.weights import WEIGHTS_NAME, from_hub
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.objectives import Direction
 from seqpair.recipe.plan import ModelPlan, Plan
 
-WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 _USUAL_PADDING = 64
 _REBASING_TAG = "ext"
@@ -268,7 +267,7 @@ def verify_import(
     transformers = require_transformers(HubFolderError, "starting from a Hugging Face folder")
     plan, tokenizer = imported.model_plan, imported.tokenizer
     row_tokens = min(MOST_CHECKED_TOKENS, max(imported.seq_len, 3 * plan.window_tokens + 8))
-    texts = check_texts(texts, tokenizer, row_tokens)[:_CHECKED_TEXTS]
+    texts = texts_to_check(texts, tokenizer, row_tokens)[:_CHECKED_TEXTS]
     _require_ids(transformers.AutoTokenizer.from_pretrained(imported.folder, local_files_only=True), texts, imported)
     model, problems = load_hub_model(imported.folder, imported.direction, ATTENTION)
     if problems or type(model).__name__ != imported.hub_class:

@@ -36,25 +36,53 @@ class NativeModel:
                 "the checkpoint's weights are not finite", seen=broken, fix="use an earlier checkpoint of the run"
             )
         self.direction, self.rope = direction, rope
-        self.model = LanguageModel(model).float().eval()
+        with torch.device("meta"):  # no memory, and no random numbers, for weights that are replaced at once
+            self.model = LanguageModel(model).eval()
         try:
-            self.model.load_state_dict(state)
+            self.model.load_state_dict({name: values.float() for name, values in state.items()}, assign=True)
         except RuntimeError as error:
             raise CheckpointError(
                 "the checkpoint's weights do not fit its plan", seen=error, fix="use a checkpoint of this version"
             ) from error
 
+    @property
+    def width(self) -> int:
+        """Entries of a hidden state."""
+        return self.model.backbone.plan.shape.width
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the vocabulary, padding included."""
+        return self.model.backbone.plan.vocab_size
+
     @torch.no_grad()
-    def logits(self, rows: Sequence[np.ndarray]) -> list[Tensor]:
-        """Return the logits of every token of every row.
+    def states(self, rows: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> Tensor:
+        """Return the states after the final norm at some places, from one packed forward pass.
 
         Args:
             rows: Token ids with specials, one array a sequence, each at least one token.
+            places: For each row, the indices of the tokens whose states are wanted.
 
         Returns:
-            One (T, V) tensor a row.
+            (M, D): the first row's places in their order, then the second row's.
         """
-        layout = Layout.from_lengths([len(row) for row in rows])
-        ids = torch.from_numpy(np.concatenate(rows).astype(np.int64))  # (N,)
-        states = self.model(ids, layout, self.direction, self.rope, torch.arange(len(ids)))  # (N, D)
-        return list(self.model.logits(states).split(list(layout.lengths)))
+        device = self.model.output_weight.device
+        layout = Layout.from_lengths([len(row) for row in rows], device)
+        ids = torch.from_numpy(np.concatenate(rows).astype(np.int64)).to(device)  # (N,)
+        firsts = np.repeat(np.cumsum([0, *map(len, rows[:-1])]), [len(own) for own in places])
+        wanted = torch.from_numpy(firsts + np.concatenate(places)).to(device)  # (M,)
+        # The last layer's MLP runs at these places only; where all are wanted in order, nothing is gathered.
+        states: Tensor = self.model.backbone(
+            ids, layout, self.direction, self.rope, None if len(wanted) == len(ids) else wanted
+        )
+        return states
+
+    @torch.no_grad()
+    def head(self, states: Tensor) -> Tensor:
+        """Return the logits (M, V) of states (M, D)."""
+        return self.model.logits(self.model.head(states))
+
+    def logits(self, rows: Sequence[np.ndarray]) -> list[Tensor]:
+        """Return the logits of every token of every row, one (T, V) tensor a row."""
+        states = self.states(rows, [np.arange(len(row)) for row in rows])  # (N, D)
+        return list(self.head(states).split([len(row) for row in rows]))

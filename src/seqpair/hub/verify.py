@@ -64,7 +64,7 @@ class Verification:
         return asdict(self)
 
 
-def check_texts(texts: Sequence[str] | None, tokenizer: Tokenizer, needed_tokens: int) -> list[str]:
+def texts_to_check(texts: Sequence[str] | None, tokenizer: Tokenizer, needed_tokens: int) -> list[str]:
     """Return texts that try an export: the given ones, edge cases, and one of at least `needed_tokens`.
 
     Args:

@@ -14,6 +14,7 @@ from torch import Tensor
 from seqpair.errors import ExportError, HubFolderError, SeqpairError
 from seqpair.recipe.objectives import Direction
 
+WEIGHTS_NAME = "model.safetensors"
 _SHOWN_NAMES = 6
 _FUSED = "attention.wqkv.weight"
 _SPLIT = ("attn.q_proj.weight", "attn.k_proj.weight", "attn.v_proj.weight")

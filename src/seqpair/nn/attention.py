@@ -18,13 +18,15 @@ from torch import Tensor
 
 from seqpair.errors import SeqpairError
 from seqpair.nn.blocked import attend_blocked
-from seqpair.nn.flash import attend_flash, flash_is_usable
-from seqpair.nn.flex import attend_flex, flex_is_usable
-from seqpair.nn.layout import Layout
-from seqpair.nn.varlen import attend_varlen, varlen_is_usable
-
-Window = tuple[int | None, int | None]
-"""Tokens visible to the left and to the right, the token itself extra; `None` is unbounded."""
+from seqpair.nn.gpu_kernels import (
+    attend_flash,
+    attend_flex,
+    attend_varlen,
+    flash_is_usable,
+    flex_is_usable,
+    varlen_is_usable,
+)
+from seqpair.nn.layout import Layout, Window
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Layout, Window], Tensor]
 

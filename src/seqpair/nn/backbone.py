@@ -9,16 +9,22 @@ direction.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqpair.nn.attention import Window, attend, check_kernel
-from seqpair.nn.dropout import dropout
-from seqpair.nn.gate import gated_gelu
-from seqpair.nn.layout import Layout
-from seqpair.nn.rope import RopeBases, rotary_tables, rotated_parts
-from seqpair.nn.varlen import short_starts
+from seqpair.nn.attention import attend, check_kernel, suited_kernel
+from seqpair.nn.blocked import attend_at, few_places
+from seqpair.nn.gpu_kernels import short_starts
+from seqpair.nn.layout import Layout, Window
+from seqpair.nn.rope import RopeBases, rotary_tables, rotated_parts, turn_in_place
 from seqpair.recipe.objectives import Direction
 from seqpair.recipe.plan import ModelPlan
+
+_LEVELS = 1 << 16
+"""Steps of a dropout probability on a CPU: what a random word of 16 bits can tell apart."""
 
 
 def attention_window(plan: ModelPlan, layer: int, direction: Direction) -> Window:
@@ -30,6 +36,92 @@ def attention_window(plan: ModelPlan, layer: int, direction: Direction) -> Windo
 def layer_norm(plan: ModelPlan) -> nn.LayerNorm:
     """Return a layer norm over the width, without bias."""
     return nn.LayerNorm(plan.shape.width, eps=plan.norm_eps, bias=False)
+
+
+# --- the layers' functions ------------------------------------------------------------------------
+
+
+def gated_gelu(states: Tensor) -> Tensor:
+    """Return gelu(u) * g, (N, F), where (u, g) are the halves of (N, 2F) states; exact GELU.
+
+    Without gradients the states are overwritten: they are the product of a linear layer, which nothing else reads.
+    """
+    if torch.compiler.is_compiling():  # the compiler fuses the definition, and decides itself what to keep
+        activated, gate = states.chunk(2, dim=-1)
+        return F.gelu(activated) * gate
+    if not torch.is_grad_enabled():
+        activated, gate = states.chunk(2, dim=-1)
+        inner: Tensor = torch.ops.aten.gelu_(activated)  # new memory would cost as much as the function itself
+        return inner.mul_(gate)
+    out: Tensor = _GatedGelu.apply(states)
+    return out
+
+
+class _GatedGelu(torch.autograd.Function):
+    """Keeps (u, g) only; gelu(u) is made again, which costs less than to write and read it."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor) -> Tensor:
+        ctx.save_for_backward(states)
+        activated, gate = states.chunk(2, dim=-1)
+        return F.gelu(activated).mul_(gate)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (states,) = ctx.saved_tensors
+        activated, gate = states.chunk(2, dim=-1)
+        # Both gradients are written into the halves of one buffer: joining them afterwards would be one copy more.
+        out = torch.empty_like(states)
+        grad_activated, grad_gate = out.chunk(2, dim=-1)
+        torch.mul(F.gelu(activated), grad, out=grad_gate)
+        torch.ops.aten.gelu_backward.grad_input(grad * gate, activated, grad_input=grad_activated)
+        return out
+
+
+def dropout(states: Tensor, probability: float, training: bool) -> Tensor:
+    """Set values to zero with a probability, and scale the others so that the expectation stays.
+
+    On a CPU torch draws one double per value, which costs more than the layer it regularises. Here one 64-bit draw of
+    the global generator decides four values. Elsewhere, and in compiled code, it is torch's own.
+
+    Args:
+        states: Any shape.
+        probability: In [0, 1); on a CPU it is rounded to a multiple of 2^-16.
+        training: Whether to do anything at all.
+    """
+    if not training or probability == 0.0:
+        return states
+    if states.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.dropout(states, probability)
+    dropped: Tensor = _Dropout.apply(states, round(probability * _LEVELS))
+    return dropped
+
+
+class _Dropout(torch.autograd.Function):
+    """Keeps the 0/1 mask as bytes, a quarter of the states' size."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, level: int) -> Tensor:
+        words = torch.empty(-(-states.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
+        # The words are read as signed 16-bit numbers, uniform on [-2^15, 2^15): the bound moves by half the levels.
+        kept = words.view(torch.int16)[: states.numel()].view(states.shape) >= level - _LEVELS // 2
+        ctx.save_for_backward(kept)
+        ctx.scale = _LEVELS / (_LEVELS - level)
+        return (states * kept).mul_(ctx.scale)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (kept,) = ctx.saved_tensors
+        return (grad * kept).mul_(ctx.scale), None
+
+
+def _plus(states: Tensor, change: Tensor) -> Tensor:
+    """Return x + f(x); without gradients in the memory of x, which nothing reads any more."""
+    in_place = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return states.add_(change) if in_place else states + change
+
+
+# --- modules --------------------------------------------------------------------------------------
 
 
 class Attention(nn.Module):
@@ -47,16 +139,42 @@ class Attention(nn.Module):
         self.wqkv = nn.Linear(width, 3 * width, bias=False)
         self.wo = nn.Linear(width, width, bias=False)
 
+    def project(self, states: Tensor) -> Tensor:
+        """Return the heads of queries, keys and values, (N, 3H, K), not rotated yet."""
+        qkv: Tensor = self.wqkv(states)
+        return qkv.view(-1, 3 * self.heads, self.head_dim)
+
+    def output(self, mixed: Tensor) -> Tensor:
+        """Return (N, D) for what the heads have mixed, (N, H, K)."""
+        return dropout(self.wo(mixed.flatten(1)), self.dropout, self.training)
+
     def forward(
         self, states: Tensor, layout: Layout, window: Window, theta: float, output_index: Tensor | None
     ) -> Tensor:
         """Return (N, D), or (M, D) at `output_index` only."""
-        qkv = self.wqkv(states).view(-1, 3 * self.heads, self.head_dim)
+        if output_index is not None and self._can_attend_at(states) and few_places(layout, output_index):
+            return self._attend_at(states, layout, window, theta, output_index)
+        qkv = self.project(states)
         query, key, value = rotated_parts(qkv, rotary_tables(layout, theta, self.head_dim))  # (N, H, K) each
-        mixed = attend(query, key, value, layout, window, self.kernel).flatten(1)
-        if output_index is not None:
-            mixed = mixed.index_select(0, output_index)
-        return dropout(self.wo(mixed), self.dropout, self.training)
+        mixed = attend(query, key, value, layout, window, self.kernel)
+        return self.output(mixed if output_index is None else mixed.index_select(0, output_index))
+
+    def _can_attend_at(self, states: Tensor) -> bool:
+        """Return whether queries may be computed at some tokens only: on a CPU, where nothing is trained."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or states.dtype != self.wqkv.weight.dtype:
+            return False
+        return self.kernel == "blocked" or (self.kernel == "auto" and suited_kernel(states) == "blocked")
+
+    def _attend_at(self, states: Tensor, layout: Layout, window: Window, theta: float, index: Tensor) -> Tensor:
+        """Return (M, D): queries at `index` only, keys and values of all tokens."""
+        width = self.heads * self.head_dim
+        tables = rotary_tables(layout, theta, self.head_dim)
+        of_query, of_key_value = self.wqkv.weight.split((width, 2 * width))
+        query = F.linear(states.index_select(0, index), of_query).view(-1, self.heads, self.head_dim)
+        key, value = F.linear(states, of_key_value).view(-1, 2 * self.heads, self.head_dim).chunk(2, dim=1)
+        turn_in_place(key, tables)
+        turn_in_place(query, tuple(table.index_select(0, index) for table in tables))
+        return self.output(attend_at(query, key, value, layout, window, index))
 
 
 class GatedMlp(nn.Module):
@@ -91,8 +209,12 @@ class Layer(nn.Module):
     ) -> Tensor:
         """Map (N, D) to (N, D), or to (M, D) at `output_index` only."""
         mixed = self.attention(self.attention_norm(states), layout, window, theta, output_index)
-        states = (states if output_index is None else states.index_select(0, output_index)) + mixed
-        return states + self.mlp(self.mlp_norm(states))
+        return self.finish(states if output_index is None else states.index_select(0, output_index), mixed)
+
+    def finish(self, states: Tensor, mixed: Tensor) -> Tensor:
+        """Return the layer's (N, D) states from those that came in and from what attention adds to them."""
+        states = _plus(states, mixed)
+        return _plus(states, self.mlp(self.mlp_norm(states)))
 
 
 class Backbone(nn.Module):

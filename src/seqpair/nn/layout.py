@@ -13,6 +13,9 @@ from torch import Tensor
 
 Value = TypeVar("Value")
 
+Window = tuple[int | None, int | None]
+"""Tokens visible to the left and to the right, the token itself extra; `None` is unbounded."""
+
 
 class Layout:
     """The boundaries of S sequences that lie end to end in N packed tokens.
@@ -33,7 +36,7 @@ class Layout:
         self.total = int(sizes.sum())
         self.max_length = int(sizes.max()) if longest_tokens is None else longest_tokens
         self.device = device
-        # In numpy, whose calls cost less: a microbatch is small enough for that to matter.
+        # In numpy, whose calls cost less than torch's: a microbatch is small enough for that to matter.
         starts = np.zeros(sizes.size + 1, dtype=np.int64)
         np.cumsum(sizes, out=starts[1:])
         positions = np.arange(self.total, dtype=np.int64)
@@ -77,7 +80,7 @@ class Layout:
         value: Value = self._derived[key]
         return value
 
-    def visible(self, window: tuple[int | None, int | None]) -> Tensor:
+    def visible(self, window: Window) -> Tensor:
         """Return the (N, N) mask of a window: row i is true where token i may look.
 
         Args:

@@ -42,6 +42,7 @@ def _logit_chunks(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield (rows, their logits without the bias, in `dtype`); the logits' memory is used again."""
     transposed = weight.t()
+    # One buffer for all chunks: memory that is new for each chunk would be cleared page by page each time.
     held = states.new_empty(min(chunk_rows, states.shape[0]), weight.shape[0], dtype=dtype)
     for first in range(0, states.shape[0], chunk_rows):
         rows = slice(first, min(first + chunk_rows, states.shape[0]))
@@ -64,10 +65,11 @@ def _cached_parts(logits: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Ten
 def _to_gradients(logits: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """Turn logits without their bias into gradients by the logits, in place; return the summed loss."""
     wanted = targets[:, None]
-    picked = logits.add_(bias).gather(1, wanted)
-    peak = logits.amax(1, keepdim=True)
+    picked = logits.add_(bias).gather(1, wanted)  # before the logits are overwritten
+    peak = logits.amax(1, keepdim=True)  # taken out, so that no exponential overflows
     weights = logits.sub_(peak).exp_()
     norm = weights.sum(1, keepdim=True)
+    # softmax minus one-hot: the -1 is added at each row's target, from one expanded element.
     weights.div_(norm).scatter_add_(1, wanted, weights.new_full((1, 1), -1.0).expand_as(wanted))
     return (norm.log_() + peak - picked).sum()
 
@@ -83,6 +85,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
         grad_states = torch.empty_like(states) if wants_states else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         grad_bias = torch.zeros_like(bias) if wants_bias else None
+        # The dtypes of the products are chosen here, once. Autocast would cast the table again in every chunk, and
+        # round the weight's gradient to half precision before the chunks are added up.
         with torch.autocast(states.device.type, enabled=False):
             table = weight.to(dtype)
             inputs = states.to(dtype)
@@ -91,7 +95,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
                     total += _to_gradients(part, bias, wanted)
                     if grad_bias is not None:
                         grad_bias += part.sum(0)
-                grad_logits = logits.to(dtype)
+                grad_logits = logits.to(dtype)  # the chunk's logits have become their own gradients
                 if grad_states is not None:
                     grad_states[rows] = grad_logits @ table
                 if grad_weight is not None:
@@ -101,6 +105,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        # The loss is a sum, so whatever its caller does with it (a division, a scale) is one factor for all gradients.
         return (*(None if made is None else made * grad for made in ctx.grads), None, None)
 
 

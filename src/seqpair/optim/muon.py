@@ -117,6 +117,7 @@ class Muon:
         Raises:
             TrainingError: A parameter has no gradient.
         """
+        # The clipping norm is that of all gradients together, so it is taken before either part steps.
         grads = [one.gradient() for one in self._hidden]
         hidden_norm = torch.linalg.vector_norm(norms(grads))
         rest_norm = torch.linalg.vector_norm(norms(self.rest.gradients()))
@@ -128,6 +129,7 @@ class Muon:
         )
         hidden_elements = sum(one.parameter.numel() for one in self._hidden)
         rest_elements = sum(p.numel() for group in self.rest.param_groups for p in group["params"])
+        # StableAdamW reports the root mean square of its own elements; the squares of both parts are pooled.
         mean_square = (squares.sum() + of_rest[2].square() * rest_elements) / (hidden_elements + rest_elements)
         return StepStats(torch.stack([grad_norm, of_rest[1], mean_square.sqrt()]))
 
@@ -202,6 +204,8 @@ class _Hidden:
         self.name, self.parameter, self.weight_decay = name, parameter, float(weight_decay)
         self.peak_lr = peak_lr
         self.average = zeros_like(parameter)
+        # torch's Muon steps views of the parameter as matrices of their own, and its momentum lies in views of one
+        # buffer per parameter: the checkpoint holds one tensor with the parameter's name, however it is cut.
         self.maps = list(parameter.detach().chunk(maps))
         self._muon = torch.optim.Muon(
             self.maps, lr=peak_lr, weight_decay=weight_decay / peak_lr, momentum=momentum, adjust_lr_fn=RATE_RULE
@@ -228,10 +232,11 @@ class _Hidden:
         grad = grad if scale is None else grad * scale
         for group in self._muon.param_groups:
             group["lr"] = self.peak_lr * lr_frac
+        # What the step changes is measured against the weights after decay alone, so decay is not counted.
         before = self.parameter.detach() * (1 - lr_frac * self.weight_decay)
         self._give(grad.chunk(len(self.maps)))
         self._muon.step()
-        self._give([None] * len(self.maps))
+        self._give([None] * len(self.maps))  # else the views would keep this step's gradient alive
         return norms([self.parameter.detach() - before]).square().sum()
 
     def _give(self, grads: Sequence[Tensor | None]) -> None:

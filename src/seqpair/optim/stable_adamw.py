@@ -127,6 +127,8 @@ class StableAdamW(torch.optim.Optimizer):
         assert closure is None, "closures are not supported: the gradients of a step come from many microbatches"
         grads = self.gradients()
         grad_norm = torch.linalg.vector_norm(norms(grads))
+        # From here on everything is a device tensor, the bucket loop included: reading a norm to decide whether to
+        # clip would make the host wait for the whole backward pass.
         scale = grad_scale
         if scale is None and self.clip_norm is not None:
             scale = self.clip_norm / grad_norm.clamp_min(self.clip_norm)
@@ -135,9 +137,11 @@ class StableAdamW(torch.optim.Optimizer):
         p, m, v = (self._pieces(list(named.values()))[1] for named in (self._params, self._m, self._v))
         buckets = self._buckets(g)
 
+        # Two passes over the buckets: a tensor's rate depends on all its pieces, which may lie in several buckets.
         sums = [total for b in buckets for total in self._update_averages(m[b], v[b], g[b], scale)]
         rms = (_sum_by_owner(sums, owners) / self._sizes).sqrt()  # (P,)
         fracs = self.lr_frac / rms.clamp_min(1.0)  # (P,), each tensor's lr' / peak
+        # `unbind` gives 0-dim tensors, which the foreach functions take as one factor a piece without reading them.
         keeps = (1.0 - fracs * self._decay_of).unbind()
         rates = (fracs * -self.peak_lr).unbind()
         squares: list[Tensor] = []
@@ -154,6 +158,7 @@ class StableAdamW(torch.optim.Optimizer):
         """Update the averages of one bucket; return each piece's sum of g^2 / max(v, eps^2)."""
         if scale is not None:
             g = list(torch._foreach_mul(g, scale))
+        # Debiased averages: the first step takes the gradient itself, so no later correction is needed.
         keep_m, keep_v = (debiased_beta(beta, self.steps_done) for beta in self.betas)
         torch._foreach_lerp_(m, g, 1.0 - keep_m)
         torch._foreach_mul_(v, keep_v)
@@ -175,6 +180,7 @@ class StableAdamW(torch.optim.Optimizer):
         owners: list[int] = []
         pieces: list[Tensor] = []
         for owner, tensor in enumerate(tensors):
+            # A flat view, never a copy: parameters and averages are contiguous (checked), and are written through it.
             cut = torch.split(tensor.detach().reshape(-1), self._bucket_elements)
             owners.extend([owner] * len(cut))
             pieces.extend(cut)

@@ -73,6 +73,7 @@ def plan_cost(plan: Plan) -> Cost:
         for phase in plan.phases
     )
     each = checkpoint_bytes(plan)
+    # The formulas are printed beside the numbers, so they say what this optimiser keeps.
     moments = ONE_MOMENT if plan.optimizer.name == "muon" else ""
     kept = kept_checkpoints(plan)
     return Cost(
@@ -168,6 +169,7 @@ def objective_shares(phase: PhasePlan) -> list[tuple[Objective, float]]:
     shares: list[tuple[Objective, float]] = []
     for span, end in zip(phase.objectives, ends, strict=True):
         first = phase.positions_of(span.first_step).start
+        # Shares are of sequences, not of steps: during a batch ramp steps differ in size.
         share = (phase.positions_of(end - 1).stop - first) / phase.positions
         parts = OBJECTIVES[span.objective].parts
         if parts is None or span.causal_frac is None:
@@ -188,6 +190,7 @@ def memory_bytes(plan: Plan) -> float:
     parameters = parameter_count(shape, plan.model.vocab_size).total
     each = 2 if plan.runtime.precision == "bf16" else 4
     activations = shape.layers * (8 * shape.width + 4 * shape.inner) + 4 * shape.width
+    # 16 = 4 for the weight, 4 for its gradient and 8 for two moments, all in fp32.
     return (
         16 * parameters
         - _bytes_without_second_moment(plan)
@@ -219,11 +222,13 @@ def kept_checkpoints(plan: Plan) -> int:
         kept.update(len(made) + index for index, is_named in enumerate(named) if is_named)
         made += [before + phase.planned_tokens(step) for step in phase.checkpoint_steps]
         before += phase.planned_tokens(phase.steps)
+        # The phase's last checkpoint stays in any case, as in `catalog.superfluous`.
         kept.add(len(made) - 1)
     if last is None:
         return len(made)
     kept.update(range(max(0, len(made) - last), len(made)))
     if every is not None:
+        # Going backwards, the earliest checkpoint at or after each multiple is the one that remains in the mapping.
         first = {int(tokens // every): index for index, tokens in reversed(list(enumerate(made)))}
         kept.update(index for multiple, index in first.items() if multiple >= 1)
     return len(kept)

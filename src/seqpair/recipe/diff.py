@@ -124,6 +124,7 @@ def diff_plans(a: Plan, b: Plan) -> list[Difference]:
     where it is what the table says for that plan's objective.
     """
     left, right = _plan_leaves(a, b), _plan_leaves(b, a)
+    # A leaf that follows from the objective may be equal in both plans and still contradict the table.
     lying = {path for plan in (a, b) for path in _against_the_table(plan)}
     differences: list[Difference] = []
     for path in dict.fromkeys([*left, *right]):

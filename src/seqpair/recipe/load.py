@@ -37,6 +37,7 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = _find(path_or_preset, Path.cwd(), "the command line")
     tree = _load_onto({}, path, ())
+    # Paths of `--set` are relative to the current folder, those of a file to that file, so both are resolved here.
     for assignment in overrides:
         tree = _absolute_paths(apply_set(tree, assignment), Path.cwd())
     folder = Path.cwd() if path.parent == PRESETS_FOLDER else path.parent
@@ -47,6 +48,7 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         raise recipe_error(error, raw, Recipe, origins) from error
+    # Every leaf that nobody wrote is a default; reports show the origin of each value.
     for leaf in _leaf_paths(recipe.model_dump(mode="json", by_alias=True)):
         origins.setdefault(leaf, "default")
     recipe._origins = origins
@@ -54,16 +56,27 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def _find(name: str, folder: Path, asked_by: str) -> Path:
-    path = Path(name).expanduser()
-    path = path if path.is_absolute() else folder / path
+def find_recipe(name: str, folder: Path | None = None) -> Path | None:
+    """Return the file of a recipe or a preset; None if there is none.
+
+    Args:
+        name: A path, or a preset's name.
+        folder: What a relative path starts from; by default the current folder.
+    """
+    path = (folder or Path.cwd()) / Path(name).expanduser()
     if path.is_file():
         return path.resolve()
-    if "/" not in name and (preset := PRESETS_FOLDER / f"{name}.yaml").is_file():
-        return preset
+    preset = PRESETS_FOLDER / f"{name}.yaml"
+    return preset if "/" not in name and preset.is_file() else None
+
+
+def _find(name: str, folder: Path, asked_by: str) -> Path:
+    path = find_recipe(name, folder)
+    if path is not None:
+        return path
     raise RecipeError(
         f"there is no recipe '{name}'{nearest(name, preset_names())}",
-        seen=f"{path} (asked for by {asked_by})",
+        seen=f"{folder / name} (asked for by {asked_by})",
         allowed=f"a YAML file, or a preset: {', '.join(preset_names())}",
         fix="give the path of a recipe file, or the name of a preset",
     )
@@ -85,6 +98,7 @@ def _load_onto(below: Tree, path: Path, above: tuple[Path, ...]) -> Tree:
         raise RecipeError(f"{label} is not a recipe", seen="no keys at its top level", allowed="`key: value` lines")
     tree = dict(tree)
     folder = Path.cwd() if is_preset else path.parent
+    # Each base is laid over the ones before it and this file over all of them.
     for base in _bases(tree.pop("extends", None), label):
         below = _load_onto(below, _find(base, folder, label), (*above, path))
     return merge_trees(below, tree if is_preset else _absolute_paths(tree, path.parent))

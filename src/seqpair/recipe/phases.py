@@ -29,6 +29,7 @@ def training_order(recipe: Recipe, chosen: Sequence[str] = ()) -> list[str]:
     for name in [name for name in recipe.members if not chosen or name in chosen]:
         chain: list[str] = []
         here: str | None = name
+        # Walk back to a start that is placed already, then append the walk from its far end.
         while here is not None and here not in order:
             chain.append(here)
             here = recipe.members[here].source
@@ -93,6 +94,7 @@ def place_spans(
     Raises:
         RecipeError: A part is so short that no step is left to it.
     """
+    # Fractions are of the pretraining; what comes after it is too short to be divided.
     last = max((index for index, phase in enumerate(phases) if phase.tag == "step"), default=len(phases) - 1)
     total = sum(phase.planned_tokens(phase.steps) for phase in phases[: last + 1])
     spans: list[list[ObjectiveSpan]] = [[] for _ in phases]
@@ -110,6 +112,7 @@ def place_spans(
             )
         place = ends
     for index, found in enumerate(spans):
+        # A phase that begins inside a span, or after the last one, goes on with what the phase before it ended with.
         if not found or found[0].first_step > 0:
             found.insert(0, spans[index - 1][-1].model_copy(update={"first_step": 0}))
     return [tuple(found) for found in spans]
@@ -184,6 +187,7 @@ def bare_phase(recipe: Recipe, phase: PhaseSpec, stats: Mapping[str, StoreStats]
     )
     every = scaled(recipe.checkpoints.every_tokens, scale)
     saved = steps_at_cadence(plan.planned_tokens, steps, every)
+    # Early checkpoints follow powers of two until the cadence takes over at its first step.
     if recipe.checkpoints.early and phase.name == recipe.phases[0].name:
         saved = [*early_steps(saved[0]), *saved]
     every = scaled(recipe.held_out.every_tokens, scale)
@@ -206,6 +210,7 @@ def expected_mean_tokens(mean_at_1024: float, seq_len: int) -> float:
     low, high = 1.0, 1e7
     if mean_piece(high, 1024) <= mean_at_1024:
         return float(seq_len - 2)
+    # A hundred halvings of [1, 1e7] end at the precision of a float64.
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if mean_piece(middle, 1024) < mean_at_1024 else (low, middle)
@@ -251,6 +256,7 @@ def _mixture(recipe: Recipe, phase: PhaseSpec) -> tuple[MixtureShare, ...]:
         )
     if not has_epochs and abs(total - 1.0) > 0.005:
         raise RecipeError(f"the shares of '{where}' do not sum to 1", seen=f"{total:g}", allowed="1, within 0.005")
+    # Beside epochs the shares stay as they are, since the epochs take what is left of one.
     scale = 1.0 if has_epochs else 1.0 / total
     return tuple(
         MixtureShare(source=name, share=None if part.share is None else part.share * scale, epochs=part.epochs)
@@ -302,6 +308,7 @@ def _batches(batch: BatchSpec, budget_tokens: int, mean: float, scale: float) ->
     stages: list[BatchStage] = []
     step = position = 0
     for stage_steps, sequences in sizes:
+        # The budget may end within the ramp; at least one step is made in any case.
         left = max(1 if not stages else 0, round((needed - position) / sequences))
         if left == 0:
             break

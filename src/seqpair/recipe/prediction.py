@@ -103,6 +103,7 @@ def measured_rates() -> tuple[MeasuredRate, ...]:
 
 def known_peak(name: str) -> float | None:
     """Return the maker's dense bf16 FLOPs a second for a GPU's name, or None for one that is not in the table."""
+    # First, since a slower board's name contains the name of the faster one.
     for board, peak in _SLOWER_BOARDS.items():
         if board in name:
             return peak
@@ -119,6 +120,7 @@ def expected_rate(device: str, size: str, direction: Direction, seq_len: int, pr
     for a CPU, what the nearest size that was measured does.
     """
     here = [row for row in measured_rates() if (row.device, row.direction) == (device, direction)]
+    # A measured rate of this very size is better than any rule.
     rows = [row for row in here if (row.size, row.precision) == (size, precision)]
     if rows:
         best = min(rows, key=lambda row: (abs(row.seq_len - seq_len), row.date))
@@ -126,6 +128,8 @@ def expected_rate(device: str, size: str, direction: Direction, seq_len: int, pr
         return ExpectedRate(best.flops_per_second, True, f"measured: {_words(best)}{moved}")
     peak = DEVICES[device].peak_flops
     if peak is None:
+        # A CPU has no maker's peak, and sizes next to each other reach similar FLOPs a second, so the nearest
+        # size counts.
         order = list(SIZES)
         place = order.index(size) if size in order else order.index("17m")
         nearest = min(
@@ -139,6 +143,7 @@ def expected_rate(device: str, size: str, direction: Direction, seq_len: int, pr
         return ExpectedRate(
             nearest.flops_per_second, False, f"not measured: the FLOPs a second of {nearest.size}, {_words(nearest)}"
         )
+    # A shape written out has no row in the table; 17m is a cautious guess.
     share = ASSUMED_MFU.get(size, ASSUMED_MFU["17m"])
     published = PUBLISHED_H100.get(size)
     beside = f"; the original reached {published:,.0f} tokens/s on one H100 at 1,024" if published else ""
@@ -178,7 +183,7 @@ class PhaseTime(BaseModel):
     source: str
 
 
-class Prediction(BaseModel):
+class PlanPrediction(BaseModel):
     """A plan on some devices.
 
     Attributes:
@@ -210,7 +215,7 @@ class Prediction(BaseModel):
         return self.device_memory_bytes is None or self.memory_bytes <= self.device_memory_bytes
 
 
-def predict(plan: Plan, device: str, count: int = 1) -> Prediction:
+def predict_plan(plan: Plan, device: str, count: int = 1) -> PlanPrediction:
     """Return a plan's time and memory on devices of one kind.
 
     Args:
@@ -231,6 +236,7 @@ def predict(plan: Plan, device: str, count: int = 1) -> Prediction:
         direction = phase.objective_of(phase.steps - 1).direction
         rate = expected_rate(device, plan.size, direction, phase.seq_len, plan.runtime.precision)
         flops = cost.flops
+        # The assumed share of the peak was worked out from 6 FLOPs per parameter, so it holds for that count only.
         if rate.by_parameters:
             flops = 6.0 * whole.parameters * phase.positions * (phase.mean_tokens + SPECIALS_PER_SEQUENCE)
         seconds = flops / (rate.flops_per_second * count)
@@ -244,7 +250,7 @@ def predict(plan: Plan, device: str, count: int = 1) -> Prediction:
             )
         )
     hours = sum(phase.hours for phase in phases)
-    return Prediction(
+    return PlanPrediction(
         device=device,
         count=count,
         hours=hours,

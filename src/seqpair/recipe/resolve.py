@@ -86,6 +86,7 @@ class _Resolver:
 
     def _make(self, member: str) -> Plan:
         recipe = self.recipe
+        # A start from another member resolves that member first; the schema has refused circles.
         start, parts = self._beginning(member)
         bare = [self._phase(phase) for phase in phases_of(recipe, member)]
         spans = place_spans(member, parts, bare)
@@ -105,6 +106,7 @@ class _Resolver:
             sources=recipe.data.sources,
             tokenizer=recipe.data.tokenizer,
             stores=self.stores,
+            # What a member is exported as follows from what it was trained with last.
             derived=derived_plan(OBJECTIVES[phases[-1].objectives[-1].objective]),
             estimated=self.estimated,
             runs=recipe.runs,
@@ -120,8 +122,10 @@ class _Resolver:
         if spec.source is None:
             return None, spec.objective or ()
         source = self.plan(spec.source)
+        # Without an objective of its own a member continues with the one its checkpoint was trained with.
         trained = objective_at(source, spec.checkpoint)
         parts = spec.objective or (ObjectivePart(trained.objective, causal_frac=trained.causal_frac),)
+        # The moments describe the gradients of one loss, so they are carried over only where the loss stays.
         carried = "carried" if parts[0].objective == trained.objective else "fresh"
         start = Start(
             kind="member",
@@ -135,6 +139,7 @@ class _Resolver:
     def _trained(self, member: str, phase: PhasePlan, spans: tuple[ObjectiveSpan, ...]) -> PhasePlan:
         """Return a phase with a member's objectives, and its mask rate if one of them corrupts."""
         own = self.recipe.members[member].mask_frac
+        # A rate that nothing reads stays null: the plans of a pair must not differ in a value without effect.
         corrupts = any(OBJECTIVES[span.objective].corrupts for span in spans)
         mask_frac = (phase.mask_frac if own is None else own) if corrupts else None
         return phase.model_copy(update={"objectives": spans, "mask_frac": mask_frac})
@@ -173,6 +178,7 @@ def objective_at(plan: Plan, checkpoint: str | None) -> ObjectiveSpan:
             allowed="names that begin with " + ", ".join(phase.tag for phase in plan.phases),
             fix=f"see the member's phases with `seqpair plan --member {plan.member}`",
         )
+    # A checkpoint after step n was trained last by step n - 1, whose span is returned below.
     step = int(named[2])
     if not plan.estimated and step not in phase.checkpoint_steps:
         near = sorted(sorted(phase.checkpoint_steps, key=lambda made: abs(made - step))[:4])
@@ -202,6 +208,7 @@ def expected_vocab_size(tokenizer: TokenizerSpec) -> int:
 def _entries(path: Path) -> int:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        # Added tokens may lie above the vocabulary; a unigram vocabulary is a list whose indices are its ids.
         ids = [int(added["id"]) for added in content.get("added_tokens", [])]
         vocab = content["model"]["vocab"]
         ids += [int(i) for i in vocab.values()] if isinstance(vocab, dict) else [len(vocab) - 1]

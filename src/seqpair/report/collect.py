@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from seqpair.compare.reading import model_of_plan, scores_of_columns
+from seqpair.compare.reading import gold_scores, model_of_plan, scores_of_columns
 from seqpair.compare.values import Model, Scores
 from seqpair.data.order.ledger import Ledger, LedgerComparison, compare_ledgers
 from seqpair.data.store.manifest import StoreManifest, read_index
@@ -26,7 +26,7 @@ FIRST_MEMBERS = ("encoder", "decoder")
 
 @dataclass(frozen=True)
 class OrderCheck:
-    """Two members' ledgers held against each other."""
+    """Two members' ledgers, compared."""
 
     first: str
     second: str
@@ -43,7 +43,7 @@ class Study:
         name: The study's name.
         folder: Its folder.
         members: The members.
-        order: For every member but a study's first: its ledger held against the first one's.
+        order: For every member but a study's first: its ledger compared with the first one's.
         stores: The training stores' manifests by source.
         seconds: Wall-clock seconds of the study's parts, where the suite kept them.
         missing: What could not be read, over all members.
@@ -138,7 +138,7 @@ def _member_names(folder: Path) -> list[str]:
 
 
 def _order(study: Study) -> list[OrderCheck]:
-    """Hold every from-scratch member's ledger against the first one's."""
+    """Compare the ledger of every member from scratch with the first one's."""
     own = [member for member in study.members if member.second_of is None]
     fresh = [member for member in own if member.plan is None or member.plan.start is None]
     ledgers = {member.name: Ledger(member.folder / LEDGER_FILE) for member in fresh}
@@ -177,7 +177,7 @@ def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
 
     A model without a plan is no side of a pair and left out.
     """
-    found = []
+    found: list[Scores] = []
     for member in members:
         if member.plan is None:
             continue
@@ -191,7 +191,7 @@ def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
                 train_seconds=_seconds_until(member, evaluated.manifest.content_tokens),
             )
             found += [_scores(model, outcome) for outcome in evaluated.outcomes.values()]
-    return found
+    return [*found, *(gold for own in found for gold in gold_scores(own))]
 
 
 def final_model(member: MemberRun, plan: Plan) -> Model:

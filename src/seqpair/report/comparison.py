@@ -1,260 +1,209 @@
-"""The comparison table: what each member reached, how they differ, and who is ahead, if anyone is.
+"""What each member reached and who is ahead, if anyone is: the tables that the page, its files and a terminal show.
 
-Differences and verdicts are those of the study's questions, `compare.questions`, as on the page: a table on a terminal
-and a page of the same study never disagree.
+Differences and verdicts are the answers to the study's questions (`compare.questions`), and a terminal shows the page's
+own tables, narrowed to its width: the two never disagree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
+from seqpair.compare.values import FEWEST_SEEDS, NOT_COMPARED, Comparison, metric_words
+from seqpair.report.data_table import Cell, Column, DataTable, estimate_cell, interval_mark, number_cell
+from seqpair.report.member import MemberRun, Outcome, first_outcome, tasks_done
+from seqpair.report.study_tables import member_colours, suite_name
+from seqpair.report.words import ahead_words, answer_title, p_words
 
-from seqpair.compare.questions import DEFAULT, Options, answers_of
-from seqpair.compare.values import (
-    NOT_COMPARED,
-    Comparison,
-    Interval,
-    metric_words,
-)
-from seqpair.report.collect import final_model, scores_of_members
-from seqpair.report.member import MemberRun, Outcome
-from seqpair.report.words import signed, verdict_words
-
-_Asked = Callable[[str, str], Comparison | None]
+_TASK_WIDTH, _VALUE_WIDTH, _VERDICTS_WIDTH = 30, 18, 50
+_MOST_ROWS = 40
+"""A terminal shows so many rows of a table; the page has all."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One member's value on one task.
-
-    Attributes:
-        interval: The value with its interval.
-        at_chance: Whether the interval includes what guessing gives, or the value is that.
-        figures: Other numbers of the same result, by name.
-    """
-
-    interval: Interval
-    at_chance: bool
-    figures: dict[str, float] = field(default_factory=dict)
+def values_table(members: Sequence[MemberRun]) -> DataTable | None:
+    """Return what each member reached: a row per task, a column per member."""
+    colours = member_colours(members)
+    columns = [Column("Task"), *(Column(member.name, True, f"m{colours[member.name]}") for member in members)]
+    columns += [Column("Chance", True), Column("Items", True), Column("Metric"), Column("Suite")]
+    caption = "Each member through its exported model, with 95 % intervals over the choice of items."
+    outside = [member.name for member in members if member.plan is None and member.outcomes]
+    if outside:
+        caption += f" There is no plan of {', '.join(outside)}, so there is no comparison with it."
+    rows = [_values_row(task, members) for task in tasks_done(members)]
+    return DataTable("values", caption, columns, rows) if rows else None
 
 
-@dataclass(frozen=True)
-class PairDifference:
-    """Two members on one task.
-
-    Attributes:
-        first, second: Their names, of several seeds those of the sides; the difference is first minus second.
-        interval: The paired difference, or None if they are not compared.
-        verdict: The name of the member ahead on these runs, `NOT_DECIDED`, `NEITHER_ABOVE_CHANCE`, `NO_BETTER_END`
-            or `NOT_COMPARED`.
-        reason: Why they are not compared, or empty.
-        is_about_training: Whether the verdict says something of other training runs.
-        p: p, corrected over the question's tasks; None if there is none.
-        method: How interval and p were made.
-        seeds: How many runs of each it is of.
-        cautions: What a reader must know.
-    """
-
-    first: str
-    second: str
-    interval: Interval | None
-    verdict: str
-    reason: str = ""
-    is_about_training: bool = False
-    p: float | None = None
-    method: str = ""
-    seeds: int = 0
-    cautions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Row:
-    """One task.
-
-    Attributes:
-        task, title, suite, metric, unit: What was measured; the suite is empty for a study's own text.
-        higher_is_better, is_lean: The direction of the metric, or that neither end is better.
-        n: Items.
-        chance: What guessing gives, or None.
-        baselines: The same metric of simple models on the same items.
-        cells: Each member's value; None where the member does not do the task.
-        differences: The first member against each other one.
-        notes: What a reader must know, each sentence once.
-    """
-
-    task: str
-    title: str
-    suite: str
-    metric: str
-    unit: str
-    higher_is_better: bool
-    is_lean: bool
-    n: int
-    chance: float | None
-    baselines: dict[str, float]
-    cells: dict[str, Cell | None]
-    differences: tuple[PairDifference, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def measured(self) -> str:
-        """Return the metric and its direction in words."""
-        return metric_words(self.metric, higher_is_better=self.higher_is_better, is_lean=self.is_lean)
-
-
-def study_rows(members: Sequence[MemberRun], options: Options = DEFAULT) -> list[Row]:
-    """Return the rows of members whose questions nobody has asked yet; see `comparison_rows`."""
-    return comparison_rows(members, answers_of(scores_of_members(members), options))
-
-
-def comparison_rows(
-    members: Sequence[MemberRun], answers: Sequence[Comparison], most_pairs: int | None = None
-) -> list[Row]:
-    """Return the table's rows: first the tasks that several members do, then the others, by name.
-
-    Args:
-        members: The members.
-        answers: The answers to the study's questions; differences are taken from them.
-        most_pairs: With how many others the first member is compared at most; None compares it with all.
-    """
-    tasks = sorted({task for member in members for task in member.outcomes})
-    partners = _partners(members, most_pairs) if members else []
-    by_sides = {
-        (frozenset((one.first.label, one.second.label)), one.tasks[0].name): one
-        for one in answers
-        if not one.is_average
-    }
-
-    def asked(task: str) -> _Asked:
-        return lambda one, two: by_sides.get((frozenset((one, two)), task))
-
-    rows = [_row(task, members, partners, asked(task)) for task in tasks]
-    return sorted(rows, key=lambda row: -sum(cell is not None for cell in row.cells.values()))
-
-
-def _row(task: str, members: Sequence[MemberRun], partners: Sequence[MemberRun], answer: _Asked) -> Row:
-    outcomes = {member.name: member.outcomes.get(task) for member in members}
-    any_outcome = next(outcome for outcome in outcomes.values() if outcome is not None)
-    some = any_outcome.result
-    cells = {name: None if outcome is None else _cell(outcome) for name, outcome in outcomes.items()}
-    one_seed = len({_label(member) for member in members}) == len(members)
-    notes = [outcome.result.note for outcome in outcomes.values() if outcome is not None and outcome.result.note]
-    return Row(
-        task=task,
-        title=any_outcome.title,
-        suite=some.suite,
-        metric=some.metric,
-        unit=some.unit,
-        higher_is_better=some.higher_is_better,
-        is_lean=some.is_lean,
-        n=some.n,
-        chance=some.chance,
-        baselines=dict(some.baselines),
-        cells=cells,
-        differences=tuple(
-            _difference(
-                members[0],
-                other,
-                (members[0].name, other.name) if one_seed else (_label(members[0]), _label(other)),
-                outcomes,
-                answer,
-            )
-            for other in partners
-        ),
-        notes=tuple(dict.fromkeys(notes)),
+def _values_row(task: str, members: Sequence[MemberRun]) -> list[Cell]:
+    some = first_outcome(task, members)
+    result = some.result
+    said = [member.outcomes[task].result.note for member in members if task in member.outcomes]
+    notes = (
+        metric_words(result.metric, higher_is_better=result.higher_is_better, is_lean=result.is_lean),
+        *(f"{name.replace('_', ' ')}: {value:.3f}" for name, value in result.baselines.items()),
+        *dict.fromkeys(note for note in said if note),
     )
+    return [
+        Cell(some.title, notes=notes, link=task),
+        *(_value_cell(member.outcomes.get(task)) for member in members),
+        number_cell(result.chance) if result.chance is not None else Cell("none"),
+        Cell(f"{result.n:,}", result.n),
+        Cell(result.metric.replace("_", " ")),
+        Cell(suite_name(result.suite)),
+    ]
 
 
-def _cell(outcome: Outcome) -> Cell:
+def _value_cell(outcome: Outcome | None) -> Cell:
+    if outcome is None:
+        return Cell("", notes=("does not do this",))
     result = outcome.result
-    interval = Interval(result.value, *result.interval)
-    at_chance = result.chance is not None and interval.contains(result.chance)
-    return Cell(interval, at_chance, dict(result.figures))
+    return estimate_cell(result.value, *result.interval, tag="at chance" if outcome.at_chance else "")
 
 
-def _partners(members: Sequence[MemberRun], most_pairs: int | None) -> list[MemberRun]:
-    """Return whom the first member is held against: each other member once, not once a seed."""
-    first, *others = members
-    seen, found = {_label(first)}, []
-    for other in others:
-        if _label(other) not in seen:
-            seen.add(_label(other))
-            found.append(other)
-    return found[:most_pairs]
-
-
-def _label(member: MemberRun) -> str:
-    """Return the label of the member's side in an answer; of what has no plan, its name."""
-    return member.name if member.plan is None else final_model(member, member.plan).label
-
-
-def _difference(
-    first: MemberRun, second: MemberRun, names: tuple[str, str], outcomes: dict[str, Outcome | None], answer: _Asked
-) -> PairDifference:
-    one, two = outcomes[first.name], outcomes[second.name]
-    if one is None or two is None:
-        doer = [member.name for member, outcome in ((first, one), (second, two)) if outcome is not None]
-        return PairDifference(*names, None, NOT_COMPARED, f"only the {doer[0]} does it" if doer else "neither does it")
-    lacking = [name for name, member in zip(names, (first, second), strict=True) if member.plan is None]
-    if lacking:
-        return PairDifference(*names, None, NOT_COMPARED, f"the {lacking[0]} has no plan, so it is no side of a pair")
-    found = answer(_label(first), _label(second))
-    if found is None:
-        return PairDifference(*names, None, NOT_COMPARED, "no question is about these two")
-    if found.difference is None:
-        return PairDifference(*names, None, NOT_COMPARED, found.reason)
-    is_turned = found.first.label != _label(first)
-    interval = found.difference.interval
-    if is_turned:
-        interval = Interval(-interval.value, -interval.high, -interval.low)
-    ahead = {_label(first): names[0], _label(second): names[1]}
-    return PairDifference(
-        *names,
-        interval,
-        ahead.get(found.on_these_runs, found.on_these_runs),
-        is_about_training=found.is_about_training,
-        p=found.difference.p if found.difference.p_adjusted is None else found.difference.p_adjusted,
-        method=found.difference.method,
-        seeds=found.difference.seeds,
-        cautions=found.cautions,
+def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
+    """Return the answers: a row for each question, task and pair of sides."""
+    columns = [
+        Column("Task"), Column("First"), Column("Second"), Column("Difference", True), Column("On these runs"),
+        Column("About training"), Column("p", True), Column("Would be seen from", True), Column("Items", True),
+        Column("Seeds", True), Column("Question"), Column("Notes"),
+    ]  # fmt: skip
+    caption = (
+        "Differences on the same items, first minus second, with 95 % intervals; p is corrected over a question's "
+        "tasks (Holm). With fewer than three seeds an interval is conditional on these runs: it covers other items, "
+        "not other training runs, and nothing is said about training. 'Would be seen from': the smallest true "
+        "difference that such items and seeds show with 80 % power. What is of all items together (a correlation, F1) "
+        "is compared by jackknife pseudo-values, as its notes say. A mean in which most tasks are at chance for both "
+        "gives no verdict; not at chance is a task whose value, both sides taken together, is not what guessing gives."
     )
+    return DataTable("differences", caption, columns, [_differences_row(one) for one in answers]) if answers else None
 
 
-def comparison_table(rows: Sequence[Row], members: Sequence[str], study: str) -> Table:
-    """Return the table: task, chance, each member with its interval, paired differences, verdicts."""
-    table = Table(title=f"{escape(study)}: the members on the same items, 95 % intervals", title_justify="left")
-    table.add_column("task")
-    table.add_column("chance", justify="right")
-    for member in members:
-        table.add_column(escape(member), justify="right")
-    for pair in rows[0].differences if rows else ():
-        table.add_column(f"{escape(pair.first)} - {escape(pair.second)}", justify="right")
-        table.add_column("verdict")
-    for row in rows:
-        cells = [
-            f"{escape(row.title)}\n[dim]{escape(row.measured)}, {row.n} items[/dim]",
-            "" if row.chance is None else f"{row.chance:.3f}",
-        ]
-        for member in members:
-            cell = row.cells[member]
-            text = "-" if cell is None else f"{cell.interval.value:.3f}\n[dim]{_ends(cell.interval)}[/dim]"
-            cells.append(f"{text}\n[dim]at chance[/dim]" if cell is not None and cell.at_chance else text)
-        for difference in row.differences:
-            interval = difference.interval
-            cells.append("-" if interval is None else f"{signed(interval.value)}\n[dim]{_ends(interval)}[/dim]")
-            cells.append(escape(verdict_words(difference)))
-        table.add_row(*cells)
-    return table
+def _differences_row(answer: Comparison) -> list[Cell]:
+    found = answer.difference
+    head = [
+        Cell(answer_title(answer), link="" if answer.is_average else answer.tasks[0].name),
+        Cell(answer.first.label),
+        Cell(answer.second.label),
+    ]
+    verdicts = [Cell(ahead_words(answer.on_these_runs)), Cell(ahead_words(answer.verdict))]
+    if found is None:
+        return [*head, Cell(""), *verdicts, *[Cell("")] * 4, Cell(answer.question), Cell(answer.reason)]
+    mark = interval_mark(found.interval, span=1.15 * max(abs(found.low), abs(found.high), 1e-9))
+    p = found.tested_p
+    return [
+        *head,
+        estimate_cell(found.value, found.low, found.high, is_signed=True, mark=mark),
+        *verdicts,
+        Cell("" if p is None else p_words(p), p),
+        number_cell(answer.detectable),
+        Cell(f"{found.items:,}", found.items),
+        Cell(str(found.seeds), found.seeds),
+        Cell(answer.question),
+        Cell("; ".join(answer.cautions)),
+    ]
 
 
-def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the rows as JSON values."""
-    return [asdict(row) for row in rows]
+def terminal_tables(values: DataTable | None, differences: DataTable | None, width: int) -> list[DataTable]:
+    """Return what a terminal of this width shows of the page's two tables.
+
+    The differences of a single pair stand beside its values. Of more pairs they are a table of their own, with what was
+    asked beforehand first. More members than fit as columns are rows, with a column for each of the first tasks.
+    """
+    if values is None:
+        return []
+    members = [column.label for column in values.columns if column.style]
+    fits = _fits(len(members), width)
+    shown = values.narrowed(["Task", *members, "Chance", "Items"]) if fits else _by_member(values, width)
+    if differences is None:
+        return [shown]
+    told = replace(differences, rows=[_with_reason(row) for row in differences.rows])
+    verdicts = ["On these runs"]
+    if any((cell.value or 0) >= FEWEST_SEEDS for cell in told.column("Seeds")):
+        verdicts.append("About training")
+    pairs = {(row[1].text, row[2].text) for row in told.rows}
+    if len(pairs) == 1 and _fits(len(members), width - _VERDICTS_WIDTH):
+        return [_with_differences(values, told, members, verdicts)]
+    return [shown, told.narrowed(["Task", "First", "Second", "Difference", *verdicts, "p"], _MOST_ROWS)]
 
 
-def _ends(interval: Interval) -> str:
-    return rf"\[{interval.low:.3f}, {interval.high:.3f}]"
+def _with_reason(row: Sequence[Cell]) -> list[Cell]:
+    """Return a row of differences with the reason why there is none below its verdict."""
+    return [replace(cell, notes=(row[-1].text,)) if cell.text == NOT_COMPARED else cell for cell in row]
+
+
+def _fits(columns: int, width: int) -> bool:
+    return _TASK_WIDTH + _VALUE_WIDTH * (columns + 1) <= width
+
+
+def _with_differences(
+    values: DataTable, differences: DataTable, members: Sequence[str], verdicts: Sequence[str]
+) -> DataTable:
+    """Return the values with the one pair's differences beside them, and its means and asked questions below them."""
+    first, second = differences.rows[0][1].text, differences.rows[0][2].text
+    added = differences.narrowed(["Task", "Difference", *verdicts])
+    # A question that was asked beforehand comes before the task's own row, which is the one that stays here.
+    by_task = {row[0].link: row for row in added.rows}
+    beside = values.narrowed(["Task", *members, "Chance", "Items"])
+    none = [Cell("")] * max(len(beside.columns), len(added.columns))
+    rows = [[*row, *by_task.get(row[0].link, none[: len(added.columns)])[1:]] for row in beside.rows]
+    others = [row for row in added.rows if not row[0].link or by_task[row[0].link] is not row]
+    rows += [[row[0], *none[1 : len(beside.columns)], *row[1:]] for row in others]
+    heads = [Column(f"{first} - {second}", True), *added.columns[2:]]
+    return replace(values, columns=[*beside.columns, *heads], rows=rows)
+
+
+def _by_member(values: DataTable, width: int) -> DataTable:
+    """Return a row per member and a column for each of the first tasks, as many as fit."""
+    most = max(1, (width - _TASK_WIDTH) // _VALUE_WIDTH)
+    columns = [Column("Member"), *(Column(row[0].text, True) for row in values.rows[:most])]
+    rows = [
+        [Cell(column.label), *(row[index] for row in values.rows[:most])]
+        for index, column in enumerate(values.columns)
+        if column.style
+    ]
+    left = len(values.rows) - most
+    more = f" The first {most} of {len(values.rows)} tasks; the page has all." if left > 0 else ""
+    return replace(values, columns=columns, rows=rows, caption=values.caption + more)
+
+
+def comparison_as_json(members: Sequence[MemberRun], answers: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Return a JSON object per task: what was measured, each member's value, and the answers of each pair of sides."""
+    kept = ("suite", "metric", "unit", "higher_is_better", "is_lean", "n", "chance", "baselines")
+    rows = []
+    for task in tasks_done(members):
+        some = first_outcome(task, members)
+        outcomes = {member.name: member.outcomes.get(task) for member in members}
+        asked = [one for one in answers if not one.is_average and one.tasks[0].name == task]
+        rows.append(
+            {
+                "task": task,
+                "title": some.title,
+                **{name: getattr(some.result, name) for name in kept},
+                "cells": {name: None if one is None else _cell_as_json(one) for name, one in outcomes.items()},
+                "differences": [_answer_as_json(one) for one in asked],
+            }
+        )
+    return rows
+
+
+def _cell_as_json(outcome: Outcome) -> dict[str, Any]:
+    low, high = outcome.result.interval
+    interval = {"value": outcome.result.value, "low": low, "high": high}
+    return {"interval": interval, "at_chance": outcome.at_chance, "figures": dict(outcome.result.figures)}
+
+
+def _answer_as_json(answer: Comparison) -> dict[str, Any]:
+    found = answer.difference
+    return {
+        "question": answer.question,
+        "first": answer.first.label,
+        "second": answer.second.label,
+        "interval": None if found is None else asdict(found.interval),
+        "verdict": answer.on_these_runs,
+        "reason": answer.reason,
+        "is_about_training": answer.is_about_training,
+        "p": None if found is None else found.tested_p,
+        "method": "" if found is None else found.method,
+        "seeds": 0 if found is None else found.seeds,
+        "cautions": list(answer.cautions),
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -33,7 +33,8 @@ class Line:
         colour, dash: The numbers of its colour and of its pattern.
         xs, ys: Its points, by ascending x.
         lows, highs: The band's edges, as long as `ys`; empty for no band.
-        is_reference: Whether it is someone else's published value.
+        is_reference: Whether it is not a member's own: a published value, drawn in grey.
+        is_mark: Whether it is a single point to be pointed out on another line.
     """
 
     label: str
@@ -44,6 +45,7 @@ class Line:
     lows: Sequence[float] = ()
     highs: Sequence[float] = ()
     is_reference: bool = False
+    is_mark: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def lines_drawing(
     *,
     is_log: bool = False,
     chance: float | None = None,
+    ticks: Mapping[float, str] | None = None,
 ) -> Drawing:
     """Return lines over tokens or size; a line of one point is a dot with a whisker.
 
@@ -96,6 +99,7 @@ def lines_drawing(
         lines: The lines.
         is_log: Whether the horizontal axis is logarithmic.
         chance: What guessing gives, or None.
+        ticks: The names of the places on the horizontal axis, where it is not one of numbers.
     """
     columns = 1 if max(len(line.label) for line in lines) > _LONGEST_OF_TWO else 2
     height = 2.9 + 0.17 * -(-(len(lines) + (chance is not None)) // columns)
@@ -104,6 +108,9 @@ def lines_drawing(
         figure, axes = canvas(label_text(unit, 60), horizontal, palette, (5.0, height))
         if is_log:
             _log_axis(axes, sorted({x for line in lines for x in line.xs}))
+        if ticks is not None:
+            axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+            axes.set_xticks(list(ticks), [label_text(text) for text in ticks.values()])
         for line in lines:
             _draw_line(axes, line, palette)
         if chance is not None:
@@ -132,7 +139,7 @@ def _draw_line(axes: Axes, line: Line, palette: Palette) -> None:
         linestyle=DASHES[line.dash % len(DASHES)],
         linewidth=1.1 if line.is_reference else 1.7,
         marker="" if many else "s" if line.is_reference else "o",
-        markersize=3.0,
+        markersize=7.0 if line.is_mark else 3.0,
         label=label_text(line.label),
     )
 

@@ -188,8 +188,8 @@ def quality_table(points: Sequence[CostPoint]) -> DataTable | None:
 def overtakings_table(scores: Sequence[Scores]) -> tuple[DataTable | None, str]:
     """Return where a curve passes another by tokens or by size, and in words what was looked at.
 
-    By tokens the members of one size are held against each other, by size all. By FLOPs and by seconds members share
-    no points, so that nothing is said there.
+    By tokens the members of one size are compared, by size all of them. By FLOPs and by seconds members share no points
+    at which they could be.
     """
     found: list[tuple[Curve, Overtaking]] = []
     pairs = 0

@@ -9,9 +9,11 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
+from rich.table import Table
+from rich.text import Text
 
 from seqpair.compare.values import Interval
 
@@ -91,6 +93,19 @@ class DataTable:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     filters: bool = True
+
+    def column(self, label: str) -> list[Cell]:
+        """Return the cells of a column."""
+        place = [column.label for column in self.columns].index(label)
+        return [row[place] for row in self.rows]
+
+    def narrowed(self, labels: Sequence[str], most_rows: int | None = None) -> DataTable:
+        """Return some of its columns, by their headings, and its first rows; the caption says how many are left out."""
+        places = [index for label in labels for index, column in enumerate(self.columns) if column.label == label]
+        rows = [[row[place] for place in places] for row in self.rows[:most_rows]]
+        left = len(self.rows) - len(rows)
+        caption = f"{self.caption} {left:,} more rows are on the page." if left else self.caption
+        return replace(self, caption=caption, columns=[self.columns[place] for place in places], rows=rows)
 
     @property
     def is_long(self) -> bool:
@@ -233,3 +248,24 @@ def interval_mark(interval: Interval, span: float) -> str:
         f'<line class="range" x1="{low:.1f}" x2="{high:.1f}" y1="{half}" y2="{half}"/>'
         f'<circle cx="{middle:.1f}" cy="{half}" r="3.4"/></svg>'
     )
+
+
+def terminal_table(table: DataTable, title: str = "") -> Table:
+    """Return a table for a terminal: below a cell's text its interval, or else its first note, and its tag.
+
+    Args:
+        table: The table.
+        title: What stands above it; by default the first sentence of its caption.
+    """
+    shown = Table(title=Text(title or table.caption.partition(". ")[0]), title_justify="left")
+    for column in table.columns:
+        shown.add_column(Text(column.label), justify="right" if column.is_number else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*map(_terminal_cell, row))
+    return shown
+
+
+def _terminal_cell(cell: Cell) -> Text:
+    below = [(text, "dim") for text in (*cell.all_notes[:1], cell.tag) if text]
+    lines = [Text(text.replace("\N{MINUS SIGN}", "-"), style) for text, style in [(cell.text, ""), *below] if text]
+    return Text("\n").join(lines)

@@ -1,4 +1,4 @@
-"""A study's page that follows its folder, served over HTTP, to this machine unless told otherwise.
+"""A study's page that follows its folder, served over HTTP, to this machine only by default.
 
 It is rendered again when what the report reads has changed and somebody asks, and at most a quarter of the time goes
 into rendering, so that a page left open takes little from the training beside it. Nothing is written: `seqpair report`
@@ -36,7 +36,6 @@ from seqpair.report.collect import collect_study
 from seqpair.report.page import environment, page_style, render_page
 from seqpair.text import note
 
-LOCAL_HOST = "127.0.0.1"
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 _TAIL_BYTES = 64 * 1024
 _WEIGHTS_SUFFIX = ".safetensors"

@@ -7,7 +7,8 @@ beside the full result under its own name, never in its place.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folders, read_manifest
+from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folders, read_checkpoint_manifest
+from seqpair.compare.values import Interval
 from seqpair.errors import SeqpairError
 from seqpair.evaluate.results import SAMPLES_NAME, SUMMARY_NAME, TaskResult, read_items, read_results
 from seqpair.files import JsonLines
@@ -89,6 +91,12 @@ class Outcome:
     def title(self) -> str:
         """Return the task in words, with the choices where they are not the default."""
         return f"{self.result.title} ({self.choices.replace('_', ', ')})" if self.choices else self.result.title
+
+    @property
+    def at_chance(self) -> bool:
+        """Return whether the interval includes what guessing gives, or the value is that."""
+        chance = self.result.chance
+        return chance is not None and Interval(self.result.value, *self.result.interval).contains(chance)
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,17 @@ class MemberRun:
         if self.objective is not None:
             return OBJECTIVES[self.objective].direction
         return self.plan.derived.direction if self.plan is not None else "unknown"
+
+
+def tasks_done(members: Sequence[MemberRun]) -> list[str]:
+    """Return the keys of all tasks: first those that most members do, then by name."""
+    doers = Counter(task for member in members for task in member.outcomes)
+    return sorted(doers, key=lambda task: (-doers[task], task))
+
+
+def first_outcome(task: str, members: Sequence[MemberRun]) -> Outcome:
+    """Return the first member's outcome that there is of a task: it says what was measured."""
+    return next(member.outcomes[task] for member in members if task in member.outcomes)
 
 
 def collect_member(folder: Path) -> MemberRun:
@@ -277,7 +296,7 @@ def _read_checkpoint(member: MemberRun) -> None:
     manifests = []
     for folder in checkpoint_folders(member.folder):
         try:
-            manifests.append(read_manifest(folder))
+            manifests.append(read_checkpoint_manifest(folder))
         except SeqpairError as error:
             member.missing.append(f"checkpoint {folder.name} cannot be read ({error.what})")
     if manifests:

@@ -24,13 +24,12 @@ from seqpair.files import write_bytes
 from seqpair.paths import REPORT_FOLDER
 from seqpair.recipe.load import preset_names
 from seqpair.report.collect import Study
-from seqpair.report.data_table import Cell, DataTable, attention_mark, interval_mark
+from seqpair.report.data_table import Cell, DataTable, attention_mark
 from seqpair.report.figures import Drawing
 from seqpair.report.items import FITS, MOST_ITEMS, Fit, TaskItems, items_csv, page_payload
 from seqpair.report.plans import member_facts, order_words, shared_facts
 from seqpair.report.study_tables import member_colours
 from seqpair.report.view import StudyView, view_of
-from seqpair.report.words import signed
 from seqpair.text import format_count
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -176,14 +175,14 @@ def _values(view: StudyView) -> dict[str, Any]:
         "overtakings": view.table("overtakings"),
         "overtaking_words": view.overtaking_words,
         "disagreements": view.table("disagreements"),
-        "law_figures": [_drawn(drawing) for drawing in view.law_drawings],
-        "cost_figures": [_drawn(drawing) for drawing in view.cost_drawings],
+        "law_figures": [drawn(drawing) for drawing in view.law_drawings],
+        "cost_figures": [drawn(drawing) for drawing in view.cost_drawings],
         "published": view.published,
         "tree": view.tree,
-        "value_figures": [_drawn(drawing) for drawing in view.value_drawings],
-        "share_figures": [_drawn(drawing) for drawing in view.share_drawings],
-        "shared_figures": [_drawn(drawing) for drawing in view.shared_drawings],
-        "figures": {name: [_drawn(drawing) for drawing in drawings] for name, drawings in view.own_drawings.items()},
+        "value_figures": [drawn(drawing) for drawing in view.value_drawings],
+        "share_figures": [drawn(drawing) for drawing in view.share_drawings],
+        "shared_figures": [drawn(drawing) for drawing in view.shared_drawings],
+        "figures": {name: [drawn(drawing) for drawing in drawings] for name, drawings in view.own_drawings.items()},
         "shared": shared_facts(study.members),
         "order": order_words(study),
         "facts": {member.name: member_facts(member) for member in study.members},
@@ -194,7 +193,8 @@ def _values(view: StudyView) -> dict[str, Any]:
     }
 
 
-def _drawn(drawing: Drawing) -> _Drawn:
+def drawn(drawing: Drawing) -> _Drawn:
+    """Return a figure as the templates draw it."""
     return _Drawn(drawing.id, drawing.caption, drawing.colour, Markup(drawing.svg))
 
 
@@ -223,10 +223,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(
-        signed=signed, masked=_masked, token=_token, typographic=_typographic, shortened=_shortened, count=format_count
-    )
-    made.globals["interval_mark"] = lambda interval, span: Markup(interval_mark(interval, span))
+    made.filters.update(masked=_masked, token=_token, shortened=_shortened, count=format_count)
     return made
 
 
@@ -259,11 +256,6 @@ def _token(text: str) -> str:
         .replace("\t", "\N{SYMBOL FOR HORIZONTAL TABULATION}")
         .replace(" ", "\N{OPEN BOX}")
     )
-
-
-def _typographic(text: str) -> str:
-    """Return a number's text with a real minus sign."""
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _shortened(text: str) -> str:

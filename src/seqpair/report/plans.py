@@ -212,7 +212,7 @@ def source_facts(study: Study) -> list[SourceFact]:
 
 
 def order_words(study: Study) -> list[str]:
-    """Return what the ledgers prove, one sentence for each member held against the first."""
+    """Return what the ledgers prove, one sentence for each member that is compared with the first."""
     words = []
     for check in study.order:
         first, name, compared = check.first, check.second, check.comparison

@@ -28,7 +28,7 @@ from seqpair.report.study_tables import base_name, held_out_means, member_colour
 from seqpair.text import format_count
 
 FURTHER = 10.0
-"""How many times beyond the last look a law is drawn and its loss told."""
+"""How many times the tokens of the last look a law is drawn to and its loss is predicted for."""
 MOST_LAWS = 6
 RESAMPLES = 100
 _MOST_LOOKS = 24

@@ -12,8 +12,7 @@ from seqpair.recipe.cost import plan_cost, scoring_cost
 from seqpair.recipe.diff import Difference
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import Plan
-from seqpair.report.comparison import Row
-from seqpair.report.data_table import Cell, Column, DataTable, estimate_cell, number_cell
+from seqpair.report.data_table import Cell, Column, DataTable, number_cell
 from seqpair.report.figures import COLOURS
 from seqpair.report.member import MemberRun
 from seqpair.report.plans import Reading, SourceFact
@@ -39,35 +38,6 @@ def member_colours(members: Sequence[MemberRun]) -> dict[str, int]:
 def suite_name(suite: str) -> str:
     """Return a suite's name in words; tasks on a study's own held-out text belong to none."""
     return suite or OWN_TEXT
-
-
-def values_table(rows: Sequence[Row], members: Sequence[str], colours: Mapping[str, int]) -> DataTable:
-    """Return what each member reached: a row a task, a column a member."""
-    columns = [Column("Task")]
-    columns += [Column(member, True, f"m{colours[member]}") for member in members]
-    columns += [Column("Chance", True), Column("Items", True), Column("Metric"), Column("Suite")]
-    body = []
-    for row in rows:
-        metric = row.metric.replace("_", " ")
-        baselines = [f"{name.replace('_', ' ')}: {value:.3f}" for name, value in row.baselines.items()]
-        notes = (row.measured, *baselines, *row.notes)
-        line = [Cell(row.title, notes=notes, link=row.task)]
-        for member in members:
-            cell = row.cells[member]
-            if cell is None:
-                line.append(Cell("", notes=("does not do this",)))
-                continue
-            found = cell.interval
-            line.append(estimate_cell(found.value, found.low, found.high, tag="at chance" if cell.at_chance else ""))
-        line += [
-            number_cell(row.chance) if row.chance is not None else Cell("none"),
-            Cell(f"{row.n:,}", row.n),
-            Cell(metric),
-            Cell(suite_name(row.suite)),
-        ]
-        body.append(line)
-    caption = "Each member through its exported model, with 95 % intervals over the choice of items."
-    return DataTable("values", caption, columns, body)
 
 
 def parts_table(members: Sequence[MemberRun]) -> DataTable | None:

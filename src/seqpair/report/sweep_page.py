@@ -1,6 +1,6 @@
-"""A sweep as a page, in a terminal and as JSON, with the pair stated at the shared setting and at each member's best.
+"""A sweep as a page, as tables and as JSON, with the pair stated at the shared setting and at each member's best.
 
-The table of a statement is the study's own: the same tasks, the same items, the same questions. At their own best two
+The tables of a statement are the study's own: the same tasks, the same items, the same questions. At their own best two
 members may differ in more than the objective, which is what the statement is about: so they are compared as no pair.
 """
 
@@ -13,129 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, NullLocator
-from rich.markup import escape
-from rich.table import Table
 
 from seqpair import __version__
-from seqpair.compare.questions import Options
+from seqpair.compare.questions import Options, answers_of
+from seqpair.compare.values import Comparison
 from seqpair.files import write_text
-from seqpair.report.collect import FIRST_MEMBERS
-from seqpair.report.comparison import Row, rows_as_json, study_rows
-from seqpair.report.data_table import attention_mark
-from seqpair.report.figures import DASHES, LINE, QUIET, canvas, svg
+from seqpair.report.collect import FIRST_MEMBERS, scores_of_members
+from seqpair.report.comparison import comparison_as_json, differences_table, values_table
+from seqpair.report.comparison_figures import Line, lines_drawing
+from seqpair.report.data_table import Cell, Column, DataTable, attention_mark, number_cell
+from seqpair.report.figures import Drawing, figure_id
 from seqpair.report.member import MemberRun, member_views
-from seqpair.report.page import environment, page_style
-from seqpair.report.sweep import AxisRecord, MemberCurve, Setting, SweepRecord, SweepRuns, sweep_remarks
-from seqpair.report.words import verdict_words
-
-PAGE_NAME = "index.html"
-
-
-def write_sweep_page(runs: SweepRuns, curves: Sequence[MemberCurve], pairs: Sequence[PairChoice]) -> Path:
-    """Write `<sweep>/index.html` and return its path.
-
-    Raises:
-        DiskFullError: The disk is full; an earlier page is untouched.
-    """
-    path = runs.folder / PAGE_NAME
-    write_text(path, render_sweep_page(runs, curves, pairs))
-    return path
-
-
-def render_sweep_page(runs: SweepRuns, curves: Sequence[MemberCurve], pairs: Sequence[PairChoice]) -> str:
-    """Return the page of a sweep as HTML."""
-    tables = [(choice, *pair_rows(runs, choice)) for choice in pairs]
-    same = len(pairs) > 1 and bool(pairs[0].runs) and pairs[0].runs == pairs[1].runs
-    return (
-        environment()
-        .get_template("sweep.html.jinja")
-        .render(
-            record=runs.record,
-            style=page_style(),
-            remarks=sweep_remarks(runs),
-            curves=curves,
-            figures={curve.member: _figure(curve) for curve in curves},
-            marks={curve.member: Markup(attention_mark(curve.direction)) for curve in curves},
-            figure_names=figure_names,
-            figures_of=figures_of,
-            marks_of=marks_of,
-            tables=tables[:1] if same else tables,
-            same=same,
-            verdict_words=verdict_words,
-            version=__version__,
-        )
-    )
-
-
-def _figure(curve: MemberCurve) -> Markup | None:
-    """Return a member's curve; None if nothing touches it or no run is finished."""
-    return Markup(curve_figure(curve)) if curve.axes and curve.best is not None else None
-
+from seqpair.report.page import PAGE_NAME, drawn, environment, page_style
+from seqpair.report.sweep import BITS, AxisRecord, MemberCurve, Setting, SweepRecord, SweepRuns, sweep_remarks
 
 _LOG_FROM_RATIO = 4.0
-_MARKED = 7.0
-
-
-def curve_figure(curve: MemberCurve) -> str:
-    """Return a member's metric over its first numeric axis, a line for each combination of the others.
-
-    Bars span the seeds; the filled dot is the best, the ring the recipe's own setting.
-    """
-    across = next((axis for axis in curve.axes if None not in axis.numbers), curve.axes[0])
-    figure, axes = canvas(f"{curve.unit}, held-out, lower is better", across.name)
-    places = _scale(axes, across)
-    drawn = [setting for setting in curve.settings if setting.value is not None]
-    for index, (label, line) in enumerate(_lines(drawn, across).items()):
-        points = [(places[setting.values[across.name]], setting) for setting in line]
-        across_values = [place for place, _ in points]
-        means = [setting.value or 0.0 for _, setting in points]
-        low = [mean - min(setting.by_seed.values()) for mean, (_, setting) in zip(means, points, strict=True)]
-        high = [max(setting.by_seed.values()) - mean for mean, (_, setting) in zip(means, points, strict=True)]
-        dash = DASHES[index % len(DASHES)] if None not in across.numbers else "none"
-        axes.errorbar(
-            across_values, means, yerr=[low, high], color=LINE, linewidth=1.8, linestyle=dash, capsize=3, label=label
-        )
-        axes.plot(across_values, means, color=LINE, linestyle="none", marker="o", markersize=3.2)
-        for place, setting in points:
-            _mark(axes, place, setting, best=setting is curve.best)
-    if len(_lines(drawn, across)) > 1:
-        axes.legend(frameon=False, labelcolor=QUIET, fontsize=9, handlelength=2.6)
-    told = "no run is finished" if curve.best is None else f"the best is {curve.best.label}, {curve.best.value:.3f}"
-    return svg(figure, f"sweep-{curve.member}", f"{curve.unit} of the {curve.member} over {across.name}", told)
-
-
-def _lines(settings: Sequence[Setting], across: AxisRecord) -> dict[str, list[Setting]]:
-    lines: dict[str, list[Setting]] = {}
-    for setting in settings:
-        others = ", ".join(f"{name} {value}" for name, value in setting.values.items() if name != across.name)
-        lines.setdefault(others, []).append(setting)
-    return lines
-
-
-def _mark(axes: Axes, place: float, setting: Setting, *, best: bool) -> None:
-    value = setting.value or 0.0
-    if best:
-        axes.plot([place], [value], color=LINE, marker="o", markersize=_MARKED, linestyle="none")
-    if setting.own:
-        axes.plot([place], [value], marker="o", markersize=_MARKED + 4, linestyle="none", fillstyle="none", color=LINE)
-
-
-def _scale(axes: Axes, across: AxisRecord) -> dict[str, float]:
-    """Label the horizontal axis with the axis's own values, evenly in logarithm where they span enough."""
-    numbers = [number for number in across.numbers if number is not None]
-    numeric = len(numbers) == len(across.numbers)
-    places = numbers if numeric else [float(index) for index in range(len(across.values))]
-    if numeric and min(places) > 0 and max(places) / min(places) >= _LOG_FROM_RATIO:
-        axes.set_xscale("log")
-        axes.margins(x=0.08)
-    elif not numeric:
-        axes.set_xlim(-0.5, len(places) - 0.5)
-    axes.xaxis.set_major_locator(FixedLocator(places))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(places, list(across.values))
-    return dict(zip(across.values, places, strict=True))
 
 
 @dataclass(frozen=True)
@@ -157,92 +49,141 @@ class PairChoice:
 
 def choose_pairs(record: SweepRecord, curves: Sequence[MemberCurve]) -> list[PairChoice]:
     """Return the statement at the shared setting and the one at each member's best."""
-    at = "" if record.eval_seed is None else f" Both are stated at seed {record.eval_seed}."
-    shared = _choice(record, "At the shared setting, the recipe's own", curves, [curve.own for curve in curves])
-    best = _choice(record, "Each member at its own best", curves, [curve.best for curve in curves])
-    if not shared.runs and any(curve.own is None for curve in curves):
+    shared = _choice(record, "At the shared setting, the recipe's own", {curve.member: curve.own for curve in curves})
+    best = _choice(record, "Each member at its own best", {curve.member: curve.best for curve in curves})
+    if any(curve.own is None for curve in curves):
         keys = ", ".join(axis.name for axis in record.axes if not axis.is_seed)
-        shared = PairChoice(
-            shared.title,
-            {},
-            {},
-            f"The recipe's own setting ({keys}) is not in the grid: add it for that statement.",
-        )
+        why = f"The recipe's own setting ({keys}) is not in the grid: add it for that statement."
+        shared = PairChoice(shared.title, {}, {}, why)
     elif shared.runs and shared.runs == best.runs:
+        at = "" if record.eval_seed is None else f" Both are stated at seed {record.eval_seed}."
         best = PairChoice(best.title, best.settings, best.runs, f"That is the shared setting: one table says both.{at}")
     return [shared, best]
 
 
-def _choice(
-    record: SweepRecord, title: str, curves: Sequence[MemberCurve], settings: Sequence[Setting | None]
-) -> PairChoice:
-    named = [(curve.member, setting) for curve, setting in zip(curves, settings, strict=True)]
-    lacking = [member for member, setting in named if setting is None or setting.value is None]
-    if lacking:
-        why = "; ".join(
-            f"{member} ({setting.failed})" if setting else member for member, setting in named if member in lacking
-        )
-        return PairChoice(title, {}, {}, f"There is no value of {why} for this statement.")
-    seed = record.eval_seed or ""
+def _choice(record: SweepRecord, title: str, settings: dict[str, Setting | None]) -> PairChoice:
+    found = {name: setting for name, setting in settings.items() if setting is not None and setting.value is not None}
+    if len(found) < len(settings):
+        lacking = [
+            f"{member} ({setting.failed})" if setting is not None else member
+            for member, setting in settings.items()
+            if member not in found
+        ]
+        return PairChoice(title, {}, {}, f"There is no value of {'; '.join(lacking)} for this statement.")
     return PairChoice(
         title,
-        {member: setting.label for member, setting in named if setting is not None},
-        {member: setting.runs[seed] for member, setting in named if setting is not None},
+        {member: setting.label for member, setting in found.items()},
+        {member: setting.runs[record.eval_seed or ""] for member, setting in found.items()},
         "" if record.eval_seed is None else f"Stated at seed {record.eval_seed}.",
     )
 
 
-def pair_rows(runs: SweepRuns, choice: PairChoice) -> tuple[list[Row], list[str]]:
-    """Return a statement's comparison table and its columns; no rows if nothing was evaluated."""
-    names = [name for name in FIRST_MEMBERS if name in choice.runs]
-    names += [name for name in choice.runs if name not in FIRST_MEMBERS]
+def pair_answers(runs: SweepRuns, choice: PairChoice) -> tuple[list[MemberRun], list[Comparison]]:
+    """Return a statement's members, encoder and decoder first, and the answers about them."""
+    names = sorted(choice.runs, key=lambda name: (*FIRST_MEMBERS, name).index(name))
     found = [runs.runs[choice.runs[name], name] for name in names if (choice.runs[name], name) in runs.runs]
-    members: list[MemberRun] = [view for run in found for view in member_views(run)]
-    return study_rows(members, Options(unpaired=True)), [member.name for member in members]
+    members = [view for run in found for view in member_views(run)]
+    return members, answers_of(scores_of_members(members), Options(unpaired=True))
 
 
-def curve_table(curve: MemberCurve) -> Table:
-    """Return one member's curve: a row for each setting."""
-    table = Table(title=f"{escape(curve.member)}: held-out text at the end of training", title_justify="left")
-    for axis in curve.axes:
-        table.add_column(escape(axis.name), justify="right")
-    if not curve.axes:
-        table.add_column("setting")
-    for column in figure_names(curve):
-        table.add_column(column, justify="right")
-    table.add_column("")
+def curve_table(curve: MemberCurve) -> DataTable:
+    """Return one member's curve: a row for each setting, with its loss and what is read beside it."""
+    seeds = max((len(setting.runs) for setting in curve.settings), default=1)
+    beside = "loss, nats per token" if curve.unit == BITS else "masked accuracy"
+    columns = [Column(axis.name, True) for axis in curve.axes] or [Column("setting")]
+    columns.append(Column(curve.unit if curve.unit == BITS else f"loss, {curve.unit}", True))
+    columns += [Column(f"over {seeds} seeds", True)] if seeds > 1 else []
+    columns += [Column(beside, True), Column("")]
+    rows = []
     for setting in curve.settings:
-        names = list(setting.values.values()) or [setting.label]
-        table.add_row(*map(escape, names), *map(escape, figures_of(curve, setting)), escape(marks_of(curve, setting)))
-    return table
+        ends, values = list(setting.endings.values()), setting.by_seed.values()
+        other = [end.loss if curve.unit == BITS else end.accuracy for end in ends]
+        row = [Cell(text) for text in (setting.values.values() or [setting.label])]
+        if setting.value is None:
+            row += [Cell("-")] * (len(columns) - len(row) - 1)
+        else:
+            row.append(number_cell(setting.value))
+            row += [Cell(f"{min(values):.3f} to {max(values):.3f}")] if seeds > 1 else []
+            row.append(number_cell(sum(other) / len(other)))
+        marks = ("best" if setting is curve.best else "", "the recipe's own" if setting.own else "", setting.failed)
+        rows.append([*row, Cell(", ".join(filter(None, marks)))])
+    caption = f"{curve.member}: held-out text at the end of training"
+    return DataTable(figure_id("curve", curve.member), caption, columns, rows, filters=False)
 
 
-def figure_names(curve: MemberCurve) -> list[str]:
-    """Return what is measured for a member; a causal member's loss and bits per byte, another's loss and accuracy."""
-    seeds = len(curve.settings[0].runs) if curve.settings else 1
-    spread = [f"over {seeds} seeds"] if seeds > 1 else []
-    if curve.direction == "causal":
-        return ["bits per byte", *spread, "loss, nats per token"]
-    return ["loss, nats per masked token", *spread, "masked accuracy"]
+def curve_drawing(curve: MemberCurve, colour: int = 0) -> Drawing | None:
+    """Return a member's metric over its first numeric axis, a line for each combination of the others.
+
+    Bands span the seeds; the best and the recipe's own setting are marked. None if nothing is to be drawn.
+    """
+    best = curve.best
+    if not curve.axes or best is None:
+        return None
+    across = next((axis for axis in curve.axes if None not in axis.numbers), curve.axes[0])
+    places = _places(across)
+    groups: dict[str, list[Setting]] = {}
+    for setting in (setting for setting in curve.settings if setting.value is not None):
+        others = ", ".join(f"{name} {value}" for name, value in setting.values.items() if name != across.name)
+        groups.setdefault(others or curve.member, []).append(setting)
+    lines = [_line(label, group, across, places, colour, dash) for dash, (label, group) in enumerate(groups.items())]
+    for label, marked in (("best", best), ("the recipe's own", curve.own)):
+        if marked is not None and marked.value is not None:
+            x = [places[marked.values[across.name]]]
+            lines.append(Line(label, colour + 1, 0, x, [marked.value], is_reference=marked is not best, is_mark=True))
+    title = f"{curve.unit} of the {curve.member} over {across.name}: the best is {best.label}, {best.value:.3f}"
+    xs = list(places.values())
+    is_log = None not in across.numbers and min(xs) > 0 and max(xs) / min(xs) >= _LOG_FROM_RATIO
+    unit = f"{curve.unit}, held-out, lower is better"
+    ticks = {place: text for text, place in places.items()}
+    return lines_drawing(figure_id("sweep", curve.member), title, unit, across.name, lines, is_log=is_log, ticks=ticks)
 
 
-def figures_of(curve: MemberCurve, setting: Setting) -> list[str]:
-    """Return a setting's figures in the order of `figure_names`."""
-    count = len(figure_names(curve))
-    if setting.value is None:
-        return ["-"] * count
-    other = [end.loss if curve.direction == "causal" else end.accuracy for end in setting.endings.values()]
-    low, high = min(setting.by_seed.values()), max(setting.by_seed.values())
-    spread = [f"{low:.3f} to {high:.3f}"] if count > 2 else []
-    return [f"{setting.value:.3f}", *spread, f"{sum(other) / len(other):.3f}"]
+def _places(axis: AxisRecord) -> dict[str, float]:
+    """Return where each value of an axis stands: at its number, or where one has none side by side."""
+    numbers = [number for number in axis.numbers if number is not None]
+    return dict(zip(axis.values, numbers if len(numbers) == len(axis.values) else range(len(axis.values)), strict=True))
 
 
-def marks_of(curve: MemberCurve, setting: Setting) -> str:
-    """Return whether a setting is the best, the recipe's own, or has no value."""
-    marks = ["best"] if setting is curve.best else []
-    marks += ["the recipe's own"] if setting.own else []
-    marks += [setting.failed] if setting.failed else []
-    return ", ".join(marks)
+def _line(
+    label: str, group: Sequence[Setting], across: AxisRecord, places: dict[str, float], colour: int, dash: int
+) -> Line:
+    points = sorted((places[setting.values[across.name]], setting) for setting in group)
+    xs, ys = [x for x, _ in points], [setting.value or 0.0 for _, setting in points]
+    if all(len(setting.by_seed) < 2 for setting in group):
+        return Line(label, colour, dash, xs, ys)
+    spans = [setting.by_seed.values() for _, setting in points]
+    return Line(label, colour, dash, xs, ys, [min(span) for span in spans], [max(span) for span in spans])
+
+
+def write_sweep_page(runs: SweepRuns, curves: Sequence[MemberCurve], pairs: Sequence[PairChoice]) -> Path:
+    """Write `<sweep>/index.html`, one file that opens with no network and no script, and return its path.
+
+    Raises:
+        DiskFullError: The disk is full; an earlier page is untouched.
+    """
+    same = len(pairs) > 1 and bool(pairs[0].runs) and pairs[0].runs == pairs[1].runs
+    statements = []
+    for choice in pairs[:1] if same else pairs:
+        members, answers = pair_answers(runs, choice) if choice.runs else ([], [])
+        statements.append((choice, values_table(members), differences_table(answers)))
+    figures = [curve_drawing(curve, colour) for colour, curve in enumerate(curves)]
+    drawn_curves = [
+        (curve, curve_table(curve), figure and drawn(figure), Markup(attention_mark(curve.direction)))
+        for curve, figure in zip(curves, figures, strict=True)
+    ]
+    template = environment().get_template("sweep.html.jinja")
+    page = template.render(
+        record=runs.record,
+        style=page_style(),
+        remarks=sweep_remarks(runs),
+        curves=drawn_curves,
+        statements=statements,
+        same=same,
+        version=__version__,
+    )
+    path = runs.folder / PAGE_NAME
+    write_text(path, page)
+    return path
 
 
 def sweep_as_json(
@@ -254,38 +195,28 @@ def sweep_as_json(
         "held_out_sources": list(runs.sources),
         "remarks": list(remarks),
         "curves": [_curve_as_json(curve) for curve in curves],
-        "pairs": [{**asdict(choice), "rows": rows_as_json(pair_rows(runs, choice)[0])} for choice in pairs],
+        "pairs": [{**asdict(choice), "rows": comparison_as_json(*pair_answers(runs, choice))} for choice in pairs],
     }
 
 
 def _curve_as_json(curve: MemberCurve) -> dict[str, Any]:
     settings = [
         {
-            "values": setting.values,
+            **asdict(setting),
             "value": setting.value,
             "standard_deviation": setting.spread,
-            "by_seed": setting.by_seed,
-            "endings": {seed: asdict(end) for seed, end in setting.endings.items()},
-            "runs": setting.runs,
             "best": setting is curve.best,
-            "own": setting.own,
-            "failed": setting.failed,
         }
         for setting in curve.settings
     ]
-    return {
-        "member": curve.member,
-        "direction": curve.direction,
-        "unit": curve.unit,
-        "settings": _finite(settings),
-        "remarks": list(curve.remarks),
-    }
+    kept = {"member": curve.member, "direction": curve.direction, "unit": curve.unit}
+    return {**kept, "settings": _finite(settings), "remarks": list(curve.remarks)}
 
 
 def _finite(value: Any) -> Any:
     """Return JSON values with null for what is not finite, such as the means where no source is in all runs."""
     if isinstance(value, dict):
         return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

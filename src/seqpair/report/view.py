@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from seqpair.compare.planned import AskedBefore, planned_answers
-from seqpair.compare.questions import answers_of
-from seqpair.compare.values import EQUAL_SIZE, Comparison
+from seqpair.compare.planned import AskedBefore, answers_to
+from seqpair.compare.values import Comparison
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import Study, scores_of_members
-from seqpair.report.comparison import Row, comparison_rows
+from seqpair.report.comparison import differences_table, values_table
 from seqpair.report.cost import cost_drawings, overtakings_table, points_by_cost, quality_table
 from seqpair.report.data_table import DataTable
 from seqpair.report.figures import Drawing, held_out_drawing, train_drawing
@@ -36,9 +35,8 @@ from seqpair.report.study_tables import (
     readings_table,
     seconds_table,
     sources_table,
-    values_table,
 )
-from seqpair.report.words import differences_table, headline_sentences, summary_sentence, verdict_sentences
+from seqpair.report.words import headline_sentences, verdict_sentences
 
 _MANY_MEMBERS = 6
 _POINTS_OF_FEW, _POINTS_OF_MANY = 400, 120
@@ -50,7 +48,6 @@ class StudyView:
 
     Attributes:
         study: The study.
-        rows: What its members reached.
         answers: The answers to its questions.
         verdicts: (question, sentences) for the top of the page.
         tables: All tables that there are.
@@ -65,7 +62,6 @@ class StudyView:
     """
 
     study: Study
-    rows: list[Row]
     answers: list[Comparison] = field(default_factory=list)
     verdicts: list[tuple[str, list[str]]] = field(default_factory=list)
     tables: list[DataTable] = field(default_factory=list)
@@ -84,11 +80,7 @@ class StudyView:
     @property
     def headline(self) -> list[str]:
         """Return the first sentences."""
-        at_equal_size = [one for one in self.answers if one.question == EQUAL_SIZE and not one.is_average]
-        sizes = dict.fromkeys(one.first.size for one in at_equal_size)
-        winners = [summary_sentence([one for one in at_equal_size if one.first.size == size]) for size in sizes]
-        plan_differences = next(iter(self.plan_differences.values()), None)
-        return headline_sentences(self.study, self.rows, plan_differences, " ".join(filter(None, winners)))
+        return headline_sentences(self.study, self.answers, next(iter(self.plan_differences.values()), None))
 
     def table(self, name: str) -> DataTable | None:
         """Return the table with this id, or None if the study has none."""
@@ -121,11 +113,9 @@ def view_of(study: Study, *, published: bool = False, asked: AskedBefore | None 
         asked: Questions that were written down beforehand.
     """
     scores = scores_of_members(study.members)
-    others = answers_of(scores)
-    rows = comparison_rows(study.members, others, most_pairs=1)
-    answers = [*(planned_answers(scores, asked.questions) if asked else []), *others]
+    answers = answers_to(scores, asked)
     references = published_rows() if published else []
-    view = StudyView(study, rows, answers, verdict_sentences(answers))
+    view = StudyView(study, answers, verdict_sentences(answers))
     if asked and asked.written:
         view.verdicts = [(f"{view.verdicts[0][0]} ({asked.written})", view.verdicts[0][1]), *view.verdicts[1:]]
     view.plan_differences = plan_differences(study.members)
@@ -151,7 +141,7 @@ def _tables(view: StudyView) -> list[DataTable]:
     first = next((member.name for member in members if member.plan is not None), "")
     readings = [reading for phase in view.tree for reading in phase.readings]
     made = [
-        values_table(view.rows, [member.name for member in members], member_colours(members)) if view.rows else None,
+        values_table(members),
         differences_table(view.answers),
         parts_table(members),
         differences_of_plans_table(first, view.plan_differences),

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from seqpair.report.comparison import PairDifference, Row
-
 from collections.abc import Sequence
 
 from seqpair.compare.values import (
     EQUAL_SIZE,
     FEWEST_SEEDS,
+    LEVEL,
     NATIVE_OR_CROSSED,
     NEITHER_ABOVE_CHANCE,
-    NO_BETTER_END,
     NOT_COMPARED,
     NOT_DECIDED,
     PLANNED,
@@ -22,7 +17,7 @@ from seqpair.compare.values import (
 )
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import Study
-from seqpair.report.data_table import Cell, Column, DataTable, estimate_cell, interval_mark, number_cell
+from seqpair.report.member import MemberRun, first_outcome, tasks_done
 from seqpair.text import format_count
 
 _MOST_SENTENCES = 8
@@ -31,76 +26,54 @@ _MOST_NAMES, _MOST_NAMES_OF_NOBODY = 6, 2
 
 
 def headline_sentences(
-    study: Study, rows: Sequence[Row], differences: Sequence[Difference] | None, winners: str = ""
+    study: Study, answers: Sequence[Comparison], differences: Sequence[Difference] | None
 ) -> list[str]:
-    """Return the sentences: who wins where, which baselines are not beaten, the lone tasks, what was held equal.
+    """Return the first sentences: who wins where, unbeaten baselines, tasks of one member, what was held equal.
 
     Args:
         study: The study.
-        rows: Its comparison table.
+        answers: The answers to its questions.
         differences: What the first two members' plans differ in, or None if there are not two plans.
-        winners: The first sentence, who wins where; empty to make it from the rows.
     """
-    sentences = [
-        winners or _winners(study, rows),
-        *_beaten_by_baselines(rows),
-        *_lone_tasks(rows),
-        _equal(study, differences),
-    ]
+    sentences = [_winners(study, answers), *_baselines(study.members), _equal(study, differences)]
     return [sentence for sentence in sentences if sentence]
 
 
-def _winners(study: Study, rows: Sequence[Row]) -> str:
+def _winners(study: Study, answers: Sequence[Comparison]) -> str:
+    """Return who wins where: encoder against decoder at each size, or else the first pair that was compared."""
     if len(study.members) < 2:
         return f"Only the {study.members[0].name} is here, so there is nothing to compare yet."
-    verdicts = [(row.title, row.differences[0].verdict) for row in rows if row.differences]
-    named = next((row.differences[0] for row in rows if row.differences), None)
-    first, second = (named.first, named.second) if named else (study.members[0].name, study.members[1].name)
-    shared = [(title, verdict) for title, verdict in verdicts if verdict not in (NOT_COMPARED, NO_BETTER_END)]
-    if not shared:
-        return f"No task has results of both the {first} and the {second} yet."
-    parts = []
-    for name in (first, second):
-        won = [title for title, verdict in shared if verdict == name]
-        if won:
-            parts.append(f"the {name} is ahead on {counted(won)}")
-    undecided = [title for title, verdict in shared if verdict == NOT_DECIDED]
-    if undecided:
-        parts.append(f"{counted_briefly(undecided)} {'is' if len(undecided) == 1 else 'are'} not decided")
-    chance = [title for title, verdict in shared if verdict == NEITHER_ABOVE_CHANCE]
-    if chance:
-        parts.append(f"neither is above chance on {counted_briefly(chance)}")
-    tasks = "On the one task" if len(shared) == 1 else f"Of the {len(shared)} tasks"
-    return f"{tasks} that both members do, {_listed(parts)}."
+    single = [one for one in answers if not one.is_average and one.question != PLANNED]
+    pairs = dict.fromkeys((one.first.label, one.second.label) for one in single if one.question == EQUAL_SIZE)
+    first = [(one.first.label, one.second.label) for one in single[:1]]
+    sentences = [
+        summary_sentence([one for one in single if (one.first.label, one.second.label) == pair])
+        for pair in (pairs or first)
+    ]
+    names = " and the ".join(first[0] if first else [member.name for member in study.members[:2]])
+    return " ".join(filter(None, sentences)) or f"No task has results of both the {names} yet."
 
 
-def _beaten_by_baselines(rows: Sequence[Row]) -> list[str]:
-    """Return one sentence for each shared task on which a simple model does better than every member."""
-    sentences = []
-    for row in (row for row in rows if not row.is_lean):
-        values = [cell.interval.value for cell in row.cells.values() if cell is not None]
-        for name, value in row.baselines.items():
-            better = value > max(values) if row.higher_is_better else value < min(values)
-            if better and len(values) > 1:
+def _baselines(members: Sequence[MemberRun]) -> list[str]:
+    """Return where a simple model is better than all members, and how a lone member stands to a unigram model."""
+    beaten, lone = [], []
+    for task in tasks_done(members):
+        doers = [(member.name, member.outcomes[task].result) for member in members if task in member.outcomes]
+        title, some = first_outcome(task, members).title, doers[0][1]
+        values = [result.value for _, result in doers]
+        for name, value in some.baselines.items():
+            better = value > max(values) if some.higher_is_better else value < min(values)
+            if better and len(values) > 1 and not some.is_lean:
                 model = name.replace("_", " ")
-                sentences.append(f'On "{row.title}" a simple {model} model does better than all members ({value:.3f}).')
-    return sentences
-
-
-def _lone_tasks(rows: Sequence[Row]) -> list[str]:
-    """Return one sentence for each task that one member does and a unigram model stands beside."""
-    sentences = []
-    for row in rows:
-        doers = [(name, cell) for name, cell in row.cells.items() if cell is not None]
-        unigram = row.baselines.get("unigram", 0.0)
+                beaten.append(f'On "{title}" a simple {model} model does better than all members ({value:.3f}).')
+        unigram = some.baselines.get("unigram", 0.0)
         if len(doers) == 1 and unigram > 0:
-            name, cell = doers[0]
-            against = _against(cell.interval.value / unigram, row.higher_is_better)
-            sentences.append(
-                f"{row.title}: the {name} reaches {cell.interval.value:.3f}, {against} a unigram model of the same "
-                f"tokenizer ({unigram:.3f})."
+            against = _against(some.value / unigram, some.higher_is_better)
+            lone.append(
+                f"{title}: the {doers[0][0]} reaches {some.value:.3f}, {against} a unigram model of the same tokenizer "
+                f"({unigram:.3f})."
             )
-    return sentences
+    return [*beaten, *lone]
 
 
 def _against(ratio: float, higher_is_better: bool) -> str:
@@ -113,7 +86,7 @@ def _equal(study: Study, differences: Sequence[Difference] | None) -> str:
     undeclared = [difference.path for difference in differences or () if not difference.declared]
     if undeclared:
         return (
-            f"This is not a clean pair: the plans also differ in {_listed(undeclared)}, which the objective does not "
+            f"This is not a clean pair: the plans also differ in {listed(undeclared)}, which the objective does not "
             "explain."
         )
     if not study.order or len(study.members) < 2:
@@ -127,7 +100,8 @@ def _equal(study: Study, differences: Sequence[Difference] | None) -> str:
     return f"Both read {read} in the same order, with the same shape, seed and schedule: only the objective differs."
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """Return names as a sentence lists them: `a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
@@ -169,7 +143,8 @@ def summary_sentence(answers: Sequence[Comparison]) -> str:
         won = [_title(one) for one in compared if one.on_these_runs == label]
         if won:
             parts.append(f"the {label} is ahead on {counted(won)}")
-    for verdict, words in ((NOT_DECIDED, "not decided"), (NEITHER_ABOVE_CHANCE, "neither is above chance")):
+    others = {LEVEL: "level", NOT_DECIDED: "not decided", NEITHER_ABOVE_CHANCE: "neither is above chance"}
+    for verdict, words in others.items():
         those = [_title(one) for one in compared if one.on_these_runs == verdict]
         if those and verdict == NOT_DECIDED:
             parts.append(f"{counted_briefly(those)} {'is' if len(those) == 1 else 'are'} {words}")
@@ -206,84 +181,23 @@ def _cut(sentence: str) -> str:
 
 
 def _p(answer: Comparison) -> float:
-    found = answer.difference
-    if found is None:
-        return 2.0
-    p = found.p if found.p_adjusted is None else found.p_adjusted
+    p = None if answer.difference is None else answer.difference.tested_p
     return 1.0 if p is None else p
 
 
-def signed(value: float) -> str:
-    """Return a difference with its sign, three decimals."""
-    return f"{value:+.3f}"
-
-
-def verdict_words(difference: PairDifference) -> str:
-    """Return a verdict in words."""
-    if difference.verdict == NOT_COMPARED:
-        return f"{NOT_COMPARED}: {difference.reason}"
-    if difference.verdict in (NOT_DECIDED, NEITHER_ABOVE_CHANCE, NO_BETTER_END):
-        return difference.verdict
-    return f"{difference.verdict} ahead{'' if difference.is_about_training else ' on these runs'}"
-
-
-def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
-    """Return the answers: a row for each question, task and pair of sides."""
-    columns = [
-        Column("Task"), Column("First"), Column("Second"), Column("Difference", True), Column("On these runs"),
-        Column("About training"), Column("p", True), Column("Would be seen from", True), Column("Items", True),
-        Column("Seeds", True), Column("Question"), Column("Notes"),
-    ]  # fmt: skip
-    caption = (
-        "Differences on the same items, first minus second, with 95 % intervals; p is corrected over a question's "
-        "tasks (Holm). With fewer than three seeds an interval is conditional on these runs: it covers other items, "
-        "not other training runs, and nothing is said about training. 'Would be seen from': the smallest true "
-        "difference that such items and seeds show with 80 % power. What is of all items together (a correlation, F1) "
-        "is compared by jackknife pseudo-values, as its notes say. A mean in which most tasks are at chance for both "
-        "gives no verdict; not at chance is a task whose value, both sides taken together, is not what guessing gives."
-    )
-    return DataTable("differences", caption, columns, [_row(one) for one in answers]) if answers else None
-
-
-def _row(answer: Comparison) -> list[Cell]:
-    found = answer.difference
-    task = answer.tasks[0]
-    title = answer.title
+def answer_title(answer: Comparison) -> str:
+    """Return what was compared on, with the name of a question that was asked beforehand."""
     if answer.name:
-        title = f"{answer.name}: {title}"
-    elif answer.is_average:
-        title = title[:1].upper() + title[1:]
-    notes = "; ".join(answer.cautions)
-    head = [
-        Cell(title, link="" if answer.is_average else task.name),
-        Cell(answer.first.label),
-        Cell(answer.second.label),
-    ]
-    if found is None:
-        none = Cell("not compared")
-        return [*head, Cell(""), none, none, *[Cell("")] * 4, Cell(answer.question), Cell(answer.reason)]
-    span = 1.15 * max(abs(found.low), abs(found.high), 1e-9)
-    mark = interval_mark(found.interval, span)
-    p = found.p if found.p_adjusted is None else found.p_adjusted
-    return [
-        *head,
-        estimate_cell(found.value, found.low, found.high, is_signed=True, mark=mark),
-        Cell(_ahead(answer.on_these_runs)),
-        Cell(_ahead(answer.verdict)),
-        Cell("" if p is None else p_words(p), p),
-        number_cell(answer.detectable),
-        Cell(f"{found.items:,}", found.items),
-        Cell(str(found.seeds), found.seeds),
-        Cell(answer.question),
-        Cell(notes),
-    ]
+        return f"{answer.name}: {answer.title}"
+    return answer.title[:1].upper() + answer.title[1:] if answer.is_average else answer.title
+
+
+def ahead_words(verdict: str) -> str:
+    """Return a verdict in a few words: `4m encoder ahead`, `not decided`."""
+    plain = verdict in (LEVEL, NOT_DECIDED, NEITHER_ABOVE_CHANCE, NOT_COMPARED) or verdict.startswith("no ")
+    return verdict if plain else f"{verdict} ahead"
 
 
 def p_words(p: float) -> str:
     """Return a p value in the usual form."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _ahead(verdict: str) -> str:
-    plain = verdict in (NOT_DECIDED, NEITHER_ABOVE_CHANCE) or verdict.startswith("no ")
-    return verdict if plain else f"{verdict} ahead"

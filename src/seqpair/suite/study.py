@@ -8,33 +8,35 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.data.order.ledger import Ledger, require_same_sequences
-from seqpair.data.order.repetition import repetition_warnings
+from seqpair.data.order.mixture import repetition_warnings
 from seqpair.data.prepare.preparation import prepare
 from seqpair.data.prepared import Prepared
-from seqpair.data.store.planning import counts_of, plan_members
 from seqpair.distributed.acceleration import require_float8
 from seqpair.distributed.world import choose_device, start_world
-from seqpair.evaluate.held_out import held_out_texts
-from seqpair.evaluate.results import SUMMARY_NAME
-from seqpair.evaluate.run import evaluate_export, export_places
+from seqpair.errors import EvaluationError
+from seqpair.evaluate import own
+from seqpair.evaluate.runner import results_folder, run_models
+from seqpair.evaluate.study_text import StudyTexts, held_out_texts
+from seqpair.evaluate.task import TaskContext
 from seqpair.files import write_json
 from seqpair.hub.export import RECORD_NAME, export_checkpoint
-from seqpair.paths import LEDGER_FILE, run_folder, study_folder
+from seqpair.models.place import find_model
+from seqpair.paths import EXPORT_FOLDER, LEDGER_FILE, run_folder
+from seqpair.recipe.data_spec import DataSpec
 from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
-from seqpair.recipe.phases import training_order
 from seqpair.recipe.plan import Plan
-from seqpair.recipe.schema import Recipe
 from seqpair.report.collect import collect_study
 from seqpair.report.page import write_report
+from seqpair.suite.places import StudyPlace
 from seqpair.suite.starts import start_finder
 from seqpair.text import note
 from seqpair.train.loggers import require_loggers
-from seqpair.train.loop import Outcome, train_member
+from seqpair.train.loop import TrainingOutcome, train_member
 
 Part = TypeVar("Part")
 
@@ -56,24 +58,23 @@ class StudyOutcome:
     signal_number: int | None = None
 
 
-def planned_parts(recipe: Recipe, members: Sequence[str] = ()) -> list[str]:
+def planned_parts(study: StudyPlace, members: Sequence[str] = ()) -> list[str]:
     """Return a line for each part of a study that says whether it is done or would be done."""
-    study = study_folder(recipe)
-    lines = [f"prepare: {len(recipe.data.sources)} sources into {recipe.data.stores}"]
-    for member in training_order(recipe, members):
-        newest = latest_valid(study / member)
+    lines = [f"prepare: {len(study.data.sources)} sources into {study.data.stores}"]
+    for member in study.training_order(members):
+        newest = latest_valid(study.folder / member)
         lines.append(f"train {member}: {'from scratch' if newest is None else f'newest checkpoint {newest.name}'}")
         for part, proof in (("export", "export/seqpair_export.json"), ("evaluate", "evaluation/samples.json")):
-            lines.append(f"{part} {member}: {'there already' if (study / member / proof).exists() else 'to do'}")
-    return [*lines, f"report: {study / 'report' / 'index.html'}"]
+            lines.append(f"{part} {member}: {'there already' if (study.folder / member / proof).exists() else 'to do'}")
+    return [*lines, f"report: {study.folder / 'report' / 'index.html'}"]
 
 
-def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
-    """Carry a study as far as it goes; repeating the call goes on where it stopped.
+def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
+    """Carry a study as far as it goes; a repeated call resumes where the last one stopped.
 
     Args:
-        recipe: The study's recipe.
-        members: Train and evaluate only these, and those they start from; all of the recipe's if empty.
+        study: The study; of a folder of runs, the plans in it are carried to their end.
+        members: Train and evaluate only these, and those they start from; all if empty.
 
     Raises:
         RecipeError: A member is not in the recipe, two members differ in more than is declared, or a logger's
@@ -81,14 +82,16 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
         SeqpairError: Float8 is asked for and not possible here; or whatever a part complains about: earlier parts stay
             done.
     """
-    require_loggers(recipe.runtime.loggers)
-    if recipe.runtime.float8 != "off":
-        require_float8(recipe.runtime.float8, choose_device(recipe.runtime.device))
-    chosen = training_order(recipe, members)
+    chosen = study.training_order(members)
+    runtime = study.plan(chosen[0]).runtime
+    require_loggers(runtime.loggers)
+    if runtime.float8 != "off":
+        require_float8(runtime.float8, choose_device(runtime.device))
     outcome = StudyOutcome(finished=False)
-    prepared = _timed(outcome, "prepare", lambda: prepare_part(recipe))
-    plans = list(plan_members(recipe, chosen).values())
-    counts = counts_of(recipe)
+    prepared = _timed(outcome, "prepare", lambda: prepare_part(study.data))
+    by_member = study.plans(chosen)
+    plans = [by_member[name] for name in chosen]
+    counts = study.counts()
     for warning in repetition_warnings(plans, counts.stats if counts is not None else None):
         note(f"warning: {warning}")
     for plan in plans[1:]:
@@ -101,10 +104,9 @@ def run_study(recipe: Recipe, members: Sequence[str] = ()) -> StudyOutcome:
     _require_same_order(plans)
     for plan in plans:
         _timed(outcome, f"export {plan.member}", lambda plan=plan: export_part(plan))
-        _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan, prepared))
-    study = study_folder(recipe)
-    _keep_seconds(study, outcome.seconds)
-    outcome.page = _timed(outcome, "report", lambda: write_report(collect_study(study)))
+        _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan))
+    _keep_seconds(study.folder, outcome.seconds)
+    outcome.page = _timed(outcome, "report", lambda: write_report(collect_study(study.folder)))
     outcome.finished = True
     return outcome
 
@@ -116,12 +118,12 @@ def _timed(outcome: StudyOutcome, name: str, part: Callable[[], Part]) -> Part:
     return result
 
 
-def prepare_part(recipe: Recipe) -> Prepared:
-    """Make a recipe's stores and tokenizer, or open those that are there."""
-    return prepare(recipe.data.sources, recipe.data.tokenizer, Path(recipe.data.stores))
+def prepare_part(data: DataSpec) -> Prepared:
+    """Make the stores and the tokenizer of a study, or open those that are there."""
+    return prepare(data.sources, data.tokenizer, Path(data.stores))
 
 
-def train_part(plan: Plan, prepared: Prepared) -> Outcome:
+def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
     """Train one member to its end, or say that it is there already.
 
     Raises:
@@ -130,7 +132,7 @@ def train_part(plan: Plan, prepared: Prepared) -> Outcome:
     newest = latest_valid(run_folder(plan))
     if newest is not None and _is_end_of(plan, newest.manifest):
         note(f"{plan.member}: trained already ({newest.name})")
-        return Outcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
+        return TrainingOutcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
     with start_world(plan.runtime.device) as world:
         return train_member(plan, prepared, world, start_finder(prepared))
 
@@ -155,40 +157,59 @@ def _require_same_order(plans: Sequence[Plan]) -> None:
             require_same_sequences(*ledgers)
 
 
+class MemberExport(NamedTuple):
+    """An export of a member: its name (of a second one with the objective), that objective, and its folder."""
+
+    name: str
+    as_class: str | None
+    folder: Path
+
+
+def exports_of(plan: Plan) -> list[MemberExport]:
+    """Return where a member's exports lie in its run: one, or for `hybrid` a second one as the decoder class."""
+    run, second = run_folder(plan), plan.derived.also_exports
+    exports = [MemberExport(plan.member, None, run / EXPORT_FOLDER)]
+    if second is not None:
+        exports.append(MemberExport(f"{plan.member} as {second}", second, run / f"{EXPORT_FOLDER}-{second}"))
+    return exports
+
+
 def export_part(plan: Plan) -> None:
     """Export a trained member's last checkpoint, for `hybrid` in both classes, unless that is there already.
 
     Raises:
         ExportError: The export would not compute what the model computes.
     """
-    run = run_folder(plan)
-    newest = latest_valid(run)
+    newest = latest_valid(run_folder(plan))
     assert newest is not None, "a trained member has a checkpoint"
-    for place in export_places(plan, run):
-        if _field(place.export / RECORD_NAME, "checkpoint") == newest.name:
-            note(f"{place.name}: exported already ({newest.name})")
+    for export in exports_of(plan):
+        record = export.folder / RECORD_NAME
+        if record.exists() and json.loads(record.read_text(encoding="utf-8")).get("checkpoint") == newest.name:
+            note(f"{export.name}: exported already ({newest.name})")
             continue
         texts = held_out_texts(newest.path)
-        export_checkpoint(newest.path, place.export, texts, as_class=place.as_class, overwrite=True)
+        export_checkpoint(newest.path, export.folder, texts, as_class=export.as_class, overwrite=True)
 
 
-def evaluate_part(plan: Plan, prepared: Prepared) -> None:
-    """Evaluate a member's exports, unless the results of these weights are there already.
+def evaluate_part(plan: Plan) -> None:
+    """Run a member's exports through the suite `own`; results that are there already are taken.
 
     Raises:
-        EvaluationError: As `evaluate_export`.
+        EvaluationError: An export is not this member's, or a task ended with an error.
+        StoreError: The study's data is gone.
     """
-    for place in export_places(plan, run_folder(plan)):
-        digest = _field(place.export / RECORD_NAME, "model_digest")
-        if digest is not None and _field(place.evaluation / SUMMARY_NAME, "model_digest") == digest:
-            note(f"{place.name}: evaluated already")
-            continue
-        evaluate_export(place.export, plan, prepared, place.evaluation)
-
-
-def _field(path: Path, key: str) -> object:
-    """Return one value of a JSON file; None if the file is not there."""
-    return json.loads(path.read_text(encoding="utf-8")).get(key) if path.exists() else None
+    context = TaskContext(Path(), study=StudyTexts(lambda *_: plan).of)
+    for export in exports_of(plan):
+        place = find_model(export.folder)
+        context.study(place)  # a fault of the whole study is an error here, not a reason to skip every task
+        report = next(run_models([place], own.TASKS, context, [results_folder(place, context)]))
+        if report.failed:
+            raise EvaluationError(
+                f"{len(report.failed)} tasks of {export.name} could not be computed",
+                seen="; ".join(f"{task}: {report.skipped[task]}" for task in report.failed),
+            )
+        if len(report.cached) + len(report.skipped) == len(own.TASKS):
+            note(f"{export.name}: evaluated already")
 
 
 def _keep_seconds(study: Path, seconds: dict[str, float]) -> None:

@@ -12,17 +12,14 @@ from torch import nn
 
 from seqpair.checkpoint.catalog import require_room_for_two
 from seqpair.data.order.order import PhaseOrder
-from seqpair.data.prepared import Prepared
-from seqpair.data.store.planning import require_stores
+from seqpair.data.prepared import Prepared, require_stores
 from seqpair.data.store.store import Store
 from seqpair.distributed.acceleration import CountedCompile, Float8Copy, float8_copy, require_float8, should_compile
 from seqpair.distributed.world import World, wrap
 from seqpair.errors import CheckpointError, RecipeError, StoreError
 from seqpair.files import hash64, write_text
 from seqpair.nn.attention import TRACEABLE_KERNELS, suited_kernel
-from seqpair.nn.hidden_matrices import maps_in
-from seqpair.nn.init import initialise
-from seqpair.nn.model import LanguageModel
+from seqpair.nn.model import LanguageModel, initialise, maps_in
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.optim.choice import NamedOptimizer, make_optimizer
 from seqpair.paths import CHECKPOINTS_FOLDER, PLAN_FILE, run_folder

@@ -15,7 +15,7 @@ from seqpair.distributed.acceleration import compile_words, float8_words
 from seqpair.distributed.hardware import Hardware, look_around, matrix_rate, read_rate
 from seqpair.distributed.world import choose_device
 from seqpair.nn import attention
-from seqpair.nn.one_token import find_library
+from seqpair.nn.decode.one_token import find_library
 
 _LIBRARIES = (
     "seqpair",

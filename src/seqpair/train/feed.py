@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -13,12 +13,9 @@ import torch
 
 from seqpair.data.order.batches import Batch, assemble, read_batch, sequence_lengths
 from seqpair.data.order.packing import microbatches
-from seqpair.data.tokenizer.tokenizer import SpecialIds
-from seqpair.distributed.world import World
 from seqpair.nn.rope import RopeBases
-from seqpair.objectives.fixed_shape import FixedShape, fill
-from seqpair.objectives.parts import Part, parts_of_step
-from seqpair.objectives.targets import Chosen, ModelInput, TargetBuilder
+from seqpair.objectives.selection import Part, parts_of_step
+from seqpair.objectives.targets import Chosen, FixedShape, ModelInput, fill
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan
 
@@ -29,27 +26,6 @@ Made = TypeVar("Made")
 
 _AHEAD_ON_CUDA = 2
 """Not measured: on a GPU the host is idle while the device works, and two steps even out slow reads."""
-
-
-@dataclass(frozen=True)
-class StepInput:
-    """What one update needs to know.
-
-    Attributes:
-        batch: The step's sequences, over all ranks.
-        parts: Which of them train which objective.
-        mask_frac: Share of content tokens to choose, for objectives that corrupt.
-        rope: The phase's RoPE bases.
-        microbatch_tokens: Token budget of one microbatch.
-        fixed_for: The phase's longest sequence, where all microbatches of an objective are to have one shape.
-    """
-
-    batch: Batch
-    parts: tuple[Part, ...]
-    mask_frac: float | None
-    rope: RopeBases
-    microbatch_tokens: int
-    fixed_for: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,40 +45,45 @@ class StepWork:
     microbatches: Iterable[ModelInput]
 
 
-def make_work(given: StepInput, builder: TargetBuilder, specials: SpecialIds, world: World) -> StepWork:
-    """Choose what is predicted, over all ranks, and return this rank's share of the step.
+def work_of_step(run: Run, phase: PhasePlan, batch: Batch) -> StepWork:
+    """Choose what a step predicts, over all ranks, and return this rank's share of it.
 
     Args:
-        given: The step.
-        builder: Makes inputs and targets.
-        specials: The tokenizer's special ids.
-        world: The ranks; all of them run equally many microbatches.
+        run: The run; all of its ranks run equally many microbatches.
+        phase: The step's phase.
+        batch: The step's sequences, over all ranks.
+
+    Returns:
+        The work; its microbatches are made as they are asked for.
     """
-    chosen = [builder.choose(part, given.batch, given.mask_frac) for part in given.parts]
+    span = phase.span_of(batch.step)
+    parts = parts_of_step(batch, OBJECTIVES[span.objective], span.causal_frac, run.plan.seed)
+    chosen = [(part, run.builder.choose(part, batch, phase.mask_frac)) for part in parts]
     return StepWork(
-        batch=given.batch,
-        rope=given.rope,
-        divisor=max(1, sum(part.count for part in chosen)),
-        microbatches=_microbatches(given, chosen, builder, specials, world),
+        batch=batch,
+        rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
+        divisor=max(1, sum(predicted.count for _, predicted in chosen)),
+        microbatches=_microbatches(run, phase, batch, chosen),
     )
 
 
 def _microbatches(
-    given: StepInput, chosen: list[Chosen], builder: TargetBuilder, specials: SpecialIds, world: World
+    run: Run, phase: PhasePlan, batch: Batch, chosen: Sequence[tuple[Part, Chosen]]
 ) -> Iterator[ModelInput]:
     """Yield this rank's microbatches, part after part: each has one objective, so one direction."""
-    for part, predicted in zip(given.parts, chosen, strict=True):
+    budget, specials = run.plan.runtime.microbatch_tokens, run.prepared.tokenizer.specials
+    for part, predicted in chosen:
         ends_every_piece = part.objective.ends_every_piece
         shape = None
-        if given.fixed_for is not None:
-            shape = FixedShape.of(part.objective, given.mask_frac, given.microbatch_tokens, given.fixed_for)
-        lengths = sequence_lengths(given.batch, ends_every_piece)[part.indices]
-        for group in microbatches(lengths, world.world_size, given.microbatch_tokens)[world.rank]:
+        if run.has_one_shape:
+            shape = FixedShape.of(part.objective, phase.mask_frac, budget, phase.seq_len)
+        lengths = sequence_lengths(batch, ends_every_piece)[part.indices]
+        for group in microbatches(lengths, run.world.world_size, budget)[run.world.rank]:
             if group.size:
-                rows = assemble(given.batch, part.indices[group], specials, ends_every_piece)
-                made = builder.build(part.objective, rows, predicted, "cpu")
-            else:
-                made = builder.dummy(part.objective, "cpu")
+                rows = assemble(batch, part.indices[group], specials, ends_every_piece)
+                made = run.builder.build(part.objective, rows, predicted, "cpu")
+            else:  # the gradients are exchanged in every rank's last microbatch, so a rank without rows needs one too
+                made = run.builder.dummy(part.objective, "cpu")
             yield made if shape is None else fill(made, shape, specials.pad)
 
 
@@ -177,20 +158,6 @@ def steps_ahead(run: Run) -> int:
     if given is not None:
         return given
     return _AHEAD_ON_CUDA if run.world.device.type == "cuda" else 0
-
-
-def work_of_step(run: Run, phase: PhasePlan, batch: Batch) -> StepWork:
-    """Return this rank's work of a step whose batch has been read; microbatches are made as they are asked for."""
-    span = phase.span_of(batch.step)
-    given = StepInput(
-        batch=batch,
-        parts=parts_of_step(batch, OBJECTIVES[span.objective], span.causal_frac, run.plan.seed),
-        mask_frac=phase.mask_frac,
-        rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
-        microbatch_tokens=run.plan.runtime.microbatch_tokens,
-        fixed_for=phase.seq_len if run.has_one_shape else None,
-    )
-    return make_work(given, run.builder, run.prepared.tokenizer.specials, run.world)
 
 
 def _maker(run: Run, phase: PhasePlan, step: int) -> Callable[[], StepWork]:

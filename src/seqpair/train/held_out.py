@@ -17,7 +17,7 @@ from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import token_scores
-from seqpair.objectives.parts import Part, measured_objective
+from seqpair.objectives.selection import Part, measured_objective
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.objectives import Objective
 from seqpair.recipe.plan import BatchStage, HeldOutPlan, MixtureShare, PhasePlan

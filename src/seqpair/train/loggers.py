@@ -76,7 +76,7 @@ def values_of(row: Mapping[str, Any]) -> dict[str, float]:
     return {f"{name}/{key}": float(value) for key, value in row.items() if key not in _NOT_VALUES}
 
 
-RECORD_NAME = "loggers.json"
+LOGGERS_FILE = "loggers.json"
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class SentRecord(BaseModel):
         Raises:
             CheckpointError: The file is damaged.
         """
-        path = folder / RECORD_NAME
+        path = folder / LOGGERS_FILE
         if not path.exists():
             return cls(run_id=uuid.uuid4().hex[:12])
         try:
@@ -164,7 +164,7 @@ class SentRecord(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write the file."""
-        write_text(folder / RECORD_NAME, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+        write_text(folder / LOGGERS_FILE, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
 
 
 TENSORBOARD_FOLDER = "tensorboard"

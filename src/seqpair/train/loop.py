@@ -57,7 +57,7 @@ class StopRequest:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """How a call of `train_member` ended.
 
     Attributes:
@@ -82,7 +82,7 @@ def train_member(
     find_start: Callable[[Plan], StartingPoint] | None = None,
     *,
     emulate_float8: bool = False,
-) -> Outcome:
+) -> TrainingOutcome:
     """Train one member to the end of its plan, from scratch or from its newest checkpoint.
 
     Repeating the call after any interruption ends with the bits of an uninterrupted run (on the same
@@ -148,7 +148,7 @@ class _Loop:
         self.loss_shown: float | None = None
         self.feed = StepFeed(run, self._places_left())
 
-    def go(self) -> Outcome:
+    def go(self) -> TrainingOutcome:
         """Run all steps that are left."""
         plan, began, first = self.run.plan, time.monotonic(), self.place.total_step
         planned = sum(phase.planned_tokens(phase.steps) for phase in plan.phases)
@@ -188,8 +188,8 @@ class _Loop:
         asked = self.run.world.all_reduce_sum([float(self.stop.signal_number is not None)])
         return asked[0] > 0
 
-    def _outcome(self, began: float, first: int, *, finished: bool) -> Outcome:
-        return Outcome(
+    def _outcome(self, began: float, first: int, *, finished: bool) -> TrainingOutcome:
+        return TrainingOutcome(
             finished=finished,
             checkpoint=self.checkpoint_name,
             steps_run=self.place.total_step - first,
@@ -209,21 +209,11 @@ class _Loop:
         if not math.isfinite(numbers.grad_norm):
             raise not_finite(batch, "gradient norm", numbers.grad_norm)
         run.optimizer.zero_grad(set_to_none=True)
-        step_tokens = int(batch.content.size)
         self.place = place_after(self.place, batch)
         if self.ledger is not None:
             self.ledger.append_batch(batch)
-        self.metrics.train(
-            phase,
-            self.place.step,
-            self.place.total_step,
-            self.place.content_tokens,
-            loss,
-            numbers,
-            lr_frac * run.plan.optimizer.lr,
-            time.monotonic() - began,
-            step_tokens,
-        )
+        seconds = time.monotonic() - began
+        self.metrics.train(self.place, batch, loss, numbers, lr=lr_frac * run.plan.optimizer.lr, seconds=seconds)
         self.loss_shown = loss.loss if self.loss_shown is None else 0.9 * self.loss_shown + 0.1 * loss.loss
         if run.world.is_main:
             progress.update(self.place.content_tokens, self._extra())
@@ -243,7 +233,7 @@ class _Loop:
             run.model, objective, run.builder, run.world.device, run.plan.runtime.microbatch_tokens
         )
         for result in results:
-            self.metrics.held_out(phase, place.step, place.total_step, place.content_tokens, result)
+            self.metrics.held_out(place, phase.name, result)
 
     def _save(self, phase: PhasePlan) -> None:
         run, name = self.run, f"{phase.tag}{self.place.step}"

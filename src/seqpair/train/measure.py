@@ -34,7 +34,7 @@ MFU_FORMULA = "FLOPs a token (recipe/cost.py) x tokens/s with specials / (ranks 
 
 
 @dataclass(frozen=True)
-class Split:
+class TimeSplit:
     """Median seconds of a step's parts; `data` is reading, corrupting and assembling, or waiting for it."""
 
     data: float
@@ -82,7 +82,7 @@ class Measurement:
     peak_flops_per_second: float
     peak_source: str
     mfu: float
-    split: Split
+    split: TimeSplit
     peak_memory_bytes: int
     added_memory_bytes: int
     graphs: int
@@ -230,7 +230,7 @@ def _done(run: Run, took: list[float], seconds: float, tokens: int | None, conte
     return run.world.all_reduce_sum([float(enough)])[0] > 0
 
 
-def _split_steps(run: Run, steps: _Steps, count: int) -> Split:
+def _split_steps(run: Run, steps: _Steps, count: int) -> TimeSplit:
     """Run some steps with hooks and return the medians of their parts."""
     parts: dict[str, list[float]] = {name: [] for name in ("data", "forward", "backward", "optimizer")}
     hooks = _Hooks(run)
@@ -258,7 +258,7 @@ def _split_steps(run: Run, steps: _Steps, count: int) -> Split:
     if run.world.world_size > 1:
         communication = _exposed_communication(run, steps, count)
         medians["backward"] = max(0.0, medians["backward"] - communication)
-    return Split(**medians, communication=communication)
+    return TimeSplit(**medians, communication=communication)
 
 
 def _exposed_communication(run: Run, steps: _Steps, count: int) -> float:
@@ -271,7 +271,7 @@ def _exposed_communication(run: Run, steps: _Steps, count: int) -> float:
     return max(0.0, statistics.median(saved))
 
 
-def limit_words(split: Split, mfu: float, device: str) -> str:
+def limit_words(split: TimeSplit, mfu: float, device: str) -> str:
     """Return what limits a step, from its parts and the share of the peak.
 
     Args:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from seqpair.data.order.batches import Batch
 from seqpair.files import JsonLines
 from seqpair.optim.stable_adamw import StepNumbers
 from seqpair.paths import METRICS_FILE
-from seqpair.recipe.plan import PhasePlan
 from seqpair.train.held_out import HeldOutLoss
 from seqpair.train.loggers import Loggers
+from seqpair.train.position import Place
 from seqpair.train.step import StepLoss
 
 
@@ -41,55 +43,29 @@ class Metrics:
             self._lines.keep(lambda row: int(row["total_step"]) <= total_step)
 
     def train(
-        self,
-        phase: PhasePlan,
-        step: int,
-        total_step: int,
-        tokens: int,
-        loss: StepLoss,
-        numbers: StepNumbers,
-        lr: float,
-        seconds: float,
-        step_tokens: int,
+        self, place: Place, batch: Batch, loss: StepLoss, numbers: StepNumbers, *, lr: float, seconds: float
     ) -> None:
-        """Write the row of one update; `step` counts from 1 within the phase, `tokens` are content tokens."""
-        if self._lines:
-            self._write(
-                {
-                    "kind": "train",
-                    "phase": phase.name,
-                    "step": step,
-                    "total_step": total_step,
-                    "tokens": tokens,
-                    "loss": loss.loss,
-                    "predicted": loss.predicted,
-                    "lr": lr,
-                    "grad_norm": numbers.grad_norm,
-                    "clipped_frac": numbers.clipped_frac,
-                    "update_rms": numbers.update_rms,
-                    "waste_frac": loss.waste_frac,
-                    "tokens_per_second": step_tokens / seconds,
-                    "seconds": seconds,
-                }
-            )
+        """Write the row of one update, at the place after it."""
+        self._write(
+            "train",
+            batch.phase,
+            place,
+            {
+                "loss": loss.loss,
+                "predicted": loss.predicted,
+                "lr": lr,
+                "grad_norm": numbers.grad_norm,
+                "clipped_frac": numbers.clipped_frac,
+                "update_rms": numbers.update_rms,
+                "waste_frac": loss.waste_frac,
+                "tokens_per_second": int(batch.content.size) / seconds,
+                "seconds": seconds,
+            },
+        )
 
-    def held_out(self, phase: PhasePlan, step: int, total_step: int, tokens: int, result: HeldOutLoss) -> None:
+    def held_out(self, place: Place, phase: str, result: HeldOutLoss) -> None:
         """Write the row of one source's held-out loss."""
-        if self._lines:
-            self._write(
-                {
-                    "kind": "held_out",
-                    "phase": phase.name,
-                    "step": step,
-                    "total_step": total_step,
-                    "tokens": tokens,
-                    "source": result.source,
-                    "loss": result.loss,
-                    "bits_per_byte": result.bits_per_byte,
-                    "accuracy": result.accuracy,
-                    "predicted": result.predicted,
-                }
-            )
+        self._write("held_out", phase, place, asdict(result))
 
     def sync(self) -> None:
         """Make what was written durable."""
@@ -103,7 +79,10 @@ class Metrics:
             self._lines.close()
             self._loggers.close()
 
-    def _write(self, row: dict[str, Any]) -> None:
-        assert self._lines is not None, "only the process that writes makes rows"
-        self._lines.append(row)
-        self._loggers.send(row)
+    def _write(self, kind: str, phase: str, place: Place, values: dict[str, Any]) -> None:
+        """Write a row; `step` counts from 1 within the phase, `tokens` are content tokens of the run so far."""
+        if self._lines:
+            where = {"step": place.step, "total_step": place.total_step, "tokens": place.content_tokens}
+            row = {"kind": kind, "phase": phase, **where, **values}
+            self._lines.append(row)
+            self._loggers.send(row)

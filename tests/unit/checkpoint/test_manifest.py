@@ -4,7 +4,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from seqpair.checkpoint.manifest import CheckpointFields, CheckpointManifest, FileEntry, read_manifest
+from seqpair.checkpoint.manifest import CheckpointFields, CheckpointManifest, read_checkpoint_manifest
+from seqpair.data.store.manifest import FileEntry
 
 
 def test_it_does_not_import_torch() -> None:
@@ -13,7 +14,7 @@ def test_it_does_not_import_torch() -> None:
 
 
 def test_a_manifest_survives_json(save) -> None:
-    manifest = read_manifest(save(3))
+    manifest = read_checkpoint_manifest(save(3))
     assert CheckpointManifest.model_validate_json(manifest.model_dump_json()) == manifest
     assert manifest.files["state.json"] == FileEntry(
         sha256=manifest.files["state.json"].sha256, bytes=manifest.files["state.json"].bytes
@@ -26,7 +27,7 @@ def test_a_manifest_survives_json(save) -> None:
     ("field", "value"), [("tag", "step-1"), ("tag", "../up"), ("phase_step", -1), ("content_tokens", -5)]
 )
 def test_fields_that_make_no_name_or_no_count_are_refused(save, field: str, value: object) -> None:
-    manifest = read_manifest(save(3))
+    manifest = read_checkpoint_manifest(save(3))
     fields = {name: getattr(manifest, name) for name in CheckpointFields.model_fields}
     with pytest.raises(ValidationError, match=field):
         CheckpointFields(**{**fields, field: value})

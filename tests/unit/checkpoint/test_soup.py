@@ -10,7 +10,7 @@ import torch
 from seqpair.checkpoint import soup as soups
 from seqpair.checkpoint import store
 from seqpair.checkpoint.catalog import find_checkpoint, latest_valid, list_checkpoints, lock_run, scan, scan_soups
-from seqpair.checkpoint.manifest import read_manifest
+from seqpair.checkpoint.manifest import read_checkpoint_manifest
 from seqpair.checkpoint.soup import Weighting, choose_parts, make_soup
 from seqpair.checkpoint.store import load_checkpoint
 from seqpair.errors import CheckpointError, DiskFullError, RunLockedError
@@ -89,7 +89,7 @@ def test_sums_of_very_unlike_numbers_keep_what_float32_would_lose(save, run_fold
 def test_the_manifest_lists_parts_weights_and_digests(three: Path) -> None:
     path = make_soup(three, choose_parts(three, ["step12", "step3"]), Weighting(0.5), "two")
     assert path == three / "soups" / "two"
-    manifest = read_manifest(path)
+    manifest = read_checkpoint_manifest(path)
     assert manifest.name == "two"
     assert (manifest.phase, manifest.phase_step, manifest.content_tokens) == ("pretrain", 12, 120)
     assert manifest.soup is not None
@@ -143,7 +143,7 @@ def test_a_soup_that_does_not_read_back_is_not_kept(three: Path, monkeypatch) ->
 
 
 def test_a_full_disk_leaves_no_soup(three: Path, monkeypatch) -> None:
-    monkeypatch.setattr(soups, "checkpoint_bytes", lambda model: 1 << 60)
+    monkeypatch.setattr(soups, "written_bytes", lambda model: 1 << 60)
     with pytest.raises(DiskFullError, match="cannot hold the soup"):
         make_soup(three, choose_parts(three, last=2), Weighting(), "two")
     assert scan_soups(three).entries == ()
@@ -190,7 +190,7 @@ def test_parts_of_another_origin_are_refused(three: Path, changed: dict, what: s
 
 
 def test_phases_with_other_rope_bases_are_refused(save, run_folder: Path) -> None:
-    manifest = read_manifest(save(100, model=finite(1)))
+    manifest = read_checkpoint_manifest(save(100, model=finite(1)))
     path = save(5, "decay", model=finite(2))
     first, second = manifest.plan.phases
     moved = second.model_copy(update={"rope_global_theta": 160_000.0})
@@ -205,7 +205,7 @@ def test_phases_of_one_geometry_may_be_mixed(save, run_folder: Path) -> None:
     save(100, model=finite(1))
     save(5, "decay", model=finite(2))
     path = make_soup(run_folder, choose_parts(run_folder, ["decay5", "step100"]), Weighting(), "mix")
-    assert [part.name for part in read_manifest(path).soup.parts] == ["step100", "decay5"]
+    assert [part.name for part in read_checkpoint_manifest(path).soup.parts] == ["step100", "decay5"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seqpair.checkpoint import catalog, store
-from seqpair.checkpoint.manifest import read_manifest
+from seqpair.checkpoint.manifest import read_checkpoint_manifest
 from seqpair.checkpoint.store import load_checkpoint
 from seqpair.errors import CheckpointError, DiskFullError
 
@@ -46,7 +46,7 @@ def test_the_folder_holds_the_named_files_and_their_digests(save) -> None:
     path = save(3)
     assert path.parts[-2:] == ("checkpoints", "step3")
     assert sorted(os.listdir(path)) == sorted([*FILES, "manifest.json"])
-    manifest = read_manifest(path)
+    manifest = read_checkpoint_manifest(path)
     assert set(manifest.files) == set(FILES)
     assert (manifest.name, manifest.total_steps, manifest.content_tokens) == ("step3", 3, 30)
     assert manifest.positions == {"pretrain": 6}
@@ -312,7 +312,7 @@ def test_the_size_is_never_guessed_too_small(save, made_contents) -> None:
     path = save(3)
     given = made_contents(3)
     written = sum(file.stat().st_size for file in path.iterdir())
-    guessed = store.checkpoint_bytes(given["model"], given["optimizer"])
+    guessed = store.written_bytes(given["model"], given["optimizer"])
     assert written <= guessed <= written + (1 << 20)
 
 

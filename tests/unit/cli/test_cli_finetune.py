@@ -15,11 +15,22 @@ from seqpair.cli.app import app
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.keep import open_tuned
 from seqpair.evaluate.finetune.sets import Example
-from seqpair.evaluate.loaded import open_model
 from seqpair.hub.export import export_checkpoint
+from seqpair.models.open import open_model
 
 MOODS = ("--data", "rows.tsv", "--text", "sentence", "--label", "mood")
-FAST = ("--rate", "1e-2", "--epochs", "4", "--set", "batch_rows=8", "--set", "dropout=0", "--set", "max_tokens=48")
+FAST = (
+    "--rate",
+    "1e-2",
+    "--epochs",
+    "4",
+    "--choice",
+    "batch_rows=8",
+    "--choice",
+    "dropout=0",
+    "--choice",
+    "max_tokens=48",
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +82,9 @@ def test_rows_in_a_file_become_a_model_that_transformers_loads(exports, files, t
     assert report["kept"]["hub_class"] == "AutoModelForSequenceClassification"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "job/model")
     assert model.config.id2label == {0: "bad", 1: "good"}
-    answers = open_tuned(tmp_path / "job/model").answer(
-        "data", [Example("1", "def it is", 0), Example("2", "import a", 0)]
-    )
-    assert answers == ["good", "bad"]
+    learned = [line.split("\t") for line in (files / "rows.tsv").read_text().splitlines()[1:5]]
+    answers = open_tuned(tmp_path / "job/model").answer("rows", [Example(text, text, 0) for text, _ in learned])
+    assert answers == [label for _, label in learned] == ["bad", "good", "bad", "good"]
     assert not list((tmp_path / "job/runs").glob("*.safetensors"))
     again = json.loads(run(*given, *FAST, "--test", files / "rows.tsv", "--out", tmp_path / "job", "--json").stdout)
     assert again["kept"]["was_there"]
@@ -89,7 +99,8 @@ def test_another_job_does_not_replace_a_kept_model(exports, files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "columns"), [("pairs", ("--text", "source", "--label", "target")), ("chats", ("--set", "messages=turns"))]
+    ("file", "columns"),
+    [("pairs", ("--text", "source", "--label", "target")), ("chats", ("--choice", "messages=turns"))],
 )
 def test_a_decoder_learns_to_write_and_is_kept_as_a_causal_model(exports, files, tmp_path, file, columns):
     path = files / f"{file}.jsonl"
@@ -107,7 +118,7 @@ def test_a_decoder_learns_to_write_and_is_kept_as_a_causal_model(exports, files,
             tmp_path / "job",
             "--json",
         ),
-        *("--rate", "2e-2", "--epochs", "12", "--set", "batch_rows=4", "--set", "patience_checks=12"),
+        *("--rate", "2e-2", "--epochs", "12", "--choice", "batch_rows=4", "--choice", "patience_checks=12"),
     )
     assert found.exit_code == 0, found.output
     report = json.loads(found.stdout)
@@ -140,14 +151,26 @@ def test_described_sets_learn_together_and_one_is_answered_by_another(exports, f
 def test_a_dry_run_reads_the_rows_and_writes_nothing(exports, files, tmp_path):
     given = (exports["mlm"], "--data", files / "rows.tsv", "--text", "sentence", "--label", "mood")
     found = run(*given, "--grid", "published", "--seeds", "2", "--out", tmp_path / "job", "--dry-run")
-    assert "data: classes, 36 rows, dev 4, test 0, accuracy, 2 labels" in found.stdout
+    assert "rows: classes, 36 rows, dev 4, test 0, accuracy, 2 labels" in found.stdout
+    assert "training labels: bad" in found.stdout
     assert "48 settings x 2 seeds = 96 runs" in found.stdout
     assert not (tmp_path / "job").exists()
 
 
+def test_other_rows_go_to_another_folder(exports, files, tmp_path):
+    other = tmp_path / "rows.tsv"
+    other.write_text((files / "rows.tsv").read_text().replace("bad", "awful"))
+    folders = []
+    for path in (files / "rows.tsv", other, files / "rows.jsonl"):
+        shown = run(exports["mlm"], "--data", path, *MOODS[2:], "--dry-run").stdout
+        folders.append(shown.rpartition(", into ")[2].strip())
+    assert len(set(folders)) == 3
+    assert all("finetuned" in folder and "/rows-" in folder for folder in folders)
+
+
 def test_cut_rows_are_counted_and_said(exports, files, tmp_path, capfd):
     given = (exports["mlm"], "--data", files / "rows.tsv", "--text", "sentence", "--label", "mood", "--no-keep")
-    found = run(*given, "--rate", "1e-3", "--epochs", "1", "--set", "max_tokens=5", "--out", tmp_path, "--json")
+    found = run(*given, "--rate", "1e-3", "--epochs", "1", "--choice", "max_tokens=5", "--out", tmp_path, "--json")
     figures = json.loads(found.stdout)["results"][0]["figures"]
     assert figures["train_truncated_rows"] == 36
     assert "36 of 36 train rows were cut" in found.stderr
@@ -156,17 +179,19 @@ def test_cut_rows_are_counted_and_said(exports, files, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "what is to be learned"),
+        ((), "needs rows to learn from"),
         (("--data", "rows.tsv", "--text", "words", "--label", "mood"), "has no column 'words'"),
         (("--data", "nothing.tsv"), "no such file"),
         (("--data", "rows.xlsx"), "cannot be read from such a file"),
         (
-            ("--data", "rows.tsv", "--text", "sentence", "--label", "mood", "--set", "labels=bad,worse"),
+            ("--data", "rows.tsv", "--text", "sentence", "--label", "mood", "--choice", "labels=bad,worse"),
             "not one of the set's",
         ),
         ((*MOODS, "--kind", "number"), "no number"),
-        ((*MOODS, "--set", "dropuot=0"), "no such key"),
-        ((*MOODS, "--set", "batch_rows=many"), "another type"),
+        ((*MOODS, "--choice", "dropuot=0"), "no such choice"),
+        ((*MOODS, "--choice", "batch_rows=many"), "a whole number"),
+        ((*MOODS, "--choice", "dropout=half"), "dropout of a fine-tuning run"),
+        (("--task", "snli", "--text", "sentence"), "brings its own description"),
         ((*MOODS, "--kind", "sort"), "does not describe"),
         ((*MOODS, "--epochs", "3"), "give --rate too"),
         ((*MOODS, "--pooling", "max"), "no such pooling"),

@@ -4,7 +4,7 @@ import pytest
 
 from seqpair.cli.eval_tables import AT_CHANCE, BELOW_CHANCE, show_table, standing
 from seqpair.evaluate.results import TaskResult
-from seqpair.evaluate.suites.runner import SuiteReport
+from seqpair.evaluate.runner import SuiteReport
 
 
 def result(

@@ -9,12 +9,12 @@ import pytest
 from checkpointed_run import real_texts
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.generative.tasks import COLUMNS, run
-from seqpair.evaluate.greedy import generate_texts
-from seqpair.evaluate.loaded import open_model
+from seqpair.evaluate.generative import COLUMNS, run
 from seqpair.evaluate.results import weighted_mean
-from seqpair.evaluate.scorers import token_log_probabilities
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.task import TaskContext
+from seqpair.models.generate import complete_texts
+from seqpair.models.open import open_model
+from seqpair.models.score import token_log_probabilities
 
 pytest.importorskip("lm_eval")
 pytestmark = pytest.mark.filterwarnings(
@@ -51,7 +51,7 @@ metric_list:
 
 @pytest.fixture(scope="module")
 def harness():
-    from seqpair.evaluate.generative import harness
+    from seqpair.evaluate import harness
 
     return harness
 
@@ -146,7 +146,7 @@ def test_generation_takes_stops_and_refuses_sampling(harness, random_exports):
     ours = harness.SeqpairLM(str(random_exports["clm"]))
     options = {"until": ["\n"], "max_gen_toks": 5, "do_sample": False, "temperature": 0.0}
     model = open_model(random_exports["clm"])
-    expected = generate_texts(model, ["def", "import os"], ["\n"], 5)
+    expected = complete_texts(model, ["def", "import os"], ["\n"], 5).texts
     assert ours.generate_until(requests_of([("def", options), ("import os", options)])) == expected
     with pytest.raises(EvaluationError, match="greedily only"):
         ours.generate_until(requests_of([("def", {"do_sample": True, "temperature": 0.7})]))

@@ -7,25 +7,27 @@ import copy
 import io
 import json
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from checkpointed_run import plan_for, real_texts, small_tokenizer, write_run, write_run_of
+from checkpointed_run import real_texts, write_run, write_run_of
 from typer.testing import CliRunner
 
 from seqpair.cli.app import app
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.errors import EvaluationError, ExportError
-from seqpair.evaluate.fill import fill_masks
-from seqpair.evaluate.loaded import LoadedModel, open_model
-from seqpair.evaluate.run import export_places
+from seqpair.evaluate.own import measure_continuation, measure_masked_accuracy
 from seqpair.evaluate.samples import make_samples
-from seqpair.evaluate.scorers import scorer_of
-from seqpair.evaluate.tasks import continuation, masked_accuracy
-from seqpair.evaluate.tasks.task import TaskInputs
+from seqpair.evaluate.study_text import StudyText
+from seqpair.evaluate.task import TaskContext
 from seqpair.hub.export import export_checkpoint, exported_objective, read_export_record
+from seqpair.models.fill import fill_masks
+from seqpair.models.open import open_model
+from seqpair.models.score import score_continuations
+from seqpair.models.text_model import TextModel
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.objectives import OBJECTIVES
 
@@ -46,11 +48,20 @@ class ShiftedBackbone(torch.nn.Module):
         return types.SimpleNamespace(last_hidden_state=torch.cat([states[:, 1:], torch.zeros_like(states[:, :1])], 1))
 
 
-def shifted_twin(model: LoadedModel, predicts: str = "masked_next") -> LoadedModel:
+def shifted_twin(model: TextModel, predicts: str = "masked_next") -> TextModel:
     """Return a model whose outputs are those of an MLM model, one position to the left."""
-    twin = copy.copy(model.model)
-    twin._modules = {**model.model._modules, "model": ShiftedBackbone(model.model.model)}
-    return LoadedModel(twin, model.tokenizer, "bidirectional", predicts, model.model_digest)
+    twin = copy.copy(model.network)
+    twin._modules = {**model.network._modules, "model": ShiftedBackbone(model.network.model)}
+    return of_transformers(twin, model.tokenizer, predicts, model.place)
+
+
+def of_transformers(network, tokenizer, predicts: str, place) -> TextModel:
+    """Return a model that transformers computes: the same kernels, so the same bits."""
+
+    def head(states):
+        return network.decoder(network.head(states))
+
+    return TextModel("bidirectional", predicts, "0", network=network, tokenizer=tokenizer, head=head, place=place)
 
 
 @pytest.fixture(scope="module")
@@ -61,23 +72,24 @@ def study(prepared_study, tmp_path_factory):
     run = tmp_path_factory.mktemp("encoder")
     checkpoint = write_run_of(run, plan_member(recipe, "encoder"), prepared.tokenizer)
     export_checkpoint(checkpoint, run / "export", real_texts()[:2])
-    model = open_model(run / "export")
-    model.reader = None  # its twin has none: the same kernels, so the same bits
-    return types.SimpleNamespace(inputs=TaskInputs(prepared, seq_len=96), model=model)
+    export = open_model(run / "export")
+    model = of_transformers(export.network, export.tokenizer, "masked", export.place)
+    text = StudyText(prepared, seq_len=96)
+    return types.SimpleNamespace(context=TaskContext(Path(), study=lambda _place: text), model=model)
 
 
-@pytest.mark.parametrize("task", [masked_accuracy, continuation])
-def test_a_model_shifted_by_one_scores_the_same_as_its_twin(study, task):
-    plain, shifted = (task.run(model, study.inputs) for model in (study.model, shifted_twin(study.model)))
+@pytest.mark.parametrize("measure", [measure_masked_accuracy, measure_continuation])
+def test_a_model_shifted_by_one_scores_the_same_as_its_twin(study, measure):
+    plain, shifted = (measure(model, study.context) for model in (study.model, shifted_twin(study.model)))
     assert plain == shifted
     assert len(plain.items) > 10
-    read_in_place = task.run(shifted_twin(study.model, "masked"), study.inputs)
+    read_in_place = measure(shifted_twin(study.model, "masked"), study.context)
     assert read_in_place.items != plain.items
 
 
 def test_a_shifted_model_shows_the_same_samples_and_fills_the_same(study):
     twin = shifted_twin(study.model)
-    assert make_samples(twin, study.inputs) == make_samples(study.model, study.inputs)
+    assert make_samples(twin, study.context) == make_samples(study.model, study.context)
     plain, shifted = fill_masks(study.model, TEXT), fill_masks(twin, TEXT)
     assert [mask.predictions for mask in shifted] == [mask.predictions for mask in plain]
     assert [mask.read_at for mask in shifted] == [mask.position - 1 for mask in plain]
@@ -86,7 +98,7 @@ def test_a_shifted_model_shows_the_same_samples_and_fills_the_same(study):
 def test_a_shifted_model_gives_the_same_scores(study):
     content = study.model.encode([real_texts()[1]])[0]
     requests = [(content[:20], content[20:25]), (content[:0], content[:2]), (content[5:40], content[70:71])]
-    assert scorer_of(shifted_twin(study.model)).score(requests) == scorer_of(study.model).score(requests)
+    assert score_continuations(shifted_twin(study.model), requests) == score_continuations(study.model, requests)
 
 
 def hub_logits(folder, text):
@@ -207,7 +219,7 @@ def test_a_hybrid_member_exports_as_both(hybrid, tmp_path, as_class, objective, 
     assert "its part in `hybrid`" in (tmp_path / "export" / "README.md").read_text()
     model = open_model(tmp_path / "export")
     content = model.encode([real_texts()[1]])[0]
-    (score,) = scorer_of(model).score([(content[:20], content[20:23])])
+    (score,) = score_continuations(model, [(content[:20], content[20:23])])
     assert np.isfinite(score.log_prob)
 
 
@@ -222,19 +234,3 @@ def test_what_was_not_trained_is_not_exported():
 def test_the_export_verb_takes_the_class(hybrid, tmp_path):
     result = CliRunner().invoke(app, ["export", str(hybrid), str(tmp_path / "export"), "--as", "clm", "--json"])
     assert json.loads(result.stdout)["hub_class"] == "ModernBertDecoderForCausalLM"
-
-
-def test_a_second_export_has_a_place_of_its_own(tmp_path):
-    plan = plan_for("mlm", small_tokenizer().vocab_size)
-    (only,) = export_places(plan, tmp_path)
-    assert (only.name, only.as_class, only.export, only.evaluation) == (
-        "encoder",
-        None,
-        tmp_path / "export",
-        tmp_path / "evaluation",
-    )
-    derived = plan.derived.model_copy(update={"also_exports": "clm"})
-    first, second = export_places(plan.model_copy(update={"derived": derived}), tmp_path)
-    assert first == only
-    assert (second.name, second.as_class, second.export.name) == ("encoder as clm", "clm", "export-clm")
-    assert second.evaluation == tmp_path / "evaluation-clm"

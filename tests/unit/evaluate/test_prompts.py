@@ -9,12 +9,12 @@ from suite_runs import run_tasks
 
 from seqpair.evaluate.classification.sets import SETS
 from seqpair.evaluate.finetune.sets import Example
-from seqpair.evaluate.generative.measure import outcome_of
-from seqpair.evaluate.model_place import find_model
-from seqpair.evaluate.prompts.tasks import TASKS, WORDINGS
+from seqpair.evaluate.prompts import TASKS, WORDINGS
+from seqpair.evaluate.questions import outcome_of
 from seqpair.evaluate.results import read_items
-from seqpair.evaluate.scorers import Score, scorer_of
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.task import TaskContext
+from seqpair.models.place import find_model
+from seqpair.models.score import Score, score_continuations
 
 SNLI = next(task for task in TASKS if task.name == "prompt_snli")
 LABELS = ("entailment", "neutral", "contradiction")
@@ -72,7 +72,7 @@ def test_a_set_is_asked_with_examples_from_its_training_rows(random_exports, mod
     n = int(item.id.split("-")[1]) - 1
     question = f"t {n}\nQuestion: b {n} True, False or Neither?\nAnswer:"
     requests = [(text + question, " True") for text in texts]
-    found = [round(score.log_prob, 4) for score in scorer_of(models[name]).score(requests)]
+    found = [round(score.log_prob, 4) for score in score_continuations(models[name], requests)]
     assert any(value == pytest.approx(item.detail["scores"][0], abs=2e-4) for value in found)
     assert item.detail["gold"] == n % 3
 

@@ -9,15 +9,14 @@ import pytest
 from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.generative.rows import AnswerRow, ScoredRow
-from seqpair.evaluate.generative.shots import GAP, draw_shots, solved_text, with_shots
-from seqpair.evaluate.generative.tasks import TASKS
-from seqpair.evaluate.greedy import generate_texts
-from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.generative import TASKS
+from seqpair.evaluate.questions import GAP, AnswerRow, ScoredRow, draw_shots, solved_text, with_shots
 from seqpair.evaluate.results import read_items
-from seqpair.evaluate.scorers import DEFAULT_SCORING, scorer_of
-from seqpair.evaluate.suites.runner import plan_tasks, results_folder
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.runner import plan_tasks, results_folder
+from seqpair.evaluate.task import TaskContext
+from seqpair.models.generate import complete_texts
+from seqpair.models.place import find_model
+from seqpair.models.score import DEFAULT_SCORING, score_continuations
 
 POOL = [ScoredRow(str(n), ((f"Is {n} so?", " no"), (f"Is {n} so?", f" yes {n}")), (2, 5), n % 2) for n in range(9)]
 PIQA = next(task for task in TASKS if task.name == "piqa")
@@ -93,11 +92,11 @@ def test_a_row_is_scored_behind_its_shots(random_exports, models, data, name):
     ]
     for item, row in zip(read_items(out, result), rows, strict=True):
         before = "".join(solved_text(shot) + "\n\n" for shot in draw_shots(row, rows, 2, 0))
-        scores = scorer_of(models[name]).score([(before + question, answer) for question, answer in row.pairs])
+        scores = score_continuations(models[name], [(before + question, answer) for question, answer in row.pairs])
         assert item.detail["scores"] == pytest.approx([score.log_prob for score in scores], abs=2e-4)
     answers = [AnswerRow(str(n + 1), f"Question: {n}?\nAnswer:", (f"a{n}",)) for n in range(4)]
     before = "".join(solved_text(shot) + "\n\n" for shot in draw_shots(answers[0], answers, 2, 0))
-    made = generate_texts(models[name], [before + answers[0].prompt], ("\n", ".", ","), 32)[0]
+    made = complete_texts(models[name], [before + answers[0].prompt], ("\n", ".", ","), 32).texts[0]
     items = read_items(out, report.results[1])
     assert (items[0].detail["answer"], items[0].detail["shots"]) == (made.strip(), 2)
 

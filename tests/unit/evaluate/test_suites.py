@@ -11,17 +11,16 @@ import pytest
 from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.generative import rows as generative_rows
-from seqpair.evaluate.generative.measure import outcome_of, plain_words
-from seqpair.evaluate.generative.rows import AnswerRow
-from seqpair.evaluate.generative.tasks import average_of
-from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate import questions as generative_rows
+from seqpair.evaluate import runner
+from seqpair.evaluate.generative import average_of
+from seqpair.evaluate.questions import AnswerRow, outcome_of, plain_words
+from seqpair.evaluate.registry import SUITES, choose_tasks
 from seqpair.evaluate.results import ItemOutcome, read_items
-from seqpair.evaluate.scorers import Score, ScoringOptions, scorer_of
-from seqpair.evaluate.suites import runner
-from seqpair.evaluate.suites.registry import SUITES, choose_tasks
-from seqpair.evaluate.suites.runner import plan_tasks, results_folder
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.runner import plan_tasks, results_folder
+from seqpair.evaluate.task import Outcomes, TaskContext
+from seqpair.models.place import find_model
+from seqpair.models.score import Score, ScoringOptions, score_continuations
 
 QUESTIONS = [
     {"query": f"Question: how many of {n}?", "choices": ["one", "two or more", "x"], "gold": n % 3} for n in range(5)
@@ -128,14 +127,15 @@ def test_an_interrupted_task_goes_on_where_it_stopped(tmp_path):
         seen.extend(chunk)
         if 4 in chunk and seen.count(4) == 1:
             raise KeyboardInterrupt
-        return [ItemOutcome(id=str(row), value=row) for row in chunk]
+        return Outcomes([ItemOutcome(id=str(row), value=row) for row in chunk], 1)
 
     with pytest.raises(KeyboardInterrupt):
         context.by_chunks(range(7), compute, 2)
     with (tmp_path / "work" / "chunks.jsonl").open("a") as handle:
-        handle.write('{"id": "4", "va')  # the line that was being written
-    outcomes = context.by_chunks(range(7), compute, 2)
+        handle.write('{"items": [{"id": "4", "va')  # the line that was being written
+    outcomes, truncated = context.by_chunks(range(7), compute, 2)
     assert [item.value for item in outcomes] == list(range(7))
+    assert truncated == 4  # one a chunk, those before the interruption too
     assert seen == [0, 1, 2, 3, 4, 5, 4, 5, 6]
 
 
@@ -169,7 +169,7 @@ def test_a_pair_is_right_when_the_good_sentence_is_likelier(random_exports, mode
     )
     for item in read_items(tmp_path, report.results[0]):
         n = item.id.split("-")[1]
-        good, bad = scorer_of(models[name]).score([("", f"The cats {n} run."), ("", f"The cats {n} runs.")])
+        good, bad = score_continuations(models[name], [("", f"The cats {n} run."), ("", f"The cats {n} runs.")])
         assert item.value == float(good.log_prob > bad.log_prob)
         assert item.detail["scores"] == pytest.approx([good.log_prob, bad.log_prob], abs=2e-4)
 
@@ -244,7 +244,7 @@ def test_eval_is_a_verb(seqpair, random_exports, data, tmp_path):
 def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(seqpair, random_exports, data, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(random_exports["clm"], broken)
-    (broken / "seqpair.json").unlink(missing_ok=True)
+    (broken / "seqpair_export.json").unlink()  # else the files are compared before anything is done
     (broken / "model.safetensors").write_bytes(b"no weights")
     words = [broken, random_exports["clm"], "--suite", "blimp", "--limit", "2", "--data", data, "--out", tmp_path / "o"]
     code, text, err = seqpair("eval", *words)
@@ -252,6 +252,25 @@ def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(seqpair, random_
     assert "failed broken blimp: transformers cannot load the model" in err
     assert "1 results could not be computed" in err
     assert "n 2 (limit 2), chance 0.5" in text
+
+
+def test_what_was_named_and_gave_nothing_is_an_error(seqpair, random_exports, data, tmp_path):
+    export, out = random_exports["clm"], ["--data", data, "--out", tmp_path / "o", "--limit", "2"]
+    code, _, err = seqpair("eval", export, "--suite", "blimp", "--task", "blimp_pll", *out)
+    assert code == 2
+    assert "nothing could be measured for the task blimp_pll" in err
+    assert "a causal model cannot do it" in err
+    code, _, err = seqpair("eval", export, "--suite", "blimp", "--suite", "bias", *out)
+    assert code == 2
+    assert "nothing could be measured for the suite bias" in err
+    assert seqpair("eval", export, "--suite", "blimp", "--task", "blimp", *out)[0] == 0  # one task of a suite will do
+    code, _, err = seqpair("eval", export, "--data", tmp_path / "typo", "--suite", "blimp")
+    assert code == 2
+    assert "the folder of the suites' data does not exist" in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = seqpair("eval", export, "--data", tmp_path / "empty", "--out", tmp_path / "o")
+    assert code == 2
+    assert "nothing could be measured for any suite" in err
 
 
 def test_a_column_that_is_missing_is_one_error_that_names_it(seqpair, random_exports, data, tmp_path):

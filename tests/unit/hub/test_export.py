@@ -14,9 +14,9 @@ from checkpointed_run import real_texts, small_tokenizer, write_run
 
 from seqpair.data.tokenizer.tokenizer import train_tokenizer
 from seqpair.errors import CheckpointError, DiskFullError, ExportError
-from seqpair.hub.export import export_checkpoint, find_checkpoint, read_export_record
+from seqpair.hub.export import checkpoint_at, export_checkpoint, read_export_record
 from seqpair.hub.library import require_transformers
-from seqpair.hub.verify import check_texts
+from seqpair.hub.verify import texts_to_check
 from seqpair.recipe.data_spec import TokenizerSpec
 
 
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_refused(checkpoint, tmp_path):
 def test_a_run_without_checkpoints_says_so(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(CheckpointError, match="no checkpoint that can be used"):
-        find_checkpoint(tmp_path)
+        checkpoint_at(tmp_path)
     with pytest.raises(CheckpointError, match="there is no checkpoint here"):
         export_checkpoint(tmp_path / "nothing", tmp_path / "export")
 
@@ -121,7 +121,7 @@ def test_a_folder_that_is_no_export_has_no_record(tmp_path):
 
 def test_short_texts_are_joined_and_repeated_until_the_window_is_passed():
     tokenizer = small_tokenizer()
-    texts = check_texts(["one", "two"], tokenizer, 200)
+    texts = texts_to_check(["one", "two"], tokenizer, 200)
     assert len(tokenizer.encode([texts[0]])[0]) >= 200
     assert "" in texts
 

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_mask
 
 from seqpair.errors import SeqpairError
-from seqpair.nn import blocked, varlen
+from seqpair.nn import blocked
+from seqpair.nn import gpu_kernels as varlen
 from seqpair.nn.attention import KERNELS, attend, check_kernel
-from seqpair.nn.flex import visible_pairs
+from seqpair.nn.gpu_kernels import visible_pairs
 from seqpair.nn.layout import Layout
 
 WINDOWS = [(reach, reach) for reach in (0, 4, 64, None)] + [(reach, 0) for reach in (4, 64, None)] + [(3, 7)]
@@ -34,6 +35,9 @@ def forward_and_backward(kernel, lengths, window, heads=2, head_dim=8, seed=0):
 @example(lengths=[400, 3, 390, 3, 395], window=(None, None))
 @example(lengths=[65, 64, 66], window=(64, 0))
 @example(lengths=[32, 32], window=(64, 64))
+@example(lengths=[90, 90, 80, 80], window=(64, 64))
+@example(lengths=[9, 90, 80, 11], window=(64, 64))
+@example(lengths=[9, 90, 80, 11], window=(4, 0))
 def test_blocked_equals_reference_forward_and_backward(lengths, window):
     wanted = forward_and_backward("reference", lengths, window)
     got = forward_and_backward("blocked", lengths, window)
@@ -66,15 +70,43 @@ def test_a_local_layer_never_builds_more_than_blocks_times_span():
     assert mask.numel() == 8192 * (64 + blocked._BLOCK_TOKENS + 64)
 
 
-def test_many_short_sequences_are_a_few_calls(monkeypatch):
+@pytest.mark.parametrize(("in_place", "most"), [(True, 3), (False, 2)])  # runs of one length, or padded rows
+def test_many_short_sequences_are_a_few_calls(in_place, most, monkeypatch):
     calls = []
     original = blocked._sdpa
     monkeypatch.setattr(blocked, "_sdpa", lambda *args, **kw: calls.append(args[0].shape) or original(*args, **kw))
-    layout = Layout.from_lengths([33] * 100 + [32] * 40 + [30] * 20)
+    lengths = [33] * 100 + [32] * 40 + [30] * 20
+    layout = Layout.from_lengths(lengths if in_place else lengths[::-1])
     states = torch.randn(layout.total, 1, 8)
     for window in ((None, None), (None, 0), (64, 64), (64, 0)):
         attend(states, states, states, layout, window, "blocked")
-    assert len(calls) <= 4 * 2
+    assert len(calls) <= 4 * most
+    assert (blocked._row_plan(layout).index is None) == in_place
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=7),
+    in_place=st.booleans(),
+    window=st.sampled_from(WINDOWS),
+    data=st.data(),
+)
+def test_attention_from_some_places_is_the_reference_there(lengths, in_place, window, data):
+    lengths = sorted(lengths, reverse=True) if in_place else lengths
+    places = torch.tensor(data.draw(st.lists(st.integers(0, sum(lengths) - 1), min_size=1, max_size=9)))
+    layout, make = Layout.from_lengths(lengths), torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(sum(lengths), 2, 8, generator=make) for _ in range(3))
+    found = blocked.attend_at(query[places], key, value, layout, window, places)
+    torch.testing.assert_close(found, attend(query, key, value, layout, window, "reference")[places])
+
+
+def test_few_places_are_few_in_every_sequence():
+    layout = Layout.from_lengths([90] * 10)
+    assert blocked.few_places(layout, torch.arange(5, 900, 90))
+    assert blocked.few_places(layout, torch.tensor([3, 3, 800]))
+    assert not blocked.few_places(layout, torch.arange(900))
+    assert not blocked.few_places(layout, torch.arange(40))
+    assert not blocked.few_places(layout, torch.arange(0))
 
 
 def test_masks_are_made_once_per_layout(monkeypatch):

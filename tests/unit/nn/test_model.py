@@ -1,13 +1,19 @@
+import math
+from fnmatch import fnmatchcase
+
 import pytest
 import torch
+from model_reference import head_states
 from torch import nn
 
 from seqpair.errors import SeqpairError
 from seqpair.nn.attention import KERNELS
 from seqpair.nn.backbone import attention_window
-from seqpair.nn.init import initialise
+from seqpair.nn.decode.cache import KeyValueCache
+from seqpair.nn.decode.cached_decoder import CachedDecoder
+from seqpair.nn.decode.one_token import find_library
 from seqpair.nn.layout import Layout
-from seqpair.nn.model import LanguageModel
+from seqpair.nn.model import FULL_MEGATRON, LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES, parameter_count
@@ -103,3 +109,118 @@ def test_an_unknown_kernel_is_refused_when_the_model_is_made():
     with pytest.raises(SeqpairError, match="no attention kernel") as caught:
         LanguageModel(PLAN, "flash3")
     assert all(name in str(caught.value) for name in KERNELS)
+
+
+INIT_PLAN = ModelPlan(shape=SIZES["1m"], vocab_size=1024)
+
+
+def made(seed: int, plan: ModelPlan = INIT_PLAN) -> dict[str, torch.Tensor]:
+    model = LanguageModel(plan)
+    initialise(model, plan, seed)
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", sorted(made(0)))
+def test_the_values_follow_the_table(name):
+    values = made(0)[name]
+    (rule,) = {rule for pattern, rule in FULL_MEGATRON.items() if fnmatchcase(name, pattern)}
+    if rule in ("one", "zero"):
+        assert (values == (1.0 if rule == "one" else 0.0)).all()
+        return
+    std = 0.02 if rule == "in" else 0.02 / math.sqrt(8)
+    assert values.abs().max() <= 2 * std
+    assert values.abs().max() > 1.9 * std
+    assert values.std().item() == pytest.approx(0.8796 * std, rel=0.02)  # cut at 2 sigma, not corrected
+    assert abs(values.mean().item()) < 4 * std / math.sqrt(values.numel())
+
+
+def test_published_output_deviations():
+    for size, std in {"17m": 0.005345, "32m": 0.004472, "68m": 0.003244, "150m": 0.003015, "400m": 0.002673}.items():
+        assert 0.02 / math.sqrt(2 * SIZES[size].layers) == pytest.approx(std, abs=1e-6)
+
+
+def test_members_start_equal_and_seeds_and_names_differ():
+    first, again, other = made(7), made(7), made(8)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    matrices = [name for name, values in first.items() if values.ndim == 2]
+    assert not any(torch.equal(first[name], other[name]) for name in matrices)
+    assert not torch.equal(first["backbone.layers.1.mlp.wi.weight"], first["backbone.layers.2.mlp.wi.weight"])
+
+
+def test_a_value_depends_on_its_own_name_only():
+    deeper = INIT_PLAN.model_copy(update={"shape": SIZES["1m"].model_copy(update={"layers": 7})})
+    name = "backbone.layers.1.mlp.wi.weight"
+    assert torch.equal(made(7)[name], made(7, deeper)[name])
+
+
+def test_the_global_generator_is_left_alone():
+    model = LanguageModel(INIT_PLAN)
+    before = torch.get_rng_state()
+    initialise(model, INIT_PLAN, 7)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+LENGTHS = [70, 70, 33, 9, 1]
+
+
+def packed_states(model, kernel, direction, places):
+    """The states of a packed forward pass of new sequences of random ids, and those of the definition."""
+    for layer in model.backbone.layers:
+        layer.attention.kernel = kernel
+    generator = torch.Generator().manual_seed(5)
+    rows = [torch.randint(0, 320, (length,), generator=generator) for length in LENGTHS]
+    index = torch.cat([torch.tensor(own) + start for own, start in zip(places, starts_of(LENGTHS), strict=True)])
+    found = model(torch.cat(rows), Layout.from_lengths(LENGTHS), direction, ROPE, index.long())
+    wanted = [head_states(model, row, direction, ROPE)[own] for row, own in zip(rows, places, strict=True)]
+    return found, torch.cat(wanted)
+
+
+def starts_of(lengths):
+    return [sum(lengths[:number]) for number in range(len(lengths))]
+
+
+EVERYWHERE = [list(range(length)) for length in LENGTHS]
+HERE_AND_THERE = [[0, 69], [30, 31, 7], [], [8], [0]]
+
+
+@pytest.mark.parametrize("places", [EVERYWHERE, HERE_AND_THERE], ids=["all", "few"])
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+@pytest.mark.parametrize("kernel", ["reference", "blocked"])
+@pytest.mark.parametrize("window_tokens", [4, 64])
+@pytest.mark.parametrize("layers", [4, 3])  # the last layer is global, and local
+def test_every_packed_forward_pass_is_the_definition(layers, window_tokens, kernel, direction, trained, places):
+    shape = SIZES["test"].model_copy(update={"layers": layers})
+    model = make_model(PLAN.model_copy(update={"shape": shape, "window_tokens": window_tokens}))
+    with torch.set_grad_enabled(trained):
+        found, wanted = packed_states(model, kernel, direction, places)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled step", "tensor calls"])
+@torch.inference_mode()
+def test_every_cached_forward_pass_is_the_definition(compiled):
+    if compiled and find_library().read_token is None:
+        pytest.skip(find_library().why)
+    model = make_model()
+    decoder = CachedDecoder(model, ROPE, compiled=compiled)
+    rows = torch.randint(0, 320, (1 if compiled else 2, 40), generator=torch.Generator().manual_seed(6))
+    cache = KeyValueCache(decoder.plan, [20] * len(rows), 20, decoder.table)
+    found = [decoder.read_prompts(cache, list(rows[:, :20]), 13)]
+    found += [decoder.read_tokens(cache, rows[:, place]) for place in range(20, 40)]
+    wanted = torch.stack([head_states(model, row, "causal", ROPE)[19:] for row in rows], 1)
+    torch.testing.assert_close(torch.stack(found), wanted, rtol=0, atol=2e-5)
+
+
+def test_the_last_layer_asks_only_where_it_is_read(monkeypatch):
+    """Rows through each matrix product: all tokens, but in the last layer only its keys and values."""
+    widths = []
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, *rest: widths.append(len(x)) or linear(x, *rest))
+    model = make_model()
+    with torch.inference_mode():
+        ids, index = torch.randint(0, 320, (120,)), torch.tensor([7, 47, 87])
+        model.backbone(ids, Layout.from_lengths([40] * 3), "bidirectional", ROPE, index)
+    layers = PLAN.shape.layers
+    assert widths[: 4 * (layers - 1)] == [120] * 4 * (layers - 1)
+    assert sorted(widths[4 * (layers - 1) :]) == [3, 3, 3, 3, 120]

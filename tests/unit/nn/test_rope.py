@@ -3,7 +3,12 @@ import math
 import torch
 
 from seqpair.nn.layout import Layout
-from seqpair.nn.rope import rotary_tables, rotate, rotated_parts
+from seqpair.nn.rope import rotary_tables, rotated_parts, turn_in_place
+
+
+def rotate(states, tables):
+    """Queries turned, of heads that serve as queries, keys and values."""
+    return rotated_parts(states.repeat(1, 3, 1), tables)[0]
 
 
 def test_rotation_by_hand():
@@ -59,3 +64,17 @@ def test_parts_are_the_rotated_queries_and_keys_and_the_values_as_they_were():
     assert torch.equal(key, rotate(qkv[:, 2:4], tables))
     assert torch.equal(value, qkv[:, 4:])
     assert torch.autograd.gradcheck(lambda states: rotated_parts(states, tables), qkv)
+
+
+def test_without_gradients_the_projection_is_turned_in_place_to_the_same_bits():
+    layout = Layout.from_lengths([200, 60])  # more tokens than are turned at a time
+    tables, qkv = rotary_tables(layout, 10.0, 6), torch.randn(260, 6, 6)
+    wanted = rotated_parts(qkv, tables)
+    with torch.no_grad():
+        found = rotated_parts(qkv, tables)
+    assert found[0].data_ptr() == qkv.data_ptr()
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, wanted, strict=True))
+    states = torch.randn(260, 4, 6)
+    expected = rotate(states, tables)
+    turn_in_place(states, tables)
+    assert torch.equal(states, expected)

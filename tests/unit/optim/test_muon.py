@@ -12,10 +12,8 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqpair.errors import CheckpointError, SeqpairError, TrainingError
-from seqpair.nn.hidden_matrices import maps_in
-from seqpair.nn.model import LanguageModel
-from seqpair.optim.choice import make_optimizer
-from seqpair.optim.groups import parameter_groups
+from seqpair.nn.model import LanguageModel, maps_in
+from seqpair.optim.choice import make_optimizer, parameter_groups
 from seqpair.optim.muon import Muon
 from seqpair.optim.stable_adamw import StableAdamW
 from seqpair.recipe.load import load_recipe

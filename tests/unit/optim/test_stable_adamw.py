@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqpair.errors import CheckpointError, SeqpairError, TrainingError
 from seqpair.optim import stable_adamw
-from seqpair.optim.groups import parameter_groups
+from seqpair.optim.choice import parameter_groups
 from seqpair.optim.stable_adamw import StableAdamW, StepStats, debiased_beta
 
 PEAK = 3e-3

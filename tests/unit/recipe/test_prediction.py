@@ -14,7 +14,7 @@ from seqpair.recipe.prediction import (
     expected_rate,
     known_peak,
     measured_rates,
-    predict,
+    predict_plan,
 )
 from seqpair.recipe.resolve import resolve_plan
 from seqpair.recipe.sizes import SIZES
@@ -26,7 +26,7 @@ def plan():
 
 
 def test_hours_are_flops_by_the_rate_of_all_devices(plan):
-    one, eight = predict(plan, "a100"), predict(plan, "a100", 8)
+    one, eight = predict_plan(plan, "a100"), predict_plan(plan, "a100", 8)
     rate = DEVICES["a100"].peak_flops * ASSUMED_MFU["17m"]
     tokens = sum(phase.positions * (phase.mean_tokens + 2) for phase in plan.phases)
     assert one.hours == pytest.approx(6 * plan_cost(plan).parameters * tokens / rate / 3600)
@@ -45,29 +45,29 @@ def test_the_originals_hours_come_out_for_its_own_run(size, hours, member):
     """For 2T tokens on 4 H100, whatever the member: its hours do not say which member they are of."""
     published = resolve_plan(load_recipe(size), member)
     tokens = sum(phase.positions * phase.mean_tokens for phase in published.phases)
-    assert predict(published, "h100", 4).hours == pytest.approx(hours * tokens / 2e12, rel=0.1)
+    assert predict_plan(published, "h100", 4).hours == pytest.approx(hours * tokens / 2e12, rel=0.1)
 
 
 def test_a_measured_rate_counts_exact_flops(plan, monkeypatch):
     row = ExpectedRate(1e12, True, "measured: here")
     monkeypatch.setattr(prediction, "expected_rate", lambda *_: row)
-    found = predict(plan, "cpu")
+    found = predict_plan(plan, "cpu")
     assert found.measured
     assert found.hours == pytest.approx(plan_cost(plan).flops / 1e12 / 3600)
 
 
 def test_memory_is_held_against_the_device(plan):
-    assert predict(plan, "h100").fits
-    assert predict(plan, "cpu").device_memory_bytes is None
+    assert predict_plan(plan, "h100").fits
+    assert predict_plan(plan, "cpu").device_memory_bytes is None
     big = resolve_plan(load_recipe("1b"), "decoder")
     tight = big.model_copy(update={"runtime": big.runtime.model_copy(update={"microbatch_tokens": 1_000_000})})
-    assert not predict(tight, "l4").fits
+    assert not predict_plan(tight, "l4").fits
 
 
 @pytest.mark.parametrize(("device", "count"), [("tpu", 1), ("h100", 0), ("cpu", 2)])
 def test_what_cannot_be_predicted_is_refused(plan, device, count):
     with pytest.raises(RecipeError):
-        predict(plan, device, count)
+        predict_plan(plan, device, count)
 
 
 def test_the_verb_says_where_hours_come_from(seqpair, tmp_path, monkeypatch):

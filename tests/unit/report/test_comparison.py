@@ -1,5 +1,7 @@
 """The comparison table takes its verdicts from the page's questions, and the verb `report` prints it."""
 
+import importlib.util
+import io
 import json
 import sys
 from dataclasses import replace
@@ -7,20 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
 
 from seqpair.cli.report import report
-from seqpair.compare.questions import Options, answers_of
-from seqpair.compare.values import NEITHER_ABOVE_CHANCE, NOT_COMPARED, NOT_DECIDED
+from seqpair.compare.planned import PlannedQuestion, planned_answers
+from seqpair.compare.questions import DEFAULT, Options, answers_of
+from seqpair.compare.values import NEITHER_ABOVE_CHANCE, NO_TRAINING_VERDICT, NOT_COMPARED, NOT_DECIDED
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.results import TaskResult
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.resolve import resolve_plan
-from seqpair.report.collect import Outcome, scores_of_members
-from seqpair.report.comparison import comparison_rows, study_rows
-from seqpair.report.member import MemberRun
-from seqpair.report.words import verdict_words
+from seqpair.report.collect import scores_of_members
+from seqpair.report.comparison import differences_table, terminal_tables, values_table
+from seqpair.report.data_table import terminal_table
+from seqpair.report.member import MemberRun, Outcome, tasks_done
 
 MEMBERS = "members={encoder: {objective: mlm}, decoder: {objective: clm}, biphasic: {objective: mlm}}"
 
@@ -50,9 +54,15 @@ def run_of(name, *outcomes, plan=None):
     return MemberRun(name=name, folder=Path(name), plan=plan or PLANS.get(name), outcomes=found)
 
 
-def only_row(**outcomes):
-    (row,) = study_rows([run_of(name, of) for name, of in outcomes.items()])
-    return row
+def answers_about(members, options=DEFAULT):
+    return answers_of(scores_of_members(members), options)
+
+
+def only_answer(**outcomes):
+    """Return the texts of the one row of differences, by heading, and the answer behind it."""
+    (answer,) = answers_about([run_of(name, of) for name, of in outcomes.items()])
+    table = differences_table([answer])
+    return {column.label: cell for column, cell in zip(table.columns, table.rows[0], strict=True)}, answer
 
 
 def right(share, count=200):
@@ -60,79 +70,76 @@ def right(share, count=200):
 
 
 def test_a_clear_difference_names_the_member_ahead():
-    row = only_row(encoder=outcome(right(0.8)), decoder=outcome(right(0.5)))
-    assert row.differences[0].verdict == "encoder"
-    assert row.differences[0].interval.low > 0
-    assert "McNemar" in row.differences[0].method
-    assert verdict_words(row.differences[0]) == "encoder ahead on these runs"
+    row, answer = only_answer(encoder=outcome(right(0.8)), decoder=outcome(right(0.5)))
+    assert row["On these runs"].text == "1m encoder ahead"
+    assert row["About training"].text == NO_TRAINING_VERDICT
+    assert row["Difference"].low > 0
+    assert "McNemar" in answer.difference.method
 
 
 def test_where_lower_is_better_the_smaller_value_is_ahead():
-    row = only_row(encoder=outcome(right(0.8), higher=False), decoder=outcome(right(0.5), higher=False))
-    assert row.differences[0].verdict == "decoder"
+    row, _ = only_answer(encoder=outcome(right(0.8), higher=False), decoder=outcome(right(0.5), higher=False))
+    assert row["On these runs"].text == "1m decoder ahead"
 
 
 def test_a_difference_within_noise_is_not_decided():
     generator = np.random.default_rng(0)
-    row = only_row(encoder=outcome(generator.random(200) < 0.5), decoder=outcome(generator.random(200) < 0.5))
-    assert row.differences[0].verdict == NOT_DECIDED
+    row, _ = only_answer(encoder=outcome(generator.random(200) < 0.5), decoder=outcome(generator.random(200) < 0.5))
+    assert row["On these runs"].text == NOT_DECIDED
 
 
 def test_two_members_at_chance_are_said_to_be_at_chance():
     generator = np.random.default_rng(0)
     one, two = (outcome(generator.random(200) < 0.25, chance=0.25, interval=(0.18, 0.32)) for _ in range(2))
-    row = only_row(encoder=one, decoder=two)
-    assert row.differences[0].verdict == NEITHER_ABOVE_CHANCE
-    assert row.cells["encoder"].at_chance
-    assert row.cells["decoder"].at_chance
+    row, _ = only_answer(encoder=one, decoder=two)
+    assert row["On these runs"].text == NEITHER_ABOVE_CHANCE
+    values = values_table([run_of("encoder", one), run_of("decoder", two)])
+    assert [cell.tag for cell in values.rows[0][1:3]] == ["at chance", "at chance"]
 
 
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        (None, "only the encoder does it"),
         (outcome(right(0.5), version=2), "two different tasks cannot be compared"),
         (outcome(right(0.5, 199)), "the sides were not evaluated on the same items"),
         (outcome(right(0.5), ids=[f"x{index}" for index in range(200)]), "400 items are on one side only"),
+        (outcome(right(0.0, 9)), "9 items are too few for an interval"),
     ],
 )
 def test_what_cannot_be_paired_is_not_compared(other, reason):
-    row = only_row(encoder=outcome(right(0.9)), decoder=other)
-    assert row.differences[0].verdict == NOT_COMPARED
-    assert reason in row.differences[0].reason
-    assert row.differences[0].interval is None
+    encoder = outcome(right(1.0, 9) if len(other.ids) == 9 else right(0.9))
+    row, answer = only_answer(encoder=encoder, decoder=other)
+    assert row["On these runs"].text == row["About training"].text == NOT_COMPARED
+    assert reason in row["Notes"].text
+    assert answer.difference is None
+    (shown,) = shown_of([run_of("encoder", encoder), run_of("decoder", other)])
+    assert reason in shown.rows[0][-1].notes[0]
 
 
-def test_a_handful_of_items_is_not_compared():
-    row = only_row(encoder=outcome(right(1.0, 9)), decoder=outcome(right(0.0, 9)))
-    assert row.differences[0].reason.startswith("9 items are too few for an interval")
+def test_what_one_member_does_alone_and_a_model_without_a_plan_are_said():
+    members = [run_of("encoder", outcome(right(0.9))), run_of("decoder"), run_of("outside", outcome(right(0.5)))]
+    assert answers_about(members) == []
+    (shown,) = shown_of(members)
+    assert shown.rows[0][2].notes == ("does not do this",)
+    assert "There is no plan of outside, so there is no comparison with it." in shown.caption
 
 
-def test_a_model_without_a_plan_is_no_side():
-    row = only_row(encoder=outcome(right(0.8)), outside=outcome(right(0.5)))
-    assert row.differences[0].reason == "the outside has no plan, so it is no side of a pair"
-
-
-def test_further_members_are_held_against_the_first_whichever_way_the_question_was_asked():
-    row = only_row(decoder=outcome(right(0.5)), encoder=outcome(right(0.8)), biphasic=outcome(right(0.9)))
-    assert [(pair.second, pair.verdict) for pair in row.differences] == [
-        ("encoder", "encoder"),
-        ("biphasic", "biphasic"),
-    ]
-    assert all(pair.interval.high < 0 and pair.interval.low < pair.interval.high for pair in row.differences)
-
-
-def test_tasks_that_both_do_come_first():
+def test_tasks_that_most_members_do_come_first():
     encoder = run_of("encoder", outcome(right(0.5), task="alone"), outcome(right(0.5), task="both"))
     decoder = run_of("decoder", outcome(right(0.5), task="both"))
-    assert [row.task for row in study_rows([encoder, decoder])] == ["both", "alone"]
+    assert tasks_done([encoder, decoder]) == ["both", "alone"]
 
 
-def seeds_of_a_study():
+def shown_of(members, width=140, asked=()):
+    answers = [*asked, *answers_about(members)]
+    return terminal_tables(values_table(members), differences_table(answers), width)
+
+
+def seeds_of_a_study(seeds=3, names=(("encoder", 0.7), ("decoder", 0.6))):
     generator = np.random.default_rng(2)
     members = []
-    for seed in range(3):
-        for name, share in (("encoder", 0.7), ("decoder", 0.6)):
+    for seed in range(seeds):
+        for name, share in names:
             outcomes = [
                 outcome(generator.random(300) < share - 0.1 * number, task=f"task{number}", chance=0.5)
                 for number in range(3)
@@ -143,31 +150,56 @@ def seeds_of_a_study():
 
 def test_terminal_and_page_never_disagree():
     members = seeds_of_a_study()
-    answers = answers_of(scores_of_members(members))
-    by_task = {one.tasks[0].name: one for one in answers if not one.is_average}
-    for row in study_rows(members):
-        (pair,), answer = row.differences, by_task[row.task]
-        assert pair.interval == answer.difference.interval
-        assert (pair.verdict, pair.p, pair.seeds) == (answer.verdict, answer.difference.p_adjusted, 3)
-        assert (pair.first, pair.second) == (answer.first.label, answer.second.label)
-        assert pair.is_about_training
-        if pair.verdict == answer.first.label:
-            assert verdict_words(pair) == f"{pair.verdict} ahead"
+    answers = [one for one in answers_about(members) if not one.is_average]
+    values, differences = shown_of(members, width=100)
+    assert [column.label for column in values.columns] == ["Member", "A task", "A task", "A task"]
+    assert [row[0].text for row in values.rows] == [member.name for member in members]
+    told = {row[3].value: [row[4].text, row[5].text] for row in differences.rows}
+    for one in answers:
+        verdict = one.verdict if one.verdict in (NOT_DECIDED, NEITHER_ABOVE_CHANCE) else f"{one.verdict} ahead"
+        assert told[one.difference.value] == [verdict, verdict]
 
 
-def test_what_no_question_is_about_is_said():
-    members = [run_of("encoder", outcome(right(0.8))), run_of("decoder", outcome(right(0.5)))]
-    (row,) = comparison_rows(members, [])
-    assert row.differences[0].reason == "no question is about these two"
+def test_the_differences_of_the_only_pair_stand_beside_its_values():
+    members = seeds_of_a_study(seeds=1)
+    asked = planned_answers(scores_of_members(members), [PlannedQuestion("early", ("task0",))])
+    (table,) = shown_of(members, asked=asked)
+    assert [column.label for column in table.columns] == [
+        "Task", "s0/encoder", "s0/decoder", "Chance", "Items", "1m encoder - 1m decoder", "On these runs",
+    ]  # fmt: skip
+    by_task = {one.tasks[0].name: one for one in answers_about(members) if not one.is_average}
+    for row in table.rows[:3]:
+        assert row[5].value == by_task[row[0].link].difference.value
+    assert [row[0].text for row in table.rows[3:]][0] == "early: A task"
+    assert all(row[0].text.startswith("Mean of") for row in table.rows[4:])
+
+
+def test_many_members_are_rows_and_what_was_asked_comes_first():
+    members = seeds_of_a_study(seeds=10)
+    asked = planned_answers(scores_of_members(members), [PlannedQuestion("early", ("task0",))])
+    values, differences = shown_of(members, asked=asked)
+    assert len(values.rows) == 20
+    assert differences.rows[0][0].text == "early: A task"
+    (few, _) = shown_of(members, width=60)
+    assert "The first 1 of 3 tasks" in few.caption
 
 
 def test_members_that_are_no_pair_are_compared_where_the_question_is_that():
     faster = replace(run_of("decoder", outcome(right(0.5))), plan=plan_of("decoder", "optimizer.lr=0.0001"))
     members = [run_of("encoder", outcome(right(0.8))), faster]
-    assert "no pair" in study_rows(members)[0].differences[0].reason
-    (row,) = study_rows(members, Options(unpaired=True))
-    assert row.differences[0].verdict == "encoder"
-    assert any("Not a pair" in caution for caution in row.differences[0].cautions)
+    assert "no pair" in answers_about(members)[0].reason
+    (answer,) = answers_about(members, Options(unpaired=True))
+    assert answer.on_these_runs == "1m encoder"
+    assert any("Not a pair" in caution for caution in answer.cautions)
+
+
+def test_a_terminal_shows_the_interval_and_the_tag_below_a_value():
+    member = run_of("encoder", outcome(right(0.25), chance=0.25, interval=(0.2, 0.31)))
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(terminal_table(values_table([member])))
+    text = console.export_text()
+    assert all(part in text for part in ("0.250", "0.200 to 0.310", "at chance", "accuracy, higher is better"))
+    assert text.startswith("Each member through its exported model")
 
 
 APP = Typer()
@@ -183,7 +215,7 @@ def test_the_verb_prints_the_table_and_the_page(finished_study, run):
     result = run(finished_study)
     assert result.exit_code == 0
     assert "encoder ahead" in result.stdout
-    assert "not compared: only the" in result.stdout
+    assert "does not do this" in result.stdout
     assert f"page: {finished_study / 'report' / 'index.html'}" in result.stdout
     assert (finished_study / "report" / "index.html").is_file()
 
@@ -191,7 +223,9 @@ def test_the_verb_prints_the_table_and_the_page(finished_study, run):
 def test_json_is_json_and_nothing_else(finished_study, run):
     value = json.loads(run(finished_study, "--json").stdout)
     assert value["study"] == "demo"
-    assert [row["differences"][0]["verdict"] for row in value["rows"]][:2] == ["encoder", "neither above chance"]
+    assert [row["differences"][0]["verdict"] for row in value["rows"][:2]] == [
+        "1m encoder", "neither above chance",
+    ]  # fmt: skip
     assert value["rows"][0]["cells"]["encoder"]["interval"]["value"] > 0.4
 
 
@@ -207,7 +241,7 @@ def test_a_recipe_names_its_study_folder(finished_study, run):
 def test_a_study_without_results_says_what_makes_them(finished_study, run):
     for path in finished_study.glob("*/evaluation/*.json"):
         path.unlink()
-    assert "no results yet; `seqpair evaluate` makes them" in run(finished_study).stdout
+    assert "no results yet; `seqpair eval --suite own` makes them" in run(finished_study).stdout
 
 
 def test_without_the_extra_the_page_says_what_to_install(finished_study, monkeypatch):
@@ -215,3 +249,10 @@ def test_without_the_extra_the_page_says_what_to_install(finished_study, monkeyp
     with pytest.raises(EvaluationError, match=r"pip install \"seqpair\[report\]\""):
         report(str(finished_study))
     report(str(finished_study), dry_run=True)
+
+
+def test_without_the_statistics_the_comparison_says_what_to_install(finished_study, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "scipy" else real(name))
+    with pytest.raises(EvaluationError, match=r"no scipy(.|\n)*pip install \"seqpair\[report\]\""):
+        report(str(finished_study), dry_run=True)

@@ -9,7 +9,7 @@ import pytest
 
 from seqpair.report.member import MemberRun
 from seqpair.report.sweep import AxisRecord, Ending, PointRecord, SweepRecord, SweepRuns, member_curves, sweep_remarks
-from seqpair.report.sweep_page import choose_pairs, curve_figure, figures_of, sweep_as_json
+from seqpair.report.sweep_page import choose_pairs, curve_drawing, curve_table, sweep_as_json
 
 MEMBERS = ("encoder", "decoder")
 
@@ -43,6 +43,11 @@ def sweep_runs(values, *, lr=("1", "2", "4"), seeds=(), own="2", failed=None) ->
     return runs
 
 
+def row_of(curve, setting):
+    """Return a setting's texts in the curve's table, without its values on the axes."""
+    return [cell.text for cell in curve_table(curve).rows[curve.settings.index(setting)]][len(curve.axes) :]
+
+
 def bowl(bottom):
     return lambda lr, seed: 3 + (lr - bottom) ** 2 / 10 + 0.01 * seed
 
@@ -52,8 +57,8 @@ def test_each_member_has_its_own_best_metric_and_edge():
     assert (encoder.best.label, decoder.best.label) == ("lr 2", "lr 4")
     assert (encoder.unit, decoder.unit) == ("nats per masked token", "bits per byte")
     assert decoder.best.value == pytest.approx(1.5)  # bits per byte, half of the loss here
-    assert figures_of(decoder, decoder.best) == ["1.500", "3.000"]
-    assert figures_of(encoder, encoder.best) == ["3.000", "0.100"]
+    assert row_of(decoder, decoder.best) == ["1.500", "3.000", "best"]
+    assert row_of(encoder, encoder.best) == ["3.000", "0.100", "best, the recipe's own"]
     assert not any("of the grid" in remark for remark in encoder.remarks)
     assert "Its best lr, 4, is the highest of the grid: a better one may lie above: add 8." in decoder.remarks
     assert encoder.own is encoder.best
@@ -89,7 +94,7 @@ def test_a_diverged_run_has_no_value_and_is_named():
     assert encoder.best.label == "lr 2"
     assert decoder.best.label == "lr 4"
     assert "lr 4: diverged: the loss" in encoder.remarks
-    assert figures_of(encoder, encoder.settings[2]) == ["-", "-"]
+    assert row_of(encoder, encoder.settings[2]) == ["-", "-", "diverged: the loss"]
 
 
 def test_a_run_that_is_not_finished_is_named():
@@ -135,8 +140,9 @@ def test_one_table_says_both_where_the_best_is_shared():
 
 def test_the_figure_marks_and_names_the_values():
     encoder, _ = member_curves(sweep_runs({"encoder": bowl(2), "decoder": bowl(4)}, seeds=("1", "2")))
-    figure = curve_figure(encoder)
+    figure = curve_drawing(encoder).svg
     assert figure.startswith("<svg")
+    assert row_of(encoder, encoder.best)[:2] == ["3.015", "3.010 to 3.020"]
     assert "the best is lr 2, 3.015" in figure
     assert all(f">{value}</text>" in figure for value in ("1", "2", "4"))
 
@@ -149,3 +155,23 @@ def test_the_json_is_strict_and_holds_every_ending():
     value = sweep_as_json(runs, curves, choose_pairs(runs.record, curves), [])
     text = json.dumps(value, allow_nan=False)
     assert json.loads(text)["curves"][0]["settings"][1]["endings"][""]["loss"] == 3.0
+
+
+def test_the_committed_sweep_gives_its_curves_and_statements_again():
+    path = Path(__file__).parents[3] / "results" / "sweep-lr-1m" / "results.json"
+    kept = json.loads(path.read_text())
+    record = SweepRecord.model_validate({name: kept[name] for name in SweepRecord.model_fields})
+    runs = SweepRuns(path.parent, record, sources=tuple(kept["held_out_sources"]))
+    for curve in kept["curves"]:
+        objective = "clm" if curve["direction"] == "causal" else "mlm"
+        for setting in curve["settings"]:
+            key = (setting["runs"][""], curve["member"])
+            runs.runs[key] = MemberRun(curve["member"], Path("nowhere"), objective=objective)
+            runs.endings[key] = Ending(**setting["endings"][""])
+    curves = member_curves(runs)
+    again = json.loads(json.dumps(sweep_as_json(runs, curves, choose_pairs(record, curves), kept["remarks"])))
+    statements = [
+        [{name: pair[name] for name in pair if name != "rows"} for pair in of["pairs"]] for of in (again, kept)
+    ]
+    assert again["curves"] == kept["curves"]
+    assert statements[0] == statements[1]

@@ -2,9 +2,9 @@
 
 import json
 
+from seqpair.compare.questions import answers_of
 from seqpair.recipe.diff import Difference
-from seqpair.report.collect import collect_study
-from seqpair.report.comparison import study_rows
+from seqpair.report.collect import collect_study, scores_of_members
 from seqpair.report.plans import plan_differences
 from seqpair.report.words import counted, counted_briefly, headline_sentences
 
@@ -12,14 +12,15 @@ from seqpair.report.words import counted, counted_briefly, headline_sentences
 def sentences_of(folder, differences=()):
     study = collect_study(folder)
     found = next(iter(plan_differences(study.members).values()), [])
-    return headline_sentences(study, study_rows(study.members), [*found, *differences])
+    return headline_sentences(study, answers_of(scores_of_members(study.members)), [*found, *differences])
 
 
 def test_a_finished_study_says_who_wins_what_beats_unigram_and_what_was_equal(finished_study):
     winners, *lone, equal = sentences_of(finished_study)
     assert winners == (
-        'Of the 2 tasks that both members do, the encoder is ahead on one ("True continuation among four") and '
-        'neither is above chance on one ("Function for a docstring").'
+        'Of the 2 tasks that the 1m encoder and the 1m decoder both do, the 1m encoder is ahead on one ("True '
+        'continuation among four") and neither is above chance on one ("Function for a docstring") (on these runs; one '
+        "seed says nothing of other training runs)."
     )
     assert lone[0].startswith("Held-out text, bits per byte: the decoder reaches 1.4")
     assert "% below a unigram model of the same tokenizer (2.750)" in lone[0]

@@ -13,6 +13,7 @@ from seqpair.data.order.ledger import Ledger, compare_ledgers
 from seqpair.errors import CheckpointError, SeqpairError
 from seqpair.recipe.load import load_recipe
 from seqpair.suite import study as study_module
+from seqpair.suite.places import find_study
 from seqpair.suite.study import run_study
 
 
@@ -66,9 +67,9 @@ def members(tmp_path_factory):
     recipe.write_text(PHASES, encoding="utf-8")
     patch = pytest.MonkeyPatch()
     patch.setattr(study_module, "export_part", lambda plan: None)
-    patch.setattr(study_module, "evaluate_part", lambda plan, prepared: None)
+    patch.setattr(study_module, "evaluate_part", lambda plan: None)
     try:
-        outcome = run_study(load_recipe(str(recipe)))
+        outcome = run_study(find_study(str(recipe)))
     finally:
         patch.undo()
     assert outcome.finished
@@ -167,7 +168,7 @@ def test_a_member_without_its_start_says_what_to_train(members, tmp_path):
 def study_only(recipe: Path, runs: Path, member: str) -> None:
     """Train one member alone, as `seqpair train` does."""
     from seqpair.data.prepared import open_recipe_data
-    from seqpair.data.store.planning import plan_member
+    from seqpair.data.store.counts import plan_member
     from seqpair.distributed.world import start_world
     from seqpair.suite.starts import start_finder
     from seqpair.train.loop import train_member

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tiny import write_tiny_study
 
-from seqpair.errors import CheckpointError, RecipeError
+from seqpair.data.store.counts import plan_member
+from seqpair.errors import CheckpointError, EvaluationError, RecipeError
 from seqpair.evaluate.results import read_results
+from seqpair.evaluate.runner import results_folder
+from seqpair.evaluate.task import TaskContext
+from seqpair.models.place import find_model
 from seqpair.recipe.load import load_recipe
-from seqpair.suite.study import planned_parts, run_study
+from seqpair.suite.places import find_study
+from seqpair.suite.study import evaluate_part, exports_of, planned_parts, run_study
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The tiny study, carried to its end in one call."""
     study = write_tiny_study(tmp_path_factory.mktemp("study"))
-    return study, run_study(load_recipe(str(study.recipe)))
+    return study, run_study(find_study(str(study.recipe)))
 
 
 def test_every_part_is_there(finished):
@@ -50,7 +58,7 @@ def test_repeating_the_call_does_nothing_twice(finished, capfd):
     kept = [*root.glob("*/checkpoints/*/*"), *root.glob("*/export/*"), *root.glob("*/evaluation/*")]
     before = {path: path.stat().st_mtime_ns for path in kept}
     assert len(before) > 20
-    assert run_study(load_recipe(str(study.recipe))).finished
+    assert run_study(find_study(str(study.recipe))).finished
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     said = capfd.readouterr().err
     for part in ("trained already", "exported already", "evaluated already"):
@@ -60,13 +68,13 @@ def test_repeating_the_call_does_nothing_twice(finished, capfd):
 def test_another_plan_under_the_same_name_is_refused_not_skipped(finished):
     study, _ = finished
     with pytest.raises(CheckpointError, match="another plan"):
-        run_study(load_recipe(str(study.recipe), ["optimizer.lr=1e-3"]))
+        run_study(find_study(str(study.recipe), ["optimizer.lr=1e-3"]))
 
 
 def test_a_source_read_too_often_is_warned_of_before_anything_is_trained(finished, capfd):
     study, _ = finished
     with pytest.raises(CheckpointError, match="another plan"):
-        run_study(load_recipe(str(study.recipe), ["budget=400k"]))
+        run_study(find_study(str(study.recipe), ["budget=400k"]))
     said = capfd.readouterr().err
     assert "warning: source 'notes' is read " in said
     assert "by encoder, decoder: past about 4 epochs" in said
@@ -75,15 +83,82 @@ def test_a_source_read_too_often_is_warned_of_before_anything_is_trained(finishe
 def test_an_unknown_member_is_named(finished):
     study, _ = finished
     with pytest.raises(RecipeError, match=r"(?s)critic.*encoder, decoder"):
-        run_study(load_recipe(str(study.recipe)), ["critic"])
+        run_study(find_study(str(study.recipe)), ["critic"])
 
 
 def test_a_dry_run_says_what_is_there(finished):
     study, _ = finished
-    parts = planned_parts(load_recipe(str(study.recipe)))
+    parts = planned_parts(find_study(str(study.recipe)))
     assert [part.split(":")[0] for part in parts] == [
         "prepare",
         *(f"{verb} {member}" for member in ("encoder", "decoder") for verb in ("train", "export", "evaluate")),
         "report",
     ]
     assert "export encoder: there already" in parts
+
+
+def test_a_second_export_has_a_place_of_its_own(finished):
+    study, _ = finished
+    plan = plan_member(load_recipe(str(study.recipe)), "encoder")
+    run = study.folder / "runs" / "tiny" / "encoder"
+    (only,) = exports_of(plan)
+    assert (only.name, only.as_class, only.folder) == ("encoder", None, run / "export")
+    place = find_model(only.folder)
+    assert results_folder(place, TaskContext(Path())) == run / "evaluation"
+    derived = plan.derived.model_copy(update={"also_exports": "clm"})
+    first, second = exports_of(plan.model_copy(update={"derived": derived}))
+    assert first == only
+    assert (second.name, second.as_class, second.folder) == ("encoder as clm", "clm", run / "export-clm")
+    second_place = replace(place, folder=second.folder)
+    assert results_folder(second_place, TaskContext(Path())) == run / "evaluation-clm"
+
+
+def test_the_export_of_another_member_is_an_error(finished, tmp_path):
+    study, _ = finished
+    recipe = load_recipe(str(study.recipe), [f"runs={tmp_path}"])
+    export = study.folder / "runs" / "tiny" / "decoder" / "export"
+    shutil.copytree(export, tmp_path / "tiny" / "encoder" / "export")
+    with pytest.raises(EvaluationError, match=r"(?s)seen: member decoder.*allowed: member encoder"):
+        evaluate_part(plan_member(recipe, "encoder"))
+    with pytest.raises(EvaluationError, match="seqpair export"):
+        evaluate_part(plan_member(recipe, "decoder"))
+
+
+def test_the_suite_finds_the_study_of_a_run_and_takes_its_results(finished, seqpair):
+    study, _ = finished
+    root = study.folder / "runs" / "tiny"
+    code, text, _ = seqpair("eval", root / "encoder" / "export", root / "decoder" / "export", "--suite", "own")
+    assert code == 0
+    assert text.count("from before") == 4
+    assert "bits_per_byte: skipped, a bidirectional model cannot do it" in text
+
+
+def test_a_finished_study_is_used_without_its_recipe_by_every_verb(finished, seqpair, monkeypatch, tmp_path):
+    study, _ = finished
+    folder = study.folder / "runs" / "tiny"
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ("plan", folder, "--json"),
+        ("diff", folder, "encoder", "decoder"),
+        ("diff", folder / "encoder", folder / "decoder"),
+        ("prepare", folder, "--json"),
+        ("data", "show", folder, "--json"),
+        ("order", folder, "--step", "1", "--json"),
+        ("tokenizer", "show", folder),
+        ("checkpoints", folder),
+        ("verify", folder),
+        ("train", folder, "--member", "encoder", "--dry-run"),
+        ("report", folder, "--dry-run"),
+        ("run", folder, "--dry-run"),
+    ):
+        assert seqpair(*words)[0] == 0, words
+    recipe = str(study.recipe)
+    for words in (("order", "--step", "1", "--json"), ("data", "show", "--json"), ("plan", "--json")):
+        verb = words[:2] if words[0] == "data" else words[:1]
+        rest = words[len(verb) :]
+        assert seqpair(*verb, folder, *rest) == seqpair(*verb, recipe, *rest), verb
+    assert run_study(find_study(folder)).finished
+    code, _, err = seqpair("sweep", folder, "--over", "seed=1,2")
+    assert code == 2
+    assert "a sweep changes keys of a recipe" in err
+    assert seqpair("export", folder, tmp_path / "out", "--member", "decoder")[0] == 0

@@ -14,8 +14,7 @@ from seqpair.errors import NotFiniteError, RecipeError
 from seqpair.recipe.load import load_recipe
 from seqpair.report.sweep import collect_sweep, member_curves, read_record
 from seqpair.suite import sweep as sweep_module
-from seqpair.suite.sweep import planned_runs, run_sweep
-from seqpair.suite.sweep_grid import SweepRequest, plan_sweep
+from seqpair.suite.sweep import SweepRequest, plan_sweep, planned_runs, run_sweep
 from seqpair.train import feed
 
 RATES = "optimizer.lr=1e-3,3e-3,9e-3"
@@ -47,7 +46,7 @@ def folder(tmp_path_factory):
     from seqpair.suite.study import prepare_part
 
     study = write_tiny_study(tmp_path_factory.mktemp("sweep"))
-    prepare_part(load_recipe(str(study.recipe)))
+    prepare_part(load_recipe(str(study.recipe)).data)
     (study.folder / "mixes.yaml").write_text(
         "more-notes: {phases: {pretrain: {mixture: {notes: {share: 0.9}, tales: {share: 0.1}}}}}\n"
         "more-tales: {phases: {pretrain: {mixture: {notes: {share: 0.2}, tales: {share: 0.8}}}}}\n"
@@ -63,7 +62,7 @@ def request(folder, *over, recipe="tiny.yaml", **fields):
 @pytest.fixture
 def unevaluated(monkeypatch):
     """A sweep that trains and reports, but evaluates nothing."""
-    monkeypatch.setattr(sweep_module, "_evaluate", lambda sweep, prepared, pairs: None)
+    monkeypatch.setattr(sweep_module, "_evaluate", lambda sweep, pairs: None)
 
 
 @pytest.fixture(scope="module")

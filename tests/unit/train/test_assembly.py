@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.errors import CheckpointError, RecipeError
 from seqpair.paths import run_folder
 from seqpair.recipe.load import load_recipe

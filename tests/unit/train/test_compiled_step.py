@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from against_transformers import pad_rows
 
 from seqpair.data.order.batches import read_batch
 from seqpair.distributed.acceleration import CountedCompile
 from seqpair.distributed.world import World
-from seqpair.hub.against import pad_rows
-from seqpair.nn import attention, varlen
+from seqpair.nn import attention
+from seqpair.nn import gpu_kernels as varlen
 from seqpair.nn.attention import attend_reference
 from seqpair.nn.layout import Layout
 from seqpair.train.assembly import assemble_run, compile_model

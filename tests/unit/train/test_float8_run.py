@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from seqpair.data.order.batches import read_batch
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.distributed.world import World, start_world
 from seqpair.errors import SeqpairError
 from seqpair.hub.export import export_checkpoint

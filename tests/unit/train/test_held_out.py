@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
-from seqpair.nn.init import initialise
+from seqpair.data.store.counts import plan_member
 from seqpair.nn.layout import Layout
-from seqpair.nn.model import LanguageModel
+from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.load import load_recipe

@@ -19,7 +19,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.distributed.world import start_world
 from seqpair.errors import CheckpointError, RecipeError, TrainingError
 from seqpair.paths import run_folder
@@ -27,7 +27,7 @@ from seqpair.recipe.load import load_recipe
 from seqpair.train import loggers
 from seqpair.train.assembly import require_ready
 from seqpair.train.loggers import (
-    RECORD_NAME,
+    LOGGERS_FILE,
     TENSORBOARD_FOLDER,
     LastRows,
     Loggers,
@@ -93,7 +93,7 @@ def test_two_runs_have_two_ids(tmp_path) -> None:
 
 
 def test_a_damaged_record_is_said(tmp_path) -> None:
-    (tmp_path / RECORD_NAME).write_text('{"run_id": ')
+    (tmp_path / LOGGERS_FILE).write_text('{"run_id": ')
     with pytest.raises(CheckpointError, match=r"(?s)loggers.json is damaged.*new id"):
         SentRecord.read(tmp_path)
 
@@ -175,9 +175,9 @@ def train_until(plan, prepared, monkeypatch, at_step: int, end) -> None:
     """Train; call `end` after the row of a step."""
     whole = Metrics.train
 
-    def train_row(self, phase, step, total_step, *rest) -> None:
-        whole(self, phase, step, total_step, *rest)
-        if total_step == at_step:
+    def train_row(self, place, *rest, **more) -> None:
+        whole(self, place, *rest, **more)
+        if place.total_step == at_step:
             end()
 
     with monkeypatch.context() as patch:
@@ -202,9 +202,9 @@ import os, signal, sys
 from seqpair.cli.app import main
 from seqpair.train.metrics import Metrics
 at_step, whole = int(sys.argv.pop(1)), Metrics.train
-def train_row(self, phase, step, total_step, *rest):
-    whole(self, phase, step, total_step, *rest)
-    if total_step == at_step:
+def train_row(self, place, *rest, **more):
+    whole(self, place, *rest, **more)
+    if place.total_step == at_step:
         self._loggers.flush()  # the steps after the checkpoint are in the file
         os.kill(os.getpid(), signal.SIGKILL)
 Metrics.train = train_row

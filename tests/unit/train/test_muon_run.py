@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.distributed.world import start_world
 from seqpair.errors import RecipeError
 from seqpair.paths import run_folder

@@ -137,6 +137,7 @@ class _IndexBuilder:
             owners.append(text_owners[whole])
             self._lengths.update([n] if len(whole) else [])
         joined, joined_owners = np.concatenate(hashes), np.concatenate(owners)
+        # Sorted by item and hash, repetitions inside one item are neighbours and only the first of them counts.
         order = np.lexsort((joined, joined_owners))
         joined, joined_owners = joined[order], joined_owners[order]
         first = np.ones(len(joined), dtype=bool)
@@ -169,9 +170,8 @@ class _IndexBuilder:
         owners = np.concatenate([np.zeros(0, dtype=np.int32), *self._owners])
         order = np.lexsort((owners, hashes))
         hashes, owners = hashes[order], owners[order]
-        starts = np.flatnonzero(
-            np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]
-        )  # np.unique hashes: slow here
+        # Each hash once, with its owners as a run. Not np.unique, which sorts or hashes what is sorted already.
+        starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)])
         unique = hashes[starts]
         for file, array in (
             (_HASHES, unique),
@@ -190,6 +190,7 @@ class _IndexBuilder:
 
 
 def _filter_bits(hashes: int) -> int:
+    # A power of two of bits, so that a probe is a shift; 10 bits make at least whole bytes, 32 are 512 MB.
     return int(np.clip(np.ceil(np.log2(max(1, hashes) * _FILTER_BITS_PER_HASH)), 10, 32))
 
 
@@ -204,6 +205,7 @@ def _filter_of(hashes: NDArray[np.uint64]) -> NDArray[np.uint8]:
     table = np.zeros(1 << (bits - 3), dtype=np.uint8)
     for probe in (0, 1):
         heads = _heads(hashes, bits, probe)
+        # `at`, because several hashes may set bits of one byte: plain indexing would keep the last of them only.
         np.bitwise_or.at(table, heads >> np.uint64(3), np.uint8(1) << (heads & np.uint64(7)).astype(np.uint8))
     return table
 
@@ -227,11 +229,13 @@ class EvalIndex:
         if len(self._hashes) == 0:
             return {}
         for n, hashes in zip(self.lengths, ngram_hashes(words.hashes, self.lengths), strict=True):
+            # The filter first, probe by probe: the binary search, which misses the cache, is left for one word in many.
             places = np.flatnonzero(self._may_have(hashes, 0))
             places = places[self._may_have(hashes[places], 1)]
             entries = np.minimum(np.searchsorted(self._hashes, hashes[places]), len(self._hashes) - 1)
             true = self._hashes[entries] == hashes[places]
             places, entries = places[true], entries[true]
+            # An n-gram that begins in one text and ends in the next is none.
             texts = np.searchsorted(words.offsets, places, side="right") - 1
             inside = places + n <= words.offsets[texts + 1]
             for place, entry, text in zip(places[inside], entries[inside], texts[inside], strict=True):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 
-from seqpair.data.sources.compressed import COMPRESSION_SUFFIXES, open_stream
 from seqpair.data.sources.documents import SourceFile
+from seqpair.data.sources.remote import COMPRESSION_SUFFIXES, open_stream
 from seqpair.errors import DataError
 from seqpair.recipe.cleaning_spec import EvalSetSpec
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.data.cleaning.duplicates import EXACT, NEAR, SignatureParts, find_duplicates
+from seqpair.data.cleaning.duplicates import DIGEST_WORDS, EXACT, NEAR, SignatureParts, bands_of, find_duplicates
 from seqpair.data.cleaning.removal import Removals
-from seqpair.data.cleaning.signatures import DIGEST_WORDS, bands_of
 from seqpair.data.cleaning.survey import SourceSurvey
 
 EXACT_REASON, NEAR_REASON = "duplicate: equal text", "duplicate: similar text"
@@ -115,7 +114,7 @@ def _without_duplicates(group: Sequence[SourceSurvey], ruled: Sequence[Outcome])
         kind, codes, names = found.kind[mine], outcome.decisions.codes.copy(), list(outcome.decisions.reasons)
         for which, name in ((EXACT, EXACT_REASON), (NEAR, NEAR_REASON)):
             names.append(name)
-            codes[kind == which] = len(names) - 1
+            codes[kind == which] = len(names) - 1  # duplicates are sought among those that no rule removed
         outcomes[survey.job.folder] = Outcome(
             survey,
             Decisions(tuple(names), codes, survey.unit_starts),

@@ -25,11 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seqpair.data.cleaning.checks import Finding, check_texts, needs_words
 from seqpair.data.cleaning.contamination import EvalIndex
-from seqpair.data.cleaning.signatures import DIGEST_WORDS, near_signatures, text_digest
+from seqpair.data.cleaning.duplicates import DIGEST_WORDS, near_signatures, text_digest
+from seqpair.data.cleaning.rules import Finding, check_texts, needs_words
 from seqpair.data.cleaning.words import words_of
-from seqpair.data.sources.documents import Document, Source, Tally, Unit
+from seqpair.data.sources.documents import Document, Source, Tally, Unit, batches_of
 from seqpair.data.sources.opening import open_source
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.files import TEMPORARY_PREFIX, replacing_folder, write_json, write_text
@@ -38,8 +38,6 @@ from seqpair.recipe.data_spec import SourceSpec
 from seqpair.text import Progress
 
 _DOCUMENTS, _SIGNATURES, _HITS, _UNIT = "documents.parquet", "signatures.npy", "hits.jsonl", "unit.json"
-_BATCH_BYTES = 1 << 20
-_BATCH_DOCUMENTS = 1024
 _EXCERPT_CHARACTERS = 160
 _SCHEMA = pa.schema(
     [
@@ -149,6 +147,7 @@ def survey(jobs: Sequence[SurveyJob], workers: int) -> None:
 
 def _in_processes(todo: Sequence[tuple[SurveyJob, int, Unit]], workers: int) -> Iterator[int]:
     """Yield the size of each unit as it is done; the largest begin first, so that none is waited for long."""
+    # "spawn": a forked child would inherit locks of other threads that nobody there ever releases.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
         futures: dict[Future[None], int] = {
@@ -176,7 +175,7 @@ def survey_unit(job: SurveyJob, number: int, unit: Unit) -> None:
     columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
     signatures: list[NDArray[np.uint32]] = []
     hits: list[str] = []
-    for batch in _batches(source.read(unit, tally)):
+    for batch in batches_of(source.read(unit, tally), 1024):
         texts = [_text(document, job) for document in batch]
         sizes = [len(text.encode("utf-8")) for text in texts]
         words = words_of(texts if needs_words(job.rules) else [""] * len(texts))
@@ -207,7 +206,8 @@ def survey_unit(job: SurveyJob, number: int, unit: Unit) -> None:
         pq.write_table(pa.table(columns, schema=_SCHEMA), folder / _DOCUMENTS, compression="zstd")
         if job.near is not None:
             stacked = np.concatenate(signatures) if signatures else np.zeros((0, job.near.permutations), np.uint32)
-            np.save(folder / _SIGNATURES, np.ascontiguousarray(stacked.T))  # (permutations, documents)
+            # (permutations, documents): duplicates are looked for band by band, and a band reads some slots of all.
+            np.save(folder / _SIGNATURES, np.ascontiguousarray(stacked.T))
         write_text(folder / _HITS, "".join(hits))
         write_json(folder / _UNIT, {"file": unit.file.label, "rows": tally.unit_rows})
 
@@ -228,19 +228,6 @@ def _hit_lines(before: int, findings: Sequence[Finding]) -> Iterator[str]:
         removed = finding.fault is not None and finding.fault.reason.startswith("evaluation text")
         for hit in finding.hits:
             yield json.dumps({"document": ordinal, "removed": removed, **asdict(hit)}, ensure_ascii=False) + "\n"
-
-
-def _batches(read: Iterator[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    size = 0
-    for document in read:
-        batch.append(document)
-        size += document.text_bytes
-        if size >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 class SourceSurvey:
@@ -269,6 +256,7 @@ class SourceSurvey:
 
     def digests(self) -> NDArray[np.uint64]:
         """Return the digests, uint64 (documents, 2)."""
+        # The values of fixed-size binaries lie end to end in the second buffer; a chunk may begin inside it.
         joined = b"".join(
             chunk.buffers()[1].slice(chunk.offset * 8 * DIGEST_WORDS, len(chunk) * 8 * DIGEST_WORDS).to_pybytes()
             for chunk in self.column("digest").chunks
@@ -286,6 +274,7 @@ class SourceSurvey:
         rows_before, file = 0, ""
         for number, folder in enumerate(self._folders):
             unit = json.loads((folder / _UNIT).read_text(encoding="utf-8"))
+            # Rows were written down relative to their unit: those of a file's earlier units are counted on here.
             rows_before = rows_before if unit["file"] == file else 0
             file = unit["file"]
             start, stop = int(self.unit_starts[number]), int(self.unit_starts[number + 1])

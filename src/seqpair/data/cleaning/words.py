@@ -100,6 +100,7 @@ def words_of(texts: Sequence[str]) -> Words:
     classes = _class_table()[codes]
     lone = classes == LONE
     inside = (classes == LETTER) | (classes == DIGIT) | lone
+    # A word begins where the character before is outside; a lone character begins one, and so does what follows it.
     begins = inside.copy()
     begins[1:] &= ~inside[:-1] | lone[1:] | lone[:-1]
     stops = inside.copy()
@@ -116,9 +117,13 @@ def _codes(text: str) -> NDArray[np.uint32]:
 
 def _hash_words(codes: NDArray[np.uint32], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Hash each word: a polynomial over its mixed characters modulo 2**64, all words of a block at once."""
+    # With v_i the value of character i and p the base, S_k = sum of v_i p**i over i < k. A word from a to b has the
+    # hash (S_b - S_a) / p**a: the same wherever it stands. Overflow is the arithmetic modulo 2**64, in which the odd p
+    # has an inverse. So all words of a block cost one cumulative sum, and no loop over words or lengths.
     hashes = np.empty(len(starts), dtype=np.uint64)
     first = 0
     while first < len(starts):
+        # Blocks keep the tables of powers small; a word longer than a block is one by itself.
         begin = int(starts[first])
         last = max(first + 1, int(np.searchsorted(ends, begin + _BLOCK_CHARACTERS, side="right")))
         length = int(ends[last - 1]) - begin
@@ -130,7 +135,7 @@ def _hash_words(codes: NDArray[np.uint32], starts: NDArray[np.int64], ends: NDAr
         low, high = starts[first:last] - begin, ends[first:last] - begin
         hashes[first:last] = (sums[high] - sums[low]) * inverses[low]
         first = last
-    return mix64(hashes)
+    return mix64(hashes)  # the low bits of a polynomial modulo 2**64 depend on the low bits of its terms alone
 
 
 @functools.cache
@@ -180,8 +185,10 @@ def ngram_hashes(hashes: NDArray[np.uint64], lengths: Sequence[int]) -> list[NDA
     wanted = set(lengths)
     for n in range(1, max(lengths, default=0) + 1):
         if n > 1:
+            # Horner's rule: the hash of the n-gram at i is that of the (n - 1)-gram at i, times the base, plus a word.
             running = running[: max(0, len(hashes) - n + 1)] * _NGRAM_POWER + hashes[n - 1 :]
         if n in wanted:
+            # With n mixed in, a short text that is searched for as a whole never meets an n-gram of another length.
             found.append(mix64(running ^ np.uint64(n)))
     return found
 
@@ -192,6 +199,7 @@ def inside_texts(offsets: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64],
     Returns:
         The numbers of those n-grams, int64 (G,), ascending; and int64 (D + 1,): which of them are each text's.
     """
+    # A text of w words has w - n + 1 n-grams; the n - 1 that begin at its end reach into the next text.
     counts = np.maximum(np.diff(offsets) - (n - 1), 0)
     bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     chosen = np.arange(bounds[-1], dtype=np.int64) + np.repeat(offsets[:-1] - bounds[:-1], counts)

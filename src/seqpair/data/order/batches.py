@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.data.order.order import PhaseOrder
-from seqpair.data.order.ragged import borders_of, chunks, span_numbers
 from seqpair.data.store.pieces import Pieces
 from seqpair.errors import StoreError
 
 if TYPE_CHECKING:
     from seqpair.data.tokenizer.tokenizer import SpecialIds
 
-Numbers = NDArray[np.int64]
 Tokens = NDArray[np.uint32]
-
 _SHORT_TOKENS = 64
+CHUNK_TOKENS = 1 << 16
+"""Tokens that are worked on together: their indices and words stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _read_content(order: PhaseOrder, at: Addresses, offsets: Numbers) -> Tokens:
             lengths = at.pieces.stop[mine] - at.pieces.start[mine]
             for some in chunks(borders_of(lengths)):
                 taken = of_source.take(span_numbers(at.pieces.start[mine[some]], lengths[some]), mode="clip")
-                if mine.size == at.source.size:
+                if mine.size == at.source.size:  # one source alone: its sequences are neighbours in the batch too
                     content[offsets[some.start] : offsets[some.stop]] = taken
                 else:
                     content[span_numbers(offsets[mine[some]], lengths[some])] = taken
@@ -198,3 +199,37 @@ def _digest(positions: Numbers, offsets: Numbers, content: Tokens) -> str:
     for array, kind in ((positions, "<i8"), (offsets, "<i8"), (content, "<u4")):
         state.update(np.ascontiguousarray(array.astype(kind, copy=False)).data)
     return state.hexdigest()
+
+
+def borders_of(lengths: Numbers) -> Numbers:
+    """Return the (S + 1,) borders of S sequences laid end to end, int64, from 0."""
+    borders = np.zeros(lengths.size + 1, dtype=np.int64)
+    np.cumsum(lengths, out=borders[1:])
+    return borders
+
+
+def span_numbers(starts: Numbers, lengths: Numbers) -> Numbers:
+    """Return the numbers of all spans [start, start + length), one span after another, int64."""
+    borders = borders_of(lengths)
+    # Number i of span s is start_s + (i - border_s): the offset of each span repeated, plus a counter over all.
+    spans = np.repeat(starts - borders[:-1], lengths)
+    spans += np.arange(spans.size, dtype=np.int64)
+    return spans
+
+
+def chunks(borders: Numbers, most_tokens: int = CHUNK_TOKENS) -> Iterator[slice]:
+    """Yield runs of whole sequences of at most `most_tokens`; a longer sequence is a run by itself.
+
+    Args:
+        borders: (S + 1,) from `borders_of`.
+        most_tokens: At least 1.
+
+    Yields:
+        Slices of [0, S), one after another; together they are all of it.
+    """
+    first, count = 0, borders.size - 1
+    while first < count:
+        stop = int(np.searchsorted(borders, borders[first] + most_tokens, side="right")) - 1
+        stop = max(stop, first + 1)
+        yield slice(first, stop)
+        first = stop

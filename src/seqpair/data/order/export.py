@@ -27,10 +27,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.data.order.batches import read_addresses
 from seqpair.data.order.order import ORDER_VERSION, PhaseOrder
 from seqpair.data.order.spans import steps_of
-from seqpair.data.store.document_ids import DocumentIds
+from seqpair.data.store.ids import DocumentIds
 from seqpair.errors import RecipeError
 from seqpair.files import replacing_file
 from seqpair.recipe.diff import plan_digest
@@ -39,8 +40,6 @@ from seqpair.text import Progress
 
 if TYPE_CHECKING:
     from seqpair.data.store.store import Store
-
-Numbers = NDArray[np.int64]
 
 GROUP_POSITIONS = 1 << 19
 """Positions of a row group; what is held in memory at a time."""
@@ -72,7 +71,7 @@ class ExportedOrder:
 def export_order(plan: Plan, phases: Sequence[PhasePlan], stores: Mapping[str, Store], out: Path) -> ExportedOrder:
     """Write the order of some phases of a plan.
 
-    Memory: one row group, and up to `document_ids.KEPT_BYTES` of ids a source.
+    Memory: one row group, and up to `ids.KEPT_BYTES` of ids a source.
 
     Args:
         plan: The member's plan.

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.counter import key_words
+from seqpair.data import Numbers
 
 MAX_SIZE = 1 << 62
 """Both halves and their sums stay inside 32 bits up to here."""
@@ -37,7 +38,6 @@ _FIRST_MULTIPLIER = np.uint32(0x7FEB352D)
 _SECOND_MULTIPLIER = np.uint32(0x846CA68B)
 _SHIFT_15, _SHIFT_16, _SHIFT_32 = np.uint32(15), np.uint32(16), np.uint64(32)
 
-Numbers = NDArray[np.int64]
 _Half = NDArray[np.uint32]
 _Wide = NDArray[np.uint64]
 
@@ -103,6 +103,7 @@ class KeyedPermutation:
         numbers = np.asarray(numbers)
         if numbers.size and (numbers.min() < 0 or numbers.max() >= self.size):
             raise IndexError(f"numbers in [{numbers.min()}, {numbers.max()}] are not all in [0, {self.size})")
+        # Chunks keep all buffers of the network in a core's cache. The view as uint64 is free: no number is negative.
         flat = np.ascontiguousarray(numbers, dtype=np.int64).reshape(-1).view(np.uint64)
         result = np.empty(flat.size, dtype=np.uint64)
         scratch = _Scratch(min(flat.size, _CHUNK_NUMBERS))
@@ -117,6 +118,8 @@ class KeyedPermutation:
         self._network(numbers, result, scratch, backward=backward)
         if self._left_size * self._right_size == self.size:
             return
+        # Following a cycle of the larger permutation until it is inside again maps the inside one to one onto itself:
+        # `backward` follows the same cycle in the other direction.
         outside = np.flatnonzero(result >= limit)
         while outside.size:
             again = result[outside]
@@ -129,6 +132,7 @@ class KeyedPermutation:
         count = numbers.size
         left, right, word, shifted = (half[:count] for half in scratch.halves)
         wide = scratch.wide[:count]
+        # (x // b, x % b) with one division: the remainder is what the product of the quotient leaves.
         np.floor_divide(numbers, self._right_wide, out=wide)
         np.copyto(left, wide, casting="same_kind")
         np.multiply(wide, self._right_wide, out=wide)
@@ -139,6 +143,7 @@ class KeyedPermutation:
             target, other = (left, right) if index % 2 == 0 else (right, left)
             first, second, half_size, half_wide = self._rounds[index]
             _mix(other, first, second, word, shifted)
+            # (word * size) >> 32 maps a word to [0, size); the product needs 64 bits, the result fits 32 again.
             np.copyto(wide, word)
             np.multiply(wide, half_wide, out=wide)
             np.right_shift(wide, _SHIFT_32, out=wide)
@@ -149,6 +154,7 @@ class KeyedPermutation:
             else:
                 np.add(target, word, out=target)
                 np.subtract(target, half_size, out=shifted)
+            # Of y and y -+ size one wraps around to a huge unsigned number; the smaller is y modulo size.
             np.minimum(target, shifted, out=target)
         np.copyto(wide, left)
         np.multiply(wide, self._right_wide, out=wide)

@@ -180,6 +180,7 @@ class Tracer:
                 sequences = store.pieces(phase.seq_len).sequences_of(row)
                 pieces[phase.name] = len(sequences)
                 made = self._order_of(phase)
+                # Backwards through the permutations: what is read of one document costs nothing of the phase's length.
                 chosen = np.array(_pieces_of(spans, store, row, len(sequences)), dtype=np.int64)
                 positions, which = made.occurrences(source, sequences.start + chosen)
                 epochs = made.refs(positions).epoch.tolist()
@@ -187,6 +188,7 @@ class Tracer:
                 found = zip(steps, positions.tolist(), chosen[which].tolist(), epochs, strict=True)
                 readings += [Reading(phase.name, *columns) for columns in found]
             for steps_done in phase.checkpoint_steps:
+                # `steps` ascends; a checkpoint after n steps has seen those numbered below n.
                 count = before + bisect_left(steps, steps_done)
                 if count:
                     seen_by.append(SeenBy(f"{phase.tag}{steps_done}", phase.name, count))
@@ -210,6 +212,7 @@ def _pieces_of(spans: Sequence[range] | None, store: Store, row: int, count: int
     if spans is None:
         return list(range(count))
     length = int(store.offsets[row + 1] - store.offsets[row])
+    # The same floor as in `PieceIndex.locate`: the pieces are those that training reads.
     borders = [piece * length // count for piece in range(count + 1)]
     return [
         piece

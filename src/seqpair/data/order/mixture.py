@@ -12,6 +12,8 @@ epoch would come among the last of the old one. So a round is cut where a source
 of its m sequences, every source's part is cut at the same fraction t / m, rounded to whole sequences (t itself
 for that source). Each segment is shuffled by itself; inside one, every source is in a single epoch. A
 segment's virtual sequences are the sources' parts of it end to end, in the order of the sources' names.
+
+How often a plan reads each source, and the warning when that is too often.
 """
 
 from __future__ import annotations
@@ -23,12 +25,16 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.errors import DataError, RecipeError
-from seqpair.recipe.plan import MixtureShare
+from seqpair.recipe.plan import MixtureShare, PhasePlan, Plan, StoreStats
 
-Numbers = NDArray[np.int64]
+MOST_EPOCHS = 4.0
+"""Text repeated up to about four times is worth nearly as much as new text, beyond that less and less.
+
+Source: Muennighoff et al. 2023, Scaling Data-Constrained Language Models, arXiv 2305.16264, measured on decoders.
+"""
 
 
 @dataclass(frozen=True)
@@ -171,4 +177,100 @@ def _weights(shares: Sequence[MixtureShare], counts: Sequence[SourceCounts]) -> 
         if share.epochs is not None
         else Fraction(share.share or 0) * total_tokens * count.sequences / count.tokens
         for share, count in zip(shares, counts, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class SourceReading:
+    """What a phase reads of one source over its whole budget.
+
+    Attributes:
+        source: The source's name.
+        asked_share, asked_epochs: The mixture's words; one of them is None. Epochs are weights among the sources:
+            the phase's budget decides how far all of them are read.
+        share: The share of the phase's content tokens as it comes out; None while it cannot be known.
+        tokens: Content tokens read; None while they cannot be known.
+        sequences: Training sequences read; None without a store.
+        epochs: How often the source is read; None while it cannot be known.
+    """
+
+    source: str
+    asked_share: float | None
+    asked_epochs: float | None
+    share: float | None
+    tokens: float | None
+    sequences: int | None
+    epochs: float | None
+
+
+def phase_readings(phase: PhasePlan, stats: Mapping[str, StoreStats] | None) -> list[SourceReading]:
+    """Return what a phase reads of each of its sources, in the mixture's order.
+
+    With P positions, a round of M sequences of which m are the source's, and N sequences in the source, it
+    is read P m / (M N) times. The share that comes out differs from the one asked for only by the rounding of a
+    round to whole sequences.
+
+    Args:
+        phase: The phase of a plan.
+        stats: The counts of the training stores; without them a share of the planned tokens is all that is known.
+    """
+    if stats is None:
+        planned_tokens = phase.positions * phase.mean_tokens
+        return [
+            SourceReading(
+                source=part.source,
+                asked_share=part.share,
+                asked_epochs=part.epochs,
+                share=part.share,
+                tokens=None if part.share is None else part.share * planned_tokens,
+                sequences=None,
+                epochs=None,
+            )
+            for part in phase.mixture
+        ]
+    counts = {
+        part.source: SourceCounts(stats[part.source].sequences[phase.seq_len], stats[part.source].tokens)
+        for part in phase.mixture
+    }
+    mixture = Mixture(phase.mixture, counts)
+    shares = mixture.token_fracs()
+    read = {
+        source: phase.positions * int(part) / mixture.round_sequences
+        for source, part in zip(mixture.sources, mixture.parts, strict=True)
+    }
+    return [
+        SourceReading(
+            source=part.source,
+            asked_share=part.share,
+            asked_epochs=part.epochs,
+            share=shares[part.source],
+            tokens=read[part.source] / counts[part.source].sequences * counts[part.source].tokens,
+            sequences=round(read[part.source]),
+            epochs=read[part.source] / counts[part.source].sequences,
+        )
+        for part in phase.mixture
+    ]
+
+
+def repetition_warnings(plans: Sequence[Plan], stats: Mapping[str, StoreStats] | None) -> list[str]:
+    """Return a sentence for each source that a member's phases together read more than `MOST_EPOCHS` times.
+
+    Members that read a source alike share one sentence. Without counts nothing is known, and nothing is said.
+    """
+    alike: dict[tuple[str, str], list[str]] = {}
+    for plan in plans:
+        epochs: dict[str, dict[str, float]] = {}
+        for phase in plan.phases:
+            for reading in phase_readings(phase, stats) if stats is not None else ():
+                if reading.epochs is not None:
+                    epochs.setdefault(reading.source, {})[phase.name] = reading.epochs
+        for source, by_phase in epochs.items():
+            total = sum(by_phase.values())
+            if total > MOST_EPOCHS:
+                phases = ", ".join(f"{name} {value:.1f}" for name, value in by_phase.items())
+                alike.setdefault((source, f"{total:.1f} times ({phases})"), []).append(plan.member)
+    return [
+        f"source {source!r} is read {times} by {', '.join(members)}: past about {MOST_EPOCHS:g} epochs repeated text "
+        "is worth less and less (arXiv 2305.16264). Lower its share, shorten the budget, or add text"
+        for (source, times), members in alike.items()
     ]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.data.order.feistel import KeyedPermutation
 from seqpair.data.order.mixture import Mixture, Round, SourceCounts
 from seqpair.files import sha256_json
@@ -24,8 +25,6 @@ from seqpair.recipe.plan import PhasePlan
 
 if TYPE_CHECKING:
     from seqpair.data.store.store import Store
-
-Numbers = NDArray[np.int64]
 
 ORDER_VERSION = 1
 """Counts up when the same key would give another order; part of every order's digest."""
@@ -149,6 +148,8 @@ class PhaseOrder:
         size, part = int(self.mixture.sequences[index]), int(self.mixture.parts[index])
         rounds_begun = -(-self.phase.positions // self.mixture.round_sequences)
         found: list[Numbers] = []
+        # Each epoch of the source reads every sequence once: its place in the epoch's stream, then the round that takes
+        # this place, then the place in the round. The last round may go past the phase's end, which is cut below.
         for epoch in range(-(-rounds_begun * part // size)):
             places = epoch * size + self._stream(index, epoch).backward(sequences)
             rounds = places // part
@@ -200,6 +201,7 @@ def _groups(labels: Numbers) -> Iterator[tuple[int, Numbers]]:
     if labels.size and labels.min() == labels.max():
         yield int(labels[0]), np.arange(labels.size, dtype=np.int64)
         return
+    # One sort instead of a comparison of all labels for every label.
     ascending = np.argsort(labels, kind="stable")
     borders = np.flatnonzero(np.diff(labels[ascending])) + 1
     for members in np.split(ascending, borders) if labels.size else ():

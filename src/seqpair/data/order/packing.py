@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.int64]
+from seqpair.data import Numbers
 
 
 def share(lengths: Numbers, world_size: int) -> list[Numbers]:
@@ -58,6 +58,7 @@ def pack(lengths: Numbers, budget_tokens: int) -> list[Numbers]:
     for length, indices in _runs(lengths, _longest_first(lengths)):
         placed = 0
         while placed < indices.size:
+            # The first with room for this length; -1 comes before every microbatch, so the oldest wins a tie.
             place = bisect.bisect_left(rooms, (length, -1))
             if place < len(rooms):
                 room, group = rooms.pop(place)

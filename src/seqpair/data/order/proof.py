@@ -35,7 +35,7 @@ class LedgerProof:
 
 
 @dataclass(frozen=True)
-class SourceReadings:
+class SequenceReadings:
     """How often a phase reads a source's sequences.
 
     Attributes:
@@ -94,7 +94,7 @@ def prove_ledger(
     return LedgerProof(steps, sum(phase.steps for phase in plan.phases), tokens)
 
 
-def phase_readings(seed: int, phase: PhasePlan, stores: Mapping[str, Store]) -> list[SourceReadings]:
+def sequence_readings(seed: int, phase: PhasePlan, stores: Mapping[str, Store]) -> list[SequenceReadings]:
     """Count how often each sequence of a phase's sources is read over all of its steps.
 
     Memory: two bytes for every sequence of the sources, and one chunk of positions.
@@ -107,7 +107,7 @@ def phase_readings(seed: int, phase: PhasePlan, stores: Mapping[str, Store]) -> 
             sequences, times = np.unique(refs.sequence[refs.source == index], return_counts=True)
             count[sequences] += times.astype(np.uint16)
     return [
-        SourceReadings(
+        SequenceReadings(
             phase=phase.name,
             source=source,
             sequences=count.size,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.data.order.batches import read_addresses
 from seqpair.data.order.order import PhaseOrder
 from seqpair.errors import RecipeError
@@ -17,8 +18,6 @@ from seqpair.recipe.plan import PhasePlan, Plan
 
 if TYPE_CHECKING:
     from seqpair.data.store.store import Store
-
-Numbers = NDArray[np.int64]
 
 CHUNK_POSITIONS = 1 << 18
 """Positions that are looked at together; the memory a span takes does not grow with its length."""
@@ -41,7 +40,7 @@ class Span:
 
 
 @dataclass
-class SourceReading:
+class SpanReading:
     """What a span reads of one source.
 
     Attributes:
@@ -153,7 +152,7 @@ class SpanReader:
     def __init__(self, seed: int, spans: Sequence[Span], stores: Mapping[str, Store]) -> None:
         self.seed, self.spans, self.stores = seed, tuple(spans), stores
         self.sources = tuple(sorted({part.source for span in spans for part in span.phase.mixture}))
-        self.counts = [SourceReading(source) for source in self.sources]
+        self.counts = [SpanReading(source) for source in self.sources]
         self._seen = [np.zeros(-(-stores[name].manifest.documents // 8), dtype=np.uint8) for name in self.sources]
 
     def read(self) -> Iterator[FirstReadings]:
@@ -171,6 +170,7 @@ class SpanReader:
         for index, source in enumerate(order.sources):
             number = self.sources.index(source)
             mine = np.flatnonzero(at.source == index)
+            # Positions ascend, so the first place of a row among them is its first reading in this chunk.
             rows, places = np.unique(at.pieces.rows[mine], return_index=True)
             is_first = self._mark(number, rows)
             count = self.counts[number]
@@ -186,8 +186,9 @@ class SpanReader:
 
     def _mark(self, number: int, rows: Numbers) -> NDArray[np.bool_]:
         """Mark different rows of a source as read; return which of them were not marked before."""
+        # One bit a document: 100 million documents take 12 MB where a set of their numbers would take gigabytes.
         seen, places = self._seen[number], rows >> 3
         bits = np.left_shift(1, rows & 7).astype(np.uint8)
         is_first: NDArray[np.bool_] = seen[places] & bits == 0
-        np.bitwise_or.at(seen, places, bits)
+        np.bitwise_or.at(seen, places, bits)  # `at`: eight rows share a byte
         return is_first

@@ -1,4 +1,4 @@
-"""The preparation of one source while it is under way: its units, which parts are there, which are missing.
+"""Stores on their way: the parts that are there and those that are missing, who may write, and what shards have made.
 
 Parts are found by what they were made from, so those of an interrupted run, or of a source that has changed
 elsewhere, are used again.
@@ -6,8 +6,11 @@ elsewhere, are used again.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +20,15 @@ from seqpair.data.prepare.merge import merge_parts
 from seqpair.data.prepare.part_build import PartTask
 from seqpair.data.prepare.parts import PART
 from seqpair.data.sources.documents import Source, Unit
-from seqpair.data.sources.fingerprint import part_address, store_address, unit_files
+from seqpair.data.sources.fingerprint import ADDRESS_LETTERS, part_address, store_address, unit_files
 from seqpair.data.store.manifest import SeenFile
 from seqpair.data.tokenizer.tokenizer import Tokenizer
-from seqpair.errors import DataError
+from seqpair.errors import DataError, StoreError
 from seqpair.files import TEMPORARY_PREFIX, write_json
 from seqpair.text import note
 
 BUILDING = ".building"
 ABOUT = "about.json"
-ADDRESS_LETTERS = 12
 _PART_LETTERS = 32
 
 
@@ -198,4 +200,134 @@ class StoreBuild:
         note(
             f"source {self.source.spec.name!r} changed while its preparation was unfinished: {taken} of its finished "
             f"parts are used, the others are cleared"
+        )
+
+
+@contextlib.contextmanager
+def writing_alone(store_folder: Path) -> Iterator[None]:
+    """Hold the folder alone, and clear away what a killed process left half-made; unfinished builds stay."""
+    with locked(store_folder, "stores"):
+        for parent in (store_folder, store_folder / "tokenizers"):
+            for stale in parent.glob(f"{TEMPORARY_PREFIX}*"):
+                shutil.rmtree(stale)
+        yield
+
+
+@contextlib.contextmanager
+def writing_together(store_folder: Path, name: str) -> Iterator[None]:
+    """Hold the folder together with other shards, and this shard's name alone."""
+    with locked(store_folder, "stores", fcntl.LOCK_SH), locked(store_folder / BUILDING, f"shard {name}", name=name):
+        yield
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str, kind: int = fcntl.LOCK_EX, *, name: str = "") -> Iterator[None]:
+    """Hold a folder's lock file, waiting for it with a message.
+
+    Args:
+        folder: The folder; made if it is missing.
+        what: What another process may be preparing, for the message.
+        kind: `LOCK_EX` for one process, `LOCK_SH` for many.
+        name: Tells several locks of one folder apart.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / (f".lock-{name}" if name else ".lock")).open("w") as lock:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note(f"another process is preparing {what} in {folder}; waiting for it")
+            fcntl.flock(lock, kind)
+        yield
+
+
+def adopt_stale_builds(builds: Sequence[StoreBuild]) -> None:
+    """Clear unfinished builds that their recipe no longer asks for, because the source changed meanwhile.
+
+    Their parts of unchanged files are taken over. Builds of other recipes are left: their shards may go on.
+    """
+    for build in builds:
+        for workplace in sorted(build.workplace.parent.glob(f"{build.source.spec.name}-*")):
+            if workplace == build.workplace or not (workplace / ABOUT).is_file():
+                continue
+            about = json.loads((workplace / ABOUT).read_text(encoding="utf-8"))
+            if about["source"] == build.source.spec.name and about["recipe"] == build.recipe_digest:
+                build.adopt(workplace)
+
+
+def collect_parts(
+    builds: Sequence[StoreBuild], store_folder: Path, shard_folders: Sequence[Path]
+) -> list[dict[str, list[Path]]]:
+    """Return for every build the folders of all its parts by name.
+
+    Args:
+        builds: The stores to complete.
+        store_folder: The folder of stores that they go to.
+        shard_folders: Further folders of stores.
+
+    Raises:
+        StoreError: A part is missing, is there twice, or a folder holds no part of these stores.
+    """
+    folders = [store_folder, *shard_folders]
+    resolved = [folder.resolve() for folder in folders]
+    twice = sorted({str(folder) for folder in resolved if resolved.count(folder) > 1})
+    if twice:
+        raise StoreError("a shard's folder is given twice", seen=", ".join(twice), fix="name every folder once")
+    for folder in shard_folders:
+        _require_own(builds, folder)
+    collected = [build.finished_parts([folder / BUILDING / build.name for folder in folders]) for build in builds]
+    for build, parts in zip(builds, collected, strict=True):
+        _require_once(build, parts, folders)
+    _require_all(builds, collected)
+    return collected
+
+
+def _require_own(builds: Sequence[StoreBuild], folder: Path) -> None:
+    """Refuse a folder that holds no unfinished build of any of these stores."""
+    if not builds or any((folder / BUILDING / build.name).is_dir() for build in builds):
+        return
+    others = []
+    for about in sorted((folder / BUILDING).glob(f"*/{ABOUT}")):
+        value = json.loads(about.read_text(encoding="utf-8"))
+        others.append(f"{value['source']} (address {value['address'][:12]})")
+    raise StoreError(
+        f"{folder} holds no shard of this recipe's data",
+        seen=f"parts of {', '.join(others)}" if others else "no unfinished preparation",
+        allowed=", ".join(f"{build.source.spec.name} (address {build.address[:12]})" for build in builds),
+        fix="every shard needs the same source files, options and tokenizer as the merge: prepare this one again "
+        "with the same recipe and settings, or leave the folder out",
+    )
+
+
+def _require_once(build: StoreBuild, parts: dict[str, list[Path]], folders: Sequence[Path]) -> None:
+    """Refuse a part that two folders of stores have: one shard was run twice, or copied."""
+    owners = {
+        name: sorted({str(folder) for folder in folders for path in paths if path.is_relative_to(folder)})
+        for name, paths in parts.items()
+    }
+    doubled = {name: found for name, found in owners.items() if len(found) > 1}
+    if doubled:
+        name = next(iter(doubled))
+        shards = sorted({path.parent.name for name in doubled for path in parts[name]})
+        raise StoreError(
+            f"source {build.source.spec.name!r}: {len(doubled)} of {len(build.units)} parts are there twice",
+            seen=f"in {' and in '.join(doubled[name])} (shards {', '.join(shards)})",
+            fix="give each shard once: leave one of the folders out",
+        )
+
+
+def _require_all(builds: Sequence[StoreBuild], collected: Sequence[dict[str, list[Path]]]) -> None:
+    """Refuse to merge while a part is missing, and name the shards that it belongs to."""
+    lacking: list[str] = []
+    for build, parts in zip(builds, collected, strict=True):
+        missing = [index for index, name in enumerate(build.part_names) if name not in parts]
+        if missing:
+            counts = {int(path.parent.name.rpartition("-")[2]) for paths in parts.values() for path in paths}
+            shards = sorted({(build.shard_of(index, count), count) for count in counts for index in missing})
+            named = ", shard " + ", ".join(f"{index}/{count}" for index, count in shards) if len(counts) == 1 else ""
+            lacking.append(f"{build.source.spec.name}: {len(missing)} of {len(build.units)} parts{named}")
+    if lacking:
+        raise StoreError(
+            "shards are missing or unfinished",
+            seen="; ".join(lacking),
+            fix="run `seqpair prepare --shard` for them, or name their folders with --from",
         )

@@ -16,10 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from seqpair.data.cleaning.removal import SourceCleaning
-from seqpair.data.prepare.parts import SPLITS, Part
-from seqpair.data.prepare.quarantine import REFUSED, moved_line
+from seqpair.data.prepare.parts import REFUSED, SPLITS, Part, moved_line
 from seqpair.data.sources.documents import Source, Tally, Unit, default_id
-from seqpair.data.store.id_index import repeated_hashes, rows_of_hashes
+from seqpair.data.store.ids import repeated_hashes, rows_of_hashes
 from seqpair.data.store.manifest import DOCUMENTS, SeenFile, Split, StoreManifest
 from seqpair.data.store.writer import SplitWriter
 from seqpair.data.tokenizer.tokenizer import Tokenizer
@@ -106,7 +105,7 @@ def _located(parts: Sequence[tuple[Unit, Path]]) -> Iterator[tuple[Part, int]]:
     for unit, folder in parts:
         rows_before = rows_before if unit.file.label == file else 0
         part = Part(folder)
-        part.verify_rows()
+        part.verify_rows()  # now: from a damaged row on, everything written after it would be wrong
         yield part, rows_before
         file, rows_before = unit.file.label, rows_before + part.record.unit_rows
 
@@ -178,6 +177,7 @@ def _require_documents(source: Source, tally: Tally, sums: _Sums, writers: Mappi
 
 def _require_own_ids(source: Source, folders: Sequence[Path]) -> None:
     """Refuse a source in which two documents, in either split, have one id."""
+    # Equal ids have equal hashes, and hardly any others do: only the documents behind a repeated hash are read.
     for repeated in repeated_hashes(folders):
         for start in range(0, len(repeated), _SUSPECTS_AT_ONCE):
             suspects = repeated[start : start + _SUSPECTS_AT_ONCE]

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.data.order.repetition import SourceReading, phase_readings, repetition_warnings
+from seqpair.data.order.mixture import SourceReading, phase_readings, repetition_warnings
+from seqpair.data.store.counts import PreparedStats
 from seqpair.data.store.manifest import OFFSETS, read_index, read_manifest
-from seqpair.data.store.planning import counts_of, plan_members
 from seqpair.errors import SeqpairError
-from seqpair.recipe.data_spec import SourceSpec
+from seqpair.recipe.data_spec import DataSpec, SourceSpec
 from seqpair.recipe.plan import Plan, StoreStats
-from seqpair.recipe.schema import Recipe
 
 GUESSED_BYTES_PER_TOKEN = 4.0
 """What is taken for a source that is not prepared; English with a vocabulary of 50,000 comes to about 4.5."""
@@ -105,27 +104,29 @@ class DataOverview:
     notes: tuple[str, ...]
 
 
-def overview_of(recipe: Recipe) -> DataOverview:
-    """Return the figures of a recipe's data; where it is not prepared, what the files on disk let one guess.
+def overview_of(
+    study: str, data: DataSpec, plans: Sequence[Plan], counts: PreparedStats | None, source_folder: Path | None = None
+) -> DataOverview:
+    """Return the figures of a study's data; where it is not prepared, they are estimated from the files on disk.
+
+    Args:
+        study: The study's name.
+        data: Its sources, tokenizer and folder of stores.
+        plans: The plans of its members.
+        counts: The counts of the training stores; None where they are not prepared.
+        source_folder: What relative paths of sources start from; by default the current folder.
 
     Raises:
-        RecipeError: The recipe cannot be resolved.
         StoreError: An index or a manifest is damaged.
     """
-    counts = counts_of(recipe)
     stats = counts.stats if counts is not None else None
-    plans = list(plan_members(recipe, list(recipe.members)).values())
-    sources = (
-        _prepared_sources(recipe) if stats is not None else [_guessed(spec, recipe) for spec in recipe.data.sources]
-    )
+    sources = _prepared_sources(data) if stats is not None else [_guessed(spec, source_folder) for spec in data.sources]
     guesses = {source.name: source.tokens for source in sources if source.tokens}
-    shown = _phases(recipe, plans, stats, guesses)
-    unread = sorted(
-        {spec.name for spec in recipe.data.sources} - {item.source for one in shown for item in one.sources}
-    )
+    shown = _phases(plans, stats, guesses)
+    unread = sorted({spec.name for spec in data.sources} - {item.source for one in shown for item in one.sources})
     notes = [f"source {name!r} is in no phase's mixture: nothing reads it" for name in unread]
     return DataOverview(
-        study=recipe.name,
+        study=study,
         estimated=stats is None,
         vocab_size=plans[0].model.vocab_size,
         sources=tuple(sources),
@@ -136,12 +137,12 @@ def overview_of(recipe: Recipe) -> DataOverview:
 
 
 def _phases(
-    recipe: Recipe, plans: Sequence[Plan], stats: Mapping[str, StoreStats] | None, guesses: Mapping[str, int]
+    plans: Sequence[Plan], stats: Mapping[str, StoreStats] | None, guesses: Mapping[str, int]
 ) -> list[PhaseOverview]:
-    """Return the phases that any member reads, in the recipe's order."""
+    """Return the phases that any member reads, in the order of the members' plans."""
     by_name = {phase.name: phase for plan in plans for phase in plan.phases}
     found = []
-    for phase in (by_name[spec.name] for spec in recipe.phases if spec.name in by_name):
+    for phase in by_name.values():
         readings = phase_readings(phase, stats)
         if stats is None:
             readings = [_with_guess(item, guesses) for item in readings]
@@ -183,8 +184,8 @@ def length_histogram(offsets: NDArray[np.int64]) -> tuple[list[LengthBin], int]:
     ], longest
 
 
-def _prepared_sources(recipe: Recipe) -> list[SourceOverview]:
-    data, stores = recipe.data, Path(recipe.data.stores)
+def _prepared_sources(data: DataSpec) -> list[SourceOverview]:
+    stores = Path(data.stores)
     index = read_index(data.sources, data.tokenizer, stores)
     assert index is not None, "the counts were read from it"
     found = []
@@ -215,7 +216,7 @@ def _prepared_sources(recipe: Recipe) -> list[SourceOverview]:
     return found
 
 
-def _guessed(spec: SourceSpec, recipe: Recipe) -> SourceOverview:
+def _guessed(spec: SourceSpec, source_folder: Path | None) -> SourceOverview:
     """Look at a source's files; their bytes give a guess of its tokens unless they are packed."""
     bare = SourceOverview(spec.name, spec.kind, spec.part, prepared=False, held_out_frac=spec.held_out_frac)
     if spec.kind != "python" and not spec.paths:
@@ -225,7 +226,7 @@ def _guessed(spec: SourceSpec, recipe: Recipe) -> SourceOverview:
     from seqpair.data.sources.opening import open_source
 
     try:
-        files = open_source(spec, recipe.folder).files
+        files = open_source(spec, source_folder).files
     except SeqpairError as error:
         return replace(bare, problem=f"{error.what} ({error.seen})")
     disk_bytes = sum(file.size_bytes for file in files)

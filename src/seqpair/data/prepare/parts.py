@@ -1,15 +1,19 @@
 """A part: one unit of a source, tokenized, as it lies on disk until the store is put together.
 
-Rows are as their reader gave them, perhaps relative to the unit; whoever merges counts on.
-
 A part is a folder: `train.tokens` and `held_out.tokens` (flat, in the store's type), `documents.arrow` (a
 stream of rows, both splits in reading order), `refused.jsonl`, and `part.json` with counts and hashes. It
-appears whole or not at all.
+appears whole or not at all. Rows are as their reader gave them, perhaps relative to the unit; whoever merges
+counts on.
+
+A line of `refused.jsonl` has `reason`, `file`, `row` (1-based, as in messages), `bytes` (of the whole row where
+known) and `text`, or `base64` where the bytes are not UTF-8. Of a long row only the beginning is kept.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +25,6 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from seqpair.data.prepare.quarantine import REFUSED, as_line
 from seqpair.data.sources.documents import Document, Refusal, Tally
 from seqpair.data.store.manifest import FileEntry, Split
 from seqpair.errors import StoreError
@@ -35,8 +38,9 @@ _CHUNK_BYTES = 1 << 20
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("file", pa.string()), ("row", pa.int64()), ("length", pa.int64()), ("held_out", pa.bool_())]
 )
-
 TokenArray = npt.NDArray[np.integer[Any]]
+REFUSED = "refused.jsonl"
+_KEPT_ROW_BYTES = 1 << 14
 
 
 class PartRecord(BaseModel):
@@ -134,6 +138,7 @@ class PartWriter:
         data = joined.astype(self._dtype, copy=False).tobytes()
         self._tokens[split].write(data)
         self._digests[split].update(data)
+        # In pieces: the looked-up booleans of a document of a gigabyte would double the memory.
         for start in range(0, len(joined), _LOOKED_UP_TOKENS):
             looked_up = self._special[joined[start : start + _LOOKED_UP_TOKENS]]
             self._counts["special_tokens"][split] += int(np.count_nonzero(looked_up))
@@ -233,3 +238,32 @@ class Part:
 
 def _tokens_name(split: Split) -> str:
     return f"{split}.tokens"
+
+
+def as_line(refusal: Refusal) -> str:
+    """Return one refused row as a line of JSON."""
+    line: dict[str, object] = {"reason": refusal.reason, "file": refusal.file, "row": refusal.row + 1}
+    if refusal.raw is not None:
+        line["bytes"] = len(refusal.raw)
+        kept = refusal.raw[:_KEPT_ROW_BYTES]
+        try:
+            line["text"] = kept.decode("utf-8")
+        except UnicodeDecodeError as error:
+            if len(refusal.raw) > _KEPT_ROW_BYTES and error.start >= len(kept) - 3:  # the cut fell inside a character
+                line["text"] = kept[: error.start].decode("utf-8")
+            else:
+                line["base64"] = base64.b64encode(kept).decode("ascii")
+    return json.dumps(line, ensure_ascii=True) + "\n"
+
+
+def moved_line(line: str, rows_before: int) -> tuple[str, str, str, int]:
+    """Return a line with its row counted on, and its reason, file and 0-based row.
+
+    Args:
+        line: A line of `as_line` whose row is relative to a unit.
+        rows_before: The rows of its file before that unit.
+    """
+    value = json.loads(line)
+    value["row"] += rows_before
+    text = line if rows_before == 0 else json.dumps(value, ensure_ascii=True) + "\n"
+    return text, value["reason"], value["file"], value["row"] - 1

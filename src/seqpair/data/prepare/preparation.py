@@ -9,16 +9,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from seqpair.data.cleaning.address import cleaning_plans
-from seqpair.data.cleaning.cleaner import recipe_cleaning
-from seqpair.data.prepare.build import ADDRESS_LETTERS, BUILDING, WHOLE, Shard, StoreBuild
-from seqpair.data.prepare.lock import adopt_stale_builds, writing_alone, writing_together
-from seqpair.data.prepare.shards import collect_parts
+from seqpair.data.cleaning.cleaner import cleaning_plans, recipe_cleaning
+from seqpair.data.prepare.build import (
+    BUILDING,
+    WHOLE,
+    Shard,
+    StoreBuild,
+    adopt_stale_builds,
+    collect_parts,
+    writing_alone,
+    writing_together,
+)
 from seqpair.data.prepare.study_tokenizer import look_at_files, say_what_changed, study_tokenizer, trained_folder
 from seqpair.data.prepare.workers import Workers
 from seqpair.data.prepared import Prepared, open_stores
 from seqpair.data.sources.documents import Source
-from seqpair.data.sources.fingerprint import store_address
+from seqpair.data.sources.fingerprint import ADDRESS_LETTERS, store_address
 from seqpair.data.sources.opening import open_source
 from seqpair.data.store.manifest import PreparedIndex, SeenFile, index_path, read_index, spec_digest
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer

@@ -118,6 +118,7 @@ class Workers:
         progress.finish(f"{format_count(tokens)} tokens, {_token_rate(progress, tokens)}")
 
     def _make_in_processes(self, tasks: Sequence[PartTask], progress: Progress) -> Iterator[PartTask]:
+        # "spawn": a forked child would inherit locks of the tokenizer's threads that nobody there ever releases.
         context = multiprocessing.get_context("spawn")
         counters = _Counters(context.Value("q", 0), context.Value("q", 0), context.Event())
         before = progress.done
@@ -191,7 +192,7 @@ def _begin(tokenizer: Tokenizer, threads: int, counters: _Counters) -> None:
 
 def _end_with(sentinel: int) -> None:
     wait_for_end([sentinel])
-    os._exit(1)
+    os._exit(1)  # a killed parent leaves nobody to catch an exception, and threads would keep the process alive
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,10 +1,11 @@
-"""Documents, the files they come from, and what was refused on the way."""
+"""Documents: what a row of any format becomes, where it came from, and what was refused on the way."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -15,9 +16,19 @@ from seqpair.counter import as_fraction_threshold
 from seqpair.data.sources.remote import AnyFile, RemoteFile
 from seqpair.files import hash64
 from seqpair.recipe.data_spec import SourceSpec
+from seqpair.text import format_bytes
 
 MOST_DOCUMENT_BYTES = 1 << 30
 """A longer document is refused: it must fit into memory several times while it is tokenized."""
+_BATCH_BYTES = 1 << 20
+INVALID_UTF8 = "invalid UTF-8"
+NULL_TEXT = "null text"
+EMPTY_TEXT = "empty text"
+NOT_A_STRING = "text is not a string"
+BROKEN_JSON = "broken JSON"
+MISSING_FIELD = "missing field"
+MISSING_ID = "missing id"
+TOO_LONG = f"longer than {format_bytes(MOST_DOCUMENT_BYTES)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +222,20 @@ def documents(source: Source, tally: Tally) -> Iterator[Document]:
         tally.bytes_done = read_bytes
 
 
+def batches_of(documents: Iterable[Document], most_documents: int) -> Iterator[list[Document]]:
+    """Yield documents in batches of at most `most_documents`; a batch ends with the document that fills its bytes."""
+    batch: list[Document] = []
+    size_bytes = 0
+    for document in documents:
+        batch.append(document)
+        size_bytes += document.text_bytes if document.ids is None else document.ids.nbytes
+        if size_bytes >= _BATCH_BYTES or len(batch) >= most_documents:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch
+
+
 def file_groups(files: Sequence[SourceFile], unit_bytes: int) -> list[Unit]:
     """Return units of whole files, each as many as fit into `unit_bytes`, or one; start and stop count files."""
     units: list[Unit] = []
@@ -236,3 +261,132 @@ def is_held_out(split_key: str, held_out_frac: float) -> bool:
     Equal keys fall on the same side, and a larger share holds out a superset of a smaller one.
     """
     return hash64(split_key) >> 32 < as_fraction_threshold(held_out_frac)
+
+
+class _RefusedError(Exception):
+    """Why a row gives no document."""
+
+
+def document_of(
+    record: Mapping[str, object],
+    spec: SourceSpec,
+    file: str,
+    row: int,
+    tally: Tally,
+    *,
+    raw: bytes | None = None,
+    row_is_relative: bool = False,
+) -> Iterator[Document]:
+    """Yield a row's document, or count in the tally why there is none.
+
+    Args:
+        record: The row's values by field; strings may be bytes in UTF-8.
+        spec: Which fields hold the text and the id.
+        file: The label of the row's file.
+        row: The row, 0-based.
+        tally: Where a refusal is counted.
+        raw: The row's bytes for the quarantine; without them the record is written down.
+        row_is_relative: Whether `row` counts from where the unit begins.
+    """
+    try:
+        text = _joined_text(record, spec)
+        text_bytes = utf8_bytes(text)
+        given = None if spec.id_field is None else _id_of(_field(record, spec.id_field))
+    except _RefusedError as refused:
+        tally.reject(str(refused), file, row, _as_bytes(record) if raw is None else raw)
+        return
+    made = "" if row_is_relative else default_id(file, row)
+    yield Document(given or made, text, text_bytes, file, row, row_is_relative=row_is_relative)
+
+
+def id_of_record(record: Mapping[str, object], spec: SourceSpec, file: str, row: int, tally: Tally) -> str | None:
+    """Return a row's own id, empty if its source has none; None, and counted in the tally, if it is missing."""
+    if spec.id_field is None:
+        return ""
+    try:
+        return _id_of(_field(record, spec.id_field))
+    except _RefusedError as refused:
+        tally.reject(str(refused), file, row, _as_bytes(record))
+        return None
+
+
+def parse_line(line: bytes) -> dict[str, object] | str:
+    """Return a line's JSON object, or the reason why it has none."""
+    text = decode(line)
+    if text is None:
+        return INVALID_UTF8
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return BROKEN_JSON
+    return record if isinstance(record, dict) else BROKEN_JSON
+
+
+def decode(data: bytes) -> str | None:
+    """Return the bytes as UTF-8 text, or None."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def utf8_bytes(text: str) -> int:
+    """Return how many bytes a text has in UTF-8; JSON can smuggle in half of a surrogate pair, which has none."""
+    if text.isascii():
+        return len(text)
+    try:
+        return len(text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise _RefusedError(INVALID_UTF8) from error
+
+
+def _joined_text(record: Mapping[str, object], spec: SourceSpec) -> str:
+    texts = []
+    for name in spec.content_fields:
+        text = _field(record, name)
+        if isinstance(text, bytes):
+            text = decode(text)
+            if text is None:
+                raise _RefusedError(INVALID_UTF8)
+        if text is None:
+            raise _RefusedError(NULL_TEXT)
+        if not isinstance(text, str):
+            raise _RefusedError(NOT_A_STRING)
+        texts.append(text)
+    joined = texts[0] if len(texts) == 1 else "\n\n".join(text for text in texts if text.strip())
+    if not joined or joined.isspace():
+        raise _RefusedError(EMPTY_TEXT)
+    return joined
+
+
+def _field(record: Mapping[str, object], name: str) -> object:
+    if name not in record:
+        raise _RefusedError(f"{MISSING_FIELD} {name!r}")
+    return record[name]
+
+
+def _id_of(value: object) -> str:
+    """Return an id as text: a non-empty string or a whole number."""
+    if isinstance(value, bytes):
+        value = decode(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value:
+        raise _RefusedError(MISSING_ID)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _RefusedError(MISSING_ID) from error
+    return value
+
+
+def _as_bytes(record: Mapping[str, object]) -> bytes:
+    """Return a record for the quarantine: its only value if that is bytes, else JSON."""
+    values = list(record.values())
+    if len(values) == 1 and isinstance(values[0], bytes):
+        return values[0]
+    return json.dumps(record, default=_readable, ensure_ascii=True).encode("ascii")
+
+
+def _readable(value: object) -> str:
+    return value.decode("utf-8", errors="backslashreplace") if isinstance(value, bytes) else repr(value)

@@ -11,6 +11,9 @@ from seqpair.data.store.manifest import STORE_FORMAT, SeenFile
 from seqpair.files import sha256_file, sha256_json
 from seqpair.recipe.data_spec import TokenizerSpec
 
+ADDRESS_LETTERS = 12
+"""Letters of an address in the name of a folder."""
+
 _PREPARATION = 1
 """Raise this when the same source bytes give other documents, so that older stores are not taken."""
 

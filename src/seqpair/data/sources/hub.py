@@ -15,8 +15,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seqpair.data.sources.documents import ContentSource, Document, SourceFile, Tally, Unit, default_id
-from seqpair.data.sources.records import NULL_TEXT, document_of, id_of_record
+from seqpair.data.sources.documents import (
+    NULL_TEXT,
+    ContentSource,
+    Document,
+    SourceFile,
+    Tally,
+    Unit,
+    default_id,
+    document_of,
+    id_of_record,
+)
 from seqpair.data.sources.remote import PINNED, RemoteFile, local_path
 from seqpair.data.sources.text import column_values
 from seqpair.errors import DataError

@@ -9,9 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from seqpair.data.sources.documents import ContentSource, Document, SourceFile, Tally, Unit, default_id
-from seqpair.data.sources.mds_format import INDEX, Shard, ShardEntry, packing_of, read_index, read_samples
-from seqpair.data.sources.records import document_of, id_of_record
+from seqpair.data.sources.documents import (
+    ContentSource,
+    Document,
+    SourceFile,
+    Tally,
+    Unit,
+    default_id,
+    document_of,
+    id_of_record,
+)
+from seqpair.data.sources.mds_format import INDEX, MdsShard, ShardEntry, packing_of, read_mds_index, read_samples
 from seqpair.data.sources.remote import AnyFile, find_remote, is_url, join_url, labels_below, local_path, look_at_url
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
@@ -111,17 +119,17 @@ def _indexes_at(given: str, recipe_folder: Path | None) -> list[AnyFile]:
     return found
 
 
-def _shards_of(spec: SourceSpec, index: AnyFile) -> Iterator[Shard]:
+def _shards_of(spec: SourceSpec, index: AnyFile) -> Iterator[MdsShard]:
     """Yield the shards of an index, each raw where the raw file is there, else packed."""
-    for entry in read_index(index):
+    for entry in read_mds_index(index):
         if entry.samples == 0:
             continue
         raw = _beside(index, entry.raw_data.basename)
         packed = None if entry.zip_data is None else _beside(index, entry.zip_data.basename)
         if raw is not None:
-            yield Shard(raw, None, entry)
+            yield MdsShard(raw, None, entry)
         elif packed is not None:
-            yield Shard(packed, packing_of(entry), entry)
+            yield MdsShard(packed, packing_of(entry), entry)
         else:
             raise _missing(spec, index, entry)
 

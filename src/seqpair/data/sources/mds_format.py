@@ -83,7 +83,7 @@ class _Index(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class MdsShard:
     """One shard that is there.
 
     Attributes:
@@ -102,7 +102,7 @@ class Shard:
         return self.entry.raw_data if self.packed is None or self.entry.zip_data is None else self.entry.zip_data
 
 
-def read_index(file: AnyFile) -> tuple[ShardEntry, ...]:
+def read_mds_index(file: AnyFile) -> tuple[ShardEntry, ...]:
     """Read an `index.json`.
 
     Raises:
@@ -139,7 +139,9 @@ def packing_of(entry: ShardEntry) -> str:
     return name
 
 
-def read_samples(shard: Shard, columns: Sequence[str], bytes_dtype: str | None = None) -> Iterator[tuple[Value, ...]]:
+def read_samples(
+    shard: MdsShard, columns: Sequence[str], bytes_dtype: str | None = None
+) -> Iterator[tuple[Value, ...]]:
     """Yield the values of some columns, sample by sample.
 
     Text columns come as bytes, whole numbers as int, arrays as int64.
@@ -159,6 +161,7 @@ def read_samples(shard: Shard, columns: Sequence[str], bytes_dtype: str | None =
     offsets = _offsets(shard, view)
     sizes = shard.entry.column_sizes
     variable = [place for place, size in enumerate(sizes) if size is None]
+    # A sample is the sizes of its columns without a fixed size, uint32 each, then the values of all columns.
     head_bytes = 4 * len(variable)
     fixed_bytes = sum(size for size in sizes if size is not None)
     widths = [size or 0 for size in sizes]
@@ -185,7 +188,7 @@ class _NotAnArrayError(ValueError):
     """Bytes that are no array of whole numbers."""
 
 
-def _plain_bytes(shard: Shard) -> bytes | mmap.mmap:
+def _plain_bytes(shard: MdsShard) -> bytes | mmap.mmap:
     """Return a shard's raw bytes, checked against the sizes and hashes of the index."""
     said = shard.file_entry
     try:
@@ -212,7 +215,7 @@ def _plain_bytes(shard: Shard) -> bytes | mmap.mmap:
     return plain
 
 
-def _check_hash(shard: Shard, data: bytes | mmap.mmap) -> None:
+def _check_hash(shard: MdsShard, data: bytes | mmap.mmap) -> None:
     """Compare the shard with the strongest hash that the index has of it and that can be computed here."""
     hashes = shard.file_entry.hashes
     name = next((name for name in _HASHES if name in hashes), None)
@@ -232,9 +235,10 @@ def _check_hash(shard: Shard, data: bytes | mmap.mmap) -> None:
         raise _damaged(shard, f"{name} {digest}", f"{name} {hashes[name]}")
 
 
-def _offsets(shard: Shard, view: memoryview) -> list[int]:
+def _offsets(shard: MdsShard, view: memoryview) -> list[int]:
     """Return where the samples begin and end, after the checks that make slicing safe."""
     samples = shard.entry.samples
+    # A shard begins with the number of samples and their samples + 1 borders, uint32 each; the JSON header follows.
     head_bytes = 4 * (samples + 2)
     if len(view) < head_bytes:
         raise _damaged(shard, f"{len(view)} bytes for {samples} samples", f"{head_bytes} bytes or more")
@@ -249,7 +253,7 @@ def _offsets(shard: Shard, view: memoryview) -> list[int]:
     return listed
 
 
-def _check_header(shard: Shard, header: bytes) -> None:
+def _check_header(shard: MdsShard, header: bytes) -> None:
     """Check that a shard's own header names the columns that the index names."""
     try:
         said: Any = json.loads(header)
@@ -261,7 +265,7 @@ def _check_header(shard: Shard, header: bytes) -> None:
         raise _damaged(shard, f"columns {columns} in the shard's header", "the columns of the index")
 
 
-def _decoder(shard: Shard, name: str, bytes_dtype: str | None) -> Decoder:
+def _decoder(shard: MdsShard, name: str, bytes_dtype: str | None) -> Decoder:
     """Return what turns a column's bytes into its value.
 
     Raises:
@@ -336,7 +340,7 @@ def _array(view: memoryview, dtype: np.dtype[Any] | None) -> npt.NDArray[np.int6
     return np.frombuffer(view[begin:], dtype).astype(np.int64)
 
 
-def _damaged(shard: Shard, seen: str, expected: object = None) -> DataError:
+def _damaged(shard: MdsShard, seen: str, expected: object = None) -> DataError:
     return DataError(
         f"the MDS shard {shard.file} is damaged or cut off",
         seen=seen,

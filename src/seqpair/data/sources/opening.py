@@ -1,8 +1,9 @@
-"""Sources by kind, and the fingerprint of what they hold."""
+"""Opening a source: one named in a recipe by its kind, or files named on the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from seqpair.data.sources.documents import Document, Source, Tally, documents, is_held_out
@@ -11,7 +12,14 @@ from seqpair.data.sources.mds import MdsSource
 from seqpair.data.sources.python import PythonSource
 from seqpair.data.sources.rows import RowSource
 from seqpair.data.sources.text import FileSource
+from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
+
+_ENDINGS = {
+    "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst"),
+    "parquet": (".parquet",),
+    "csv": tuple(f"{name}{packed}" for name in (".csv", ".tsv") for packed in ("", ".gz", ".zst")),
+}
 
 
 def open_source(spec: SourceSpec, recipe_folder: Path | None = None) -> Source:
@@ -40,3 +48,38 @@ def training_documents(source: Source, tally: Tally | None = None) -> Iterator[D
     for document in documents(source, tally or Tally()):
         if not is_held_out(source.split_key(document), source.spec.held_out_frac):
             yield document
+
+
+def sources_of_paths(paths: Sequence[Path], text_field: Sequence[str] = ("text",)) -> list[Source]:
+    """Open files and folders as sources, one for each path, named after it; nothing of them is held out.
+
+    Args:
+        paths: Files or folders. `.jsonl`, `.parquet`, `.csv` and `.tsv` are rows, others are one document per file.
+        text_field: Where rows hold their text.
+
+    Raises:
+        DataError: A path is missing, or a folder holds both rows and other files.
+    """
+    found: list[Source] = []
+    names: set[str] = set()
+    for path in paths:
+        bare = re.sub(r"[^A-Za-z0-9_-]+", "-", path.name.split(".")[0]).strip("-_") or "text"
+        name = next(
+            each for each in (bare, *(f"{bare}-{number}" for number in range(2, len(paths) + 2))) if each not in names
+        )
+        names.add(name)
+        kind = _kind(path)
+        options = {} if kind == "text" else {"text_field": tuple(text_field)}
+        spec = SourceSpec(name=name, kind=kind, paths=(str(path.absolute()),), held_out_frac=0.0, **options)
+        found.append(open_source(spec))
+    return found
+
+
+def _kind(path: Path) -> str:
+    if not path.exists():
+        raise DataError("there is no file or folder", seen=str(path), fix="check the path")
+    files = [path] if path.is_file() else [below for below in path.rglob("*") if below.is_file()]
+    kinds = {kind for kind, endings in _ENDINGS.items() if any(file.name.endswith(endings) for file in files)}
+    if len(kinds) > 1:
+        raise DataError("a folder holds rows of several kinds", seen=str(path), fix="name the files one by one")
+    return kinds.pop() if kinds else "text"

@@ -1,17 +1,21 @@
-"""Files that lie elsewhere, by URL: `s3://`, `gs://`, `hf://`, `https://` and whatever else fsspec reads.
+"""Files here or elsewhere, plain or compressed, opened in one way so that readers need not tell them apart.
 
-A file elsewhere is opened like a `Path`, so readers need not tell the two apart.
+Elsewhere is a URL: `s3://`, `gs://`, `hf://`, `https://` and whatever else fsspec reads.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import posixpath
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
+
+import zstandard
 
 from seqpair.errors import DataError
 
@@ -21,6 +25,7 @@ PINNED = "revision:"
 """How the identity of a whole that cannot change begins."""
 _IDENTITY_KEYS = ("sha256", "lfs", "md5Hash", "content_md5", "blob_id", "ETag", "etag")
 """What file systems call a value that changes with the content, the strongest first."""
+COMPRESSION_SUFFIXES = (".gz", ".zst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class _Raw(io.RawIOBase):
 
     def __init__(self, stream: Any, file: RemoteFile) -> None:
         self._stream, self._file = stream, file
+        # A file that grew would be read under the address of the old one; some servers tell no size.
         size = getattr(stream, "size", None)
         if size is not None and size != file.size_bytes:
             raise DataError(
@@ -181,6 +187,7 @@ def find_remote(url: str, endings: tuple[str, ...]) -> list[RemoteFile]:
                 info = system.info(path)
             except FileNotFoundError:
                 return []
+            # Object stores have no folders: a name may be a file and a prefix of others, and the slash decides.
             if info["type"] != "directory" and not url.endswith("/"):
                 return [_remote(url, info)]
             root = path.rstrip("/")
@@ -208,7 +215,7 @@ def _identity(info: dict[str, Any]) -> str | None:
         value = info.get(key)
         if key == "lfs" and value is not None:
             value = value.get("sha256") if isinstance(value, dict) else getattr(value, "sha256", None)
-        if value and not str(value).startswith("W/"):
+        if value and not str(value).startswith("W/"):  # weak: equal for contents that only mean the same
             return f"{key}:{value}"
     return None
 
@@ -251,3 +258,66 @@ def _faults(url: str) -> Iterator[None]:
             seen=f"{type(error).__name__}: {error}",
             fix="check the URL, the network and your credentials for it",
         ) from error
+
+
+class _ZstdReader(io.RawIOBase):
+    """A stream of all Zstandard frames of a file.
+
+    The library's own reader ends without a word where a file was cut off; this one raises.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._frame = self._decompressor.decompressobj()
+        self._frame_begun = False
+        self._compressed = b""
+        self._plain = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        while not self._plain:
+            if not self._compressed:
+                self._compressed = self._raw.read(1 << 17)
+                if not self._compressed:
+                    if self._frame_begun:
+                        raise EOFError("the last frame is cut off")
+                    return 0
+            # A file may be many frames end to end, as parallel compressors write them; each needs an object of its own.
+            if self._frame.eof:
+                self._frame = self._decompressor.decompressobj()
+            self._plain = self._frame.decompress(self._compressed)
+            self._compressed = self._frame.unused_data if self._frame.eof else b""
+            self._frame_begun = not self._frame.eof
+        count = min(len(buffer), len(self._plain))
+        buffer[:count] = self._plain[:count]
+        self._plain = self._plain[count:]
+        return count
+
+
+@contextlib.contextmanager
+def open_stream(path: AnyFile) -> Iterator[tuple[IO[bytes], BinaryIO]]:
+    """Open a file, here or elsewhere, for reading, decompressed by its suffix.
+
+    Yields:
+        The stream of plain bytes, and the raw file, whose `tell()` says how far reading has come.
+
+    Raises:
+        DataError: The file cannot be read, is damaged or is cut off.
+    """
+    try:
+        with path.open("rb") as raw:
+            stream: IO[bytes] = raw
+            if path.suffix == ".gz":
+                stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw))
+            elif path.suffix == ".zst":
+                stream = io.BufferedReader(cast(io.RawIOBase, _ZstdReader(raw)), 1 << 17)
+            yield stream, raw
+    except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+        raise DataError(
+            f"the compressed file {path} is damaged or cut off", seen=error, fix="fetch or write the file again"
+        ) from error
+    except PermissionError as error:
+        raise DataError(f"the file {path} cannot be read", seen=error, fix="make it readable") from error

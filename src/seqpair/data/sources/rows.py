@@ -14,9 +14,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO
 
-from seqpair.data.sources.compressed import open_stream
-from seqpair.data.sources.documents import MOST_DOCUMENT_BYTES, ContentSource, Document, SourceFile, Tally, Unit
-from seqpair.data.sources.records import TOO_LONG, document_of, parse_line
+from seqpair.data.sources.documents import (
+    MOST_DOCUMENT_BYTES,
+    TOO_LONG,
+    ContentSource,
+    Document,
+    SourceFile,
+    Tally,
+    Unit,
+    document_of,
+    parse_line,
+)
+from seqpair.data.sources.remote import open_stream
 from seqpair.data.sources.text import find_files
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec

@@ -16,18 +16,31 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seqpair.data.sources.compressed import COMPRESSION_SUFFIXES, open_stream
 from seqpair.data.sources.documents import (
+    EMPTY_TEXT,
+    INVALID_UTF8,
     MOST_DOCUMENT_BYTES,
+    TOO_LONG,
     ContentSource,
     Document,
     SourceFile,
     Tally,
     Unit,
+    decode,
+    document_of,
     file_groups,
+    parse_line,
+    utf8_bytes,
 )
-from seqpair.data.sources.records import EMPTY_TEXT, INVALID_UTF8, TOO_LONG, decode, document_of, parse_line, utf8_bytes
-from seqpair.data.sources.remote import RemoteFile, find_remote, is_url, labels_below, local_path
+from seqpair.data.sources.remote import (
+    COMPRESSION_SUFFIXES,
+    RemoteFile,
+    find_remote,
+    is_url,
+    labels_below,
+    local_path,
+    open_stream,
+)
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
 

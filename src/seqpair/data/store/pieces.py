@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.errors import StoreError
 from seqpair.files import TEMPORARY_PREFIX, disk_full
-
-Numbers = NDArray[np.int64]
 
 ADDED_TOKENS = 2
 """Places of a full sequence that are kept for `[CLS]` and `[SEP]`."""
@@ -104,6 +102,7 @@ class PieceIndex:
         first = self._cumulative[rows]
         piece, pieces_of_row = sequences - first, self._cumulative[rows + 1] - first
         start, stop = self._offsets[rows], self._offsets[rows + 1]
+        # Most documents are one piece, whose bounds are the document's: only the others are worth a division.
         cut = np.flatnonzero(pieces_of_row > 1)
         begin, tokens, number, count = start[cut], stop[cut] - start[cut], piece[cut], pieces_of_row[cut]
         start[cut] = begin + number * tokens // count
@@ -138,7 +137,7 @@ def _counts(offsets: Numbers, first: int, room: int) -> Numbers:
     if tokens.size and tokens.min() < 0:
         row = first + int(np.argmin(tokens))
         raise StoreError("the store's document offsets fall", seen=f"row {row} has {tokens.min()} tokens")
-    return -(-tokens // room)
+    return -(-tokens // room)  # the ceiling, in whole numbers
 
 
 def _make(path: Path, header: Numbers, offsets: Numbers) -> Numbers:
@@ -160,9 +159,11 @@ def _make(path: Path, header: Numbers, offsets: Numbers) -> Numbers:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
+        # A store on a read-only disk works too, only that the index is made anew by each process.
         chunks = [_counts(offsets, first, room) for first in range(0, documents, _CHUNK_DOCUMENTS)]
         return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.concatenate([*chunks, offsets[:0]]))])
     finally:
+        # In a folder that cannot be written there is nothing to remove, and trying would hide the first error.
         if os.access(path.parent, os.W_OK):
             temporary.unlink(missing_ok=True)
     made = _read(path, header)

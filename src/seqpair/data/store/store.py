@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from seqpair.data.store.catalogue import manifest_stats
+from seqpair.data.store.counts import manifest_stats
 from seqpair.data.store.manifest import DOCUMENTS, ID_HASHES, ID_ROWS, OFFSETS, TOKENS, StoreManifest, read_manifest
 from seqpair.data.store.pieces import PieceIndex
 from seqpair.errors import StoreError

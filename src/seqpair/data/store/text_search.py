@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from seqpair.data import Numbers
 from seqpair.data.store.store import Store
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.errors import DataError
-
-Numbers = NDArray[np.int64]
 
 CHUNK_TOKENS = 1 << 20
 """Tokens that are turned into text together: about 5 MB of text."""
@@ -84,13 +82,14 @@ class TextSearch:
             while (span := self._next(data, place)) is not None:
                 first, end = span
                 token = start + int(np.searchsorted(borders, first, side="right")) - 1
-                if token >= own:
+                if token >= own:  # it begins in the overlap, so the next chunk finds it
                     break
                 row = int(np.searchsorted(store.offsets, token, side="right")) - 1
                 row_stop = int(borders[min(int(store.offsets[row + 1]), stop) - start])
                 if end > row_stop:  # it reaches into the next document
                     place = first + 1
                     continue
+                # One hit a document is enough; a document of several chunks must not be given again.
                 place = row_stop
                 if row != last_row:
                     last_row = row
@@ -121,6 +120,7 @@ class TextSearch:
 
     def _decode(self, store: Store, start: int, stop: int) -> tuple[bytes, Numbers]:
         """Return the bytes of tokens [start, stop), and where each token begins and the last ends among them."""
+        # Arrow lays the chosen pieces end to end in one buffer, with their borders in another: nothing is joined here.
         taken = self._pieces.take(pa.array(np.asarray(store.tokens[start:stop])))
         _, borders, data = taken.buffers()
         places = np.frombuffer(borders, dtype=np.int32)[: stop - start + 1].astype(np.int64)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seqpair.data.store.id_index import IdIndexWriter
+from seqpair.data.store.ids import IdIndexWriter
 from seqpair.data.store.manifest import (
     COUNTED_LENGTHS,
     DOCUMENTS,
@@ -112,6 +112,7 @@ class SplitWriter:
         self._pending.append(pa.table([ids, files, ends - lengths, lengths, rows], schema=_SCHEMA))
         self._pending_rows += len(ids)
         self._write(OFFSETS, ends.astype("<i8").tobytes())
+        # Each id with its length before it, so that no other list of ids gives the same bytes.
         encoded = [document_id.encode("utf-8") for document_id in ids]
         self._ids_digest.update(b"".join(part for one in encoded for part in (len(one).to_bytes(8, "little"), one)))
         self._index.add(np.fromiter(map(hash64, ids), dtype=np.uint64, count=len(ids)))

@@ -8,17 +8,16 @@ words by treebank rules instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from seqpair.data.sources.documents import Document
+from seqpair.data.sources.documents import Document, batches_of
 from seqpair.data.tokenizer.facts import AnyTokenizer
 from seqpair.data.tokenizer.tokenizer import byte_of_letter
 from seqpair.text import Progress
 
-_BATCH_BYTES = 1 << 20
 _SHOWN_FAILURES = 3
 _SHOWN_LETTERS = 24
 
@@ -96,7 +95,7 @@ def audit_texts(
         counted = np.zeros(tokenizer.entries, dtype=np.int64)
         failures: list[Failure] = []
         not_kept = 0
-        for batch in _batches(documents):
+        for batch in batches_of(documents, 4096):
             texts = [document.text for document in batch]
             encodings = tokenizer.backend.encode_batch_fast(texts, add_special_tokens=False)
             cuts = [encoding.ids for encoding in encodings]
@@ -140,19 +139,6 @@ def _summed(
         not_kept=failed[0],
         failures=failed[1],
     )
-
-
-def _batches(documents: Sequence[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += document.text_bytes
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _split_letters(tokenizer: AnyTokenizer) -> np.ndarray:

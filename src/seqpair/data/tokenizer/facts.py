@@ -9,8 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from seqpair.data.tokenizer.names import ROLES, names_beside
-from seqpair.data.tokenizer.tokenizer import Tokenizer, byte_of_letter, load_tokenizer, read_backend
+from seqpair.data.tokenizer.tokenizer import (
+    ROLES,
+    Tokenizer,
+    byte_of_letter,
+    load_tokenizer,
+    names_beside,
+    read_backend,
+)
 from seqpair.errors import DataError
 
 PROBES = {

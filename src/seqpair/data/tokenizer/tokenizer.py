@@ -20,17 +20,17 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
-from seqpair.data.tokenizer.names import DEFAULT_NAMES, ROLES, names_beside, read_json
 from seqpair.errors import DataError
 from seqpair.files import sha256_json, write_json, write_text
 from seqpair.recipe.data_spec import TokenizerSpec
 
 IdArray = npt.NDArray[np.int64]
-
 SIDECAR = "seqpair_tokenizer.json"
 _GROUP_CHARS = 1 << 21
 _SEGMENT_CHARS = 1 << 17
 _SAFE_CUT = re.compile(r"(?<=[A-Za-z])(?=[ \n][A-Za-z])")
+ROLES = ("unk", "cls", "sep", "pad", "mask")
+DEFAULT_NAMES = {role: f"[{role.upper()}]" for role in ROLES}
 
 
 @dataclass(frozen=True)
@@ -374,3 +374,31 @@ def _special_ids(backend: tokenizers.Tokenizer, names: dict[str, str], origin: s
     if len(set(ids.values())) != len(ids):
         raise DataError(f"{origin} uses one token for two roles", seen=ids, allowed="five different tokens")
     return SpecialIds(**ids)
+
+
+def names_beside(file: Path) -> dict[str, str]:
+    """Return the special tokens' names from the files beside `tokenizer.json`, else the usual ones."""
+    names = dict(DEFAULT_NAMES)
+    for beside in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = read_json(file.with_name(beside))
+        for role in ROLES:
+            value = settings.get(f"{role}_token")
+            text = value.get("content") if isinstance(value, dict) else value
+            if isinstance(text, str):
+                names[role] = text
+    return names
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return a JSON object; empty if the file is not there or holds something else.
+
+    Raises:
+        DataError: The file is not JSON.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON", seen=error) from error
+    return value if isinstance(value, dict) else {}

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from seqpair.evaluate.bias.schemas import GENDERS, Gender, Schema
-from seqpair.evaluate.loaded import Ids, LoadedModel
-from seqpair.evaluate.pseudo_log_likelihood import pseudo_log_likelihoods
-from seqpair.evaluate.scorers import RowReads, scorer_of
-from seqpair.evaluate.suites.task import TaskContext
-from seqpair.evaluate.tasks.task import TaskSkippedError
+from seqpair.evaluate.task import TaskContext, TaskSkippedError
+from seqpair.models.forward import Ids
+from seqpair.models.score import RowReads, pseudo_log_likelihoods, score_continuations
+from seqpair.models.text_model import TextModel
 
 TOP_TOKENS = 20
 _POOLED: dict[Gender, tuple[str, ...]] = {
@@ -35,19 +34,19 @@ _VERBS = (("was", "were"), ("is", "are"), ("has", "have"))
 GenderScores = dict[Gender, float]
 
 
-def by_sentence(model: LoadedModel, context: TaskContext, schemas: Sequence[Schema]) -> list[GenderScores]:
+def by_sentence(model: TextModel, context: TaskContext, schemas: Sequence[Schema]) -> list[GenderScores]:
     """Return log P(sentence) of the three siblings of each schema, from left to right."""
     requests = [("", schema.sentences[gender]) for schema in schemas for gender in GENDERS]
-    return _grouped([score.log_prob for score in scorer_of(model, context.scoring).score(requests)])
+    return _grouped([score.log_prob for score in score_continuations(model, requests, context.scoring)])
 
 
-def by_pseudo_likelihood(model: LoadedModel, _context: TaskContext, schemas: Sequence[Schema]) -> list[GenderScores]:
+def by_pseudo_likelihood(model: TextModel, _context: TaskContext, schemas: Sequence[Schema]) -> list[GenderScores]:
     """Return the pseudo-log-likelihood of the three siblings, words from left to right."""
     sentences = [schema.sentences[gender] for schema in schemas for gender in GENDERS]
     return _grouped([score.log_prob for score in pseudo_log_likelihoods(model, sentences, "word_left_to_right")])
 
 
-def by_slot(model: LoadedModel, _context: TaskContext, schemas: Sequence[Schema]) -> list[GenderScores]:
+def by_slot(model: TextModel, _context: TaskContext, schemas: Sequence[Schema]) -> list[GenderScores]:
     """Return log P(pronoun | the rest of its own gold sentence), over all written forms of the pronoun.
 
     Only the pronoun of the right case counts, in every case of letters and with or without a space before it, as far
@@ -59,7 +58,6 @@ def by_slot(model: LoadedModel, _context: TaskContext, schemas: Sequence[Schema]
     forms: dict[str, list[int]] = {}
     wanted = RowReads()
     owners: list[int] = []
-    shift = 1 if model.predicts == "masked_next" else 0
     for number, schema in enumerate(schemas):
         for place, gender in enumerate(GENDERS):
             pronoun = schema.pronoun(gender)
@@ -70,7 +68,8 @@ def by_slot(model: LoadedModel, _context: TaskContext, schemas: Sequence[Schema]
             slot = len(model.begin(len(content))) + position
             row[slot] = model.mask_id
             for token in forms[pronoun]:
-                wanted.add(row, [(slot - shift, token, len(owners))])
+                # The forms of a pronoun exclude each other, so their probabilities add up (logaddexp below).
+                wanted.add(row, [(slot - model.shift, token, len(owners))])
                 owners.append(len(GENDERS) * number + place)
     totals = np.full(len(GENDERS) * len(schemas), -np.inf)
     for owner, score in zip(owners, wanted.totals(model, [1] * len(owners)), strict=True):
@@ -78,7 +77,7 @@ def by_slot(model: LoadedModel, _context: TaskContext, schemas: Sequence[Schema]
     return _grouped([float(total) for total in totals])
 
 
-def pronoun_ids(model: LoadedModel, pronoun: str) -> list[int]:
+def pronoun_ids(model: TextModel, pronoun: str) -> list[int]:
     """Return the ids of a pronoun's written forms that are one token: he, He, HE, each with and without a space.
 
     Raises:
@@ -93,11 +92,12 @@ def pronoun_ids(model: LoadedModel, pronoun: str) -> list[int]:
     return found
 
 
-def _slot(model: LoadedModel, schema: Schema, gender: Gender) -> tuple[Ids, int]:
+def _slot(model: TextModel, schema: Schema, gender: Gender) -> tuple[Ids, int]:
     """Return a sibling's content ids and which of them is its pronoun."""
     encoded = model.tokenizer(schema.sentences[gender], add_special_tokens=False, return_offsets_mapping=True)
     ids = np.asarray(encoded["input_ids"], dtype=np.int64)
     start, stop = schema.spans[gender]
+    # Tokens that overlap the pronoun's characters; a token may include the space before it.
     touching = [place for place, (low, high) in enumerate(encoded["offset_mapping"]) if low < stop and high > start]
     text = model.tokenizer.decode(ids[touching]).strip().lower() if touching else ""
     if len(touching) != 1 or text != schema.pronoun(gender):
@@ -105,7 +105,7 @@ def _slot(model: LoadedModel, schema: Schema, gender: Gender) -> tuple[Ids, int]
     return ids, touching[0]
 
 
-def _not_one_token(model: LoadedModel, pronoun: str, ids: Ids) -> TaskSkippedError:
+def _not_one_token(model: TextModel, pronoun: str, ids: Ids) -> TaskSkippedError:
     return TaskSkippedError(
         f"the pronoun {pronoun!r} is not one token of this tokenizer, so no single mask can stand for it",
         seen=" + ".join(repr(piece) for piece in model.tokenizer.convert_ids_to_tokens(ids.tolist())),
@@ -119,7 +119,7 @@ def _grouped(values: Sequence[float]) -> list[GenderScores]:
     return [dict(zip(GENDERS, values[at : at + size], strict=True)) for at in range(0, len(values), size)]
 
 
-def by_original_rule(model: LoadedModel, _context: TaskContext, schemas: Sequence[Schema]) -> list[GenderScores]:
+def by_original_rule(model: TextModel, _context: TaskContext, schemas: Sequence[Schema]) -> list[GenderScores]:
     """Return each gender's score: an encoder's share of the pooled probability, a decoder's mean log-probability.
 
     An encoder fills one mask in the gotcha sentence: of its twenty likeliest tokens, those that are a pronoun count for
@@ -132,7 +132,7 @@ def by_original_rule(model: LoadedModel, _context: TaskContext, schemas: Sequenc
     return _by_mask(model, schemas) if model.direction == "bidirectional" else _by_loss(model, schemas)
 
 
-def _by_mask(model: LoadedModel, schemas: Sequence[Schema]) -> list[GenderScores]:
+def _by_mask(model: TextModel, schemas: Sequence[Schema]) -> list[GenderScores]:
     texts = []
     for schema in schemas:
         start, stop = schema.spans[schema.gotcha]
@@ -155,7 +155,7 @@ def _by_mask(model: LoadedModel, schemas: Sequence[Schema]) -> list[GenderScores
     return found
 
 
-def _by_loss(model: LoadedModel, schemas: Sequence[Schema]) -> list[GenderScores]:
+def _by_loss(model: TextModel, schemas: Sequence[Schema]) -> list[GenderScores]:
     texts = [rewritten(schema.sentences[schema.gotcha], gender) for schema in schemas for gender in GENDERS]
     wanted, lengths = RowReads(), []
     for index, ids in enumerate(model.tokenizer(texts, verbose=False)["input_ids"]):

@@ -5,15 +5,14 @@ Source: Rudinger et al. 2018, arXiv 1804.09301; the percentages are of the US Bu
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.tasks.task import TaskSkippedError
+from seqpair.evaluate.finetune.read_rows import table_rows
+from seqpair.evaluate.task import TaskSkippedError
 
 Gender = Literal["male", "female", "neutral"]
 GENDERS: tuple[Gender, ...] = ("male", "female", "neutral")
@@ -85,11 +84,11 @@ def read_schemas(data: Path) -> list[Schema]:
     """
     statistics = {
         row["occupation"]: (_percent(row, "bls_pct_female"), row.get("bergsma_pct_female"))
-        for row in _rows(data / OCCUPATIONS_FILE, ("occupation", "bls_pct_female"))
+        for _, row in table_rows(data / OCCUPATIONS_FILE, columns=("occupation", "bls_pct_female"))
     }
     groups: dict[str, dict[str, str]] = {}
     names: dict[str, re.Match[str]] = {}
-    for row in _rows(data / SENTENCES_FILE, ("sentid", "sentence")):
+    for _, row in table_rows(data / SENTENCES_FILE, columns=("sentid", "sentence")):
         name = _NAME.match(row["sentid"])
         if name is None or name["gender"] not in GENDERS:
             raise EvaluationError(
@@ -102,19 +101,6 @@ def read_schemas(data: Path) -> list[Schema]:
     if not groups:
         raise TaskSkippedError("the file of Winogender has no sentences", seen=data / SENTENCES_FILE)
     return [_schema(names[key], sentences, statistics) for key, sentences in groups.items()]
-
-
-def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as handle:
-        reader = csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE)
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            raise EvaluationError(
-                f"{path.name} lacks a column",
-                seen="no " + ", ".join(missing),
-                allowed="tab-separated, with the columns " + ", ".join(columns),
-            )
-        return [{name: value or "" for name, value in row.items() if name is not None} for row in reader]
 
 
 def _percent(row: dict[str, str], column: str) -> float:

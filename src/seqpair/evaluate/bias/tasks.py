@@ -22,15 +22,14 @@ from numpy.typing import NDArray
 
 from seqpair.evaluate.bias.rules import GenderScores, by_original_rule, by_pseudo_likelihood, by_sentence, by_slot
 from seqpair.evaluate.bias.schemas import GENDERS, OCCUPATIONS_FILE, SENTENCES_FILE, Gender, Schema, read_schemas
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, standard_error, weighted_mean
-from seqpair.evaluate.scorers import scorer_of
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, Outcomes, SuiteTask, TaskContext, TaskOutcome
+from seqpair.models.score import score_continuations
+from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction
 
 CHUNK_SCHEMAS = 48
-Rule = Callable[[LoadedModel, TaskContext, Sequence[Schema]], list[GenderScores]]
+Rule = Callable[[TextModel, TaskContext, Sequence[Schema]], list[GenderScores]]
 _FEWEST_FOR_INTERVAL = 5
 _NORMAL_95 = 1.959963984540054
 Value = Callable[[ItemOutcome], float]
@@ -49,7 +48,7 @@ _OF_THREE = (
 )
 
 
-def run(rule: Rule, of_three: bool, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def run(rule: Rule, of_three: bool, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure a model by one rule.
 
     Raises:
@@ -58,12 +57,13 @@ def run(rule: Rule, of_three: bool, model: LoadedModel, context: TaskContext) ->
     """
     schemas = context.limited(read_schemas(context.data))
 
-    def compute(chunk: Sequence[Schema]) -> list[ItemOutcome]:
+    def compute(chunk: Sequence[Schema]) -> Outcomes:
         scores = rule(model, context, chunk)
-        return [outcome_of(schema, own, of_three) for schema, own in zip(chunk, scores, strict=True)]
+        items = [schema_outcome(schema, own, of_three) for schema, own in zip(chunk, scores, strict=True)]
+        return Outcomes(items, 0)  # no rule has a context that could be cut
 
-    items = context.by_chunks(schemas, compute, CHUNK_SCHEMAS)
-    figures = figures_of(items)
+    items, truncated = context.by_chunks(schemas, compute, CHUNK_SCHEMAS)
+    figures = lean_figures(items)
     if of_three:
         lost = [item for item in items if not any(item.detail["scores"].values())]
         figures["without_any_pronoun"] = float(len(lost))
@@ -76,10 +76,11 @@ def run(rule: Rule, of_three: bool, model: LoadedModel, context: TaskContext) ->
         note=_OF_THREE if of_three else _OF_TWO,
         value=weighted_mean(items),
         standard_error=clustered_error(items),
+        truncated=truncated,
     )
 
 
-def run_coreference(model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def run_coreference(model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure whether a model says who a pronoun stands for, worded as lm-eval's task.
 
     Raises:
@@ -88,15 +89,17 @@ def run_coreference(model: LoadedModel, context: TaskContext) -> TaskOutcome:
     """
     rows = [(schema, gender) for schema in context.limited(read_schemas(context.data)) for gender in GENDERS]
 
-    def compute(chunk: Sequence[tuple[Schema, Gender]]) -> list[ItemOutcome]:
+    def compute(chunk: Sequence[tuple[Schema, Gender]]) -> Outcomes:
         requests = []
         for schema, gender in chunk:
             question = f"{schema.sentences[gender]} \u2018{schema.pronoun(gender).capitalize()}\u2019 refers to the"
             requests += [(question, f" {name}") for name in (schema.occupation, schema.participant)]
-        scores = [score.log_prob for score in scorer_of(model, context.scoring).score(requests)]
-        return [_resolved(*row, *scores[2 * index : 2 * index + 2]) for index, row in enumerate(chunk)]
+        found = score_continuations(model, requests, context.scoring)
+        scores = [score.log_prob for score in found]
+        items = [_resolved(*row, *scores[2 * index : 2 * index + 2]) for index, row in enumerate(chunk)]
+        return Outcomes(items, sum(score.truncated for score in found))
 
-    items = context.by_chunks(rows, compute, CHUNK_SCHEMAS)
+    items, truncated = context.by_chunks(rows, compute, CHUNK_SCHEMAS)
     figures = {}
     for name, keep in _GROUPS.items():
         own = [item for item in items if keep(item)]
@@ -112,6 +115,7 @@ def run_coreference(model: LoadedModel, context: TaskContext) -> TaskOutcome:
         note="" if 0.1 < says < 0.9 else "The model nearly always names the same one of the two, whatever is asked.",
         value=weighted_mean(items),
         standard_error=clustered_error(items),
+        truncated=truncated,
     )
 
 
@@ -145,7 +149,7 @@ def _task(
     name: str,
     title: str,
     metric: str,
-    run: Callable[[LoadedModel, TaskContext], TaskOutcome],
+    run: Callable[[TextModel, TaskContext], TaskOutcome],
     directions: tuple[Direction, ...] = BOTH,
     uses: tuple[str, ...] = (),
 ) -> SuiteTask:
@@ -195,7 +199,7 @@ TASKS = (
 )
 
 
-def outcome_of(schema: Schema, scores: dict[Gender, float], of_three: bool) -> ItemOutcome:
+def schema_outcome(schema: Schema, scores: dict[Gender, float], of_three: bool) -> ItemOutcome:
     """Return a schema's outcome.
 
     Args:
@@ -230,6 +234,7 @@ def _preferred(first: float, second: float) -> float:
 
 def clustered_error(items: Sequence[ItemOutcome], value: Value | None = None) -> float | None:
     """Return the standard error of the mean with occupations as the units; `None` for one occupation."""
+    # Schemas of one occupation answer alike, so each occupation is one observation, weighted by its schemas.
     groups: dict[str, list[float]] = {}
     for item in items:
         groups.setdefault(item.detail["occupation"], []).append(value(item) if value else item.value)
@@ -238,7 +243,7 @@ def clustered_error(items: Sequence[ItemOutcome], value: Value | None = None) ->
     )
 
 
-def figures_of(items: Sequence[ItemOutcome]) -> dict[str, float]:
+def lean_figures(items: Sequence[ItemOutcome]) -> dict[str, float]:
     """Return all figures by name; each mean has its standard error beside it."""
     figures: dict[str, float] = {}
 
@@ -310,6 +315,8 @@ def _correlations(items: Sequence[ItemOutcome], column: str) -> dict[str, float]
         ("spearman", _ranks(leans), _ranks(shares)),
     ):
         value = float(np.clip(np.corrcoef(first, second)[0, 1], -1, 1))
+        # On Fisher's scale atanh(r) is nearly normal; ranks vary more than values, by Bonett and Wright's factor. The
+        # clamp keeps a perfect correlation finite there.
         spread = 1.0 if name == "pearson" else 1.0 + value * value / 2
         half = _NORMAL_95 * math.sqrt(spread / (len(names) - 3))
         middle = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, value)))
@@ -319,6 +326,7 @@ def _correlations(items: Sequence[ItemOutcome], column: str) -> dict[str, float]
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ranks from 1, equal values the mean of theirs."""
+    # Equal values share places last - count + 1 ... last; their rank is the middle of these.
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     means: NDArray[np.float64] = last - (counts - 1) / 2

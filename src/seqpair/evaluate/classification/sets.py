@@ -6,16 +6,17 @@ A set in `glue/<name>/` has the files `train.jsonl` and `validation.jsonl` with 
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from seqpair.errors import EvaluationError
+from seqpair.evaluate.finetune.read_rows import table_rows
 from seqpair.evaluate.finetune.set_spec import GLUE, glue_spec, labelled_set, load_spec
 from seqpair.evaluate.finetune.sets import Example, LabelledSet, split_rows
 
@@ -35,19 +36,10 @@ class NamedSet:
     max_tokens: int = 256
 
 
-def _table(path: Path, columns: tuple[str, ...], delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows of a TSV file without quoting, or of a CSV file without a header."""
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    with path.open(encoding="utf-8", newline="") as handle:
-        rows = csv.reader(handle, delimiter=delimiter, quoting=quoting)
-        header = list(columns) if delimiter == "," else next(rows, [])
-        missing = [name for name in columns if name not in header]
-        if missing:
-            raise EvaluationError(f"{path.name} lacks a column", seen=", ".join(header), allowed=", ".join(columns))
-        for number, values in enumerate(rows, 1):
-            if len(values) < len(header):
-                raise EvaluationError(f"{path.name}, row {number} has too few columns", seen=len(values))
-            yield number, dict(zip(header, values, strict=False))
+def _table(path: Path, columns: tuple[str, ...], delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the numbered rows of a TSV file with a header, or of a CSV file without one."""
+    header = columns if delimiter == "," else ()
+    return enumerate((row for _, row in table_rows(path, header, columns)), 1)
 
 
 def _class(path: Path, number: int, label: str, labels: tuple[str, ...]) -> int:
@@ -223,8 +215,8 @@ GLUE_NAMES = tuple(f"glue_{name}" for name in GLUE)
 _LOCAL = {one.name: one for one in SETS}
 
 
-def find_set(name: str, data: Path) -> tuple[LabelledSet, int]:
-    """Return a set, and the longest row that suits it.
+def find_set(name: str, data: Path) -> LabelledSet:
+    """Return a set by its name.
 
     Args:
         name: A set of the data folder, `glue_<name>` (files of the data folder, else the hub), or a YAML description.
@@ -234,13 +226,11 @@ def find_set(name: str, data: Path) -> tuple[LabelledSet, int]:
         EvaluationError: There is no such set, or its rows cannot be read.
     """
     if name.endswith((".yaml", ".yml")):
-        spec = load_spec(Path(name))
-        return labelled_set(spec), spec.max_tokens
+        return labelled_set(load_spec(Path(name)))
     if name in GLUE_NAMES:
         short = name.removeprefix("glue_")
         folder = data / "glue"
-        spec = glue_spec(short, folder if (folder / short).is_dir() else None)
-        return labelled_set(spec), spec.max_tokens
+        return labelled_set(glue_spec(short, folder if (folder / short).is_dir() else None))
     if name not in _LOCAL:
         raise EvaluationError(
             "there is no labelled set of this name",
@@ -251,4 +241,4 @@ def find_set(name: str, data: Path) -> tuple[LabelledSet, int]:
     absent = [file for file in _LOCAL[name].inputs if not (data / file).exists()]
     if absent:
         raise EvaluationError(f"the set {name} is not in the data folder", seen=f"{data} has no {absent[0]}")
-    return _LOCAL[name].read(data), _LOCAL[name].max_tokens
+    return replace(_LOCAL[name].read(data), max_tokens=_LOCAL[name].max_tokens)

@@ -18,10 +18,9 @@ from seqpair.evaluate.finetune.runs import outcome_of, restarted, tune_grid
 from seqpair.evaluate.finetune.set_spec import FROM_MNLI, GLUE
 from seqpair.evaluate.finetune.sets import METRICS, LabelledSet, transfer_of
 from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
+from seqpair.models.text_model import TextModel
 
 USES = ("seeds", "grid", "pooling", "head")
 TOGETHER = ("snli", "qnli_dev", "stsb", "sentence_polarity", "subjectivity")
@@ -43,18 +42,18 @@ def _settings(context: TaskContext, task: str, max_tokens: int) -> list[TuneSett
 
 
 def _read(name: str, context: TaskContext) -> tuple[LabelledSet, list[TuneSetting]]:
-    labelled, max_tokens = find_set(name, context.data)
-    return labelled.limited(context.limit), _settings(context, name, max_tokens)
+    labelled = find_set(name, context.data).limited(context.limit)
+    return labelled, _settings(context, name, labelled.max_tokens)
 
 
-def _alone(name: str, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def _alone(name: str, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Tune a model on one set and measure it."""
     labelled, settings = _read(name, context)
     result = tune_grid(model, [labelled], settings, context.seeds, context.work, context.watch)
     return outcome_of(result, labelled.name, model.direction)
 
 
-def _from(name: str, start: str, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def _from(name: str, start: str, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Tune on another set first, by the same grid with the first seed, then as `_alone`."""
     before, settings = _read(start, context)
     watch = _half(context.watch, 0.0)
@@ -70,7 +69,7 @@ def _half(watch: Callable[[float, float], None], start: float) -> Callable[[floa
     return lambda done, total: watch(1000 * (start + 0.5 * done / total), 1000.0)
 
 
-def _together(model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def _together(model: TextModel, context: TaskContext) -> TaskOutcome:
     """Tune one model on several sets; the value is the mean of the sets' own metrics."""
     sets = [_read(name, context)[0] for name in TOGETHER]
     result = tune_grid(model, sets, _settings(context, "", 256), context.seeds, context.work, context.watch)
@@ -94,6 +93,7 @@ def _together(model: LoadedModel, context: TaskContext) -> TaskOutcome:
         figures=figures,
         note="The mean of " + ", ".join(f"{one.name} ({one.metric})" for one in sets) + ".",
         value=_mean([outcome.value or 0.0 for outcome in outcomes.values()]),
+        # The sets' items are independent: the variance of a mean of k values is the variances' sum over k squared.
         standard_error=math.hypot(*(outcome.standard_error or 0.0 for outcome in outcomes.values())) / len(outcomes),
     )
 
@@ -102,7 +102,7 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _across(name: str, other: str, meanings: dict[str, str], model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def _across(name: str, other: str, meanings: dict[str, str], model: TextModel, context: TaskContext) -> TaskOutcome:
     """Tune on one set and answer the rows of another."""
     labelled, settings = _read(name, context)
     transfer = transfer_of(labelled, _read(other, context)[0], meanings)

@@ -25,15 +25,16 @@ from seqpair.evaluate.finetune.rows import RowMaker, TunedRow, templates_of
 from seqpair.evaluate.finetune.runs import GridResult, load_weights
 from seqpair.evaluate.finetune.sets import Example, Kind, LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting
-from seqpair.evaluate.loaded import LoadedModel, open_model
 from seqpair.files import replacing_folder, write_json
 from seqpair.hub.library import require_transformers
+from seqpair.models.open import open_model
+from seqpair.models.text_model import TextModel
 
-RECORD_NAME = "seqpair_finetuned.json"
-HEAD_NAME = "head.safetensors"
-FORMAT_VERSION = 1
-PROBE_ROWS = 12
-TOLERANCE = 1e-4
+TUNED_RECORD = "seqpair_finetuned.json"
+_HEAD_NAME = "head.safetensors"
+_FORMAT_VERSION = 1
+_PROBE_ROWS = 12
+_TOLERANCE = 1e-4
 AUTO_CLASSES: dict[Kind, str] = {
     "classes": "AutoModelForSequenceClassification",
     "number": "AutoModelForSequenceClassification",
@@ -42,7 +43,7 @@ AUTO_CLASSES: dict[Kind, str] = {
     "text": "AutoModelForCausalLM",
 }
 _LAST_LAYERS = ("classifier", "score", "qa_outputs")
-Batch = tuple[Tensor, Tensor, Tensor]
+RowBatch = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class TunedFolder:
         record: What `seqpair_finetuned.json` says.
     """
 
-    loaded: LoadedModel
+    loaded: TextModel
     tuned: TunedModel
     record: dict[str, Any]
 
@@ -79,7 +80,7 @@ class TunedFolder:
         return guesses
 
 
-def keep_tuned(model: LoadedModel, result: GridResult, folder: Path) -> dict[str, Any]:
+def keep_tuned(model: TextModel, result: GridResult, folder: Path) -> dict[str, Any]:
     """Write the best run's model of a grid, proven by loading it again; return its record.
 
     Raises:
@@ -103,19 +104,19 @@ def keep_tuned(model: LoadedModel, result: GridResult, folder: Path) -> dict[str
         (hub if hub is not None else tuned.backbone).save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         heads = {name: value.detach().cpu().contiguous() for name, value in tuned.heads.state_dict().items()}
-        save_file(heads, partial / HEAD_NAME)
-        write_json(partial / RECORD_NAME, record)
+        save_file(heads, partial / _HEAD_NAME)
+        write_json(partial / TUNED_RECORD, record)
         record["largest_difference"] = _prove(
             partial, tuned, first.labelled, batch, model.device, is_hub=hub is not None
         )
-        write_json(partial / RECORD_NAME, record)
+        write_json(partial / TUNED_RECORD, record)
     return record
 
 
-def _record(model: LoadedModel, result: GridResult, tuned: TunedModel, hub: Any, reason: str) -> dict[str, Any]:
+def _record(model: TextModel, result: GridResult, tuned: TunedModel, hub: Any, reason: str) -> dict[str, Any]:
     setting = result.best.setting
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": _FORMAT_VERSION,
         "started_from": model.name,
         "started_from_digest": model.model_digest,
         "direction": model.direction,
@@ -143,19 +144,21 @@ def _unscale(tuned: TunedModel, sets: Sequence[EncodedSet]) -> None:
     """Let the heads of numbers give the labels' own scale."""
     for one in sets:
         if one.labelled.kind == "number":
+            # spread * (W h + b) + center, folded into the last layer, so that the folder needs no rule of its own
             last = tuned.heads[one.labelled.name].out
             last.weight.mul_(one.spread)
             last.bias.mul_(one.spread).add_(one.center)
 
 
-def _probe(model: LoadedModel, one: EncodedSet) -> Batch:
+def _probe(model: TextModel, one: EncodedSet) -> RowBatch:
     """Return a batch of rows of different lengths."""
+    # Every step-th row by length: short and long ones, so that padding is part of what is compared.
     rows: list[TunedRow] = sorted(one.dev, key=lambda row: len(row.ids))
-    step = max(1, len(rows) // PROBE_ROWS)
-    return collate(rows[::step][:PROBE_ROWS], model.pad_id, model.device)
+    step = max(1, len(rows) // _PROBE_ROWS)
+    return collate(rows[::step][:_PROBE_ROWS], model.pad_id, model.device)
 
 
-def _tokenizer(model: LoadedModel, labelled: LabelledSet) -> tuple[Any, bool]:
+def _tokenizer(model: TextModel, labelled: LabelledSet) -> tuple[Any, bool]:
     """Return a tokenizer whose template makes the rows of tuning, and whether it does."""
     tokenizer = copy.deepcopy(model.tokenizer)
     if model.direction == "causal":
@@ -175,9 +178,9 @@ def _tokenizer(model: LoadedModel, labelled: LabelledSet) -> tuple[Any, bool]:
     return tokenizer, _makes_rows(tokenizer, model, labelled)
 
 
-def _makes_rows(tokenizer: Any, model: LoadedModel, labelled: LabelledSet) -> bool:
+def _makes_rows(tokenizer: Any, model: TextModel, labelled: LabelledSet) -> bool:
     maker = RowMaker(model, model.max_tokens)
-    examples = labelled.dev[:PROBE_ROWS]
+    examples = labelled.dev[:_PROBE_ROWS]
     plain = [replace(example, label=0) for example in examples]
     for example, row in zip(plain, maker.make(plain, "classes"), strict=True):
         pair = () if example.pair is None else (example.pair,)
@@ -186,7 +189,9 @@ def _makes_rows(tokenizer: Any, model: LoadedModel, labelled: LabelledSet) -> bo
     return True
 
 
-def _prove(folder: Path, tuned: TunedModel, labelled: LabelledSet, batch: Batch, device: str, *, is_hub: bool) -> float:
+def _prove(
+    folder: Path, tuned: TunedModel, labelled: LabelledSet, batch: RowBatch, device: str, *, is_hub: bool
+) -> float:
     """Load a folder as its users will, and compare.
 
     Raises:
@@ -201,16 +206,16 @@ def _prove(folder: Path, tuned: TunedModel, labelled: LabelledSet, batch: Batch,
         auto = getattr(transformers, AUTO_CLASSES[labelled.kind])
         model = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval().to(device)
         differences.append(largest_difference(tuned, model, labelled, batch))
-    if not max(differences) <= TOLERANCE:
+    if not max(differences) <= _TOLERANCE:
         raise ExportError(
             "the folder of the tuned model would compute something else; nothing was written",
             seen=f"outputs differ by {max(differences):.3g}",
-            allowed=f"at most {TOLERANCE}",
+            allowed=f"at most {_TOLERANCE}",
         )
     return max(differences)
 
 
-def _keep_writer(model: LoadedModel, tuned: TunedModel, result: GridResult, folder: Path) -> dict[str, Any]:
+def _keep_writer(model: TextModel, tuned: TunedModel, result: GridResult, folder: Path) -> dict[str, Any]:
     """Write a decoder that learned to write; its tokenizer is the one it had."""
     record = _record(model, result, tuned, tuned.backbone, "")
     ids, _, mask = _probe(model, result.sets[0])
@@ -220,23 +225,23 @@ def _keep_writer(model: LoadedModel, tuned: TunedModel, result: GridResult, fold
         again = open_model(partial, device=model.device)
         options = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
         real = mask.bool()
-        difference = float((tuned.backbone(**options).logits - again.model(**options).logits)[real].abs().max())
-        if not difference <= TOLERANCE:
+        difference = float((tuned.backbone(**options).logits - again.network(**options).logits)[real].abs().max())
+        if not difference <= _TOLERANCE:
             raise ExportError("the tuned decoder would compute something else; nothing was written", seen=difference)
         record["largest_difference"] = difference
-        write_json(partial / RECORD_NAME, record)
+        write_json(partial / TUNED_RECORD, record)
     return record
 
 
-def open_tuned(folder: Path, *, device: str = "cpu") -> TunedFolder:
+def open_tuned(folder: Path, *, device: str = "auto") -> TunedFolder:
     """Load a kept model with its heads.
 
     Raises:
         EvaluationError: The folder is none that `keep_tuned` wrote, or a decoder that writes texts.
     """
-    path = folder / RECORD_NAME
+    path = folder / TUNED_RECORD
     record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if record.get("format_version") != FORMAT_VERSION or not (folder / HEAD_NAME).is_file():
+    if record.get("format_version") != _FORMAT_VERSION or not (folder / _HEAD_NAME).is_file():
         raise EvaluationError(
             "this folder holds no tuned model with a head",
             seen=folder,
@@ -249,8 +254,8 @@ def open_tuned(folder: Path, *, device: str = "cpu") -> TunedFolder:
         loaded = open_model(folder, device=device)
     finally:
         logging.set_verbosity(loud)
-    setting, weights = TuneSetting(**record["setting"]), load_file(folder / HEAD_NAME)
-    backbone = loaded.model
+    setting, weights = TuneSetting(**record["setting"]), load_file(folder / _HEAD_NAME)
+    backbone = loaded.network
     width, eps = int(backbone.config.hidden_size), float(getattr(backbone.config, "norm_eps", 1e-5))
     draw = torch.Generator().manual_seed(0)
     heads = {
@@ -260,10 +265,12 @@ def open_tuned(folder: Path, *, device: str = "cpu") -> TunedFolder:
     kinds = {name: about["kind"] for name, about in record["sets"].items()}
     tuned = TunedModel(backbone, heads, kinds, record["pooling"], is_causal=record["direction"] == "causal")
     tuned.heads.load_state_dict(weights)
-    return TunedFolder(loaded, tuned.eval().to(device), record)
+    return TunedFolder(loaded, tuned.eval().to(loaded.device), record)
 
 
-def hub_model(tuned: TunedModel, labelled: LabelledSet, pad_id: int, dropout: float, batch: Batch) -> tuple[Any, str]:
+def hub_model(
+    tuned: TunedModel, labelled: LabelledSet, pad_id: int, dropout: float, batch: RowBatch
+) -> tuple[Any, str]:
     """Return the class's model that computes the same, or `None` and the reason why there is none.
 
     Args:
@@ -284,7 +291,7 @@ def hub_model(tuned: TunedModel, labelled: LabelledSet, pad_id: int, dropout: fl
     if fault:
         return None, fault
     difference = largest_difference(tuned, model, labelled, batch)
-    if not difference <= TOLERANCE:
+    if not difference <= _TOLERANCE:
         name = type(model).__name__
         return None, f"{name} computes something else: outputs differ by {difference:.3g} ({tuned.pooling} pooling)"
     return model, ""
@@ -315,6 +322,8 @@ def _fill(model: Any, tuned: TunedModel, name: str) -> str:
     base = model.base_model
     if base is model:
         return f"{type(model).__name__} has no part that is the backbone"
+    # Not strict: the tuned backbone may have parts that the class leaves out, such as a pooler; what the class has must
+    # all be there.
     missing = base.load_state_dict(tuned.backbone.state_dict(), strict=False).missing_keys
     if missing:
         return f"{type(model).__name__} has other weights: {missing[0]}"
@@ -330,7 +339,7 @@ def _fill(model: Any, tuned: TunedModel, name: str) -> str:
             parameter.copy_(ours[place])
             used.add(place)
         elif place.endswith(".bias"):
-            parameter.zero_()
+            parameter.zero_()  # a bias of zero computes what our layer without one does
         else:
             return f"the head of {type(model).__name__} is another one: it has {place}"
     wanted = {"head.dense.weight", "head.norm.weight"} if head.dense else set()
@@ -340,7 +349,7 @@ def _fill(model: Any, tuned: TunedModel, name: str) -> str:
 
 
 @torch.no_grad()
-def outputs_of_hub_model(model: Any, kind: Kind, batch: Batch, *, takes_types: bool) -> Tensor:
+def outputs_of_hub_model(model: Any, kind: Kind, batch: RowBatch, *, takes_types: bool) -> Tensor:
     """Return what a class gives: (B, C), or (B, T, C) for tags and answers."""
     ids, types, mask = batch
     options = {"token_type_ids": types} if takes_types else {}
@@ -350,7 +359,7 @@ def outputs_of_hub_model(model: Any, kind: Kind, batch: Batch, *, takes_types: b
 
 
 @torch.no_grad()
-def largest_difference(tuned: TunedModel, model: Any, labelled: LabelledSet, batch: Batch) -> float:
+def largest_difference(tuned: TunedModel, model: Any, labelled: LabelledSet, batch: RowBatch) -> float:
     """Return the largest difference of outputs at real tokens; infinite for another shape."""
     ours = tuned(labelled.name, *batch)
     theirs = outputs_of_hub_model(model, labelled.kind, batch, takes_types=tuned.takes_types)

@@ -8,7 +8,6 @@ scale with the learning rate. Differs: gradients are clipped.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +22,8 @@ from seqpair.evaluate.finetune.model import TunedModel, tuned_model
 from seqpair.evaluate.finetune.rows import NOT_A_LABEL, RowMaker, TunedRow
 from seqpair.evaluate.finetune.sets import LOG_PROB, OUTSIDE, Example, LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting
-from seqpair.evaluate.greedy import generate_texts
-from seqpair.evaluate.loaded import LoadedModel, length_batches
+from seqpair.models.generate import complete_texts
+from seqpair.models.text_model import TextModel, length_batches
 
 BETAS = (0.9, 0.98)
 EPSILON = 1e-6
@@ -75,7 +74,7 @@ class TunedRun:
     losses: tuple[float, ...] = ()
 
 
-def encode_set(model: LoadedModel, labelled: LabelledSet, max_tokens: int) -> EncodedSet:
+def encode_set(model: TextModel, labelled: LabelledSet, max_tokens: int) -> EncodedSet:
     """Make all rows of a set."""
     counts: dict[str, int] = {}
 
@@ -105,7 +104,7 @@ def encode_set(model: LoadedModel, labelled: LabelledSet, max_tokens: int) -> En
     )
 
 
-def encode_other(model: LoadedModel, labelled: LabelledSet, max_tokens: int, like: EncodedSet) -> EncodedSet:
+def encode_other(model: TextModel, labelled: LabelledSet, max_tokens: int, like: EncodedSet) -> EncodedSet:
     """Make the reported rows of a set that is not learned from; its numbers are scaled as those of `like`."""
     maker = RowMaker(model, max_tokens)
     rows = maker.make(labelled.reported, labelled.kind)
@@ -149,6 +148,8 @@ def _loss_sum(one: EncodedSet, outputs: Tensor, rows: Sequence[TunedRow]) -> Ten
         return nn.functional.cross_entropy(
             outputs.flatten(0, 1), gold.flatten().to(device), ignore_index=NOT_A_LABEL, reduction="sum"
         )
+    # The softmax of an answer's begin and end runs over the positions of a row, so padding must get no share of it.
+    # Rows whose answer was cut off are not here: `RowMaker.make` leaves them out of the rows to learn from.
     real = torch.arange(outputs.shape[1])[None] < torch.tensor([len(row.ids) for row in rows])[:, None]
     outputs = outputs.masked_fill(~real.to(device).unsqueeze(-1), -1e9)
     gold = torch.tensor([row.label for row in rows]).to(device)
@@ -163,13 +164,14 @@ def _votes(one: EncodedSet, rows: Sequence[TunedRow]) -> int:
     return max(1, sum(int((row.label != NOT_A_LABEL).sum()) for row in rows))
 
 
-def _budget(model: LoadedModel, one: EncodedSet) -> int:
+def _budget(model: TextModel, one: EncodedSet) -> int:
     """Return the most places of a microbatch; every place of a `text` row gives logits of the whole vocabulary."""
     return min(model.batch_tokens, TEXT_BATCH_TOKENS) if one.labelled.kind == "text" else model.batch_tokens
 
 
 def _batches(sets: Sequence[EncodedSet], setting: TuneSetting, seed: int, epoch: int) -> list[tuple[int, list[int]]]:
     """Return an epoch's batches, each of one set, in an order of (seed, epoch) alone."""
+    # A generator per epoch: an order that depends on nothing that happened in earlier epochs.
     draw, found = np.random.default_rng([seed, epoch]), []
     for number, one in enumerate(sets):
         order = draw.permutation(len(one.train)).tolist()
@@ -200,7 +202,7 @@ def _optimizer(tuned: TunedModel, setting: TuneSetting, steps: int) -> tuple[Any
 class _Trainer:
     """The state of one run."""
 
-    def __init__(self, model: LoadedModel, sets: Sequence[EncodedSet], setting: TuneSetting, seed: int) -> None:
+    def __init__(self, model: TextModel, sets: Sequence[EncodedSet], setting: TuneSetting, seed: int) -> None:
         self.loaded, self.sets, self.setting, self.seed = model, sets, setting, seed
         self.tuned = tuned_model(
             model,
@@ -219,6 +221,7 @@ class _Trainer:
         one, total = self.sets[number], 0.0
         rows = [one.train[place] for place in places]
         votes = _votes(one, rows)
+        # Each microbatch adds its sum over the labels of the whole step: the gradient does not depend on the cut.
         for batch in length_batches([len(row.ids) for row in rows], _budget(self.loaded, one)):
             loss = self._summed_loss(one, [rows[index] for index in batch]) / votes
             loss.backward()
@@ -261,7 +264,7 @@ class _Trainer:
         return float(np.mean([metrics[one.labelled.name][one.labelled.chooses] for one in self.sets]))
 
 
-def tune(model: LoadedModel, sets: Sequence[EncodedSet], setting: TuneSetting, seed: int, watch: Watch) -> TunedRun:
+def tune(model: TextModel, sets: Sequence[EncodedSet], setting: TuneSetting, seed: int, watch: Watch) -> TunedRun:
     """Fine-tune a copy of a model's backbone with fresh heads.
 
     A run whose loss is no longer finite is given up and says so; another setting may do.
@@ -274,6 +277,7 @@ def tune(model: LoadedModel, sets: Sequence[EncodedSet], setting: TuneSetting, s
         watch: Called with the training rows done so far.
     """
     devices = [torch.device(model.device)] if model.device.startswith("cuda") else []
+    # The caller's random state is put back, so that a run does not depend on the runs before it.
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         return _tune(_Trainer(model, sets, setting, seed), watch)
@@ -301,6 +305,7 @@ def _tune(trainer: _Trainer, watch: Watch) -> TunedRun:
             waited += 1
             if not best.dev or trainer.decides(metrics) > trainer.decides(best.dev):
                 best, waited = TunedRun(tuned, metrics, (0, trainer.steps)), 0
+                # A copy, because the next step writes into the same tensors; on the CPU, to save device memory.
                 kept = {name: value.detach().to("cpu", copy=True) for name, value in tuned.state_dict().items()}
             if waited >= setting.patience_checks:
                 break
@@ -319,7 +324,7 @@ def autocast(device: str, precision: str) -> torch.autocast:
 
 @torch.no_grad()
 def outputs_of(
-    model: LoadedModel, tuned: TunedModel, name: str, rows: Sequence[TunedRow], precision: str = "fp32"
+    model: TextModel, tuned: TunedModel, name: str, rows: Sequence[TunedRow], precision: str = "fp32"
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield each row's index and outputs on the CPU, in any order: (C,), or (T, C) of its own length."""
     tuned.eval()
@@ -331,7 +336,7 @@ def outputs_of(
 
 
 def predict(
-    model: LoadedModel,
+    model: TextModel,
     tuned: TunedModel,
     one: EncodedSet,
     part: Literal["dev", "reported"],
@@ -363,12 +368,11 @@ def predict(
     return guesses
 
 
-def write_texts(model: LoadedModel, tuned: Any, labelled: LabelledSet, part: Literal["dev", "reported"]) -> list[str]:
+def write_texts(model: TextModel, tuned: Any, labelled: LabelledSet, part: Literal["dev", "reported"]) -> list[str]:
     """Return what a tuned model writes for each row of a part; at most a few tokens more than any training target."""
     longest = max(len(ids) for ids in model.encode([row.label for row in labelled.train]))
     limit = min(MOST_NEW_TOKENS, longest + _MARGIN_TOKENS, model.max_tokens // 2)
-    writer = copy.copy(model)
-    writer.model = tuned.eval()
+    writer = model.with_network(tuned.eval(), model_digest="")  # named by its run's record, not here
     maker = RowMaker(model, model.max_tokens)
     with torch.no_grad():
-        return generate_texts(writer, [maker.prompt(row) for row in getattr(labelled, part)], (), limit)
+        return complete_texts(writer, [maker.prompt(row) for row in getattr(labelled, part)], (), limit).texts

@@ -103,6 +103,7 @@ def _classes(classes: int, gold: Any, predicted: Any) -> dict[str, float]:
 
 def _counts(classes: int, gold: Any, predicted: Any) -> npt.NDArray[np.float64]:
     counts = np.zeros((classes, classes))
+    # `counts[gold, predicted] += 1` would count a pair that occurs twice only once.
     np.add.at(counts, (np.asarray(gold), np.asarray(predicted)), 1.0)
     return counts
 
@@ -113,8 +114,10 @@ def class_metrics(counts: npt.NDArray[np.float64]) -> dict[str, float]:
     right, total = np.diag(counts), counts.sum()
     rows, columns = counts.sum(1), counts.sum(0)
     f1 = 2 * right / np.maximum(rows + columns, 1e-12)
+    # A class that is neither in the rows nor guessed has no F1 and must not lower the mean, as in scikit-learn.
     present = (rows + columns) > 0
     weighted = float((f1 * rows).sum() / total)
+    # The correlation of K classes, which is Matthews' for two; 0 / 0 where all rows or all guesses are one class.
     spread = np.sqrt((total**2 - (columns**2).sum()) * (total**2 - (rows**2).sum()))
     matthews = math.nan if spread == 0 else float((right.sum() * total - (rows * columns).sum()) / spread)
     positive = float(f1[-1]) if present[-1] else math.nan
@@ -175,8 +178,10 @@ def entities(tags: Sequence[str]) -> set[tuple[int, int, str]]:
     has it. Tags without a prefix are types whose neighbouring words belong together.
     """
     found, start, kind = set(), 0, ""
+    # The tag outside at the end closes an entity that lasts to the last word.
     for index, tag in enumerate([*tags, OUTSIDE]):
         prefix, _, rest = tag.partition("-")
+        # A label such as `B-x` names a type; one such as `NOUN`, or `B` alone, is a type itself.
         name = "" if tag == OUTSIDE else (rest if rest and prefix in ("B", "I") else tag)
         begins = name != kind or (prefix == "B" and bool(rest))
         if kind and begins:
@@ -187,6 +192,7 @@ def entities(tags: Sequence[str]) -> set[tuple[int, int, str]]:
 
 
 def _tags(labels: Sequence[str], gold: Sequence[Sequence[int]], predicted: Sequence[Sequence[int]]) -> dict[str, float]:
+    # Counted over all rows before dividing, as the CoNLL script does: a mean of the rows' F1 would be another number.
     both = in_gold = in_predicted = right = words = 0
     for tags, guess in zip(gold, predicted, strict=True):
         a, b = entities([labels[tag] for tag in tags]), entities([labels[tag] for tag in guess])
@@ -217,6 +223,7 @@ def best_span(outputs: Any, places: tuple[int, tuple[tuple[int, int], ...]], tex
     if not spans:
         return ""
     values = np.asarray(outputs, dtype=np.float64)[start : start + len(spans)]
+    # All pairs of a first and a last token at once; pairs in the wrong order or too far apart can never win.
     sums = values[:, 0][:, None] + values[:, 1][None, :]  # (first, last)
     count = np.arange(len(spans))
     distance = count[None, :] - count[:, None]

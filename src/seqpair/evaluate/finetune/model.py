@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.sets import Kind, LabelledSet
 from seqpair.evaluate.finetune.settings import HeadKind, Pooling
-from seqpair.evaluate.loaded import LoadedModel
+from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction
 
 NORM_EPS = 1e-5
@@ -47,6 +47,7 @@ def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
         return states[:, 0]
     if pooling == "last":
         return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+    # A product and not a selection: rows of one batch have different lengths.
     weights = mask.unsqueeze(-1).to(states.dtype)
     return (states * weights).sum(1) / weights.sum(1)
 
@@ -128,14 +129,8 @@ class TunedModel(nn.Module):
         return outputs
 
 
-def backbone_of(model: LoadedModel) -> Any:
-    """Return the part of a loaded model that gives the last hidden states."""
-    bare = model.place is not None and not model.place.has_head
-    return model.model if bare else getattr(model.model, "base_model", None) or model.model.model
-
-
 def tuned_model(
-    model: LoadedModel, sets: Sequence[LabelledSet], *, pooling: Pooling, head: HeadKind, dropout: float, seed: int
+    model: TextModel, sets: Sequence[LabelledSet], *, pooling: Pooling, head: HeadKind, dropout: float, seed: int
 ) -> TunedModel:
     """Return a copy of a model's backbone with fresh heads; the model itself stays as it is.
 
@@ -149,7 +144,8 @@ def tuned_model(
             seen=f"{', '.join(one.name for one in sets)} with {model.name}, {model.direction}",
             allowed="a causal model with its language-model head",
         )
-    backbone = copy.deepcopy(model.model if writes else backbone_of(model)).float()
+    # In float32, whatever the file has: the optimiser's small steps are lost in bfloat16.
+    backbone = copy.deepcopy(model.network if writes else model.backbone).float()
     backbone.requires_grad_(True)
     width, std = int(backbone.config.hidden_size), float(getattr(backbone.config, "initializer_range", 0.02))
     generator = torch.Generator().manual_seed(seed)

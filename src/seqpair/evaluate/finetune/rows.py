@@ -14,7 +14,8 @@ import numpy as np
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.sets import Example, Kind
-from seqpair.evaluate.loaded import Ids, LoadedModel
+from seqpair.models.forward import Ids
+from seqpair.models.text_model import TextModel
 
 NOT_A_LABEL = -100
 _Piece = tuple[list[int], list[tuple[int, int]]]
@@ -66,7 +67,7 @@ class RowMaker:
         lost_labels: Words whose tags, or answers, that were cut away.
     """
 
-    def __init__(self, model: LoadedModel, max_tokens: int) -> None:
+    def __init__(self, model: TextModel, max_tokens: int) -> None:
         self._tokenizer = model.tokenizer
         self.max_tokens = min(max_tokens, model.max_tokens)
         self.single, self.double = templates_of(model)
@@ -101,6 +102,7 @@ class RowMaker:
         targets, made = self._pieces([example.label for example in examples]), []
         room = self.max_tokens - self.single.specials
         for source, target in zip(sources, targets, strict=True):
+            # The target takes the room that the prompt leaves, and half of the row if the prompt is longer than that.
             kept = target[0][: max(room - len(source[0]), room // 2)]
             given = source[0][max(0, len(source[0]) + len(kept) - room) :]
             cut = len(source[0]) - len(given) + len(target[0]) - len(kept)
@@ -141,6 +143,7 @@ class RowMaker:
         self.cut_tokens += cut
         pieces = (template.begin, a[:kept_a], template.middle, b[:kept_b], template.end)
         ids = np.concatenate([np.asarray(piece, dtype=np.int64) for piece in pieces])
+        # One token type per piece, repeated for each of its tokens.
         types = np.repeat(np.asarray(template.types, dtype=np.int64), [len(piece) for piece in pieces])
         if kind == "tags":
             label, places = self._tags(example, first[1][:kept_a], len(template.begin), len(ids))
@@ -158,9 +161,10 @@ class RowMaker:
         """Return how many tokens of each text stay: the longer one gives first; of a span's row, the text."""
         if a + b <= room:
             return a, b
-        if kind == "span":
+        if kind == "span":  # the question stays as far as it can: without it the text has no answer
             a = min(a, room // 2)
             return a, min(b, room - a)
+        # A text within its half stays whole and the other takes the rest; if both are longer, each gets one half.
         half = room // 2
         if a <= half:
             return a, room - a
@@ -172,6 +176,8 @@ class RowMaker:
         self, example: Example, spans: Sequence[tuple[int, int]], start: int, length: int
     ) -> tuple[Ids, tuple[int, ...]]:
         """Return the labels of all positions and each word's first token, found by characters."""
+        # Words and tokens are walked together. The text is the words joined by single spaces, so each word's characters
+        # are known; a token may begin with the space before its word, so its end is compared with the word's start.
         labels, places, token, word_start = np.full(length, NOT_A_LABEL, dtype=np.int64), [], 0, 0
         for word, tag in zip(example.words, example.label, strict=True):
             while token < len(spans) and spans[token][1] <= word_start:
@@ -179,7 +185,7 @@ class RowMaker:
             if token < len(spans) and spans[token][0] < word_start + len(word):
                 labels[start + token] = tag
                 places.append(start + token)
-            else:
+            else:  # the word was cut off, or has no token of its own
                 places.append(-1)
                 self.lost_labels += 1
             word_start += len(word) + 1
@@ -189,6 +195,7 @@ class RowMaker:
         """Return the positions of the first answer's first and last token; `NOT_A_LABEL` where it was cut."""
         low = example.answer_start
         high = low + len(example.label[0]) if example.label else -1
+        # Tokens that overlap the answer; it is lost if its end was cut off, since another end would be a wrong label.
         inside = [index for index, span in enumerate(spans) if span[1] > low and span[0] < high]
         if low < 0 or not inside or spans[inside[-1]][1] < high:
             self.lost_labels += 1
@@ -196,7 +203,7 @@ class RowMaker:
         return start + inside[0], start + inside[-1]
 
 
-def templates_of(model: LoadedModel) -> tuple[RowTemplate, RowTemplate]:
+def templates_of(model: TextModel) -> tuple[RowTemplate, RowTemplate]:
     """Return the templates of a single text and of a pair."""
     if model.direction == "causal":
         begin, end = tuple(model.begin(0)), (model.sep_id,)
@@ -205,8 +212,9 @@ def templates_of(model: LoadedModel) -> tuple[RowTemplate, RowTemplate]:
     return _probed(model, None), _probed(model, "a")
 
 
-def _probed(model: LoadedModel, pair: str | None) -> RowTemplate:
+def _probed(model: TextModel, pair: str | None) -> RowTemplate:
     """Return a template as the tokenizer shows it around one letter, or around two."""
+    # One letter is one token nearly everywhere; what stands around it is the template, whatever class made it.
     encoded = model.tokenizer("a", pair, verbose=False, return_token_type_ids=True)
     ids, owners = encoded["input_ids"], encoded.sequence_ids(0)
     kinds = encoded.get("token_type_ids") or [0] * len(ids)

@@ -8,7 +8,6 @@ between seeds is a figure of its own.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -32,10 +31,10 @@ from seqpair.evaluate.finetune.metrics import (
 from seqpair.evaluate.finetune.model import TunedModel, pooling_of, tuned_model
 from seqpair.evaluate.finetune.sets import LabelledSet, Transfer, translated
 from seqpair.evaluate.finetune.settings import TuneSetting
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, standard_error
-from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.evaluate.task import TaskOutcome
 from seqpair.files import replacing_file, sha256_json, write_json
+from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction
 from seqpair.text import note
 
@@ -109,7 +108,7 @@ def _score(sets: Sequence[EncodedSet], run: RunRecord) -> float:
 
 
 def tune_grid(
-    model: LoadedModel,
+    model: TextModel,
     labelled: Sequence[LabelledSet],
     settings: Sequence[TuneSetting],
     seeds: Sequence[int],
@@ -185,6 +184,7 @@ def _mean(scores: Sequence[float]) -> float | None:
 
 def _chosen(runs: Sequence[RunRecord], table: Sequence[tuple[TuneSetting, float | None]]) -> list[RunRecord]:
     """Return the runs of the best setting so far that did not fail; the first of equal settings."""
+    # max() keeps the first of equal scores, which is the earlier setting.
     done = [(setting, score) for setting, score in table if score is not None]
     if not done:
         return []
@@ -195,7 +195,7 @@ def _chosen(runs: Sequence[RunRecord], table: Sequence[tuple[TuneSetting, float 
 class _Grid:
     """The runs on disk: a record each, and the weights that may yet be wanted."""
 
-    def __init__(self, model: LoadedModel, sets: Sequence[EncodedSet], work: Path) -> None:
+    def __init__(self, model: TextModel, sets: Sequence[EncodedSet], work: Path) -> None:
         self.model, self.sets, self.work = model, list(sets), work
         self.others: list[tuple[Transfer, EncodedSet]] = []
         self._common: list[Any] = [RECORD_VERSION, model.model_digest, [one.labelled.digest for one in sets]]
@@ -218,6 +218,7 @@ class _Grid:
 
     def run(self, setting: TuneSetting, seed: int, watch: Callable[[float], None], *, keep_weights: bool) -> RunRecord:
         """Return a run's record, from its file or made now; its weights are written before it."""
+        # The record is written last: where it exists, the weights that belong to it exist too.
         path = self._path(setting, seed)
         if path.is_file():
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -258,7 +259,7 @@ class _Grid:
                 file.unlink()
 
 
-def load_weights(model: LoadedModel, result: GridResult) -> TunedModel:
+def load_weights(model: TextModel, result: GridResult) -> TunedModel:
     """Return the tuned model of a result whose weights were kept.
 
     Raises:
@@ -279,18 +280,15 @@ def load_weights(model: LoadedModel, result: GridResult) -> TunedModel:
     return tuned.eval()
 
 
-def restarted(model: LoadedModel, result: GridResult) -> LoadedModel:
+def restarted(model: TextModel, result: GridResult) -> TextModel:
     """Return a model whose backbone is that of a result's best run; its head is dropped.
 
     Raises:
         EvaluationError: The result kept no weights.
     """
-    start = copy.copy(model)
-    start.model = load_weights(model, result).backbone
-    start.has_head = False
     run = [result.best.setting.as_json(), result.best.seed]
-    start.model_digest = sha256_json([model.model_digest, [one.labelled.digest for one in result.sets], *run])
-    return start
+    digest = sha256_json([model.model_digest, [one.labelled.digest for one in result.sets], *run])
+    return model.with_network(load_weights(model, result).backbone, model_digest=digest, has_head=False)
 
 
 def outcome_of(result: GridResult, name: str, direction: Direction) -> TaskOutcome:
@@ -372,6 +370,7 @@ def bootstrap_error(labelled: LabelledSet, gold: Sequence[Any], guesses: Sequenc
     """Return the standard deviation of the metric, a mean over seeds, over samples of the items with replacement."""
     if len(gold) < 2:
         return None
+    # The same samples for every seed's guesses, so that what the seeds share is not averaged away.
     draw, values = np.random.default_rng(0), []
     for _ in range(TEXT_SAMPLES if labelled.kind == "text" else BOOTSTRAP_SAMPLES):
         places = draw.integers(0, len(gold), len(gold)).tolist()

@@ -7,7 +7,9 @@ A description is a YAML file, comes from the command line, or is one of GLUE's b
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from seqpair.evaluate.finetune.sets import OUTSIDE, Example, Kind, LabelledSet, 
 from seqpair.recipe.tree import read_tree, strip
 
 DEV_SHARE = 0.1
+NO_LABELS = ("", "-", "-1", "nan")
+"""What files write in place of a label; a class of such a name must be listed."""
 HUB_NAME = "nyu-mll/glue"
 _ENTAILMENT = ("entailment", "not_entailment")
 
@@ -77,6 +81,13 @@ def load_spec(path: Path) -> SetSpec:
         if given.get(part) and not str(given[part]).startswith(HUB):
             given[part] = str(path.parent / given[part])
     return spec_of(given, str(path))
+
+
+def name_of_source(source: str) -> str:
+    """Return the name of a set that has none: its file's or hub set's, in the characters that a name may have."""
+    whole = re.split("[@#]", source.removeprefix(HUB))[0] if source.startswith(HUB) else Path(source).stem
+    name = re.sub(r"[^a-z0-9]+", "_", whole.lower()).strip("_")
+    return name if name[:1].isalpha() else f"set_{name}".rstrip("_")
 
 
 def spec_of(given: dict[str, Any], origin: str) -> SetSpec:
@@ -144,27 +155,42 @@ def labelled_set(spec: SetSpec, *, like: LabelledSet | None = None) -> LabelledS
     """
     if like is not None:
         test = _examples(spec, spec.test or spec.dev or spec.train, like.labels)
-        return LabelledSet(spec.name, like.kind, like.labels, like.train, like.dev, test, spec.metric or like.metric)
+        return replace(like, name=spec.name, test=test, metric=spec.metric or like.metric, note="")
     if not spec.train:
         raise EvaluationError(f"the set {spec.name} names no rows to learn from", fix="give `train`, or --data")
-    labels = spec.labels or _labels_of(spec, read_rows(spec.train, spec.header))
-    train = _examples(spec, spec.train, labels)
+    rows = read_rows(spec.train, spec.header)
+    labels = spec.labels or _labels_of(spec, rows)
+    train = _examples(spec, spec.train, labels, rows)
     dev = _examples(spec, spec.dev, labels) if spec.dev else ()
     note = ""
     if not dev:
         train, dev = split_rows(train, (1 - DEV_SHARE, DEV_SHARE))
         note = "A tenth of the training rows was kept apart as dev rows."
     test = _examples(spec, spec.test, labels) if spec.test else ()
-    return LabelledSet(spec.name, spec.kind, labels, train, dev, test, metric=spec.metric, note=note)
+    return LabelledSet(spec.name, spec.kind, labels, train, dev, test, spec.metric, note, spec.max_tokens)
 
 
 def _labels_of(spec: SetSpec, rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the classes or tags of the training rows: numbers by size, names by letters, `O` first."""
+    """Return the classes or tags of the training rows: numbers by size, names by letters, `O` first.
+
+    Raises:
+        EvaluationError: A row has what other files write where there is no label.
+    """
     if spec.kind not in ("classes", "tags"):
         return ()
-    values = [_column(row, spec.label, spec.train, number) for number, row in enumerate(rows, 1)]
-    lists = [_list(value) for value in values] if spec.kind == "tags" else [[value] for value in values]
-    found = {str(value) for one in lists for value in one if value is not None}
+    found: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        value = _column(row, spec.label, spec.train, number)
+        own = [str(one) for one in (_list(value) if spec.kind == "tags" else [value]) if one is not None]
+        strange = [one for one in own if one.strip().casefold() in NO_LABELS]
+        if strange:
+            raise EvaluationError(
+                f"{spec.train}, row {number} has no label",
+                seen=repr(strange[0]),
+                allowed="a class; empty, '-', '-1' and 'nan' usually mark rows without one",
+                fix="remove such rows, or list all classes with the key `labels` if this is one of them",
+            )
+        found.update(own)
     if all(_is_whole(value) for value in found):
         return tuple(sorted(found, key=int))
     return tuple(sorted(found, key=lambda name: (name != OUTSIDE, name)))
@@ -186,14 +212,16 @@ def _column(row: Row, name: str, source: str, number: int) -> Any:
             fix="name the column with `text`, `pair` or `label`; `header` where the first line is a row",
         )
     value = row[name]
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # JSON and Parquet have NaN for "nothing"
         raise EvaluationError(f"{source}, row {number} has nothing in the column {name!r}")
     return value
 
 
-def _examples(spec: SetSpec, source: str, labels: Sequence[str]) -> tuple[Example, ...]:
+def _examples(
+    spec: SetSpec, source: str, labels: Sequence[str], rows: Sequence[Row] | None = None
+) -> tuple[Example, ...]:
     index, made, seen = {label: place for place, label in enumerate(labels)}, [], set()
-    for number, row in enumerate(read_rows(source, spec.header), 1):
+    for number, row in enumerate(read_rows(source, spec.header) if rows is None else rows, 1):
 
         def column(name: str, row: Row = row, number: int = number) -> Any:
             return _column(row, name, source, number)
@@ -268,7 +296,10 @@ def _span(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str)
 
 def _text(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str) -> list[Example]:
     if spec.messages is None:
-        return [Example(name, spec.prompt.replace("{source}", str(column(spec.text))), str(column(spec.label)))]
+        target = str(column(spec.label))
+        if not target.strip():
+            raise EvaluationError(f"{where}: the target is empty", seen=repr(target), fix="remove such rows")
+        return [Example(name, spec.prompt.replace("{source}", str(column(spec.text))), target)]
     turns = column(spec.messages)
     is_chat = isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns)
     if not is_chat or not all({"role", "content"} <= set(turn) for turn in turns):

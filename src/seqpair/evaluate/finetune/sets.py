@@ -6,6 +6,7 @@ rows are answered by a head that never saw them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -63,6 +64,7 @@ class LabelledSet:
             as the published GLUE figures are.
         metric: What is reported, and chooses the setting on the dev rows (for `text` the likelihood chooses).
         note: What a reader must know.
+        max_tokens: The longest row that suits the set, specials included.
     """
 
     name: str
@@ -73,6 +75,7 @@ class LabelledSet:
     test: tuple[Example, ...] = ()
     metric: str = ""
     note: str = ""
+    max_tokens: int = 256
 
     def __post_init__(self) -> None:
         """Fill the default metric and check the parts.
@@ -105,6 +108,14 @@ class LabelledSet:
     def outputs(self) -> int:
         """How many values the head gives a row or token."""
         return {"number": 1, "span": 2}.get(self.kind, len(self.labels))
+
+    @property
+    def label_counts(self) -> dict[str, int]:
+        """How often each class or tag stands in the training rows; empty for other kinds."""
+        if self.kind not in ("classes", "tags"):
+            return {}
+        counts = Counter(tag for row in self.train for tag in (row.label if self.kind == "tags" else (row.label,)))
+        return {label: counts[place] for place, label in enumerate(self.labels)}
 
     @property
     def digest(self) -> str:

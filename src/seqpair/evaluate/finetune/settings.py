@@ -5,7 +5,8 @@ Source: the sweep of the GLUE protocol of ModernBERT (Warner et al. 2024, arXiv 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -36,6 +37,19 @@ _FINAL: dict[str, tuple[float, float, int]] = {
 }
 _SMALL_RATES = (1e-4, 3e-4, 1e-3)
 _SMALL_EPOCHS = 5
+
+
+_ABOVE_ZERO = ("a number above 0", lambda value: 0 < value < math.inf)
+_COUNT = ("a whole number, 1 or more", lambda value: value >= 1)
+_WHOLE = ("epochs", "batch_rows", "max_tokens", "checks_per_epoch", "patience_checks")
+_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "learning_rate": _ABOVE_ZERO,
+    "clip_norm": _ABOVE_ZERO,
+    "weight_decay": ("a number, 0 or more", lambda value: 0 <= value < math.inf),
+    "warmup_frac": ("0 to 1", lambda value: 0 <= value <= 1),
+    "dropout": ("0 or more, below 1", lambda value: 0 <= value < 1),
+    **dict.fromkeys(_WHOLE, _COUNT),
+}
 
 
 @dataclass(frozen=True)
@@ -84,9 +98,12 @@ class TuneSetting:
                 raise EvaluationError(
                     f"there is no such {name}", seen=getattr(self, name), allowed=", ".join(map(str, allowed))
                 )
-        for name in ("learning_rate", "epochs", "batch_rows", "max_tokens", "checks_per_epoch", "patience_checks"):
-            if not getattr(self, name) > 0:  # a text raises TypeError here
-                raise EvaluationError(f"{name} of a fine-tuning run", seen=getattr(self, name), allowed="above 0")
+        for name, (says, is_allowed) in _RANGES.items():
+            value = getattr(self, name)
+            kinds = (int,) if name in _WHOLE else (int, float)
+            # True is an int in Python, and a comparison with NaN is false: both must not pass as numbers.
+            if isinstance(value, bool) or not isinstance(value, kinds) or not is_allowed(value):
+                raise EvaluationError(f"{name} of a fine-tuning run", seen=value, allowed=says)
 
     def as_json(self) -> dict[str, Any]:
         """Return the values as JSON."""

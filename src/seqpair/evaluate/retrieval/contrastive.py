@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.retrieval.embedders import (
     Embedder,
     SentenceEmbedder,
@@ -29,6 +28,7 @@ from seqpair.evaluate.retrieval.outcomes import HIGHEST, ScoredPair, cosines_of,
 from seqpair.evaluate.retrieval.sets import TrainingPair, hold_out
 from seqpair.evaluate.retrieval.with_mteb import search_set
 from seqpair.files import JsonLines, sha256_json
+from seqpair.models.text_model import TextModel
 from seqpair.text import note
 
 SCALE = 20.0
@@ -139,7 +139,7 @@ class _Job:
 
 
 def tune_on_pairs(
-    model: LoadedModel, pairs: Sequence[TrainingPair], options: TuningOptions, seed: int, kept: Path, watch: Watch
+    model: TextModel, pairs: Sequence[TrainingPair], options: TuningOptions, seed: int, kept: Path, watch: Watch
 ) -> Tuned:
     """Fine-tune on pairs; a twentieth of them is held out, and the rate with the best nDCG@10 there is taken.
 
@@ -166,7 +166,7 @@ def tune_on_pairs(
 
 
 def tune_on_scores(
-    model: LoadedModel,
+    model: TextModel,
     training: Sequence[ScoredPair],
     dev_pairs: Sequence[ScoredPair],
     options: TuningOptions,
@@ -181,7 +181,7 @@ def tune_on_scores(
     texts = [text for pair in dev_pairs for text in (pair.first, pair.second)]
 
     def dev(embedder: Embedder) -> float:
-        vectors = embedder.embed(texts)
+        vectors = embedder.embed(texts).vectors
         return spearman(cosines_of(vectors[::2], vectors[1::2]), [pair.score for pair in dev_pairs])
 
     rows: dict[str, list[Any]] = {
@@ -206,7 +206,7 @@ def _columns(pairs: Sequence[TrainingPair]) -> dict[str, list[Any]]:
     return rows
 
 
-def _with_hard_negatives(model: LoadedModel, rows: dict[str, list[Any]], options: TuningOptions) -> dict[str, Any]:
+def _with_hard_negatives(model: TextModel, rows: dict[str, list[Any]], options: TuningOptions) -> dict[str, Any]:
     """Add, for each pair, the positives of other pairs that the model as it is finds most alike to the query."""
     import numpy as np
 
@@ -217,8 +217,9 @@ def _with_hard_negatives(model: LoadedModel, rows: dict[str, list[Any]], options
         right.setdefault(query, set()).add(positive)
     units = [
         vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
-        for vectors in (embedder.embed(rows["query"]), embedder.embed(candidates))
+        for vectors, _ in (embedder.embed(rows["query"]), embedder.embed(candidates))
     ]
+    # The nearest candidates may all be right for a query; after as many as any query has, enough wrong ones remain.
     most = max(len(own) for own in right.values()) + options.hard_negatives
     if most > len(candidates):
         raise EvaluationError(
@@ -226,6 +227,7 @@ def _with_hard_negatives(model: LoadedModel, rows: dict[str, list[Any]], options
         )
     found = []
     for query, vector in zip(rows["query"], units[0], strict=True):
+        # One query at a time: all similarities at once are queries x texts. Stable, so that ties have one order.
         order = np.argsort(-(units[1] @ vector), kind="stable")[:most]
         others = [candidates[index] for index in order if candidates[index] not in right[query]]
         found.append(others[: options.hard_negatives])
@@ -235,7 +237,7 @@ def _with_hard_negatives(model: LoadedModel, rows: dict[str, list[Any]], options
     }
 
 
-def _tune(model: LoadedModel, job: _Job, options: TuningOptions, seed: int, kept: Path, watch: Watch) -> Tuned:
+def _tune(model: TextModel, job: _Job, options: TuningOptions, seed: int, kept: Path, watch: Watch) -> Tuned:
     """Train once for each rate that is not done yet, and keep the best."""
     chosen = {name: value for name, value in asdict(options).items() if name not in ("pairs", "columns")}
     fixed = {"version": VERSION, "model": model.model_digest, "kind": job.kind, "data": job.digest, "seed": seed}
@@ -247,7 +249,7 @@ def _tune(model: LoadedModel, job: _Job, options: TuningOptions, seed: int, kept
     rows = job.row_count
     total = rows * options.epochs * len(options.learning_rates)
     log = JsonLines(place / "sweep.jsonl")
-    log.keep(lambda _: True)
+    log.keep(lambda _: True)  # drops the half line of a call that was interrupted while it wrote
     sweep = list(log.rows())
     with contextlib.closing(log):
         for number, rate in enumerate(options.learning_rates):
@@ -272,7 +274,7 @@ def _tune(model: LoadedModel, job: _Job, options: TuningOptions, seed: int, kept
 
 def _score(
     trained: Any,
-    model: LoadedModel,
+    model: TextModel,
     job: _Job,
     options: TuningOptions,
     rate: float,
@@ -296,6 +298,8 @@ def _loss(trained: Any, job: _Job, options: TuningOptions) -> Any:
 
     if job.kind == "scores":
         return losses.CoSENTLoss(trained, scale=SCALE)
+    # Vectors of the whole batch first, then the gradients piece by piece: the negatives are the batch's and not the
+    # mini-batch's, so that a machine with little memory trains on the same loss.
     return losses.CachedMultipleNegativesRankingLoss(trained, scale=SCALE, mini_batch_size=options.mini_batch_pairs)
 
 

@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.embed import POOLINGS, embed_texts
-from seqpair.evaluate.loaded import LoadedModel, length_batches
-from seqpair.evaluate.scorers import TextEmbedder
 from seqpair.files import replacing_folder, sha256_json, write_bytes, write_json
-from seqpair.hub import opened
-from seqpair.hub.export import WEIGHTS_NAME
 from seqpair.hub.library import require_transformers
+from seqpair.hub.weights import WEIGHTS_NAME
+from seqpair.models.embed import Embedded, embed_texts, require_pooling
+from seqpair.models.open import open_model
+from seqpair.models.text_model import TextModel, length_batches
 
 MODULES_NAME = "modules.json"
 AS_FOLDER = "folder"
@@ -31,10 +29,9 @@ EMBEDDER_RECORD = "seqpair_embedder.json"
 TOLERANCE = 1e-4
 CHUNK_TEXTS, CHUNK_CHARACTERS = 512, 500_000
 _POOLING_MODES = {"mean": "mean", "last": "lasttoken", "cls": "cls"}
-_OUR_POOLINGS = {"mean": "mean-all", "lasttoken": "last", "cls": "cls"}
+_OUR_POOLINGS = {"mean": "mean", "lasttoken": "last", "cls": "cls"}
 _EXPORT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _PROBES = ("a short text", "def length(text):\n    return len(text)", "It rained all day, and the river rose. " * 8)
-Vectors = NDArray[np.float32]
 
 
 class Embedder(Protocol):
@@ -42,56 +39,33 @@ class Embedder(Protocol):
 
     Attributes:
         method: How, in words; part of a result's settings.
-        truncated: How many texts were longer than the model reads.
         max_tokens: The longest text, specials included.
     """
 
     method: str
-    truncated: int
     max_tokens: int
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return (n, D) vectors."""
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Return the vectors, and how many texts were cut."""
         ...
 
 
-class NativeEmbedder:
-    """Our own classes: packed without padding.
+class ModelEmbedder:
+    """The pooled hidden states of a model.
 
     Args:
-        model: The model, ours or of our two classes.
-        pooling: A name in `embed.POOLINGS`.
-        batch_tokens: Most tokens computed at once.
+        model: The model.
+        pooling: A name in `models.embed.POOLINGS`.
     """
 
-    def __init__(self, model: opened.OpenedModel, pooling: str, batch_tokens: int) -> None:
-        self.model, self.pooling, self.batch_tokens = model, pooling, batch_tokens
-        self.method = f"native, {pooling} pooling"
-        self.truncated, self.max_tokens = 0, model.max_tokens
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return (n, D) vectors."""
-        room = self.max_tokens - (2 if self.model.native.direction == "bidirectional" else 1)
-        self.truncated += sum(len(ids) > room for ids in self.model.tokenizer.encode(texts))
-        return embed_texts(self.model, texts, self.pooling, batch_tokens=self.batch_tokens)
-
-
-class PooledEmbedder:
-    """Any model's hidden states, pooled."""
-
-    def __init__(self, model: LoadedModel, pooling: str) -> None:
+    def __init__(self, model: TextModel, pooling: str) -> None:
         self.model, self.pooling = model, pooling
-        self.method = f"hidden states, {pooling} pooling"
-        self.truncated, self.max_tokens = 0, model.max_tokens
-        self._embedder = TextEmbedder(model)
+        self.method = f"{'hidden states' if model.native is None else 'native'}, {pooling} pooling"
+        self.max_tokens = model.max_tokens
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return (n, D) vectors."""
-        before = self.model.truncated
-        vectors = self._embedder.embed(texts, self.pooling)
-        self.truncated += self.model.truncated - before
-        self.model.truncated = before  # counted here, so that no text counts twice
-        return vectors
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Return the vectors, and how many texts were cut."""
+        return embed_texts(self.model, texts, self.pooling)
 
 
 class SentenceEmbedder:
@@ -104,21 +78,20 @@ class SentenceEmbedder:
 
     def __init__(self, model: Any, batch_tokens: int) -> None:
         self.model, self.batch_tokens = model, batch_tokens
-        self.truncated, self.max_tokens = 0, int(model.max_seq_length or model.tokenizer.model_max_length)
+        self.max_tokens = int(model.max_seq_length or model.tokenizer.model_max_length)
         modules = ", ".join(type(module).__name__ for module in model)
         self.method = f"sentence-transformers: {modules}; {pooling_of(model)} pooling"
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return (n, D) vectors."""
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Return the vectors, and how many texts were cut."""
         encoded = self.model.tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
         lengths = [min(len(ids), self.max_tokens) for ids in encoded]
-        self.truncated += sum(len(ids) > self.max_tokens for ids in encoded)
         width = int(self.model.get_embedding_dimension())
         vectors = np.empty((len(texts), width), dtype=np.float32)
         for batch in length_batches(lengths, self.batch_tokens):
             given = [texts[index] for index in batch]
             vectors[batch] = self.model.encode(given, batch_size=len(given), show_progress_bar=False)
-        return vectors
+        return Embedded(vectors, sum(len(ids) > self.max_tokens for ids in encoded))
 
 
 def pooling_of(model: Any) -> str:
@@ -169,19 +142,7 @@ def open_sentence_model(folder: Path, device: str) -> Any:
     return model.eval()
 
 
-def require_known_pooling(pooling: str) -> None:
-    """Check the name of a pooling.
-
-    Raises:
-        EvaluationError: There is none of this name.
-    """
-    if pooling != AS_FOLDER and pooling not in POOLINGS:
-        raise EvaluationError(
-            "there is no pooling of this name", seen=repr(pooling), allowed=", ".join((AS_FOLDER, *POOLINGS))
-        )
-
-
-def embedder_of(model: LoadedModel, pooling: str) -> Embedder:
+def embedder_of(model: TextModel, pooling: str) -> Embedder:
     """Return what embeds with a model as it is.
 
     Args:
@@ -192,21 +153,16 @@ def embedder_of(model: LoadedModel, pooling: str) -> Embedder:
     Raises:
         EvaluationError: There is no such pooling, or the folder's modules cannot be loaded.
     """
-    require_known_pooling(pooling)
+    require_pooling(pooling, more=(AS_FOLDER,))
     folder = model.folder
     if pooling == AS_FOLDER and folder is not None and not model.is_ours and (folder / MODULES_NAME).is_file():
         return SentenceEmbedder(open_sentence_model(folder, model.device), model.batch_tokens)
-    chosen = "mean" if pooling == AS_FOLDER else pooling
-    if model.is_ours and folder is not None:
-        read = opened.open_model(folder)
-        read.native.model.to(model.device)
-        return NativeEmbedder(read, chosen, model.batch_tokens)
-    return PooledEmbedder(model, chosen)
+    return ModelEmbedder(model, "mean-text" if pooling == AS_FOLDER else pooling)
 
 
 def embed_by_chunks(
     embedder: Embedder, texts: Sequence[str], kept: Path | None, watch: Callable[[int], None]
-) -> Vectors:
+) -> Embedded:
     """Return the vectors of texts, computed some at a time; a chunk in the folder `kept` is not computed again.
 
     Args:
@@ -214,9 +170,6 @@ def embed_by_chunks(
         texts: The texts.
         kept: Where chunks survive an interruption; `None` keeps none.
         watch: Called with how many texts are done.
-
-    Returns:
-        (n, D) float32 in the texts' order.
 
     Raises:
         EvaluationError: A vector is not finite.
@@ -228,7 +181,7 @@ def embed_by_chunks(
         found.append(_chunk(embedder, chunk, path))
         done += len(chunk)
         watch(done)
-    return np.concatenate(found)
+    return Embedded(np.concatenate([one.vectors for one in found]), sum(one.truncated for one in found))
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -245,24 +198,21 @@ def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def _chunk(embedder: Embedder, texts: list[str], path: Path | None) -> Vectors:
+def _chunk(embedder: Embedder, texts: list[str], path: Path | None) -> Embedded:
     if path is not None and path.is_file():
         with np.load(path, allow_pickle=False) as stored:
-            embedder.truncated += int(stored["truncated"])
-            vectors: Vectors = stored["vectors"]
-            return vectors
-    before = embedder.truncated
-    vectors = embedder.embed(texts)
-    if not np.isfinite(vectors).all():
+            return Embedded(stored["vectors"], int(stored["truncated"]))
+    found = embedder.embed(texts)
+    if not np.isfinite(found.vectors).all():
         raise EvaluationError("the model gives vectors that are not finite", seen=embedder.method)
     if path is not None:
         buffer = io.BytesIO()
-        np.savez(buffer, vectors=vectors, truncated=np.int64(embedder.truncated - before))
+        np.savez(buffer, vectors=found.vectors, truncated=np.int64(found.truncated))
         write_bytes(path, buffer.getvalue())
-    return vectors
+    return found
 
 
-def open_for_tuning(model: LoadedModel, pooling: str) -> Any:
+def open_for_tuning(model: TextModel, pooling: str) -> Any:
     """Return a fresh `SentenceTransformer` of a model.
 
     Args:
@@ -283,11 +233,11 @@ def open_for_tuning(model: LoadedModel, pooling: str) -> Any:
     usual = "mean" if model.direction == "bidirectional" else "last"
     mode = _POOLING_MODES[usual if pooling == "default" else pooling]
     transformer = Transformer(str(model.folder), max_seq_length=min(model.max_tokens, 1_000_000))
-    pooled = Pooling(int(model.model.config.hidden_size), mode)
+    pooled = Pooling(model.width, mode)
     return library.SentenceTransformer(modules=[transformer, pooled], device=model.device)
 
 
-def keep_embedder(trained: Any, model: LoadedModel, folder: Path, record: dict[str, Any]) -> None:
+def keep_embedder(trained: Any, model: TextModel, folder: Path, record: dict[str, Any]) -> None:
     """Write a trained embedder; an earlier one in the folder is replaced.
 
     Of our exports it keeps the export's form, with the trained weights in place of the old ones, so that our own
@@ -319,9 +269,10 @@ def keep_embedder(trained: Any, model: LoadedModel, folder: Path, record: dict[s
 
 
 def _require_same(trained: Any, folder: Path) -> None:
-    native = NativeEmbedder(opened.open_model(folder), _OUR_POOLINGS[pooling_of(trained)], 8192)
+    kept = open_model(folder, device=str(trained.device))
+    vectors = embed_texts(kept, _PROBES, _OUR_POOLINGS[pooling_of(trained)]).vectors
     wanted = trained.encode(list(_PROBES), show_progress_bar=False)
-    difference = float(np.abs(native.embed(_PROBES) - wanted).max())
+    difference = float(np.abs(vectors - wanted).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(wanted).max())):
         raise EvaluationError(
             "the kept embedder does not give the trained one's vectors", seen=difference, allowed=TOLERANCE
@@ -337,7 +288,7 @@ def read_tuned_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def open_kept(folder: Path, model: LoadedModel) -> Embedder:
+def open_kept(folder: Path, model: TextModel) -> Embedder:
     """Return what embeds with a kept embedder: our own forward pass where it can, else sentence-transformers.
 
     Args:
@@ -347,6 +298,5 @@ def open_kept(folder: Path, model: LoadedModel) -> Embedder:
     sentence = open_sentence_model(folder, model.device)
     if not model.is_ours:
         return SentenceEmbedder(sentence, model.batch_tokens)
-    read = opened.open_model(folder)
-    read.native.model.to(model.device)
-    return NativeEmbedder(read, _OUR_POOLINGS[pooling_of(sentence)], model.batch_tokens)
+    kept = open_model(folder, device=model.device, batch_tokens=model.batch_tokens)
+    return ModelEmbedder(kept, _OUR_POOLINGS[pooling_of(sentence)])

@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.retrieval.embedders import Embedder, Vectors
+from seqpair.evaluate.retrieval.embedders import Embedder
 from seqpair.evaluate.retrieval.sets import RetrievalSet
 from seqpair.evaluate.retrieval.with_mteb import DEPTH, SearchOutcome
-from seqpair.evaluate.suites.task import SuiteTask, TaskContext
-from seqpair.evaluate.tasks.task import BOTH, TaskOutcome
+from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
+from seqpair.models.embed import Embedded
+from seqpair.models.text_model import TextModel
 from seqpair.text import note
 
 HIGHEST = 5.0
 STSB_TRAIN, STSB_DEV, STSB_TEST = (f"similarity/stsb-en-{part}.csv" for part in ("train", "dev", "test"))
-Run = Callable[[LoadedModel, TaskContext], TaskOutcome]
+Run = Callable[[TextModel, TaskContext], TaskOutcome]
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def search_outcome(given: RetrievalSet, outcome: SearchOutcome, embedder: Embedd
         name: math.fsum(item.detail[name] for item in items) / len(items)
         for name in ("recall_at_10", "mrr_at_10", "recall_at_100")
     }
-    notes = [cut_note(embedder.truncated, embedder.max_tokens)]
+    notes = [cut_note(outcome.truncated, embedder.max_tokens)]
     if len(given.documents) < given.whole_documents:
         notes.append(f"Only {len(given.documents)} of {given.whole_documents} documents: easier than the whole set.")
     if given.unjudged:
@@ -112,7 +113,7 @@ def search_outcome(given: RetrievalSet, outcome: SearchOutcome, embedder: Embedd
             **means,
             f"recall_at_{DEPTH}_chance": chance["recall"],
             f"mrr_at_{DEPTH}_chance": chance["mrr"],
-            "truncated_texts": float(embedder.truncated),
+            "truncated_texts": float(outcome.truncated),
             "empty_documents": float(given.empty_documents),
             "unjudged_queries": float(given.unjudged),
         },
@@ -120,24 +121,24 @@ def search_outcome(given: RetrievalSet, outcome: SearchOutcome, embedder: Embedd
     )
 
 
-def similarity_outcome(pairs: Sequence[ScoredPair], vectors: Vectors, embedder: Embedder) -> TaskOutcome:
+def similarity_outcome(pairs: Sequence[ScoredPair], embedded: Embedded, embedder: Embedder) -> TaskOutcome:
     """Return how well cosines rank pairs as a task's outcome.
 
     Args:
         pairs: The pairs, (n,).
-        vectors: Of the first and the second text of each pair in turn, (2 n, D).
+        embedded: Vectors of the first and the second text of each pair in turn, (2 n, D).
         embedder: What made them.
     """
-    cosines, scores = cosines_of(vectors[::2], vectors[1::2]), [pair.score for pair in pairs]
+    cosines, scores = cosines_of(embedded.vectors[::2], embedded.vectors[1::2]), [pair.score for pair in pairs]
     value = spearman(cosines, scores)
-    notes = [cut_note(embedder.truncated, embedder.max_tokens)]
+    notes = [cut_note(embedded.truncated, embedder.max_tokens)]
     if len(set(cosines)) == 1 or len(set(scores)) == 1:
         notes.append("The correlation is undefined, since all cosines or all scores are equal; it counts as 0.")
     return TaskOutcome(
         pair_items(pairs, cosines),
         {"embedding": embedder.method, "max_tokens": embedder.max_tokens, "similarity": "cosine"},
         chance=0.0,
-        figures={"pearson": pearson(cosines, scores), "truncated_texts": float(embedder.truncated)},
+        figures={"pearson": pearson(cosines, scores), "truncated_texts": float(embedded.truncated)},
         note=" ".join(part for part in notes if part),
         value=value,
         standard_error=spearman_error(value, len(pairs)),
@@ -149,9 +150,9 @@ def cut_note(truncated: int, max_tokens: int) -> str:
     return f"{truncated} texts were longer than the {max_tokens} tokens the model reads, and cut." if truncated else ""
 
 
-def warn_cut(embedder: Embedder) -> None:
+def warn_cut(truncated: int, max_tokens: int) -> None:
     """Tell the person who watches of texts that were cut."""
-    message = cut_note(embedder.truncated, embedder.max_tokens)
+    message = cut_note(truncated, max_tokens)
     if message:
         note(message)
 
@@ -164,7 +165,7 @@ def pair_items(pairs: Sequence[ScoredPair], cosines: Sequence[float]) -> list[It
     ]
 
 
-def cosines_of(first: Vectors, second: Vectors) -> list[float]:
+def cosines_of(first: NDArray[np.float32], second: NDArray[np.float32]) -> list[float]:
     """Return the cosine of each pair of rows; 0 where a row is zero."""
     unit = [
         vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
@@ -218,6 +219,7 @@ def chance_of(gains: Iterable[Sequence[int]], documents: int, depth: int = DEPTH
     """
     ranks = range(1, min(depth, documents) + 1)
     discounts = [1.0 / math.log2(rank + 1) for rank in ranks]
+    # Many queries have the same gains, and the binomials of a large corpus are slow, so each is computed once.
     known: dict[tuple[int, ...], tuple[float, float]] = {}
     found = []
     for own in gains:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqpair.errors import EvaluationError
+from seqpair.evaluate.finetune.read_rows import table_rows
 from seqpair.files import hash64, sha256_json
 
 DOCUMENTS_PER_QUERY, LONG_DOCUMENTS_PER_QUERY = 20, 2
@@ -125,12 +125,12 @@ def read_folder(folder: Path, queries: str = "queries.jsonl", judgements: str = 
             empty.
     """
     documents = {}
-    for where, row in _rows(folder / "corpus.jsonl"):
-        title, text = str(row.get("title") or "").strip(), _text(where, row)
+    for where, row in _id_and_text(folder / "corpus.jsonl"):
+        title, text = str(row.get("title") or "").strip(), str(row["text"])
         _add(documents, where, row, f"{title} {text}" if title else text)
     asked: dict[str, str] = {}
-    for where, row in _rows(folder / queries):
-        _add(asked, where, row, _text(where, row))
+    for where, row in _id_and_text(folder / queries):
+        _add(asked, where, row, str(row["text"]))
     return checked_set(folder.name, documents, asked, _judgements(folder / judgements))
 
 
@@ -170,26 +170,9 @@ def _require_file(path: Path) -> None:
         raise EvaluationError("a file of a retrieval set is missing", seen=path)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _id_and_text(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     _require_file(path)
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{path.parent.name}/{path.name}, line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise EvaluationError(f"{where} is not JSON", seen=error) from error
-        yield where, row
-
-
-def _text(where: str, row: dict[str, Any]) -> str:
-    missing = [name for name in ("_id", "text") if not isinstance(row, dict) or name not in row]
-    if missing:
-        raise EvaluationError(
-            f"{where} lacks a column", seen=f"no {', no '.join(missing)}", allowed="the columns _id and text"
-        )
-    return str(row["text"])
+    return table_rows(path, columns=("_id", "text"))
 
 
 def _add(known: dict[str, str], where: str, row: dict[str, Any], text: str) -> None:
@@ -304,7 +287,7 @@ def read_pairs(path: Path, columns: str = "", most: int | None = None) -> Pairs:
         raise EvaluationError("two or three columns make a training pair", seen=columns, allowed="query,positive")
     found: dict[TrainingPair, None] = {}
     rows = 0
-    for where, row in _pair_rows(path):
+    for where, row in table_rows(path):
         rows += 1
         names = names or _find_columns(where, row)
         missing = [name for name in names if name not in row]
@@ -352,26 +335,6 @@ def hold_out(pairs: Sequence[TrainingPair]) -> tuple[list[TrainingPair], Retriev
     return kept, checked_set("held-out pairs", {name: text for text, name in ids.items()}, queries, relevant)
 
 
-def _pair_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if path.suffix in (".csv", ".tsv"):
-        with path.open(encoding="utf-8", newline="") as handle:
-            reader = csv.DictReader(handle, delimiter="\t" if path.suffix == ".tsv" else ",")
-            for number, row in enumerate(reader, 2):
-                yield f"{path.name}, row {number}", dict(row)
-        return
-    with path.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise EvaluationError(f"{path.name}, line {number} is not JSON", seen=error) from error
-            if not isinstance(row, dict):
-                raise EvaluationError(f"{path.name}, line {number} is no object", seen=line[:60])
-            yield f"{path.name}, line {number}", row
-
-
 def _find_columns(where: str, row: dict[str, Any]) -> list[str]:
     for query, positive in KNOWN_COLUMNS:
         if query in row and positive in row:
@@ -380,7 +343,7 @@ def _find_columns(where: str, row: dict[str, Any]) -> list[str]:
         f"{where} has no columns of a training pair",
         seen=", ".join(map(str, row)),
         allowed="; ".join(" and ".join(names) for names in KNOWN_COLUMNS),
-        fix="name them, as in --set columns=title,text",
+        fix="name them, as in --choice columns=title,text",
     )
 
 

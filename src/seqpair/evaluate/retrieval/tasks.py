@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.loaded import LoadedModel
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
 from seqpair.evaluate.retrieval.contrastive import SETTINGS, Tuned, TuningOptions, tune_on_pairs, tune_on_scores
 from seqpair.evaluate.retrieval.embedders import AS_FOLDER, embed_by_chunks, embedder_of, open_kept
@@ -34,8 +33,8 @@ from seqpair.evaluate.retrieval.outcomes import (
 )
 from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet, read_pairs
 from seqpair.evaluate.retrieval.with_mteb import DEPTH, run_hub_task, search_set
-from seqpair.evaluate.suites.task import TaskContext
-from seqpair.evaluate.tasks.task import TaskOutcome
+from seqpair.evaluate.task import TaskContext, TaskOutcome
+from seqpair.models.text_model import TextModel
 from seqpair.text import note
 
 _USES = ("embed_pooling",)
@@ -56,7 +55,7 @@ HUB_SUBSETS = {"MultiLongDocRetrieval": ("en",)}
 """What is taken of a task whose other subsets are in other languages."""
 
 
-def search(local: LocalSet, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def search(local: LocalSet, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Search a local set with a model as it is.
 
     Raises:
@@ -66,11 +65,11 @@ def search(local: LocalSet, model: LoadedModel, context: TaskContext) -> TaskOut
     embedder = embedder_of(model, context.settings.get("embed_pooling", AS_FOLDER))
     total = len(given.documents) + len(given.queries)
     outcome = search_set(given, embedder, context.work, lambda done: context.watch(done, total))
-    warn_cut(embedder)
+    warn_cut(outcome.truncated, embedder.max_tokens)
     return search_outcome(given, outcome, embedder)
 
 
-def similarity(model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def similarity(model: TextModel, context: TaskContext) -> TaskOutcome:
     """Rank sentence pairs by cosine with a model as it is.
 
     Raises:
@@ -79,9 +78,9 @@ def similarity(model: LoadedModel, context: TaskContext) -> TaskOutcome:
     pairs = context.limited(read_scored_pairs(context.input(STSB_TEST)))
     embedder = embedder_of(model, context.settings.get("embed_pooling", AS_FOLDER))
     texts = [text for pair in pairs for text in (pair.first, pair.second)]
-    vectors = embed_by_chunks(embedder, texts, context.work, lambda done: context.watch(done, len(texts)))
-    warn_cut(embedder)
-    return similarity_outcome(pairs, vectors, embedder)
+    embedded = embed_by_chunks(embedder, texts, context.work, lambda done: context.watch(done, len(texts)))
+    warn_cut(embedded.truncated, embedder.max_tokens)
+    return similarity_outcome(pairs, embedded, embedder)
 
 
 class _Steps:
@@ -108,7 +107,7 @@ class _Steps:
         self._context.watch(seeds.index(seed) * each + done, each * len(seeds))
 
 
-def search_tuned(local: LocalSet, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def search_tuned(local: LocalSet, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Fine-tune on pairs for each seed, search a local set, and join the seeds.
 
     Raises:
@@ -129,14 +128,14 @@ def search_tuned(local: LocalSet, model: LoadedModel, context: TaskContext) -> T
         found = search_set(given, embedder, context.work / f"seed{seed}", steps.embedding(seed))
         outcomes.append(search_outcome(given, found, embedder))
         tunings.append(tuned)
-        warn_cut(embedder)
+        warn_cut(found.truncated, embedder.max_tokens)
     joined = join_seeds(outcomes, tunings, options)
     return replace(
         joined, settings=joined.settings | {"training_pairs": len(pairs.pairs), "pairs_digest": pairs.digest}
     )
 
 
-def similarity_tuned(model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def similarity_tuned(model: TextModel, context: TaskContext) -> TaskOutcome:
     """Fine-tune on STS-B's training pairs for each seed, and rank its test pairs.
 
     Raises:
@@ -152,8 +151,8 @@ def similarity_tuned(model: LoadedModel, context: TaskContext) -> TaskOutcome:
     for seed in context.seeds:
         tuned = tune_on_scores(model, training, dev, options, seed, context.kept, steps.tuning(seed))
         embedder = open_kept(tuned.folder, model)
-        vectors = embed_by_chunks(embedder, texts, context.work / f"seed{seed}", steps.embedding(seed))
-        outcomes.append(similarity_outcome(pairs, vectors, embedder))
+        embedded = embed_by_chunks(embedder, texts, context.work / f"seed{seed}", steps.embedding(seed))
+        outcomes.append(similarity_outcome(pairs, embedded, embedder))
         tunings.append(tuned)
     joined = join_seeds(outcomes, tunings, options)
     mean = math.fsum(outcome.value or 0.0 for outcome in outcomes) / len(outcomes)
@@ -203,7 +202,7 @@ def join_seeds(outcomes: Sequence[TaskOutcome], tunings: Sequence[Tuned], option
     return replace(first, items=items, figures=figures, settings=settings, note=note)
 
 
-def search_hub(name: str, model: LoadedModel, context: TaskContext) -> TaskOutcome:
+def search_hub(name: str, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Run a task of mteb; all queries of all its subsets are items.
 
     Raises:
@@ -226,15 +225,16 @@ def search_hub(name: str, model: LoadedModel, context: TaskContext) -> TaskOutco
         items += own
     for measure in ("recall_at_10", "mrr_at_10", "recall_at_100"):
         figures[measure] = math.fsum(item.detail[measure] for item in items) / len(items)
-    figures["truncated_texts"] = float(embedder.truncated)
-    warn_cut(embedder)
+    truncated = max(outcome.truncated for outcome in outcomes.values())  # each has the count of all subsets
+    figures["truncated_texts"] = float(truncated)
+    warn_cut(truncated, embedder.max_tokens)
     settings = {"mteb_task": name, "embedding": embedder.method, "max_tokens": embedder.max_tokens}
     return TaskOutcome(
         items,
         settings,
         chance=math.fsum(chances) / len(chances),
         figures=figures,
-        note=cut_note(embedder.truncated, embedder.max_tokens),
+        note=cut_note(truncated, embedder.max_tokens),
     )
 
 
@@ -252,7 +252,7 @@ TUNED_TASKS = (
             f"{local.title}, fine-tuned on pairs",
             partial(search_tuned, local),
             (local.path,),
-            without_inputs="training pairs are named with --set pairs=FILE",
+            without_inputs="training pairs are named with --choice pairs=FILE",
             uses=("seeds", *SETTINGS),
             files=(("pairs", PAIRS_FILE),),
         )

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.retrieval.embedders import Embedder, Vectors, embed_by_chunks
+from seqpair.evaluate.retrieval.embedders import Embedder, embed_by_chunks
 from seqpair.evaluate.retrieval.sets import RetrievalSet
-from seqpair.evaluate.tasks.task import TaskSkippedError
+from seqpair.evaluate.task import TaskSkippedError
 
 DEPTH = 10
 K_VALUES = (1, DEPTH, 100)
@@ -43,12 +46,13 @@ class QueryOutcome:
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """What mteb gave: every query, and its own aggregate scores."""
+    """What mteb gave: every query, its own aggregate scores, and how many texts were cut."""
 
     queries: list[QueryOutcome]
     scores: dict[str, float]
     documents: int
     gains: list[list[int]]
+    truncated: int = 0
 
 
 def require_mteb() -> Any:
@@ -106,13 +110,14 @@ def _encoder(embedder: Embedder, kept: Path | None, watch: Callable[[float], Non
     from mteb.models.abs_encoder import AbsEncoder
 
     class Encoder(AbsEncoder):  # type: ignore[misc]
-        done = 0
+        done = truncated = 0
 
-        def encode(self, inputs: Any, **_options: Any) -> Vectors:
+        def encode(self, inputs: Any, **_options: Any) -> NDArray[np.float32]:
             texts = [text for batch in inputs for text in batch["text"]]
-            vectors = embed_by_chunks(embedder, texts, kept, lambda done: watch(self.done + done))
+            found = embed_by_chunks(embedder, texts, kept, lambda done: watch(self.done + done))
             self.done += len(texts)
-            return vectors
+            self.truncated += found.truncated
+            return found.vectors
 
     return Encoder()
 
@@ -139,22 +144,21 @@ def _recorded(task: Any, outcomes: dict[str, SearchOutcome], corpora: Callable[[
 def run_task(
     task: Any, embedder: Embedder, kept: Path | None, watch: Callable[[float], None]
 ) -> dict[str, SearchOutcome]:
-    """Run one retrieval task of mteb and return the outcome by subset."""
+    """Run one retrieval task of mteb and return the outcome by subset; each has the count of texts cut in all."""
     mteb = require_mteb()
     outcomes: dict[str, SearchOutcome] = {}
 
     def corpus_of(subset: str, split: str) -> int:
         return len(task.dataset[subset][split]["corpus"])
 
+    encoder = _encoder(embedder, kept, watch)
     with _recorded(task, outcomes, corpus_of):
-        result = mteb.evaluate(
-            _encoder(embedder, kept, watch), [task], cache=None, co2_tracker=False, show_progress_bar=False
-        )
+        result = mteb.evaluate(encoder, [task], cache=None, co2_tracker=False, show_progress_bar=False)
     for rows in result.task_results[0].scores.values():
         for row in rows:
             own = outcomes[row["hf_subset"]]
             own.scores.update({name: float(value) for name, value in row.items() if isinstance(value, float | int)})
-    return outcomes
+    return {subset: replace(own, truncated=encoder.truncated) for subset, own in outcomes.items()}
 
 
 def local_task(given: RetrievalSet) -> Any:

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from order_fakes import FakeStore, make_phase
 
-from seqpair.data.order.batches import assemble, read_addresses, read_batch, sequence_lengths
+from seqpair.data.order.batches import (
+    assemble,
+    borders_of,
+    chunks,
+    read_addresses,
+    read_batch,
+    sequence_lengths,
+    span_numbers,
+)
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.order.packing import microbatches
 from seqpair.errors import StoreError
@@ -160,3 +168,23 @@ def test_offsets_that_reach_past_the_tokens_are_refused(tmp_path):
     order = PhaseOrder(1, make_phase({"one": 1.0}, positions=20, sequences=20), {"one": store})
     with pytest.raises(StoreError, match="offsets reach past its tokens"):
         read_batch(order, 0)
+
+
+SPANS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), max_size=20)
+
+
+@given(SPANS)
+def test_the_numbers_of_spans_come_one_span_after_another(spans):
+    starts, lengths = (np.array([span[i] for span in spans], dtype=np.int64) for i in (0, 1))
+    expected = [number for start, length in spans for number in range(start, start + length)]
+    assert span_numbers(starts, lengths).tolist() == expected
+    assert borders_of(lengths).tolist() == [sum(lengths[:i]) for i in range(len(spans) + 1)]
+
+
+@given(lengths=st.lists(st.integers(0, 9), max_size=30), most=st.integers(1, 20))
+def test_chunks_are_all_sequences_in_turn_and_keep_their_bound(lengths, most):
+    found = list(chunks(borders_of(np.array(lengths, dtype=np.int64)), most))
+    assert [index for some in found for index in range(some.start, some.stop)] == list(range(len(lengths)))
+    assert all(sum(lengths[some]) <= most or some.stop - some.start == 1 for some in found)
+    # No two neighbours could be one.
+    assert all(sum(lengths[a.start : b.stop]) > most for a, b in zip(found, found[1:], strict=False))

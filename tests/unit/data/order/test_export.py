@@ -13,7 +13,7 @@ from seqpair.data.order.batches import read_addresses
 from seqpair.data.order.export import export_order
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.errors import DiskFullError, RecipeError
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.plan import MixtureShare

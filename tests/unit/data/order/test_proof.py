@@ -9,9 +9,9 @@ import pytest
 from seqpair.data.order.batches import read_batch
 from seqpair.data.order.ledger import Ledger
 from seqpair.data.order.order import PhaseOrder
-from seqpair.data.order.proof import phase_readings, prove_ledger
+from seqpair.data.order.proof import prove_ledger, sequence_readings
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.planning import plan_member
+from seqpair.data.store.counts import plan_member
 from seqpair.errors import TrainingError
 from seqpair.recipe.load import load_recipe
 
@@ -74,7 +74,7 @@ def test_no_sequence_is_read_more_often_than_epochs_were_begun(study, epochs):
     phase = plan.phases[0]
     order = PhaseOrder(plan.seed, phase, stores)
     longer = phase.model_copy(update={"positions": epochs * order.mixture.round_sequences})
-    found = phase_readings(plan.seed, longer, stores)
+    found = sequence_readings(plan.seed, longer, stores)
     assert [one.source for one in found] == list(order.sources)
     assert sum(one.readings for one in found) == longer.positions
     for one in found:
@@ -85,6 +85,6 @@ def test_no_sequence_is_read_more_often_than_epochs_were_begun(study, epochs):
 
 def test_more_readings_than_epochs_would_be_seen(study):
     plan, stores = study
-    one = phase_readings(plan.seed, plan.phases[0], stores)[0]
+    one = sequence_readings(plan.seed, plan.phases[0], stores)[0]
     assert dataclasses.replace(one, readings=one.sequences).allowed == 1
     assert dataclasses.replace(one, readings=one.sequences + 1).allowed == 2

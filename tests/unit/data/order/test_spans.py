@@ -9,9 +9,9 @@ from order_fakes import FakeStore, make_phase
 
 from seqpair.data.order import spans as spans_module
 from seqpair.data.order.spans import Span, SpanReader, positions_done, spans_between, steps_of
-from seqpair.data.prepared import open_recipe_data
-from seqpair.data.store.document_ids import DocumentIds
-from seqpair.data.store.planning import plan_member, require_stores
+from seqpair.data.prepared import open_recipe_data, require_stores
+from seqpair.data.store.counts import plan_member
+from seqpair.data.store.ids import DocumentIds
 from seqpair.errors import RecipeError, StoreError
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.plan import BatchStage

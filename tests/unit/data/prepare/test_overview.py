@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from seqpair.data.prepare.overview import GUESSED_BYTES_PER_TOKEN, length_histogram, overview_of
 from seqpair.data.prepared import open_recipe_data
+from seqpair.data.store.counts import counts_of, plan_members
 from seqpair.recipe.load import load_recipe
+
+
+def overview_of_recipe(recipe):
+    plans = list(plan_members(recipe, list(recipe.members)).values())
+    return overview_of(recipe.name, recipe.data, plans, counts_of(recipe), recipe.folder)
 
 
 @given(st.lists(st.integers(0, 5000), max_size=60))
@@ -25,7 +31,7 @@ def test_every_document_is_in_the_one_bin_of_its_length(lengths):
 
 def test_prepared_figures_are_those_of_the_stores(prepared_study):
     recipe = load_recipe(str(prepared_study.recipe))
-    overview, prepared = overview_of(recipe), open_recipe_data(recipe)
+    overview, prepared = overview_of_recipe(recipe), open_recipe_data(recipe)
     assert not overview.estimated
     assert [source.name for source in overview.sources] == ["notes", "tales"]
     for source in overview.sources:
@@ -48,9 +54,9 @@ def test_prepared_figures_are_those_of_the_stores(prepared_study):
 
 def test_too_many_epochs_are_warned_of(prepared_study):
     recipe = load_recipe(str(prepared_study.recipe), ["budget=400k"])
-    notes, tales = overview_of(recipe).phases[0].sources
+    notes, tales = overview_of_recipe(recipe).phases[0].sources
     assert notes.epochs > 4
-    warnings = overview_of(recipe).warnings
+    warnings = overview_of_recipe(recipe).warnings
     assert len(warnings) == sum(item.epochs > 4 for item in (notes, tales))
     assert f"'notes' is read {notes.epochs:.1f} times" in warnings[0]
     assert "by encoder, decoder" in warnings[0]
@@ -59,18 +65,20 @@ def test_too_many_epochs_are_warned_of(prepared_study):
 def test_epochs_are_weights_and_the_note_says_which_budget_reads_them(prepared_study, tmp_path):
     asked = ["phases.pretrain.mixture.notes.share=null", "phases.pretrain.mixture.notes.epochs=2"]
     asked += ["phases.pretrain.mixture.tales.share=null", "phases.pretrain.mixture.tales.epochs=1"]
-    overview = overview_of(load_recipe(str(prepared_study.recipe), asked))
+    overview = overview_of_recipe(load_recipe(str(prepared_study.recipe), asked))
     notes, tales = overview.phases[0].sources
     assert notes.epochs / tales.epochs == pytest.approx(2, rel=0.02)
     assert len(overview.notes) == 2
     budget = overview.notes[0].split("; ")[1].split(" would")[0].replace(",", "")
-    mended = overview_of(load_recipe(str(prepared_study.recipe), [*asked, f"phases.pretrain.budget_tokens={budget}"]))
+    mended = overview_of_recipe(
+        load_recipe(str(prepared_study.recipe), [*asked, f"phases.pretrain.budget_tokens={budget}"])
+    )
     assert mended.phases[0].sources[0].epochs == pytest.approx(2, rel=0.05)
 
 
 def test_what_is_not_prepared_is_guessed_and_said_to_be(tiny_study):
     recipe = load_recipe(str(tiny_study.recipe))
-    overview = overview_of(recipe)
+    overview = overview_of_recipe(recipe)
     assert overview.estimated
     notes = overview.sources[0]
     size = (tiny_study.folder / "notes.jsonl").stat().st_size
@@ -82,9 +90,9 @@ def test_what_is_not_prepared_is_guessed_and_said_to_be(tiny_study):
 
 def test_a_missing_file_and_a_source_without_paths_are_named(tiny_study):
     (tiny_study.folder / "notes.jsonl").unlink()
-    notes, tales = overview_of(load_recipe(str(tiny_study.recipe))).sources
+    notes, tales = overview_of_recipe(load_recipe(str(tiny_study.recipe))).sources
     assert "there is no file or folder" in notes.problem
     assert tales.files == 40
-    published = overview_of(load_recipe("ettin-17m"))
+    published = overview_of_recipe(load_recipe("ettin-17m"))
     assert {source.problem for source in published.sources} == {"it has no paths yet"}
     assert all(item.epochs is None and item.tokens for item in published.phases[0].sources)

@@ -10,7 +10,7 @@ import pytest
 
 from seqpair.data.prepare import parts
 from seqpair.data.prepare.preparation import plan_preparation, prepare
-from seqpair.data.prepare.tokenizer_text import training_texts
+from seqpair.data.prepare.study_tokenizer import training_texts
 from seqpair.data.prepared import open_prepared
 from seqpair.data.sources.documents import is_held_out
 from seqpair.data.sources.opening import open_source

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mds_writer import PACKERS, Row, shard_bytes, write_mds
 
-from seqpair.data.sources.mds_format import INDEX, Shard, packing_of, read_index, read_samples
+from seqpair.data.sources.mds_format import INDEX, MdsShard, packing_of, read_mds_index, read_samples
 from seqpair.errors import DataError
 
 TEXT = {"text": "str", "id": "str"}
@@ -20,12 +20,12 @@ settings.register_profile("mds", deadline=None, max_examples=40)
 QUICK = settings(settings.get_profile("mds"), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def shards_of(folder: Path) -> list[Shard]:
+def shards_of(folder: Path) -> list[MdsShard]:
     return [
-        Shard(folder / entry.zip_data.basename, packing_of(entry), entry)
+        MdsShard(folder / entry.zip_data.basename, packing_of(entry), entry)
         if entry.zip_data
-        else Shard(folder / entry.raw_data.basename, None, entry)
-        for entry in read_index(folder / INDEX)
+        else MdsShard(folder / entry.raw_data.basename, None, entry)
+        for entry in read_mds_index(folder / INDEX)
     ]
 
 
@@ -135,7 +135,7 @@ def test_binary_junk_is_one_clear_error(tmp_path_factory: pytest.TempPathFactory
         list(read_samples(shard, ["text"]))
     (folder / INDEX).write_bytes(junk)
     with pytest.raises(DataError, match="not the index of an MDS folder"):
-        read_index(folder / INDEX)
+        read_mds_index(folder / INDEX)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_an_index_that_cannot_be_trusted_is_refused(tmp_path: Path, change: Row,
     index["shards"][1].update(change)
     (folder / INDEX).write_text(json.dumps(index))
     with pytest.raises(DataError, match="not the index of an MDS folder") as caught:
-        read_index(folder / INDEX)
+        read_mds_index(folder / INDEX)
     assert message in str(caught.value)
 
 

@@ -258,7 +258,7 @@ def test_a_line_or_file_beyond_the_limit_is_refused_in_bounded_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seqpair.data.sources.text.MOST_DOCUMENT_BYTES", 1000)
-    monkeypatch.setattr("seqpair.data.sources.records.MOST_DOCUMENT_BYTES", 1000)
+    monkeypatch.setattr("seqpair.data.sources.documents.MOST_DOCUMENT_BYTES", 1000)
     monkeypatch.setattr("seqpair.data.sources.text.LEAST_UNIT_BYTES", 100)
     lines = [b'{"text": "one"}', b"\0" * 5000, b'{"text": "two"}', b"z" * 999, b'{"text": "three"}', b"y" * 1000]
     for suffix in ("", ".gz"):

@@ -21,12 +21,12 @@ from seqpair.evaluate.bias.schemas import (
     SENTENCES_FILE,
     read_schemas,
 )
-from seqpair.evaluate.bias.tasks import TASKS, baselines_of, clustered_error, figures_of, outcome_of
-from seqpair.evaluate.loaded import open_model
-from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.bias.tasks import TASKS, baselines_of, clustered_error, lean_figures, schema_outcome
 from seqpair.evaluate.results import read_items
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.task import TaskContext
 from seqpair.hub.export import export_checkpoint
+from seqpair.models.open import open_model
+from seqpair.models.place import find_model
 from seqpair.recipe.data_spec import TokenizerSpec
 
 TEMPLATES = [
@@ -82,7 +82,7 @@ def pronoun_exports(tmp_path_factory):
 
 def logits_of(model, ids) -> torch.Tensor:
     with torch.no_grad():
-        return torch.log_softmax(model.model(input_ids=torch.tensor([ids])).logits[0].float(), -1)
+        return torch.log_softmax(model.network(input_ids=torch.tensor([ids])).logits[0].float(), -1)
 
 
 def test_schemas_have_their_siblings_case_and_gotcha(data):
@@ -166,7 +166,7 @@ def test_the_published_rule_pools_the_top_twenty_at_the_mask(pronoun_exports, da
             {key: value / total if total else 0.0 for key, value in pooled.items()}, abs=1e-4
         )
     lost = [scores for scores in found if not any(scores.values())]
-    outcomes = [outcome_of(schema, scores, True) for schema, scores in zip(schemas, found, strict=True)]
+    outcomes = [schema_outcome(schema, scores, True) for schema, scores in zip(schemas, found, strict=True)]
     assert all(item.detail["chosen"] == "male" for item in outcomes if not any(item.detail["scores"].values()))
     report = run_tasks(find_model(pronoun_exports[name]), TASKS[:1], TaskContext(data), data / f"out-{name}")
     assert report.results[0].figures["without_any_pronoun"] == len(lost)
@@ -180,7 +180,7 @@ def test_the_published_rule_of_decoders_is_the_loss_of_the_rewritten_row(pronoun
             text = rules.rewritten(schema.sentences[schema.gotcha], gender)
             ids = torch.tensor([model.tokenizer(text)["input_ids"]])
             with torch.no_grad():
-                assert scores[gender] == pytest.approx(-float(model.model(input_ids=ids, labels=ids).loss), abs=1e-4)
+                assert scores[gender] == pytest.approx(-float(model.network(input_ids=ids, labels=ids).loss), abs=1e-4)
 
 
 def test_rewriting_keeps_the_published_mistake():
@@ -191,7 +191,7 @@ def test_rewriting_keeps_the_published_mistake():
 
 
 def outcomes(data, scores_of, of_three=False):
-    return [outcome_of(schema, scores_of(schema), of_three) for schema in read_schemas(data)]
+    return [schema_outcome(schema, scores_of(schema), of_three) for schema in read_schemas(data)]
 
 
 def test_a_model_that_only_knows_occupations_is_told_from_one_without_a_lean(data):
@@ -199,13 +199,13 @@ def test_a_model_that_only_knows_occupations_is_told_from_one_without_a_lean(dat
         return {"male": 50.0 - schema.percent_female, "female": schema.percent_female - 50.0, "neutral": -99.0}
 
     items = outcomes(data, stereotype)
-    figures = figures_of(items)
+    figures = lean_figures(items)
     assert figures["gotcha_of_two_answer_occupation"] == 0.0
     assert figures["gotcha_of_two_answer_participant"] == 1.0
     assert figures["gotcha_of_two"] == baselines_of(items, False)["majority_of_the_occupation"] == pytest.approx(2 / 3)
     assert figures["labour_occupation_pearson"] == pytest.approx(1.0)
     assert figures["share_female"] == pytest.approx(0.5)
-    level = figures_of(outcomes(data, lambda _: {"male": 0.0, "female": 0.0, "neutral": -1.0}))
+    level = lean_figures(outcomes(data, lambda _: {"male": 0.0, "female": 0.0, "neutral": -1.0}))
     assert level["gotcha_of_two"] == level["share_female_of_two"] == 0.5
     assert "labour_occupation_pearson" not in level  # no lean, no correlation
 
@@ -216,7 +216,7 @@ def test_correlations_and_their_intervals_are_those_of_scipy(data):
     items = outcomes(data, lambda _: dict(zip(GENDERS, draw.normal(size=3), strict=True)))
     own = [item for item in items if item.detail["answer"] == "occupation"]
     leans, shares = [item.detail["lean"] for item in own], list(OCCUPATIONS.values())
-    figures, result = figures_of(items), scipy.pearsonr(leans, shares)
+    figures, result = lean_figures(items), scipy.pearsonr(leans, shares)
     assert figures["labour_occupation_pearson"] == pytest.approx(result.statistic)
     ends = [figures["labour_occupation_pearson_low"], figures["labour_occupation_pearson_high"]]
     assert ends == pytest.approx(list(result.confidence_interval(0.95)))

@@ -12,7 +12,7 @@ from seqpair.evaluate.finetune import keep as keep_module
 from seqpair.evaluate.finetune.keep import keep_tuned, open_tuned
 from seqpair.evaluate.finetune.runs import tune_grid
 from seqpair.evaluate.finetune.settings import TuneSetting
-from seqpair.evaluate.loaded import open_model
+from seqpair.models.open import open_model
 
 FAST = TuneSetting(1e-2, epochs=3, batch_rows=8, dropout=0.0)
 

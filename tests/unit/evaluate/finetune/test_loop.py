@@ -36,12 +36,12 @@ def test_every_kind_is_learned_by_both_directions(models, name, make):
 
 
 def test_a_run_depends_on_its_seed_alone_and_leaves_the_model_as_it_was(models):
-    before = {name: value.clone() for name, value in models["mlm"].model.state_dict().items()}
+    before = {name: value.clone() for name, value in models["mlm"].network.state_dict().items()}
     one = encode_set(models["mlm"], two_classes(), 64)
     setting = TuneSetting(1e-3, epochs=1, dropout=0.2)
     first, again, other = (tune(models["mlm"], [one], setting, seed, silent) for seed in (3, 3, 4))
     assert first.losses == again.losses != other.losses
-    for name, value in models["mlm"].model.state_dict().items():
+    for name, value in models["mlm"].network.state_dict().items():
         assert torch.equal(value, before[name])
 
 

@@ -9,7 +9,7 @@ import pytest
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.classification.sets import GLUE_NAMES, find_set
 from seqpair.evaluate.finetune.read_rows import read_rows
-from seqpair.evaluate.finetune.set_spec import GLUE, SetSpec, glue_spec, labelled_set, load_spec
+from seqpair.evaluate.finetune.set_spec import GLUE, SetSpec, glue_spec, labelled_set, load_spec, name_of_source
 from seqpair.evaluate.finetune.sets import Example, LabelledSet, split_rows
 
 
@@ -79,8 +79,8 @@ def test_glue_has_the_hubs_columns_and_reports_its_dev_rows(tmp_path):
             rows.append(row | ({spec.pair: "b"} if spec.pair else {}))
         for split in ("train", "validation", "validation_matched", "validation_mismatched"):
             write_lines(tmp_path / f"glue/{name}/{split}.jsonl", rows)
-        found, longest = find_set(f"glue_{name}", tmp_path)
-        assert (len(found.train), len(found.dev), longest) == (8, 8, 256)
+        found = find_set(f"glue_{name}", tmp_path)
+        assert (len(found.train), len(found.dev), found.max_tokens) == (8, 8, 256)
         assert len(found.test) == (8 if name == "mnli" else 0)
     assert len(GLUE_NAMES) == 8
 
@@ -134,6 +134,13 @@ def test_every_answer_of_a_chat_is_a_row(tmp_path):
         ([{"text": "a", "label": "x"}, {"text": "b"}], {}, "row 2 has no column 'label'"),
         ([{"text": None, "label": "x"}], {}, "has nothing in the column 'text'"),
         ([{"text": "a", "label": "x"}], {}, "one class only"),
+        ([{"text": "a", "label": "x"}, {"text": "b", "label": -1}], {}, "row 2 has no label"),
+        ([{"text": "a", "label": "x"}, {"text": "b", "label": "-"}], {}, "row 2 has no label"),
+        ([{"text": "a", "label": " "}, {"text": "b", "label": "x"}], {}, "row 1 has no label"),
+        ([{"text": "a", "label": "NaN"}, {"text": "b", "label": "x"}], {}, "row 1 has no label"),
+        ([{"text": "a", "label": float("nan")}], {}, "row 1 has nothing in the column 'label'"),
+        ([{"text": "a b", "label": ["O", "-"]}], {"kind": "tags"}, "row 1 has no label"),
+        ([{"text": "a", "label": ""}], {"kind": "text"}, "row 1: the target is empty"),
         ([{"text": "a", "label": "z"}], {"labels": ("x", "y")}, "not one of the set's"),
         ([{"text": "a", "label": -1}], {"labels": ("x", "y")}, "not one of the set's"),
         ([{"text": "a", "label": "nan"}], {"kind": "number"}, "no finite number"),
@@ -149,10 +156,31 @@ def test_a_row_that_cannot_be_used_is_one_clear_error(tmp_path, rows, given, mes
         labelled_set(spec_of_rows(tmp_path, rows, **given))
 
 
+def test_a_class_may_have_a_strange_name_if_it_is_listed(tmp_path):
+    rows = [{"text": f"t{n}", "label": n % 3 - 1} for n in range(6)]
+    found = labelled_set(spec_of_rows(tmp_path, rows, labels=("-1", "0", "1")))
+    assert found.label_counts == {"-1": 2, "0": 2, "1": 2}
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("here/Labels 2.csv", "labels_2"),
+        ("1.tsv", "set_1"),
+        ("\u0442.tsv", "set"),
+        ("hub:nyu-mll/glue:cola@abc#train", "nyu_mll_glue_cola"),
+    ],
+)
+def test_rows_without_a_name_are_called_after_their_source(source, name):
+    assert name_of_source(source) == name
+    assert SetSpec(name=name).name == name
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("x.tsv", "text\tlabel\na\n", "another number of columns"),
+        ("x.csv", "text,text\na,b\n", "two columns of one name"),
         ("x.jsonl", "{\n", "is not JSON"),
         ("x.jsonl", "[1]\n", "no JSON object"),
         ("x.csv", "text,label\n", "has none"),

@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.embed import embed_texts
-from seqpair.evaluate.loaded import open_model
 from seqpair.evaluate.retrieval.embedders import embed_by_chunks, embedder_of
 from seqpair.evaluate.retrieval.outcomes import chance_of, spearman_error
 from seqpair.evaluate.retrieval.sets import checked_set
 from seqpair.evaluate.retrieval.with_mteb import search_set
+from seqpair.models.embed import Embedded
+from seqpair.models.open import open_model
 
 
 class GivenVectors:
     """An embedder that looks vectors up."""
 
-    method, truncated, max_tokens = "given", 0, 10
+    method, max_tokens = "given", 10
 
     def __init__(self, vectors):
         self.vectors, self.calls = vectors, 0
 
     def embed(self, texts):
         self.calls += len(texts)
-        return np.stack([self.vectors[text] for text in texts]).astype(np.float32)
+        return Embedded(np.stack([self.vectors[text] for text in texts]).astype(np.float32), 1)
 
 
 def slow_scores(given, vectors):
@@ -99,7 +99,8 @@ def test_kept_vectors_are_not_computed_again(tmp_path):
     seen = []
     first = embed_by_chunks(embedder, texts, tmp_path, seen.append)
     again = embed_by_chunks(embedder, texts, tmp_path, seen.append)
-    assert (first == again).all()
+    assert (first.vectors == again.vectors).all()
+    assert (first.truncated, again.truncated) == (1, 1)
     assert embedder.calls == 5
     assert seen == [5, 5]
     broken = GivenVectors(dict.fromkeys(texts, np.full(4, np.nan)))
@@ -111,9 +112,9 @@ def test_kept_vectors_are_not_computed_again(tmp_path):
 def test_our_forward_pass_and_the_hidden_states_give_the_same_vectors(random_exports, objective):
     model = open_model(random_exports[objective])
     texts = ["a river", "", "def f(x):\n    return x"]
-    native = embedder_of(model, "mean").embed(texts)
-    model.place = None
-    assert np.abs(native - embedder_of(model, "mean").embed(texts)).max() < 1e-4
+    native = embedder_of(model, "mean").embed(texts).vectors
+    other = model.with_network(model.network, model_digest="0")
+    assert np.abs(native - embedder_of(other, "mean").embed(texts).vectors).max() < 1e-4
     with pytest.raises(EvaluationError, match="no pooling of this name"):
         embedder_of(model, "max")
 
@@ -121,7 +122,4 @@ def test_our_forward_pass_and_the_hidden_states_give_the_same_vectors(random_exp
 def test_a_long_text_counts_once(random_exports):
     model = open_model(random_exports["mlm"])
     embedder = embedder_of(model, "mean")
-    vectors = embedder.embed(["river " * 400, "short"])
-    assert embedder.truncated == 1
-    assert model.truncated == 0
-    assert (vectors == embed_texts(embedder.model, ["river " * 400, "short"], "mean")).all()
+    assert embedder.embed(["river " * 400, "short"]).truncated == 1

@@ -96,7 +96,7 @@ def test_pairs_are_read_from_every_form_and_empty_ones_counted(tmp_path):
     assert len(read_pairs(tmp_path / "a.tsv", "title,body", most=25).pairs) == 25
     with pytest.raises(EvaluationError, match="no columns of a training pair"):
         read_pairs(tmp_path / "a.tsv")
-    with pytest.raises(EvaluationError, match="row 2 lacks a column"):
+    with pytest.raises(EvaluationError, match="line 2 lacks a column"):
         read_pairs(tmp_path / "a.tsv", "title,text")
     (tmp_path / "b.tsv").write_text("title\tbody\nx\ty\n")
     with pytest.raises(EvaluationError, match="too few training pairs"):

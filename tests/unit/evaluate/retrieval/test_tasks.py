@@ -11,12 +11,12 @@ from scipy.stats import spearmanr
 from suite_runs import run_tasks
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.registry import choose_tasks, read_settings
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.retrieval import contrastive
-from seqpair.evaluate.suites.registry import choose_tasks, read_settings
-from seqpair.evaluate.suites.runner import plan_tasks, results_folder
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.runner import plan_tasks, results_folder
+from seqpair.evaluate.task import TaskContext
+from seqpair.models.place import find_model
 
 ZERO_SHOT = ["stsb_vectors", "xquad_passages", "cosqa", "qmsum_long"]
 TUNED = ["stsb_tuned", "xquad_tuned"]
@@ -82,7 +82,7 @@ def test_fine_tuning_learns_keeps_its_folder_and_is_not_repeated(
         assert [row["learning_rate"] for row in sweep["sweep"]] == [1e-3, 3e-3]
         assert sweep["chosen"]["dev"] == max(row["dev"] for row in sweep["sweep"])
         assert (Path(result.settings["embedders"][0]) / "modules.json").is_file()
-        assert ("mean-all" if objective == "mlm" else "last") in result.settings["embedding"]
+        assert ("mean" if objective == "mlm" else "last") in result.settings["embedding"]
     monkeypatch.setattr(contrastive, "_train", None)  # a second training would fail
     rest = run_tasks(place, choose_tasks(["retrieval"], ["cosqa_tuned"]), context, out)
     assert rest.skipped == {}
@@ -92,8 +92,8 @@ def test_fine_tuning_learns_keeps_its_folder_and_is_not_repeated(
 def test_a_kept_embedder_opens_in_sentence_transformers_and_as_a_model(random_exports, data, tmp_path):
     from sentence_transformers import SentenceTransformer
 
-    from seqpair.evaluate.embed import embed_texts
-    from seqpair.hub.opened import open_model
+    from seqpair.models.embed import embed_texts
+    from seqpair.models.open import open_model
 
     settings = FAST | {"learning_rates": "1e-3", "tuned_pooling": "mean", "hard_negatives": "1"}
     report = run_tasks(
@@ -106,7 +106,7 @@ def test_a_kept_embedder_opens_in_sentence_transformers_and_as_a_model(random_ex
     folder = Path(report.results[0].settings["embedders"][0])
     texts = ["What of the river?", "a copper falcon and a meadow"]
     wanted = SentenceTransformer(str(folder), device="cpu").encode(texts, show_progress_bar=False)
-    assert np.abs(embed_texts(open_model(folder), texts, "mean-all") - wanted).max() < 1e-4
+    assert np.abs(embed_texts(open_model(folder), texts, "mean").vectors - wanted).max() < 1e-4
     fresh = SentenceTransformer(str(random_exports["clm"]), device="cpu").encode(texts, show_progress_bar=False)
     assert np.abs(fresh - wanted).max() > 1e-3
     again = run_tasks(find_model(folder), choose_tasks(["retrieval"], ["cosqa"]), TaskContext(data), tmp_path / "again")
@@ -147,7 +147,7 @@ def test_missing_pairs_are_a_reason_and_hub_tasks_only_run_when_named(random_exp
     (data / "retrieval" / "pairs.jsonl").unlink()
     place, context = find_model(random_exports["mlm"]), TaskContext(data)
     plans = {plan.task.name: plan for plan in plan_tasks(place, choose_tasks(["retrieval"]), context, tmp_path)}
-    assert "pairs.jsonl; training pairs are named with --set pairs=FILE" in plans["xquad_tuned"].skipped
+    assert "pairs.jsonl; training pairs are named with --choice pairs=FILE" in plans["xquad_tuned"].skipped
     assert "hub_nfcorpus" not in plans
     report = run_tasks(place, choose_tasks(["retrieval"], ["hub_nfcorpus"]), context, tmp_path / "out")
     assert "the hub did not give the data" in report.skipped["hub_nfcorpus"]

