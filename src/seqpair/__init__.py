@@ -1,16 +1,12 @@
 """Train pairs of language models, an encoder and a decoder, that differ in nothing but the objective.
 
-The names below are the public API. They are loaded on first use: importing the package takes milliseconds and no torch.
+The names below are the public API (their types are in `__init__.pyi`). They are loaded on first use: importing the
+package takes milliseconds and no torch.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from seqpair.api import Comparisons, Evaluation, Model, Study, compare, evaluate, load
-    from seqpair.errors import SeqpairError
 
 __version__ = "0.1.0.dev0"
 __all__ = [
@@ -20,8 +16,8 @@ __all__ = [
     "SeqpairError",
     "Study",
     "__version__",
-    "compare",
-    "evaluate",
+    "compare_members",
+    "evaluate_models",
     "load",
 ]
 
@@ -30,7 +26,8 @@ def __getattr__(name: str) -> object:
     """Import a public name when it is first used (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module 'seqpair' has no attribute {name!r}")
-    found: object = getattr(importlib.import_module("seqpair.errors" if name == "SeqpairError" else "seqpair.api"), name)
+    home = importlib.import_module("seqpair.errors" if name == "SeqpairError" else "seqpair.api")
+    found: object = getattr(home, name)
     globals()[name] = found
     return found
 

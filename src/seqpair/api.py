@@ -6,7 +6,6 @@ errors, nothing printed.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from seqpair.recipe.diff import Difference
     from seqpair.recipe.plan import Plan
     from seqpair.suite.study import StudyOutcome
-    from seqpair.train.loop import Outcome
+    from seqpair.train.loop import TrainingOutcome
 
 
 class Study:
@@ -83,9 +82,9 @@ class Study:
         """Make the stores and the tokenizer, or open those that exist."""
         from seqpair.suite.study import prepare_part
 
-        return prepare_part(self._place.require_recipe("only a recipe says how its sources are prepared"))
+        return prepare_part(self._place.data)
 
-    def train(self, member: str) -> Outcome:
+    def train(self, member: str) -> TrainingOutcome:
         """Train one member to the end of its plan; a run that was interrupted resumes.
 
         Raises:
@@ -116,7 +115,7 @@ class Study:
         """
         from seqpair.suite.study import run_study
 
-        return run_study(self._place.require_recipe("only a recipe can be run"), members)
+        return run_study(self._place, members)
 
     def order(
         self, *, step: int | None = None, document: str | None = None, phase: str = "", source: str = ""
@@ -195,7 +194,8 @@ class Model:
 
         if len(contexts) != len(continuations):
             raise EvaluationError(
-                "every continuation needs a context", seen=f"{len(contexts)} contexts, {len(continuations)} continuations"
+                "every continuation needs a context",
+                seen=f"{len(contexts)} contexts, {len(continuations)} continuations",
             )
         return score_continuations(self._model, list(zip(contexts, continuations, strict=True)))
 
@@ -204,7 +204,8 @@ class Model:
 
         Args:
             texts: The texts; one longer than the model reads is cut on the right.
-            pooling: `mean`, `mean-text`, `cls` or `last`; by default the mean of an encoder's states and a decoder's last.
+            pooling: `mean`, `mean-text` (without special tokens), `cls` or `last`; by default the mean of an encoder's
+                states and the last of a decoder's.
             normalise: Scale every vector to length 1.
         """
         from seqpair.models.embed import embed_texts
@@ -226,7 +227,7 @@ class Model:
             EvaluationError: The model is an encoder, or a prompt leaves no room.
         """
         from seqpair.models.generate import continue_texts
-        from seqpair.nn.decode.sampling import Sampling
+        from seqpair.nn.decode.generate import Sampling
 
         sampling = Sampling(temperature=temperature, seed=seed) if temperature else None
         return continue_texts(self._model, prompts, max_new_tokens, sampling)
@@ -273,6 +274,7 @@ class Evaluation:
         self.folders = list(folders)
 
     def __iter__(self) -> Iterator[TaskResult]:
+        """Iterate over the results."""
         return iter(self.results)
 
     def to_frame(self) -> pandas.DataFrame:
@@ -281,7 +283,7 @@ class Evaluation:
         return _frame([{name: getattr(result, name) for name in columns} for result in self.results])
 
 
-def evaluate(
+def evaluate_models(
     models: str | Path | Sequence[str | Path],
     suites: Sequence[str] = ("all",),
     data: str | Path = "data/eval",
@@ -320,8 +322,8 @@ def evaluate(
     skipped: dict[str, str] = {}
     for report in run_models(places, chosen, context, folders, device=device):
         if report.failed:
-            name, reason = next(iter(report.failed.items()))
-            raise EvaluationError(f"the task {name} failed", seen=reason)
+            name = report.failed[0]
+            raise EvaluationError(f"the task {name} failed on {report.model}", seen=report.skipped[name])
         results += report.results
         skipped |= {f"{report.model}: {task}": reason for task, reason in report.skipped.items()}
     return Evaluation(results, skipped, folders)
@@ -338,10 +340,11 @@ class Comparisons:
         self.answers = list(answers)
 
     def __iter__(self) -> Iterator[Comparison]:
+        """Iterate over the answers."""
         return iter(self.answers)
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return one row per question, pair and task, with the difference, its interval, p and verdict (needs pandas)."""
+        """Return one row per question, pair and task: difference, interval, p, verdict (needs pandas)."""
         rows = []
         for answer in self.answers:
             found = answer.difference
@@ -359,7 +362,7 @@ class Comparisons:
         return _frame(rows)
 
 
-def compare(results: str | Path | Study, also: Sequence[str | Path] = ()) -> Comparisons:
+def compare_members(results: str | Path | Study, also: Sequence[str | Path] = ()) -> Comparisons:
     """Compare the members of a study on every task that two of them did.
 
     Args:
