@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from coverage import machine
 
-from seqpair.compare.estimates import crossed_interval, crossed_p, crossed_parts
+from seqpair.compare.estimates import interval_half, p_value, variance_parts
 from seqpair.compare.resampling import pseudo_values, spearman_without_each
 
 ITEMS = 200
@@ -42,8 +42,8 @@ def true_correlation(mean: float, sd: float) -> float:
     return float((6 / math.pi * np.arcsin(reached / 2)).mean())
 
 
-def differences(rng: np.random.Generator, seeds: int, pair: tuple[float, float], sd: float) -> npt.NDArray[np.float64]:
-    """Return one study's differences of pseudo-values, (S, I)."""
+def sides_of(rng: np.random.Generator, seeds: int, pair: tuple[float, float], sd: float) -> npt.NDArray[np.float64]:
+    """Return one study's pseudo-values of both sides, (2, S, I)."""
     truth, shared = rng.standard_normal((2, ITEMS))
     sides = []
     for mean in pair:
@@ -52,16 +52,17 @@ def differences(rng: np.random.Generator, seeds: int, pair: tuple[float, float],
         reached = runs_of(rng, mean, sd, (seeds, 1))
         found = reached * truth + np.sqrt(1 - reached**2) * rest
         sides.append(np.stack([pseudo_values(*spearman_without_each(truth, own)) for own in found]))
-    return np.asarray(sides[0] - sides[1])
+    return np.stack(sides)
 
 
 def cell(seeds: int, pair: tuple[float, float], sd: float, studies: int) -> tuple[float, float]:
     """Return coverage of the interval and how often p < 0.05, in percent."""
     rng = np.random.default_rng([seeds, int(100 * pair[0]), int(100 * sd)])
     truth = true_correlation(pair[0], sd) - true_correlation(pair[1], sd)
-    parts = crossed_parts(np.stack([differences(rng, seeds, pair, sd) for _ in range(studies)]))
-    half, _, _ = crossed_interval(parts)
-    return 100 * float((np.abs(parts.value - truth) <= half).mean()), 100 * float((crossed_p(parts) < 0.05).mean())
+    sides = np.stack([sides_of(rng, seeds, pair, sd) for _ in range(studies)])
+    parts = variance_parts(sides[:, 0], sides[:, 1])
+    half = interval_half(parts)
+    return 100 * float((np.abs(parts.value - truth) <= half).mean()), 100 * float((p_value(parts) < 0.05).mean())
 
 
 def main() -> None:

@@ -23,15 +23,23 @@ def power(
     ] = 0.01,
     difference: Annotated[float | None, typer.Option(help="The difference that the question is about.")] = None,
     tasks: Annotated[int, typer.Option(min=1, help="Tasks that are tested together.")] = 1,
+    clusters: Annotated[
+        int | None, typer.Option(min=2, help="Groups of items: paradigms, articles, documents.")
+    ] = None,
+    shared: Annotated[
+        float, typer.Option(min=0, max=1, help="With --clusters: what a group's items have alike.")
+    ] = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Show the smallest true difference of two members that a study detects with 80 % power.
+    """Show the smallest difference between two members that a study can detect with 80 % power.
 
     Example: seqpair power --items 2000 --seeds 3 --accuracy 0.6 --difference 0.05
 
     All numbers are shares: 0.05 is five points of accuracy. The guess that matters most is --seed-sd; take it from an
-    earlier study. With one or two seeds the answer is about those runs, not about training. With --difference it also
-    says how many items would detect that difference.
+    earlier study. Five seeds are the advice and three the floor: with one or two the answer is about those runs, not
+    about training. With --difference it also says how many items would detect that difference.
+
+    Example: seqpair power --items 2010 --clusters 67 --seeds 5
     """
     try:
         from seqpair.compare.power import ROUND_NUMBERS, items_needed, plan_study, right_or_wrong_spread
@@ -44,8 +52,13 @@ def power(
         by_chance = accuracy**2 + (1 - accuracy) ** 2
         agreement = (1 + by_chance) / 2
     spread = right_or_wrong_spread(accuracy, agreement=agreement, seed_sd=seed_sd)
-    plan = plan_study(spread, items=items, seeds=seeds, wanted=difference, family=tasks)
-    needed = None if difference is None else items_needed(spread, difference, seeds=seeds, family=tasks)
+    plan = plan_study(
+        spread, items=items, seeds=seeds, wanted=difference, family=tasks, clusters=clusters, shared=shared
+    )
+    needed = None
+    if difference is not None:
+        size = 1.0 if clusters is None else items / clusters
+        needed = items_needed(spread, difference, seeds=seeds, family=tasks, per_cluster=size, shared=shared)
     if as_json:
         told = {**asdict(plan), "items_needed": needed, "spread": asdict(spread), "agreement": agreement}
         print(json.dumps(told, indent=1))

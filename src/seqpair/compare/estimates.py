@@ -1,18 +1,26 @@
 """From two sides' outcomes to an estimate: which method is used when, and the method for three seeds and more.
 
-Three seeds and more are crossed with the items. The model is d[s, i] = mean + seed[s] + item[i] + noise[s, i], all
-three random: another study would have other seeds and other items. With the mean squares A of seeds (S - 1 degrees of
-freedom), B of items and E of the rest, (A + B - E) / (S I) estimates the variance of the mean without bias. The
-difficulty is that A rests on two degrees of freedom where there are three seeds. One or two seeds: over items only, and
-labelled as conditional on these runs.
+An outcome y[s, i] of one side is mean + seed[s] + cluster[c(i)] + item[i] + noise[s, i]; all but the mean is random:
+another study would have other seeds and other items. Items that belong together (a paradigm) come as one cluster; an
+item without a cluster is its own. The variance of the mean difference is A1 + A2 + (B - E), with Ak the variance over
+the seeds of side k of its mean, divided by S (the runs of two sides are independent), B the variance over clusters of
+the difference, and E, seed by cluster, what both count. Half the width of the interval is
 
-The functions of the crossed model take any number of leading axes, one entry per study, so that a simulation
+    h = sqrt(t(f)^2 (A1 + A2) + t(G - 1)^2 max(B - E, 0)),    f = (A1 + A2)^2 / ((A1^2 + A2^2) / (S - 1))
+
+with t(f) the critical value of Student's t, f the degrees of freedom of Welch and Satterthwaite, and G the effective
+number of clusters, (sum of sizes)^2 / sum of squared sizes. p is the level at which h is the difference itself, so
+interval and p always agree. One or two seeds: over clusters only, and labelled as conditional on these runs.
+
+The functions of variances take any number of leading axes, one entry per study, so that a simulation
 (`bench/coverage.py`) runs the code that a report runs.
 
-Source: F. E. Satterthwaite, Biometrics Bulletin 2, 1946; W. G. Cochran and G. M. Cox, Experimental Designs, 1957,
-section 4.14 (for `crossed_p`, whose critical value combines those of the two parts as theirs does); S. Holm,
-Scandinavian Journal of Statistics 6, 1979.
-Differs: Satterthwaite's degrees of freedom, (S - 1) / share^2, cover 92 % with three seeds; see `crossed_interval`.
+Source: W. G. Howe, Journal of the American Statistical Association 69, 1974 (the interval of a sum of two independent
+parts); B. L. Welch, Biometrika 34, 1947; F. E. Satterthwaite, Biometrics Bulletin 2, 1946; E. Miller, arXiv 2411.00640
+(item variance over clusters); A. V. Carter, K. T. Schnepel and D. G. Steigerwald, Review of Economics and Statistics
+99, 2017 (effective number of clusters); S. Holm, Scandinavian Journal of Statistics 6, 1979.
+Differs: one t with Satterthwaite's degrees of freedom for the whole variance rejects up to three times too often at the
+small p that a family asks for, where there are three seeds and one side varies more; Howe's combination does not.
 """
 
 from __future__ import annotations
@@ -25,22 +33,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from seqpair.compare.pairing import Paired
+from seqpair.compare.pairing import Codes, Paired
 from seqpair.compare.resampling import mcnemar_p, paired_difference, permutation_p
 from seqpair.compare.values import FEWEST_SEEDS, OTHER_ITEMS_AND_SEEDS, THESE_RUNS, EffectSizes, Estimate, Floats
 from seqpair.errors import EvaluationError
 
-CROSSED = "crossed random effects of items and seeds"
+BY_SEEDS = "Howe's interval with Welch's degrees of freedom, over items and the seeds of each side"
 MCNEMAR = "interval of Bonett and Price, McNemar's exact test, over items"
 BOOTSTRAP = "paired bootstrap and permutation test, over items"
 BY_JACKKNIFE = ", by jackknife pseudo-values"
 WILSON = "Wilson's interval, over items"
 NORMAL = "normal interval, over items"
-_LEAST_NOISE = 0.7
-_SEEDS_BEYOND_NOISE = 0.5
-_STEEPNESS = 3.0
+BY_CLUSTERS = ", items in {} clusters"
 _MOST_DF = 1e6
 _BISECTIONS = 60
+_LEAST_LOG_P = -300.0  # the square of Cauchy's quantile there is still a number
 LEAST_DIFFERING = 2.0
 
 
@@ -51,26 +58,28 @@ def difference_estimate(paired: Paired, level: float = 0.95) -> Estimate:
         EvaluationError: There are fewer than two items.
     """
     _require_items(paired)
+    extra = BY_JACKKNIFE if paired.by_jackknife else ""
+    if paired.clusters is not None:
+        extra += BY_CLUSTERS.format(len(np.unique(paired.clusters)))
     if len(paired.seeds) >= FEWEST_SEEDS:
-        parts = crossed_parts(paired.differences, right_or_wrong=paired.is_right_or_wrong)
-        return replace(_of_parts(parts, level), method=CROSSED + (BY_JACKKNIFE if paired.by_jackknife else ""))
-    if len(paired.seeds) == 1 and not paired.has_shared_points:
+        return replace(_of_parts(parts_of(paired), level), method=BY_SEEDS + extra)
+    if len(paired.seeds) == 1 and paired.clusters is None and not paired.has_shared_points:
         return _right_or_wrong(paired, level)
     differences = paired.differences.mean(axis=0)
-    # The outcomes are scaled already, so a paired bootstrap of two means is one of their differences against zeros.
-    ones = np.ones(len(differences))
-    interval = paired_difference(differences, ones, np.zeros(len(differences)), ones, level=level)
+    sums, sizes = cluster_sums(differences, paired.clusters)
+    # A cluster is drawn and sign-flipped as a whole: as one item whose weight is its size.
+    interval = paired_difference(sums / sizes, sizes, np.zeros(len(sums)), sizes, level=level)
     return Estimate(
         value=interval.value,
         low=interval.low,
         high=interval.high,
         level=level,
-        p=permutation_p(differences),
-        method=BOOTSTRAP + (BY_JACKKNIFE if paired.by_jackknife else ""),
+        p=permutation_p(sums),
+        method=BOOTSTRAP + extra,
         scope=THESE_RUNS,
         items=len(differences),
         seeds=len(paired.seeds),
-        standard_error=float(differences.std(ddof=1) / math.sqrt(len(differences))),
+        standard_error=math.sqrt(_variance_over_clusters(differences, paired.clusters)),
     )
 
 
@@ -90,11 +99,10 @@ def average_estimate(paired: Sequence[Paired], level: float = 0.95) -> Estimate:
         _require_items(one)
     seeds, items = paired[0].seeds, sum(len(one.ids) for one in paired)
     if len(seeds) >= FEWEST_SEEDS:
-        parts = [crossed_parts(one.differences, right_or_wrong=one.is_right_or_wrong) for one in paired]
-        by_seed = np.stack([one.differences.mean(axis=1) for one in paired])
-        return _of_parts(average_parts(parts, by_seed), level, items)
-    value = float(np.mean([one.differences.mean() for one in paired]))
+        by_seed = [np.stack([side.mean(axis=1) for side in (one.first, one.second)]) for one in paired]
+        return _of_parts(average_parts([parts_of(one) for one in paired], np.stack(by_seed)), level, items)
     # Items of two tasks are independent, so variances add; seeds are not part of this interval.
+    value = float(np.mean([one.differences.mean() for one in paired]))
     error = math.sqrt(sum(_item_variance(one) for one in paired)) / len(paired)
     half = float(stats.norm.ppf(0.5 + level / 2)) * error
     return Estimate(
@@ -111,13 +119,16 @@ def average_estimate(paired: Sequence[Paired], level: float = 0.95) -> Estimate:
     )
 
 
-def value_estimate(outcomes: Floats, *, right_or_wrong: bool, level: float = 0.95) -> Estimate:
+def value_estimate(
+    outcomes: Floats, *, right_or_wrong: bool, level: float = 0.95, clusters: Codes | None = None
+) -> Estimate:
     """Return the mean outcome of one side, with its interval and without a test.
 
     Args:
         outcomes: (S, I), scaled as in `Paired`.
         right_or_wrong: Whether all are 0 or 1; the interval then stays within 0 and 1.
         level: The interval's level.
+        clusters: The cluster of each item, (I,); None if each is its own.
 
     Raises:
         EvaluationError: There are fewer than two items.
@@ -125,21 +136,22 @@ def value_estimate(outcomes: Floats, *, right_or_wrong: bool, level: float = 0.9
     seeds, items = outcomes.shape
     if items < 2:
         raise EvaluationError("an interval needs at least two items", seen=items)
-    value, error, df, scope = float(outcomes.mean()), None, None, THESE_RUNS
+    value, error, scope = float(outcomes.mean()), None, THESE_RUNS
     if seeds >= FEWEST_SEEDS:
-        half, errors, dfs = crossed_interval(crossed_parts(outcomes, right_or_wrong=right_or_wrong), level)
-        low, high, error, df = value - float(half), value + float(half), float(errors), float(dfs)
-        method, scope = CROSSED, OTHER_ITEMS_AND_SEEDS
-    elif seeds == 1 and right_or_wrong:
+        parts = variance_parts(outcomes, clusters=clusters, right_or_wrong=right_or_wrong)
+        half, error = float(interval_half(parts, level)), float(standard_error(parts))
+        low, high = value - half, value + half
+        method, scope = BY_SEEDS, OTHER_ITEMS_AND_SEEDS
+    elif seeds == 1 and right_or_wrong and clusters is None:
         found = stats.binomtest(round(value * items), items).proportion_ci(level, method="wilson")
         low, high, method = float(found.low), float(found.high), WILSON
     else:
-        error = float(outcomes.mean(axis=0).std(ddof=1) / math.sqrt(items))
+        error = math.sqrt(_variance_over_clusters(outcomes.mean(axis=0), clusters))
         half_width = float(stats.norm.ppf(0.5 + level / 2)) * error
         low, high, method = value - half_width, value + half_width, NORMAL
     if right_or_wrong:
         low, high = max(0.0, low), min(1.0, high)
-    return Estimate(value, low, high, level, None, method, scope, items, seeds, error, df)
+    return Estimate(value, low, high, level, None, method, scope, items, seeds, error)
 
 
 def effect_sizes(paired: Paired) -> EffectSizes:
@@ -164,11 +176,16 @@ def effect_sizes(paired: Paired) -> EffectSizes:
 
 def _item_variance(paired: Paired) -> float:
     """Return the variance of the mean over items; at least that of two that differ where they are right or wrong."""
-    differences = paired.differences.mean(axis=0)
-    squares = float(((differences - differences.mean()) ** 2).sum())
-    if paired.is_right_or_wrong:
-        squares = max(squares, LEAST_DIFFERING)
-    return squares / (len(differences) - 1) / len(differences)
+    items = len(paired.ids)
+    found = _variance_over_clusters(paired.differences.mean(axis=0), paired.clusters)
+    return max(found, LEAST_DIFFERING / (items - 1) / items) if paired.is_right_or_wrong else found
+
+
+def _variance_over_clusters(values: Floats, clusters: Codes | None) -> float:
+    """Return the variance of the mean of values, (I,), over the choice of clusters."""
+    sums, sizes = cluster_sums(values - values.mean(), clusters)
+    count = len(sizes)
+    return float(count / (count - 1) * (sums**2).sum() / len(values) ** 2) if count > 1 else 0.0
 
 
 def _require_items(paired: Paired) -> None:
@@ -178,20 +195,19 @@ def _require_items(paired: Paired) -> None:
         )
 
 
-def _of_parts(parts: CrossedParts, level: float, items: int | None = None) -> Estimate:
-    half, error, df = crossed_interval(parts, level)
+def _of_parts(parts: VarianceParts, level: float, items: int | None = None) -> Estimate:
+    half = interval_half(parts, level)
     return Estimate(
         value=float(parts.value),
         low=float(parts.value - half),
         high=float(parts.value + half),
         level=level,
-        p=float(crossed_p(parts)),
-        method=CROSSED,
+        p=float(p_value(parts)),
+        method=BY_SEEDS,
         scope=OTHER_ITEMS_AND_SEEDS,
         items=parts.item_count if items is None else items,
         seeds=parts.seed_count,
-        standard_error=float(error),
-        df=float(df),
+        standard_error=float(standard_error(parts)),
     )
 
 
@@ -220,61 +236,102 @@ def _right_or_wrong(paired: Paired, level: float) -> Estimate:
 
 
 @dataclass(frozen=True)
-class CrossedParts:
-    """What the variance of a mean is made of; each part already divided by S I.
+class VarianceParts:
+    """What the variance of a mean, or of a difference of two, is made of; see the module.
 
     Attributes:
-        value: The mean difference, (...).
-        seeds, items, noise: A / (S I), B / (S I), E / (S I), (...) each.
+        value: The mean or the difference, (...).
+        seeds: A of each side, (...) each.
+        items: B, (...).
+        noise: E, (...).
+        items_df: Degrees of freedom of B, (...).
         seed_count: S.
         item_count: I; of an average over tasks, the smallest task's.
     """
 
     value: Floats
-    seeds: Floats
+    seeds: tuple[Floats, ...]
     items: Floats
     noise: Floats
+    items_df: Floats
     seed_count: int
     item_count: int
 
 
-def crossed_parts(differences: npt.ArrayLike, *, right_or_wrong: bool = False) -> CrossedParts:
-    """Split the variance of the mean of d[s, i].
+def parts_of(paired: Paired) -> VarianceParts:
+    """Return the parts of the variance of two sides' difference."""
+    return variance_parts(
+        paired.first, paired.second, clusters=paired.clusters, right_or_wrong=paired.is_right_or_wrong
+    )
+
+
+def cluster_sums(values: npt.ArrayLike, clusters: Codes | None) -> tuple[Floats, Floats]:
+    """Return the sums of values, (..., I), over clusters, (..., C), and the clusters' sizes, (C,)."""
+    v = np.asarray(values, dtype=np.float64)
+    if clusters is None:
+        return v, np.ones(v.shape[-1])
+    order = np.argsort(clusters, kind="stable")
+    _, starts, sizes = np.unique(clusters[order], return_index=True, return_counts=True)
+    return np.add.reduceat(v[..., order], starts, axis=-1), sizes.astype(np.float64)
+
+
+def variance_parts(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike | None = None,
+    *,
+    clusters: Codes | None = None,
+    right_or_wrong: bool = False,
+) -> VarianceParts:
+    """Split the variance of a side's mean, or of the difference of two sides' means.
 
     Args:
-        differences: (..., S, I), S >= 2 and I >= 2.
-        right_or_wrong: Whether outcomes are right or wrong. The sum of squares of items is then at least that of two
-            items that differ at every seed, one each way: where hardly an item differs the variance would be estimated
-            too small, and as zero where none does.
+        first: (..., S, I), S >= 2.
+        second: The other side's outcomes on the same items, (..., S, I); None for the mean of one side.
+        clusters: The cluster of each item, (I,), two clusters at least; None if each item is its own.
+        right_or_wrong: Whether outcomes are right or wrong. B is then at least that of two items that differ at every
+            seed, one each way: where hardly an item differs it would be estimated too small, and as zero where none
+            does.
 
     Raises:
-        ValueError: There are fewer than two seeds or items.
+        ValueError: There are fewer than two seeds, items or clusters.
     """
-    d = np.asarray(differences, dtype=np.float64)
-    if d.ndim < 2 or d.shape[-1] < 2 or d.shape[-2] < 2:
-        raise ValueError(f"two seeds and two items at least are needed, got the shape {d.shape}")
-    seeds, items = d.shape[-2:]
-    by_seed, by_item = d.mean(axis=-1), d.mean(axis=-2)
-    mean = by_seed.mean(axis=-1)
-    seed_squares = items * ((by_seed - mean[..., None]) ** 2).sum(axis=-1)
-    item_squares = seeds * ((by_item - mean[..., None]) ** 2).sum(axis=-1)
-    all_squares = np.einsum("...si,...si->...", d, d) - seeds * items * mean**2
-    # The three sums of squares add up to the total; where nothing is left, rounding can make the rest negative.
-    noise_squares = np.maximum(all_squares - seed_squares - item_squares, 0.0)
+    sides = [np.asarray(side, dtype=np.float64) for side in (first, second) if side is not None]
+    shape = sides[0].shape
+    if len(shape) < 2 or min(shape[-2:]) < 2:
+        raise ValueError(f"two seeds and two items at least are needed, got the shape {shape}")
+    seeds, items = shape[-2:]
+    variances, tables = [], []
+    noise: Floats = np.zeros(shape[:-2])
+    sizes = np.ones(items)
+    for side in sides:
+        by_seed = side.mean(axis=-1)
+        # What a cluster adds to the deviation of the mean at each seed; the sums over clusters are zero.
+        table, sizes = cluster_sums((side - by_seed[..., None]) / items, clusters)
+        rest = table - table.mean(axis=-2, keepdims=True)
+        count = len(sizes)
+        if count < 2:
+            raise ValueError("two clusters at least are needed")
+        variances.append(by_seed.var(axis=-1, ddof=1) / seeds)
+        tables.append(table)
+        noise = noise + (rest**2).sum(axis=(-2, -1)) / (seeds - 1) * count / (count - 1) / seeds
+    difference = (tables[0] - tables[1] if len(tables) == 2 else tables[0]).mean(axis=-2)
+    of_items = count / (count - 1) * (difference**2).sum(axis=-1)
     if right_or_wrong:
-        item_squares = np.maximum(item_squares, seeds * LEAST_DIFFERING)
-    size = seeds * items
-    return CrossedParts(
-        value=np.asarray(mean),
-        seeds=np.asarray(seed_squares / (seeds - 1) / size),
-        items=np.asarray(item_squares / (items - 1) / size),
-        noise=np.asarray(noise_squares / ((seeds - 1) * (items - 1)) / size),
+        of_items = np.maximum(of_items, LEAST_DIFFERING / (items - 1) / items)
+    value = sides[0].mean(axis=(-2, -1)) - (sides[1].mean(axis=(-2, -1)) if len(sides) == 2 else 0.0)
+    effective = float(sizes.sum() ** 2 / (sizes**2).sum())
+    return VarianceParts(
+        value=np.asarray(value),
+        seeds=tuple(np.asarray(one) for one in variances),
+        items=np.asarray(of_items),
+        noise=np.asarray(noise),
+        items_df=np.full(np.shape(of_items), max(effective - 1, 1.0)),
         seed_count=seeds,
         item_count=items,
     )
 
 
-def average_parts(parts: Sequence[CrossedParts], by_seed: npt.ArrayLike) -> CrossedParts:
+def average_parts(parts: Sequence[VarianceParts], by_seed: npt.ArrayLike) -> VarianceParts:
     """Return the parts of the plain mean over tasks.
 
     Items of two tasks are independent; seeds are not: one model does all tasks. So the seeds' part is taken from the
@@ -282,7 +339,7 @@ def average_parts(parts: Sequence[CrossedParts], by_seed: npt.ArrayLike) -> Cros
 
     Args:
         parts: Each task's, over the same seeds.
-        by_seed: The mean difference of each task at each seed, (T, ..., S).
+        by_seed: The mean of each task, side and seed, (T, sides, S).
 
     Raises:
         ValueError: There is no task, or they have different numbers of seeds.
@@ -291,66 +348,53 @@ def average_parts(parts: Sequence[CrossedParts], by_seed: npt.ArrayLike) -> Cros
         raise ValueError("an average needs tasks with the same seeds")
     tasks, seeds = len(parts), parts[0].seed_count
     # One model does all tasks, so a seed's luck is shared: the tasks are averaged before seeds are compared.
-    averaged = np.asarray(by_seed, dtype=np.float64).mean(axis=0)
-    noise = np.sum([part.noise for part in parts], axis=0) / tasks**2
-    return CrossedParts(
-        value=averaged.mean(axis=-1),
-        seeds=averaged.var(axis=-1, ddof=1) / seeds,
-        items=np.sum([part.items for part in parts], axis=0) / tasks**2,
-        noise=noise,
+    averaged = np.asarray(by_seed, dtype=np.float64).mean(axis=0)  # (sides, S)
+    items = np.sum([part.items for part in parts], axis=0) / tasks**2
+    uncertain = np.sum([part.items**2 / part.items_df for part in parts], axis=0) / tasks**4
+    return VarianceParts(
+        value=np.mean([part.value for part in parts], axis=0),
+        seeds=tuple(np.asarray(side.var(ddof=1) / seeds) for side in averaged),
+        items=items,
+        noise=np.sum([part.noise for part in parts], axis=0) / tasks**2,
+        items_df=np.divide(items**2, uncertain, out=np.full_like(items, _MOST_DF), where=uncertain > 0),
         seed_count=seeds,
         item_count=min(part.item_count for part in parts),
     )
 
 
-def crossed_interval(parts: CrossedParts, level: float = 0.95) -> tuple[Floats, Floats, Floats]:
-    """Return half the interval's width, the standard error and the degrees of freedom, (...) each.
+def interval_half(parts: VarianceParts, level: float = 0.95) -> Floats:
+    """Return half the width of the interval, (...)."""
+    return _half_width(parts, np.asarray(1 - level))
 
-    variance = max(A, 0.7 E) + B - E, and 1 / df = share / (S - 1) + (B / variance)^2 / (I - 1), where
-    share = min(A, 3 max(A - E / 2, 0)) / variance is what of it is laid to the seeds. By quadrature for normal data
-    this covers 93.3 to 96.6 % at any ratio of the seeds' variance to the items', any share of noise, and any number
-    of seeds from three (`bench/coverage.py`); with share^2, Satterthwaite's own, 92.2 to 98.2 %.
+
+def _half_width(parts: VarianceParts, alpha: Floats) -> Floats:
+    """Return half the width of the interval at level 1 - alpha; alpha is one number or one per study."""
+    of_seeds = np.sum(parts.seeds, axis=0)
+    uncertain = np.sum(np.square(parts.seeds), axis=0) / (parts.seed_count - 1)
+    df = np.divide(of_seeds**2, uncertain, out=np.full_like(of_seeds, parts.seed_count - 1), where=uncertain > 0)
+    of_items = np.maximum(parts.items - parts.noise, 0.0)
+    squares = stats.t.isf(alpha / 2, df) ** 2 * of_seeds + stats.t.isf(alpha / 2, parts.items_df) ** 2 * of_items
+    return np.asarray(np.sqrt(squares))
+
+
+def standard_error(parts: VarianceParts) -> Floats:
+    """Return the standard error of the value, (...)."""
+    return np.asarray(np.sqrt(np.sum(parts.seeds, axis=0) + np.maximum(parts.items - parts.noise, 0.0)))
+
+
+def p_value(parts: VarianceParts) -> Floats:
+    """Return the two-sided p of "it is zero", (...): below 1 - level exactly where the interval excludes zero.
+
+    The level at which half the width is the value itself, by bisection of the logarithm of p.
     """
-    variance, share = _variance_and_share(parts)
-    items_share = np.divide(parts.items, variance, out=np.ones_like(variance), where=variance > 0)
-    inverse = share / (parts.seed_count - 1) + items_share**2 / (parts.item_count - 1)
-    df = 1.0 / np.maximum(inverse, 1.0 / _MOST_DF)
-    error = np.sqrt(variance)
-    return stats.t.ppf(0.5 + level / 2, df) * error, error, df
-
-
-def _variance_and_share(parts: CrossedParts) -> tuple[Floats, Floats]:
-    # With three seeds A is a chi-square of two degrees of freedom: it often comes out far below the noise E that it
-    # contains, and an interval of that width would be too narrow. So A counts for at least 0.7 E.
-    variance = np.maximum(parts.seeds, _LEAST_NOISE * parts.noise) + np.maximum(parts.items - parts.noise, 0.0)
-    # Only what goes beyond noise is the seeds' own and has their few degrees of freedom. The slope of 3 turns the
-    # correction on gradually, so that A near E does not jump between many degrees of freedom and S - 1.
-    beyond = _STEEPNESS * np.maximum(parts.seeds - _SEEDS_BEYOND_NOISE * parts.noise, 0.0)
-    laid_to_seeds = np.minimum(parts.seeds, beyond)
-    share = np.divide(laid_to_seeds, variance, out=np.zeros_like(variance), where=variance > 0)
-    return variance, np.minimum(share, 1.0)
-
-
-def crossed_p(parts: CrossedParts) -> Floats:
-    """Return the two-sided p of "the mean difference is zero", (...), valid at every level.
-
-    It is the p at which value^2 = t^2 A + z^2 max(B - E, 0), with t and z the critical values for S - 1 and for many
-    degrees of freedom. For normal data it errs at most p of the time, at any ratio and any level, which the
-    interval's own t does not where a family of tasks asks for small p: at 0.5 % it would err up to six times too
-    often with three seeds. The price is that the interval can exclude zero where p is a little above 0.05.
-    """
-    value, seeds = np.abs(parts.value), parts.seeds
-    items = np.maximum(parts.items - parts.noise, 0.0)
-    # Bisection in log p: the critical value falls as p rises, and small p need the same relative accuracy as large.
-    # exp(-700) is close to the smallest double.
-    low, high = np.full(value.shape, -700.0), np.zeros(value.shape)
+    size = np.abs(parts.value)
+    # In log p, since small p need the same relative accuracy as large ones; the half width falls as p rises.
+    low, high = np.full(size.shape, _LEAST_LOG_P), np.zeros(size.shape)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        half = np.exp(middle) / 2
-        needed = stats.t.isf(half, parts.seed_count - 1) ** 2 * seeds + stats.norm.isf(half) ** 2 * items
-        too_small = needed > value**2
-        low, high = np.where(too_small, middle, low), np.where(too_small, high, middle)
-    return np.where(value == 0, 1.0, np.exp(high))
+        is_too_wide = _half_width(parts, np.exp(middle)) > size
+        low, high = np.where(is_too_wide, middle, low), np.where(is_too_wide, high, middle)
+    return np.where(size == 0, 1.0, np.exp(high))
 
 
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -371,8 +415,8 @@ def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
         raise ValueError("p values between 0 and 1 were expected")
     order = np.argsort(p, axis=-1, kind="stable")
     family = p.shape[-1]
-    # The smallest p is multiplied by m, the next by m - 1, ...; the running maximum keeps their order.
     ascending = np.take_along_axis(p, order, axis=-1) * (family - np.arange(family))
+    # The smallest p is multiplied by m, the next by m - 1, ...; the running maximum keeps their order.
     adjusted = np.minimum(np.maximum.accumulate(ascending, axis=-1), 1.0)
     found = np.empty_like(p)
     np.put_along_axis(found, order, adjusted, axis=-1)

@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from seqpair.compare.values import Floats, Scores, Task
 from seqpair.errors import EvaluationError
+
+Codes = npt.NDArray[np.int64]
+"""The cluster of each item, (I,): equal numbers belong together."""
 
 ACROSS_SIZES = ("shape", "optimizer")
 """The parts of a pair's identity that two sizes may differ in: their shape, and the rate that suits it."""
@@ -35,6 +39,7 @@ class Paired:
         differs_in: The parts of the pairs' identity that were allowed to differ and do.
         left_out_seeds: Seeds that only one side has.
         by_jackknife: Whether outcomes are jackknife pseudo-values.
+        clusters: The cluster of each item, (I,); None if each is its own.
     """
 
     task: Task
@@ -48,6 +53,7 @@ class Paired:
     differs_in: tuple[str, ...] = ()
     left_out_seeds: tuple[int, ...] = ()
     by_jackknife: bool = False
+    clusters: Codes | None = None
 
     @property
     def differences(self) -> Floats:
@@ -137,7 +143,22 @@ def pair_sides(
         differs_in=differs_in,
         left_out_seeds=tuple(sorted(set(firsts) ^ set(seconds))),
         by_jackknife=any(scores.by_jackknife for scores in [*firsts.values(), *seconds.values()]),
+        clusters=cluster_codes([*firsts.values(), *seconds.values()], ids),
     )
+
+
+def cluster_codes(side: Sequence[Scores], ids: tuple[str, ...]) -> Codes | None:
+    """Return the cluster of each item, (I,), as the first result that names clusters has it; None if none does.
+
+    An item that its result gives no cluster is a cluster of its own. One cluster for all items is none: nothing could
+    be said of others like it.
+    """
+    named = next((scores.clusters for scores in side if scores.clusters), None)
+    if named is None:
+        return None
+    names = [named.get(name) or f"\0{name}" for name in ids]
+    distinct, codes = np.unique(names, return_inverse=True)
+    return codes.astype(np.int64) if 1 < len(distinct) < len(ids) else None
 
 
 def outcome_table(side: Sequence[Scores]) -> tuple[Floats, bool]:

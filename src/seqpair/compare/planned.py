@@ -6,10 +6,12 @@ nobody can say that they were chosen for their answers.
 ```yaml
 written: 2026-11-25, before any model was evaluated
 questions:
-  grammar: {tasks: [blimp]}
+  grammar: {tasks: [blimp], margin: 0.02}
   masked tokens: {tasks: [masked_accuracy], first: biphasic, second: encoder}
   retrieval and similarity: {tasks: [xquad_passages, stsb_vectors]}
 ```
+
+Source of the two one-sided tests: D. J. Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987.
 """
 
 from __future__ import annotations
@@ -22,9 +24,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from seqpair.compare.estimates import adjust_family
-from seqpair.compare.pairing import pair_sides
-from seqpair.compare.questions import DEFAULT, Options, answers_of, compare, judged, mean_over_tasks, sizes_of
+from seqpair.compare.estimates import average_estimate, difference_estimate
+from seqpair.compare.pairing import Paired, pair_sides
+from seqpair.compare.questions import (
+    DEFAULT,
+    Options,
+    answers_of,
+    compare,
+    corrected,
+    judged,
+    mean_over_tasks,
+    sizes_of,
+)
 from seqpair.compare.values import NOT_COMPARED, PLANNED, Comparison, Scores, Side, Task
 from seqpair.errors import EvaluationError
 
@@ -38,12 +49,14 @@ class PlannedQuestion:
         tasks: Names of tasks, each `task`, or `task@choices` where it was done in several ways.
         first: The member that differences are of.
         second: The member that is taken from it.
+        margin: The largest difference that counts as none, in the tasks' unit; None asks only who is ahead.
     """
 
     name: str
     tasks: tuple[str, ...]
     first: str = "encoder"
     second: str = "decoder"
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,7 @@ class _Question(BaseModel):
     tasks: list[str] = Field(min_length=1)
     first: str = "encoder"
     second: str = "decoder"
+    margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class _File(BaseModel):
@@ -79,7 +93,8 @@ def read_questions(path: Path) -> AskedBefore:
 
     Args:
         path: A YAML file: `questions`, a mapping of a name to `tasks`, and `first` and `second` where they are not
-            the encoder and the decoder; and `written`, if it says when it was written.
+            the encoder and the decoder, and `margin`, within which the two count as level; and `written`, if it says
+            when it was written.
 
     Raises:
         EvaluationError: There is no such file, it is not of this form, or a question names one member twice.
@@ -97,7 +112,7 @@ def read_questions(path: Path) -> AskedBefore:
         raise EvaluationError(
             f"{path}: {place}: {first['msg'][:1].lower()}{first['msg'][1:]}",
             seen=first["input"],
-            allowed="`questions`, each a name with `tasks`, perhaps `first` and `second`; and `written`",
+            allowed="`questions`, each a name with `tasks`, perhaps `first`, `second` and `margin`; and `written`",
         ) from error
     found = []
     for name, question in read.questions.items():
@@ -107,7 +122,8 @@ def read_questions(path: Path) -> AskedBefore:
                 seen=question.first,
                 fix="name two members",
             )
-        found.append(PlannedQuestion(name, tuple(dict.fromkeys(question.tasks)), question.first, question.second))
+        tasks = tuple(dict.fromkeys(question.tasks))
+        found.append(PlannedQuestion(name, tasks, question.first, question.second, question.margin))
     return AskedBefore(tuple(found), read.written)
 
 
@@ -125,15 +141,16 @@ def planned_answers(
     """
     found: list[Comparison] = []
     for size in sizes_of(scores):
-        own = [_answer(scores, question, size, options) for question in questions]
+        own = [_answer(scores, question, size, options, len(questions)) for question in questions]
         if options.correct:
-            adjusted = adjust_family([one.difference for one in own])
-            own = [judged(replace(one, difference=new)) for one, new in zip(own, adjusted, strict=True)]
+            own = corrected(own)
         found += own
     return found
 
 
-def _answer(scores: Sequence[Scores], question: PlannedQuestion, size: str, options: Options) -> Comparison:
+def _answer(
+    scores: Sequence[Scores], question: PlannedQuestion, size: str, options: Options, family: int
+) -> Comparison:
     try:
         kept = []
         for task in question.tasks:
@@ -141,13 +158,14 @@ def _answer(scores: Sequence[Scores], question: PlannedQuestion, size: str, opti
             paired = pair_sides(*sides, may_differ=options.may_differ, unpaired=options.unpaired)
             kept.append((compare(PLANNED, *sides, options), paired))
         if len(kept) == 1:
-            return replace(kept[0][0], name=question.name)
+            return _with_margin(replace(kept[0][0], name=question.name), question, kept, options, family)
         if any(paired.task.is_lean for _, paired in kept):
             raise EvaluationError("one of the tasks is a lean, of which neither end is better, so they have no mean")
         if len({paired.task.higher_is_better for _, paired in kept}) > 1:
             raise EvaluationError("more is better in some of the tasks and worse in others, so they have no mean")
         cautions = tuple(dict.fromkeys(caution for one, _ in kept for caution in one.cautions))
-        return replace(judged(mean_over_tasks(kept, options, cautions)), name=question.name)
+        mean = replace(mean_over_tasks(kept, options, cautions), name=question.name)
+        return _with_margin(mean, question, kept, options, family)
     except EvaluationError as fault:
         bare = [Side(member, size, "", (), None, None) for member in (question.first, question.second)]
         tasks = tuple(Task(name) for name in question.tasks)
@@ -155,6 +173,26 @@ def _answer(scores: Sequence[Scores], question: PlannedQuestion, size: str, opti
         return Comparison(
             PLANNED, tasks, bare[0], bare[1], None, NOT_COMPARED, NOT_COMPARED, reason=reason, name=question.name
         )
+
+
+def _with_margin(
+    answer: Comparison,
+    question: PlannedQuestion,
+    kept: Sequence[tuple[Comparison, Paired]],
+    options: Options,
+    family: int,
+) -> Comparison:
+    """Return the answer, judged, with the interval that shows the sides level if it lies within the margin.
+
+    Two one-sided tests at alpha reject together exactly where the interval of level 1 - 2 alpha lies within the margin;
+    alpha is divided by the number of questions (Bonferroni), so that all claims of a file keep its level.
+    """
+    if question.margin is None:
+        return judged(answer)
+    level = 1 - 2 * (1 - options.level) / (family if options.correct else 1)
+    pairs = [paired for _, paired in kept]
+    found = difference_estimate(pairs[0], level) if len(pairs) == 1 else average_estimate(pairs, level)
+    return judged(replace(answer, margin=question.margin, within=found.interval))
 
 
 def _side(scores: Sequence[Scores], size: str, member: str, task: str) -> list[Scores]:

@@ -1,7 +1,7 @@
 """What a study can see: the smallest true difference that its items and seeds show with a given power.
 
-It is the power of the very test that the comparison uses, `crossed_p`, found by quadrature over what the seeds' mean
-square may come out as.
+It is the power of the test that the comparison uses (`estimates.p_value`), found by quadrature over what the variance
+of the seeds may come out as.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-from seqpair.compare.estimates import crossed_parts
+from seqpair.compare.estimates import variance_parts
 from seqpair.compare.values import FEWEST_SEEDS, OTHER_ITEMS_AND_SEEDS, THESE_RUNS
 from seqpair.errors import EvaluationError
 
 POWER = 0.80
 ROUND_NUMBERS = tuple(int(first * 10**power) for power in range(1, 7) for first in (1, 1.5, 2, 3, 5, 7))
 """Numbers of items to choose from, 10 to 7 million."""
-_QUANTILES = (np.arange(800) + 0.5) / 800
+_QUANTILES = (np.arange(60) + 0.5) / 60
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Spread:
     """How a difference d[s, i] = mean + seed[s] + item[i] + noise[s, i] spreads.
 
     Attributes:
-        seeds: Standard deviation of seed[s]: of the true difference between one training run and another.
+        seeds: Standard deviation of seed[s]: of the true difference from one pair of training runs to another.
         items: Of item[i]: of an item's own difference, over all seeds.
         noise: Of what is left.
     """
@@ -99,11 +99,11 @@ def spread_of(differences: npt.ArrayLike) -> Spread:
     d = np.asarray(differences, dtype=np.float64)
     if d.ndim != 2 or min(d.shape) < 2:
         raise EvaluationError("a spread needs two seeds and two items at least", seen=f"the shape {d.shape}")
-    parts = crossed_parts(d)
+    parts = variance_parts(d)
     seeds, items = d.shape
-    # Mean squares expect A = noise + I seeds^2 and B = noise + S items^2; solved for each, never below zero.
+    # A expects noise + I seeds^2 and B noise + S items^2, each by S I; solved for each part, never below zero.
     noise = float(parts.noise) * seeds * items
-    of_seeds = max(0.0, float(parts.seeds) * seeds * items - noise) / items
+    of_seeds = max(0.0, float(parts.seeds[0]) * seeds * items - noise) / items
     of_items = max(0.0, float(parts.items) * seeds * items - noise) / seeds
     return Spread(math.sqrt(of_seeds), math.sqrt(of_items), math.sqrt(noise))
 
@@ -137,7 +137,15 @@ def right_or_wrong_spread(accuracy: float, *, agreement: float, seed_sd: float, 
 
 
 def detectable_difference(
-    spread: Spread, *, items: int, seeds: int, family: int = 1, level: float = 0.95, power: float = POWER
+    spread: Spread,
+    *,
+    items: int,
+    seeds: int,
+    family: int = 1,
+    level: float = 0.95,
+    power: float = POWER,
+    clusters: int | None = None,
+    shared: float = 0.5,
 ) -> float:
     """Return the smallest true mean difference that the test finds with this power.
 
@@ -149,28 +157,37 @@ def detectable_difference(
             step, so with several true differences the power is higher.
         level: 1 minus the error rate of the family.
         power: The probability to find it.
+        clusters: Into how many clusters of equal size the items fall; None if each is its own.
+        shared: Which share of an item's own difference its cluster has in common.
 
     Raises:
         EvaluationError: A number is out of range.
     """
-    if items < 2 or seeds < 1 or family < 1 or not 0 < level < 1 or not 0 < power < 1:
+    groups = items if clusters is None else clusters
+    numbers_fit = items >= 2 and seeds >= 1 and family >= 1 and 2 <= groups <= items
+    if not numbers_fit or not 0 < level < 1 or not 0 < power < 1 or not 0 <= shared <= 1:
         raise EvaluationError(
             "this is no study",
-            seen=f"{items} items, {seeds} seeds, {family} tests, level {level}, power {power}",
-            allowed="2 items, 1 seed, 1 test or more; level and power in (0, 1)",
+            seen=f"{items} items in {groups} clusters, {shared} shared, {seeds} seeds, {family} tests, level {level}, "
+            f"power {power}",
+            allowed="2 items, 2 clusters, 1 seed, 1 test or more; no more clusters than items; shares in [0, 1]; level "
+            "and power in (0, 1)",
         )
     # Holm's first step asks this much of the smallest p, half of it on each side.
     half = (1 - level) / family / 2
-    noise, of_items = spread.noise**2 / (seeds * items), spread.items**2 / items
+    # The design effect of clusters: m items that share a part of their variance count as m / (1 + (m - 1) share).
+    design = 1.0 if clusters is None else 1 + (items / clusters - 1) * shared
+    noise, of_items = spread.noise**2 / (seeds * items), design * spread.items**2 / items
     if seeds < FEWEST_SEEDS:
         error = math.sqrt(noise + of_items)
         return float(stats.norm.isf(half) + stats.norm.ppf(power)) * error
     of_seeds = spread.seeds**2 / seeds
-    # The test's critical value depends on the mean square that the seeds happen to have, A ~ chi-square: the power is
-    # the mean over its quantiles of the power at that critical value.
-    chi = stats.chi2.ppf(_QUANTILES, seeds - 1) / (seeds - 1)
-    needed = stats.t.isf(half, seeds - 1) ** 2 * (of_seeds + noise) * chi + stats.norm.isf(half) ** 2 * of_items
-    critical, error = np.sqrt(needed), math.sqrt(of_seeds + noise + of_items)
+    # Each side's variance over its seeds, half of the sum's, may come out as any of these quantiles.
+    one = (of_seeds + noise) / 2 * stats.chi2.ppf(_QUANTILES, seeds - 1) / (seeds - 1)
+    first, second = one[:, None], one[None, :]
+    df = (first + second) ** 2 / ((first**2 + second**2) / (seeds - 1))
+    squares = stats.t.isf(half, df) ** 2 * (first + second) + stats.t.isf(half, groups - 1) ** 2 * of_items
+    critical, error = np.sqrt(squares), math.sqrt(of_seeds + noise + of_items)
 
     def lacking(difference: float) -> float:
         found = stats.norm.sf((critical - difference) / error) + stats.norm.cdf((-critical - difference) / error)
@@ -188,6 +205,8 @@ def plan_study(
     family: int = 1,
     level: float = 0.95,
     power: float = POWER,
+    clusters: int | None = None,
+    shared: float = 0.5,
 ) -> StudyPlan:
     """Say before a study what it will be able to see, and whether that is enough.
 
@@ -199,11 +218,22 @@ def plan_study(
         family: Tasks that are tested together.
         level: 1 minus the error rate of the family.
         power: The probability to find it.
+        clusters: Into how many clusters the items fall; None if each is its own.
+        shared: Which share of an item's own difference its cluster has in common.
 
     Raises:
         EvaluationError: A number is out of range.
     """
-    found = detectable_difference(spread, items=items, seeds=seeds, family=family, level=level, power=power)
+    found = detectable_difference(
+        spread,
+        items=items,
+        seeds=seeds,
+        family=family,
+        level=level,
+        power=power,
+        clusters=clusters,
+        shared=shared,
+    )
     about_training = seeds >= FEWEST_SEEDS
     scope = OTHER_ITEMS_AND_SEEDS if about_training else THESE_RUNS
     enough = None if wanted is None else found <= abs(wanted) and about_training
@@ -218,15 +248,22 @@ def items_needed(
     choices: Sequence[int] = ROUND_NUMBERS,
     family: int = 1,
     power: float = POWER,
+    per_cluster: float = 1.0,
+    shared: float = 0.5,
 ) -> int | None:
     """Return the smallest of `choices` items with which `wanted` can be seen; None if none of them is enough.
 
-    More items never make up for what varies from one training run to another: then more seeds are what is needed.
+    With clusters, of `per_cluster` items each, more items mean more clusters. More items never make up for what varies
+    from one training run to another: then more seeds are needed.
 
     Raises:
         EvaluationError: A number is out of range.
     """
     for items in sorted(choices):
-        if detectable_difference(spread, items=items, seeds=seeds, family=family, power=power) <= abs(wanted):
+        clusters = None if per_cluster == 1 else max(2, round(items / per_cluster))
+        found = detectable_difference(
+            spread, items=items, seeds=seeds, family=family, power=power, clusters=clusters, shared=shared
+        )
+        if found <= abs(wanted):
             return items
     return None

@@ -18,6 +18,7 @@ from seqpair.compare.values import (
     EQUAL_SIZE,
     FEWEST_ITEMS,
     FEWEST_SEEDS,
+    LEVEL,
     MOSTLY_AT_CHANCE,
     NATIVE_OR_CROSSED,
     NEITHER_ABOVE_CHANCE,
@@ -116,7 +117,7 @@ def compare(question: str, first: Sequence[Scores], second: Sequence[Scores], op
         detectable=_detectable(paired, options.level),
         cautions=_cautions(paired),
     )
-    return judged(found)
+    return judged(replace(found, at_chance=found.is_without_skill and _is_at_chance(paired, options.level)))
 
 
 def equal_size(
@@ -193,10 +194,16 @@ def _answers(
             if sides[0] and sides[1]:
                 own.append(_answer(question, sides[0], sides[1], options))
         if options.correct:
-            adjusted = adjust_family([one.difference for one in own])
-            own = [judged(replace(one, difference=new)) for one, new in zip(own, adjusted, strict=True)]
+            own = corrected(own)
         found += own
     return found
+
+
+def corrected(answers: Sequence[Comparison]) -> list[Comparison]:
+    """Return a family's answers with p corrected over those that are not at chance, and judged anew."""
+    adjusted = adjust_family([None if one.at_chance else one.difference for one in answers])
+    pairs = zip(answers, adjusted, strict=True)
+    return [judged(one if new is None else replace(one, difference=new)) for one, new in pairs]
 
 
 def _answer(question: str, first: Sequence[Scores], second: Sequence[Scores], options: Options) -> Comparison:
@@ -229,6 +236,8 @@ def judged(comparison: Comparison) -> Comparison:
         word = NO_BETTER_END
     elif comparison.is_without_skill:
         word = NEITHER_ABOVE_CHANCE
+    elif comparison.is_level:
+        word = LEVEL
     elif difference.decides:
         better = comparison.tasks[0].higher_is_better == (difference.value > 0)
         word = comparison.first.label if better else comparison.second.label
@@ -242,7 +251,7 @@ def judged(comparison: Comparison) -> Comparison:
 def _sides(first: Sequence[Scores], second: Sequence[Scores], paired: Paired, level: float) -> tuple[Side, Side]:
     made = []
     for side, outcomes in ((first, paired.first), (second, paired.second)):
-        value = value_estimate(outcomes, right_or_wrong=paired.is_right_or_wrong, level=level)
+        value = value_estimate(outcomes, right_or_wrong=paired.is_right_or_wrong, level=level, clusters=paired.clusters)
         used = [scores.model for scores in side if scores.model.seed in paired.seeds]
         tokens = {model.tokens for model in used}
         made.append(
@@ -364,7 +373,7 @@ def _averages(scores: Sequence[Scores], own: Sequence[Comparison], options: Opti
         return []
     left_out = [one.tasks[0].name for one in own if one not in [comparison for comparison, _ in kept]]
     cautions = (f"Without {', '.join(left_out)}: other seeds or no share of right answers.",) if left_out else ()
-    above = [(one, paired) for one, paired in kept if _is_off_chance(paired, options.level)]
+    above = [(one, paired) for one, paired in kept if paired.task.chance is not None and not one.at_chance]
     over_all = mean_over_tasks(kept, options, cautions)
     if over_all.tasks_at_chance and len(above) < 2:
         over_all = replace(over_all, cautions=(*cautions, "Fewer than two tasks are not at chance: no mean of those."))
@@ -408,8 +417,8 @@ def mean_over_tasks(
     )
 
 
-def _is_off_chance(paired: Paired, level: float) -> bool:
-    """Return whether the value of both sides taken together is not what guessing gives; False without a chance level.
+def _is_at_chance(paired: Paired, level: float) -> bool:
+    """Return whether the value of both sides taken together is what guessing gives; False without a chance level.
 
     Of independent sides with one spread the mean says nothing of the difference, so the choice does not bend it.
     """
@@ -417,4 +426,5 @@ def _is_off_chance(paired: Paired, level: float) -> bool:
         return False
     # The sum and the difference of two equally spread outcomes are uncorrelated.
     together = (paired.first + paired.second) / 2
-    return not value_estimate(together, right_or_wrong=False, level=level).interval.contains(paired.task.chance)
+    found = value_estimate(together, right_or_wrong=False, level=level, clusters=paired.clusters)
+    return found.interval.contains(paired.task.chance)

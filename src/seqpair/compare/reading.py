@@ -99,7 +99,18 @@ def read_scores(folder: Path, model: Model) -> list[Scores]:
     Raises:
         EvaluationError: A file cannot be read, or a result has lost its items.
     """
-    return [scores_of(model, result, read_items(folder, result)) for result in read_results(folder)]
+    found = [scores_of(model, result, read_items(folder, result)) for result in read_results(folder)]
+    return [*found, *(gold for own in found for gold in gold_scores(own))]
+
+
+_CLUSTER_FIELDS = ("paradigm", "occupation", "article")
+"""What committed results call the cluster of an item, which had no field of its own then."""
+
+
+def cluster_of(name: str, detail: Mapping[str, Any]) -> str:
+    """Return the cluster that an item's details or name give; empty where neither does."""
+    found = next((str(detail[field]) for field in _CLUSTER_FIELDS if field in detail), "")
+    return found or (name.rsplit("@", 1)[0] if "@" in name else "")  # a passage is named document@offset
 
 
 def scores_of(model: Model, result: TaskResult, items: Sequence[ItemOutcome]) -> Scores:
@@ -130,7 +141,8 @@ def scores_of_columns(
         details: What was written of each, n of them, or none.
     """
     kept = {name: dict(detail) for name, detail in zip(ids, details, strict=bool(details)) if detail}
-    own = Scores(model, task_of(result), tuple(ids), values, weights, details=kept)
+    clusters = {name: cluster for name in ids if (cluster := cluster_of(name, kept.get(name, {})))}
+    own = Scores(model, task_of(result), tuple(ids), values, weights, details=kept, clusters=clusters)
     if result.metric not in NEVER_MEANS and is_mean_of_items(result.value, values, weights):
         return own
     try:
@@ -141,6 +153,51 @@ def scores_of_columns(
     for name, value in zip(ids, values, strict=True):
         kept[name]["outcome"] = float(value)
     return replace(own, values=pseudo, weights=np.ones(len(pseudo)), by_jackknife=True)
+
+
+def gold_scores(own: Scores) -> list[Scores]:
+    """Return what was scored anyway beside right and wrong: how likely the right answers are, and by how much.
+
+    The same strings are scored for every member, so their log-probabilities can be paired, and they differ where no
+    small model is right more often than by chance (arXiv 2508.13144). Bits per byte where the answers' bytes were
+    written (`gold_bytes`), weighted by them; else nats per answer. A minimal pair also has its margin. An encoder's
+    are by the rule of filling masks from left to right.
+    """
+    rows = [own.details.get(name, {}) for name in own.ids]
+    # Minimal pairs and passages have no `gold`: the right one is written first.
+    first_is_right = own.task.name.partition("@")[0] == "continuation"
+    golds = [detail.get("gold", 0 if first_is_right or "paradigm" in detail else None) for detail in rows]
+    lists = [scores for detail in rows if isinstance(scores := detail.get("scores"), list)]
+    if own.task.is_lean or not rows or len(lists) < len(rows) or None in golds:
+        return []
+    right = np.array([scores[gold] for scores, gold in zip(lists, golds, strict=True)], dtype=np.float64)
+    sizes = np.array([detail.get("gold_bytes", 0) for detail in rows], dtype=np.float64)
+    has_bytes = bool((sizes > 0).all())
+    base, _, choices = own.task.name.partition("@")
+    way = f"@{choices}" if choices else ""
+    likely = replace(
+        own.task,
+        name=f"{base}_gold{way}",
+        title=f"{own.task.title or base}: {'bits per byte' if has_bytes else 'nats'} of the right answer",
+        metric="gold_bits_per_byte" if has_bytes else "gold_nats",
+        unit="bits per byte" if has_bytes else "nats per answer",
+        higher_is_better=False,
+        chance=None,
+    )
+    values, weights = (-right / math.log(2) / sizes, sizes) if has_bytes else (-right, np.ones(len(right)))
+    found = [replace(own, task=likely, values=values, weights=weights, by_jackknife=False)]
+    if all("paradigm" in detail and len(scores) == 2 for detail, scores in zip(rows, lists, strict=True)):
+        margin = replace(
+            own.task,
+            name=f"{base}_margin{way}",
+            title=f"{own.task.title or base}: log-probability of the right sentence above the wrong one",
+            metric="margin",
+            unit="nats",
+            chance=0.0,
+        )
+        gaps = np.array([scores[0] - scores[1] for scores in lists], dtype=np.float64)
+        found.append(replace(own, task=margin, values=gaps, weights=np.ones(len(gaps)), by_jackknife=False))
+    return found
 
 
 def task_of(result: TaskResult) -> Task:

@@ -20,6 +20,7 @@ OTHER_ITEMS_AND_SEEDS = "other items and other training seeds"
 THESE_RUNS = "conditional on these runs"
 THESE_ITEMS = "conditional on these items"
 NOT_DECIDED = "not decided"
+LEVEL = "level"
 NEITHER_ABOVE_CHANCE = "neither above chance"
 """Whatever their difference: nobody is ahead on what nobody can do."""
 NO_BETTER_END = "no better end"
@@ -57,7 +58,6 @@ class Estimate:
         scope: What the interval is about: `OTHER_ITEMS_AND_SEEDS`, `THESE_RUNS` or `THESE_ITEMS`.
         items, seeds: How many of each.
         standard_error: Of the value; None where the method has none.
-        df: Degrees of freedom of the t distribution; None where there is none.
         p_adjusted: p after the correction for its family of tests; None if it was in no family.
         family: How many tests that family has; 1 without one.
     """
@@ -72,7 +72,6 @@ class Estimate:
     items: int
     seeds: int
     standard_error: float | None = None
-    df: float | None = None
     p_adjusted: float | None = None
     family: int = 1
 
@@ -184,6 +183,7 @@ class Scores:
         why_not: Then why not.
         by_jackknife: Whether the values are jackknife pseudo-values of a metric of all items together (a correlation).
         details: What else is known of an item, by its name: the texts, the prediction.
+        clusters: The cluster of an item, by its name: a paradigm, an article; an item without one is its own.
     """
 
     model: Model
@@ -195,6 +195,7 @@ class Scores:
     why_not: str = ""
     by_jackknife: bool = False
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
 
 
 NATIVE_OR_CROSSED = "native against cross-objective"
@@ -257,18 +258,22 @@ class Comparison:
         tasks: The task, or all tasks of the average.
         first, second: The sides; every difference is first minus second.
         difference: The paired difference; None if they are not compared.
-        verdict: About training: the label of the side ahead, `NOT_DECIDED`, `NEITHER_ABOVE_CHANCE`, `NO_BETTER_END`,
-            `NOT_COMPARED`, or `NO_TRAINING_VERDICT` with fewer than three seeds, or `MOSTLY_AT_CHANCE` of a mean over
-            tasks.
+        verdict: About training: the label of the side ahead, `LEVEL`, `NOT_DECIDED`, `NEITHER_ABOVE_CHANCE`,
+            `NO_BETTER_END`, `NOT_COMPARED`, `NO_TRAINING_VERDICT` with fewer than three seeds, or `MOSTLY_AT_CHANCE`
+            of a mean over tasks.
         on_these_runs: The same of the runs that were made; with three seeds and more equal to `verdict`.
         effects: Effect sizes; None if they are not compared.
         detectable: The smallest true difference that such items and seeds show with 80 % power in a test of its own;
             None if unknown.
         reason: Why they are not compared, or empty.
         cautions: What a reader must know, one sentence each.
+        at_chance: Whether neither side is above chance, nor the value of both sides taken together. Such a task is in
+            no family of tests: swapping the sides changes nothing, so leaving it out favours neither.
         tasks_at_chance: Of a mean over tasks: on how many of them neither side is above chance.
         without_chance: Whether it is the mean over those tasks alone that are not at chance.
         name: What a question that was asked beforehand is called; empty for others.
+        margin: The largest difference that its question counts as none; None without one.
+        within: The interval of two one-sided tests, which lies within the margin where the sides are level.
     """
 
     question: str
@@ -282,9 +287,19 @@ class Comparison:
     detectable: float | None = None
     reason: str = ""
     cautions: tuple[str, ...] = ()
+    at_chance: bool = False
     tasks_at_chance: int = 0
     without_chance: bool = False
     name: str = ""
+    margin: float | None = None
+    within: Interval | None = None
+
+    @property
+    def is_level(self) -> bool:
+        """Return whether the difference is shown to be smaller than the margin (two one-sided tests)."""
+        if self.margin is None or self.within is None:
+            return False
+        return -self.margin < self.within.low and self.within.high < self.margin
 
     @property
     def title(self) -> str:
@@ -335,6 +350,8 @@ class Comparison:
             return f"On {what} neither is above chance, {pair} {span}; {seeds}."
         if self.on_these_runs == NO_BETTER_END:
             return f"On {what}, a lean without a better end, {pair} {span}; {seeds}."
+        if self.on_these_runs == LEVEL:
+            return f"On {what} the two are level within {self.margin:g}, {pair} {span}; {seeds}."
         if self.on_these_runs == NOT_DECIDED:
             return f"On {what} it is not decided, {pair} {span}; {seeds}."
         return f"On {what} the {self.on_these_runs} is ahead, {pair} {span}; {seeds}."

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from seqpair.compare.reading import model_of_plan, scores_of_columns
+from seqpair.compare.reading import gold_scores, model_of_plan, scores_of_columns
 from seqpair.compare.values import Model, Scores
 from seqpair.data.order.ledger import Ledger, LedgerComparison, compare_ledgers
 from seqpair.data.store.manifest import StoreManifest, read_index
@@ -177,7 +177,7 @@ def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
 
     A model without a plan is no side of a pair and left out.
     """
-    found = []
+    found: list[Scores] = []
     for member in members:
         if member.plan is None:
             continue
@@ -191,7 +191,7 @@ def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
                 train_seconds=_seconds_until(member, evaluated.manifest.content_tokens),
             )
             found += [_scores(model, outcome) for outcome in evaluated.outcomes.values()]
-    return found
+    return [*found, *(gold for own in found for gold in gold_scores(own))]
 
 
 def final_model(member: MemberRun, plan: Plan) -> Model:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from seqpair.compare.values import (
     EQUAL_SIZE,
     FEWEST_SEEDS,
+    LEVEL,
     NATIVE_OR_CROSSED,
     NEITHER_ABOVE_CHANCE,
     NOT_COMPARED,
@@ -142,7 +143,8 @@ def summary_sentence(answers: Sequence[Comparison]) -> str:
         won = [_title(one) for one in compared if one.on_these_runs == label]
         if won:
             parts.append(f"the {label} is ahead on {counted(won)}")
-    for verdict, words in ((NOT_DECIDED, "not decided"), (NEITHER_ABOVE_CHANCE, "neither is above chance")):
+    others = {LEVEL: "level", NOT_DECIDED: "not decided", NEITHER_ABOVE_CHANCE: "neither is above chance"}
+    for verdict, words in others.items():
         those = [_title(one) for one in compared if one.on_these_runs == verdict]
         if those and verdict == NOT_DECIDED:
             parts.append(f"{counted_briefly(those)} {'is' if len(those) == 1 else 'are'} {words}")
@@ -192,7 +194,7 @@ def answer_title(answer: Comparison) -> str:
 
 def ahead_words(verdict: str) -> str:
     """Return a verdict in a few words: `4m encoder ahead`, `not decided`."""
-    plain = verdict in (NOT_DECIDED, NEITHER_ABOVE_CHANCE, NOT_COMPARED) or verdict.startswith("no ")
+    plain = verdict in (LEVEL, NOT_DECIDED, NEITHER_ABOVE_CHANCE, NOT_COMPARED) or verdict.startswith("no ")
     return verdict if plain else f"{verdict} ahead"
 
 

@@ -8,17 +8,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from seqpair.compare.estimates import (
-    CrossedParts,
     adjust_family,
     average_estimate,
     average_parts,
-    crossed_interval,
-    crossed_p,
-    crossed_parts,
+    cluster_sums,
     difference_estimate,
     effect_sizes,
     holm,
+    interval_half,
+    p_value,
+    standard_error,
     value_estimate,
+    variance_parts,
 )
 from seqpair.compare.pairing import pair_sides
 from seqpair.compare.values import OTHER_ITEMS_AND_SEEDS, THESE_RUNS, Estimate, Task
@@ -50,7 +51,6 @@ def test_three_seeds_speak_of_training():
     found = difference_estimate(paired(table(3), table(3, seed=1)))
     assert found.scope == OTHER_ITEMS_AND_SEEDS
     assert found.low < found.value < found.high
-    assert found.df is not None
 
 
 def test_seeds_that_disagree_widen_what_items_would_say():
@@ -125,12 +125,16 @@ STUDIES, ITEMS = 400, 200
 
 
 def simulate(seed, *, studies=STUDIES, seeds=3, ratio=1.0, items=ITEMS, noise=1.0):
-    """Return differences with mean zero whose seeds add `ratio` times the rest's variance to the mean."""
+    """Return two sides whose difference has mean zero, and whose seeds add `ratio` times the rest's variance to it."""
     generator = np.random.default_rng(seed)
     rest = 1 / items + noise**2 / (seeds * items)
-    of_seeds = np.sqrt(ratio * rest * seeds) * generator.standard_normal((studies, seeds, 1))
     of_items = generator.standard_normal((studies, 1, items))
-    return of_seeds + of_items + noise * generator.standard_normal((studies, seeds, items))
+    sides = []
+    for of_difference in (of_items, 0.0):
+        of_seeds = np.sqrt(ratio * rest * seeds / 2) * generator.standard_normal((studies, seeds, 1))
+        own_noise = np.sqrt(0.5) * noise * generator.standard_normal((studies, seeds, items))
+        sides.append(of_seeds + of_difference + own_noise)
+    return sides
 
 
 def right_or_wrong(seed, accuracy, *, ratio, seeds=3):
@@ -144,118 +148,168 @@ def right_or_wrong(seed, accuracy, *, ratio, seeds=3):
         if size is not None:
             drawn = generator.beta(accuracy * size, (1 - accuracy) * size, (STUDIES, seeds))
         noise = generator.standard_normal((STUDIES, seeds, ITEMS))
-        outcomes.append(np.sqrt(0.4) * shared + np.sqrt(0.6) * noise < stats.norm.ppf(drawn)[:, :, None])
-    return outcomes[0].astype(float) - outcomes[1]
+        right = np.sqrt(0.4) * shared + np.sqrt(0.6) * noise < stats.norm.ppf(drawn)[:, :, None]
+        outcomes.append(right.astype(float))
+    return outcomes
 
 
-def test_the_mean_squares_of_a_small_table():
+def test_the_parts_of_a_small_table():
     table = np.array([[1.0, 2.0, 6.0], [3.0, 4.0, 2.0]])
-    parts = crossed_parts(table)
+    parts = variance_parts(table)
     assert parts.value == pytest.approx(3.0)
-    assert parts.seeds * 6 == pytest.approx(0.0)  # both seeds have the mean 3
-    item_means = np.array([2.0, 3.0, 4.0])
-    assert parts.items * 6 == pytest.approx(2 * ((item_means - 3) ** 2).sum() / 2)
+    assert parts.seeds[0] == pytest.approx(0.0)  # both seeds have the mean 3
+    assert parts.items == pytest.approx(np.var([2.0, 3.0, 4.0], ddof=1) / 3)
     rest = table - table.mean(1, keepdims=True) - table.mean(0) + 3
     assert parts.noise * 6 == pytest.approx((rest**2).sum() / 2)
 
 
+def test_each_side_has_its_own_variance_over_seeds_and_welchs_test_where_seeds_are_all():
+    first, second = (np.repeat(np.array(values)[:, None], 5, axis=1) for values in ([0.1, 0.4, 0.7], [0.2, 0.3, 0.2]))
+    parts = variance_parts(first, second)
+    assert [float(part) for part in parts.seeds] == pytest.approx([0.03, 1 / 900])
+    welch = stats.ttest_ind([0.1, 0.4, 0.7], [0.2, 0.3, 0.2], equal_var=False)
+    assert float(p_value(parts)) == pytest.approx(welch.pvalue)
+    low, high = welch.confidence_interval(0.95)
+    assert 2 * float(interval_half(parts)) == pytest.approx(high - low)
+
+
+def test_where_items_are_all_it_is_the_t_test_over_clusters():
+    differences = np.random.default_rng(4).standard_normal(12) + 0.4
+    first = np.repeat(differences[None], 3, axis=0)
+    parts = variance_parts(first, np.zeros((3, 12)))
+    seeds_vary = sum(parts.seeds)
+    assert float(seeds_vary) == 0.0
+    assert float(p_value(parts)) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+    assert float(standard_error(parts)) == pytest.approx(differences.std(ddof=1) / np.sqrt(12))
+
+
+def test_clusters_of_one_item_are_no_clusters():
+    first, second = simulate(2, studies=4)
+    plain, own = (variance_parts(first, second, clusters=codes) for codes in (None, np.arange(ITEMS)))
+    for name in ("value", "items", "noise", "items_df"):
+        np.testing.assert_allclose(getattr(plain, name), getattr(own, name))
+
+
+def test_a_repeated_item_adds_nothing_where_the_cluster_is_known():
+    """Every item four times over: known clusters give the interval of the distinct items, unknown ones half of it."""
+    first, second = simulate(3, studies=3)
+    codes = np.repeat(np.arange(ITEMS), 4)
+    four = [side.repeat(4, axis=-1) for side in (first, second)]
+    alone, known, unknown = variance_parts(first, second), variance_parts(*four, clusters=codes), variance_parts(*four)
+    np.testing.assert_allclose(known.items, alone.items)
+    np.testing.assert_allclose(known.noise, alone.noise)
+    np.testing.assert_allclose(known.items_df, alone.items_df)
+    assert (unknown.items < 0.3 * known.items).all()
+
+
+def test_unequal_clusters_count_as_fewer():
+    codes = np.repeat(np.arange(4), (97, 1, 1, 1))
+    parts = variance_parts(np.random.default_rng(0).random((3, 100)), clusters=codes)
+    assert float(parts.items_df) == pytest.approx(max(100**2 / (97**2 + 3) - 1, 1.0))
+
+
+def test_sums_over_clusters_come_with_their_sizes():
+    sums, sizes = cluster_sums(np.array([[1.0, 2.0, 4.0], [10.0, 20.0, 40.0]]), np.array([5, 1, 5]))
+    assert sums.tolist() == [[2.0, 5.0], [20.0, 50.0]]
+    assert sizes.tolist() == [1.0, 2.0]
+
+
 def test_the_variance_of_the_mean_is_estimated_without_bias():
-    parts = crossed_parts(simulate(0, studies=4000, ratio=1.0, items=50))
-    estimated = (parts.seeds + parts.items - parts.noise).mean()
+    parts = variance_parts(*simulate(0, studies=4000, ratio=1.0, items=50))
+    estimated = (sum(parts.seeds) + parts.items - parts.noise).mean()
     assert estimated == pytest.approx(parts.value.var(), rel=0.06)
 
 
 def test_two_items_differ_at_least_where_outcomes_are_right_or_wrong():
     table = np.zeros((3, 10))
-    assert crossed_parts(table).items == 0
-    assert crossed_parts(table, right_or_wrong=True).items * 30 == pytest.approx(3 * 2 / 9)
+    assert variance_parts(table).items == 0
+    assert variance_parts(table, right_or_wrong=True).items == pytest.approx(2 / 9 / 10)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 10.0])
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_the_interval_covers_the_truth(seeds, ratio):
-    parts = crossed_parts(simulate(int(10 * ratio) + seeds, seeds=seeds, ratio=ratio))
-    half, _, _ = crossed_interval(parts)
+    parts = variance_parts(*simulate(int(10 * ratio) + seeds, seeds=seeds, ratio=ratio))
+    half = interval_half(parts)
     assert 0.92 <= (np.abs(parts.value) <= half).mean() <= 0.985
 
 
 @pytest.mark.parametrize("accuracy", [0.04, 0.5, 0.96])
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 10.0])
 def test_the_interval_covers_the_truth_of_right_and_wrong(accuracy, ratio):
-    parts = crossed_parts(right_or_wrong(3, accuracy, ratio=ratio), right_or_wrong=True)
-    half, _, _ = crossed_interval(parts)
+    parts = variance_parts(*right_or_wrong(3, accuracy, ratio=ratio), right_or_wrong=True)
+    half = interval_half(parts)
     assert 0.92 <= (np.abs(parts.value) <= half).mean() <= 0.985
 
 
 def test_items_alone_would_not_cover_other_seeds():
-    differences = simulate(1, ratio=10.0)
-    by_item = differences.mean(axis=1)
+    first, second = simulate(1, ratio=10.0)
+    by_item = (first - second).mean(axis=1)
     half = 1.96 * by_item.std(axis=1, ddof=1) / np.sqrt(ITEMS)
     assert (np.abs(by_item.mean(axis=1)) <= half).mean() < 0.6
 
 
 @pytest.mark.parametrize("ratio", [0.0, 3.0, 100.0])
 def test_p_errs_no_more_often_than_it_says(ratio):
-    p = crossed_p(crossed_parts(simulate(5, studies=3000, ratio=ratio, items=60)))
+    p = p_value(variance_parts(*simulate(5, studies=3000, ratio=ratio, items=60)))
     assert (p < 0.05).mean() <= 0.05 + 0.01
     assert (p < 0.005).mean() <= 0.005 + 0.004
 
 
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 30.0])
+def tesinterval_half_and_p_always_agree(ratio):
+    parts = variance_parts(*simulate(6, ratio=ratio))
+    half = interval_half(parts)
+    assert ((np.abs(parts.value) > half) == (p_value(parts) < 0.05)).all()
+
+
 def test_a_family_of_true_nulls_errs_in_at_most_a_twentieth():
-    p = np.stack([crossed_p(crossed_parts(simulate(20 + task, items=60, ratio=3.0))) for task in range(8)], axis=1)
+    p = np.stack([p_value(variance_parts(*simulate(20 + task, items=60, ratio=3.0))) for task in range(8)], axis=1)
     assert (holm(p).min(axis=1) < 0.05).mean() <= 0.05
 
 
 def test_p_falls_as_the_difference_grows_and_finds_a_large_one():
-    differences = simulate(7, studies=1, ratio=0.0)
-    found = [float(crossed_p(crossed_parts(differences + shift))[0]) for shift in (0.2, 0.5, 1.0, 3.0)]
+    first, second = simulate(7, studies=1, ratio=0.0)
+    found = [float(p_value(variance_parts(first + shift, second))[0]) for shift in (0.2, 0.5, 1.0, 3.0)]
     assert found == sorted(found, reverse=True)
     assert found[-1] < 0.01
 
 
-def test_p_is_that_of_the_t_test_over_seeds_where_seeds_are_all():
-    per_seed = np.array([0.3, 0.5, 0.1, 0.2])
-    parts = crossed_parts(np.repeat(per_seed[:, None], 6, axis=1))
-    assert float(crossed_p(parts)) == pytest.approx(stats.ttest_1samp(per_seed, 0).pvalue, rel=1e-6)
-    half, _, df = crossed_interval(parts)
-    assert float(df) == pytest.approx(3.0)
-    assert float(half) == pytest.approx(stats.t.ppf(0.975, 3) * per_seed.std(ddof=1) / 2)
-
-
 def test_nothing_differs_gives_p_of_one():
-    assert float(crossed_p(crossed_parts(np.zeros((3, 20))))) == 1.0
+    assert float(p_value(variance_parts(np.zeros((3, 20)), np.zeros((3, 20))))) == 1.0
 
 
 def test_a_difference_that_never_varies_is_sure():
-    half, error, _ = crossed_interval(crossed_parts(np.ones((3, 20))))
-    assert float(half) == float(error) == 0.0
-    assert float(crossed_p(crossed_parts(np.ones((3, 20))))) < 1e-100
+    parts = variance_parts(np.ones((3, 20)), np.zeros((3, 20)))
+    assert float(interval_half(parts)) == float(standard_error(parts)) == 0.0
+    assert float(p_value(parts)) < 1e-100
 
 
 def test_the_average_adds_items_and_takes_seeds_together():
     generator = np.random.default_rng(8)
     seeds = generator.standard_normal(4)  # one model does both tasks
     tasks = [seeds[:, None] + generator.standard_normal((1, 30)) for _ in range(2)]
-    parts = [crossed_parts(task) for task in tasks]
-    average = average_parts(parts, np.stack([task.mean(axis=1) for task in tasks]))
-    assert float(average.seeds) == pytest.approx(seeds.var(ddof=1) / 4)
+    parts = [variance_parts(task) for task in tasks]
+    average = average_parts(parts, np.stack([task.mean(axis=1)[None] for task in tasks]))
+    assert float(average.seeds[0]) == pytest.approx(seeds.var(ddof=1) / 4)
     assert float(average.items) == pytest.approx(float(parts[0].items + parts[1].items) / 4)
+    assert 29 < float(average.items_df) < 58
 
 
-def test_tables_without_two_seeds_or_items_are_refused():
+def test_tables_without_two_seeds_items_or_clusters_are_refused():
     with pytest.raises(ValueError, match=r"two seeds and two items at least are needed, got the shape \(1, 9\)"):
-        crossed_parts(np.zeros((1, 9)))
+        variance_parts(np.zeros((1, 9)))
+    with pytest.raises(ValueError, match="two clusters at least"):
+        variance_parts(np.zeros((3, 9)), clusters=np.zeros(9, dtype=np.int64))
     with pytest.raises(ValueError, match="same seeds"):
-        average_parts([], np.zeros((0, 3)))
+        average_parts([], np.zeros((0, 1, 3)))
 
 
 def test_leading_axes_are_studies():
-    differences = simulate(9, studies=5)
-    together = crossed_parts(differences)
-    alone = crossed_parts(differences[2])
-    assert isinstance(together, CrossedParts)
-    assert float(together.seeds[2]) == pytest.approx(float(alone.seeds))
-    assert float(crossed_p(together)[2]) == pytest.approx(float(crossed_p(alone)))
+    first, second = simulate(9, studies=5)
+    together, alone = variance_parts(first, second), variance_parts(first[2], second[2])
+    assert [float(part[2]) for part in together.seeds] == pytest.approx([float(part) for part in alone.seeds])
+    assert float(p_value(together)[2]) == pytest.approx(float(p_value(alone)))
 
 
 def estimate(p):

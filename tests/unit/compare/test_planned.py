@@ -5,7 +5,7 @@ import simulated_scores as sim
 
 from seqpair.compare.planned import PlannedQuestion, planned_answers, read_questions
 from seqpair.compare.questions import equal_size
-from seqpair.compare.values import NOT_COMPARED, PLANNED
+from seqpair.compare.values import LEVEL, NOT_COMPARED, NOT_DECIDED, PLANNED
 from seqpair.errors import EvaluationError
 
 TEXT = """
@@ -95,3 +95,31 @@ def test_a_file_of_another_form_is_one_error_that_names_the_place(tmp_path, text
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(EvaluationError, match="cannot be read"):
         read_questions(tmp_path / "none.yaml")
+
+
+def test_two_members_are_level_within_a_margin_and_not_without_one():
+    scores = sim.study({"encoder": 0.8, "decoder": 0.8}, items=3000, spread=0.001, seed=1)
+    narrow, wide, none = planned_answers(
+        scores,
+        [
+            PlannedQuestion("a tight margin", ("blimp",), margin=0.0005),
+            PlannedQuestion("a wide margin", ("blimp",), margin=0.05),
+            PlannedQuestion("who is ahead", ("blimp",)),
+        ],
+    )
+    assert wide.verdict == LEVEL
+    assert "level within 0.05" in wide.sentence
+    assert narrow.verdict == none.verdict == NOT_DECIDED
+    assert not none.is_level
+
+
+def test_a_mean_over_tasks_can_be_level_too():
+    scores = sim.study({"encoder": 0.8, "decoder": 0.8}, items=3000, spread=0.001, seed=1, tasks=("blimp", "zorro"))
+    assert planned_answers(scores, [PlannedQuestion("both", ("blimp", "zorro"), margin=0.05)])[0].verdict == LEVEL
+
+
+def test_a_margin_is_above_zero(tmp_path):
+    path = tmp_path / "questions.yaml"
+    path.write_text("questions: {grammar: {tasks: [blimp], margin: 0}}")
+    with pytest.raises(EvaluationError, match="margin"):
+        read_questions(path)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seqpair.compare.estimates import crossed_p, crossed_parts
+from seqpair.compare.estimates import p_value, variance_parts
 from seqpair.compare.power import (
     Spread,
     detectable_difference,
@@ -17,19 +17,19 @@ SPREAD = Spread(seeds=0.02, items=0.4, noise=0.3)
 
 def simulate(spread, mean, *, seeds, items, studies=600):
     generator = np.random.default_rng(0)
-    return (
-        mean
-        + spread.seeds * generator.standard_normal((studies, seeds, 1))
-        + spread.items * generator.standard_normal((studies, 1, items))
-        + spread.noise * generator.standard_normal((studies, seeds, items))
-    )
+    of_items = mean + spread.items * generator.standard_normal((studies, 1, items))
+    sides = []
+    for own in (of_items, 0.0):  # half of what varies between runs is each side's
+        of_seeds = spread.seeds * generator.standard_normal((studies, seeds, 1))
+        sides.append(own + (of_seeds + spread.noise * generator.standard_normal((studies, seeds, items))) / np.sqrt(2))
+    return sides
 
 
 @pytest.mark.parametrize("seeds", [3, 6])
 @pytest.mark.parametrize("family", [1, 5])
 def test_the_detectable_difference_is_found_in_four_studies_of_five(seeds, family):
     difference = detectable_difference(SPREAD, items=300, seeds=seeds, family=family)
-    p = crossed_p(crossed_parts(simulate(SPREAD, difference, seeds=seeds, items=300)))
+    p = p_value(variance_parts(*simulate(SPREAD, difference, seeds=seeds, items=300)))
     assert (p < 0.05 / family).mean() == pytest.approx(0.80, abs=0.05)
 
 
@@ -48,7 +48,8 @@ def test_items_cannot_replace_seeds():
 
 
 def test_a_pilots_spread_is_found_again():
-    found = spread_of(simulate(Spread(0.5, 1.0, 0.7), 0.2, seeds=40, items=400, studies=1)[0])
+    first, second = simulate(Spread(0.5, 1.0, 0.7), 0.2, seeds=40, items=400, studies=1)
+    found = spread_of((first - second)[0])
     assert (found.seeds, found.items, found.noise) == pytest.approx((0.5, 1.0, 0.7), rel=0.2)
 
 
@@ -93,3 +94,13 @@ def test_what_is_no_spread_is_refused():
         right_or_wrong_spread(0.3, agreement=0.2, seed_sd=0.0)
     with pytest.raises(EvaluationError, match="two seeds and two items"):
         spread_of(np.zeros((1, 5)))
+
+
+def test_clusters_show_less_than_as_many_items_alone():
+    alone, halves, whole = (
+        detectable_difference(SPREAD, items=300, seeds=5, clusters=clusters, shared=shared)
+        for clusters, shared in ((None, 0.5), (30, 0.5), (30, 1.0))
+    )
+    assert alone < halves < whole
+    with pytest.raises(EvaluationError, match="this is no study"):
+        detectable_difference(SPREAD, items=300, seeds=5, clusters=301)

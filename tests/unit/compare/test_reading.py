@@ -8,7 +8,7 @@ import simulated_scores as sim
 from scipy import stats
 
 from seqpair.compare.questions import Options, averages, equal_size
-from seqpair.compare.reading import at_seed, model_from_elsewhere, model_of_plan, read_scores, scores_of
+from seqpair.compare.reading import at_seed, gold_scores, model_from_elsewhere, model_of_plan, read_scores, scores_of
 from seqpair.evaluate.finetune.metrics import all_metrics
 from seqpair.evaluate.finetune.runs import measured_items
 from seqpair.evaluate.finetune.sets import Example, LabelledSet
@@ -193,3 +193,47 @@ def test_one_positive_guess_leaves_matthews_undefined_without_it():
     gold, guess = [0, 1] * 6, [0] * 11 + [1]
     scores, *_ = tuned("classes", gold, [guess], ("no", "yes"), "matthews")
     assert "undefined without one of its items" in scores.why_not
+
+
+def item(name, value, **detail):
+    return ItemOutcome(id=name, value=value, detail=detail)
+
+
+def test_the_right_answers_log_probability_is_compared_beside_accuracy():
+    items = [item(str(i), float(i % 2), gold=i % 2, scores=[-4.0 - i, -6.0]) for i in range(12)]
+    likely = gold_scores(scores_of(sim.model(), sim.result_of(items, task="arc_easy", title="ARC"), items))
+    assert [one.task.name for one in likely] == ["arc_easy_gold"]
+    assert likely[0].task.metric == "gold_nats"
+    assert not likely[0].task.higher_is_better
+    assert likely[0].values[:3].tolist() == [4.0, 6.0, 6.0]
+
+
+def test_with_their_bytes_it_is_bits_per_byte_of_all_answers_together():
+    items = [item("a", 1.0, gold=0, scores=[-2.0], gold_bytes=4), item("b", 0.0, gold=0, scores=[-6.0], gold_bytes=12)]
+    found = gold_scores(scores_of(sim.model(), sim.result_of(items), items))[0]
+    assert found.task.unit == "bits per byte"
+    mean = float(np.average(found.values, weights=found.weights))
+    assert mean == pytest.approx(8.0 / np.log(2) / 16)
+
+
+def test_a_minimal_pair_has_a_margin_and_its_paradigm_as_cluster():
+    items = [item(f"p{i}", 1.0, paradigm=f"p{i % 3}", scores=[-5.0, -5.5]) for i in range(12)]
+    own = scores_of(sim.model(), sim.result_of(items), items)
+    assert own.clusters["p4"] == "p1"
+    likely, margin = gold_scores(own)
+    assert (likely.task.name, margin.task.name) == ("blimp_gold", "blimp_margin")
+    assert margin.values.tolist() == [0.5] * 12
+    assert margin.task.chance == 0.0
+    assert margin.clusters == own.clusters
+
+
+def test_passages_of_one_document_are_a_cluster():
+    items = [item(f"doc{i // 2}@{i}", 1.0, scores=[-1.0, -2.0]) for i in range(12)]
+    own = scores_of(sim.model(), sim.result_of(items, task="continuation"), items)
+    assert own.clusters["doc2@5"] == "doc2"
+    assert gold_scores(own)[0].values.tolist() == [1.0] * 12
+
+
+def test_what_has_no_right_answer_has_no_log_probability():
+    items = [item(str(i), 1.0, scores=[-1.0, -2.0]) for i in range(12)]
+    assert gold_scores(scores_of(sim.model(), sim.result_of(items, task="winogender_coreference"), items)) == []

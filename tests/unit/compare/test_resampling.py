@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from seqpair.compare import resampling as bootstrap
-from seqpair.compare.estimates import crossed_interval, crossed_parts
+from seqpair.compare.estimates import interval_half, variance_parts
 from seqpair.compare.resampling import (
     classes_without_each,
     mcnemar_p,
@@ -79,7 +79,7 @@ def test_counts_of_distinct_rows_have_the_distribution_of_drawn_rows():
     assert (by_draws[:, 1] == 400).all()
 
 
-def test_pairing_is_narrower_than_two_independent_intervals():
+def test_pairing_is_narrower_than_two_independeninterval_halfs():
     generator = np.random.default_rng(1)
     difficulty = generator.normal(0.0, 1.0, size=500)
     first, second = difficulty + generator.normal(0.1, 0.1, 500), difficulty + generator.normal(0.0, 0.1, 500)
@@ -255,12 +255,12 @@ def simulated_interval(draw, seeds=3, items=150, correlation=0.5):
     shift = np.clip(correlation + 0.03 * draw.normal(size=(2, seeds, 1)), -0.99, 0.99)
     found = shift * truth + np.sqrt(1 - shift**2) * noise
     rows = np.array([[pseudo_values(*spearman_without_each(truth, own)) for own in member] for member in found])
-    parts = crossed_parts(rows[0] - rows[1])
-    half = crossed_interval(parts)[0]
+    parts = variance_parts(rows[0], rows[1])
+    half = interval_half(parts)
     return float(parts.value), float(half)
 
 
-def test_intervals_of_a_difference_of_correlations_hold_the_truth():
+def tesinterval_halfs_of_a_difference_of_correlations_hold_the_truth():
     draw = np.random.default_rng(3)
     held = sum(abs(value) <= half for value, half in (simulated_interval(draw) for _ in range(200)))
     assert 180 <= held <= 199  # of 200 at 95 %: fewer than 180 has a probability of 0.1 %
