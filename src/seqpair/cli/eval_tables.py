@@ -1,4 +1,4 @@
-"""What the verb `eval` shows: a line for each result as it comes, and one table of all models at the end."""
+"""What the verb `eval` prints: a line per result as it comes, and one table of all models at the end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def show_plans(name: str, folder: Path, plans: list[TaskPlan]) -> None:
 
 
 def show_report(report: SuiteReport) -> None:
-    """Print one model's results, a line each, and what was skipped."""
+    """Print the results of one model, a line each, and what was skipped."""
     from seqpair.evaluate.generative import average_of
 
     for result in report.results:
@@ -59,7 +59,7 @@ def _show_result(model: str, result: TaskResult, is_cached: bool) -> None:
 
 
 def show_table(reports: list[SuiteReport]) -> None:
-    """Print all models' results side by side: a row a task, with what guessing gives.
+    """Print the results of all models side by side: a row per task, with the chance level.
 
     A result whose 95 % interval includes chance says so: it is no evidence that the model can do the task. The
     interval is over the items only.

@@ -97,7 +97,7 @@ def read_scores(folder: Path, model: Model) -> list[Scores]:
     """Return all scores in an evaluation folder.
 
     Raises:
-        EvaluationError: A file cannot be read, or a result has lost its items.
+        EvaluationError: A file cannot be read, or the items of a result are missing.
     """
     found = [scores_of(model, result, read_items(folder, result)) for result in read_results(folder)]
     return [*found, *(gold for own in found for gold in gold_scores(own))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -75,9 +75,8 @@ def run(column: Column, model: TextModel, context: TaskContext) -> TaskOutcome:
     train = _train_file(column)
     own = context.shots > 0 and context.input(train).is_file()
     pool = read_rows(context.input(train), column.kind) if own else found
-    measured = measure_rows(model, context, context.limited(found), pool, column.metric)
-    items, figures = measured.items, measured.figures
-    settings = measured.settings | {"kind": column.kind}
+    outcome = measure_rows(model, context, context.limited(found), pool, column.metric)
+    items, figures, settings = outcome.items, outcome.figures, outcome.settings | {"kind": column.kind}
     if context.shots:
         settings["shots_from"] = train if own else "the other rows of the same file"
     if column.metric == "acc_norm":
@@ -87,9 +86,7 @@ def run(column: Column, model: TextModel, context: TaskContext) -> TaskOutcome:
         figures["log_perplexity_of_the_word"] = -mean
     if column.kind == "answer":
         settings |= {"stop": list(STOP), "max_new_tokens": ANSWER_TOKENS}
-    return TaskOutcome(
-        items, settings, chance=column.chance, figures=figures, note=column.note, truncated=measured.truncated
-    )
+    return replace(outcome, settings=settings, chance=column.chance, note=column.note)
 
 
 TASKS = tuple(

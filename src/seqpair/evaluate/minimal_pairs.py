@@ -47,7 +47,7 @@ def read_pairs(folder: Path) -> list[dict[str, str]]:
             missing = [name for name in _COLUMNS if name not in row]
             if missing:
                 raise EvaluationError(
-                    f"{path.name}, line {number + 1} is no minimal pair",
+                    f"{path.name}, line {number + 1} is not a minimal pair",
                     seen="no " + ", ".join(missing),
                     allowed="the columns " + ", ".join(_COLUMNS),
                 )

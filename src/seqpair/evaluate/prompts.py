@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from seqpair.evaluate.classification.sets import SETS, NamedSet
@@ -102,27 +102,22 @@ def run(
     if not counted:
         raise TaskSkippedError("the file has no rows", seen=0)
     asked = context.limited(counted)
-    measured = measure_rows(model, context, asked, pool, "acc" if words else "acc_norm")
-    items, settings = measured.items, measured.settings
+    outcome = measure_rows(model, context, asked, pool, "acc" if words else "acc_norm")
+    items, figures, settings = outcome.items, outcome.figures, outcome.settings
     if context.shots:
         settings["shots_from"] = "the other rows of the same file" if pool is counted else "the set's training rows"
-    chance = _chance(asked, items)
     for name in ("acc", "acc_calibrated"):
-        if name in items[0].detail and not (name == "acc" and words):
-            measured.figures[name] = math.fsum(item.detail[name] for item in items) / len(items)
-    if not words:
-        return TaskOutcome(items, settings, chance=chance, figures=measured.figures, truncated=measured.truncated)
-    shares = {f"share_says_{word}": _share(items, place) for place, word in enumerate(words)}
-    most = max(shares, key=lambda name: shares[name])
-    note = f"The model says {most[11:]} to {shares[most]:.0%} of the questions." if shares[most] > 0.9 else ""
-    return TaskOutcome(
-        items,
-        settings | {"words": list(words)},
-        chance=chance,
-        figures=measured.figures | shares,
-        note=note,
-        truncated=measured.truncated,
-    )
+        if name in items[0].detail and not (name == "acc" and words):  # with words, acc is the value itself
+            figures[name] = math.fsum(item.detail[name] for item in items) / len(items)
+    chance, note = _chance(asked, items), ""
+    if words:
+        shares = {f"share_says_{word}": _share(items, place) for place, word in enumerate(words)}
+        most = max(shares, key=lambda name: shares[name])
+        if shares[most] > 0.9:
+            note = f"The model says {most.removeprefix('share_says_')} to {shares[most]:.0%} of the questions."
+        figures |= shares
+        settings["words"] = list(words)
+    return replace(outcome, chance=chance, note=note)
 
 
 def _chance(asked: Sequence[Row], items: Sequence[ItemOutcome]) -> float:

@@ -18,10 +18,15 @@ import numpy as np
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.results import ItemOutcome
-from seqpair.evaluate.task import Outcomes, TaskContext
+from seqpair.evaluate.task import Outcomes, TaskContext, TaskOutcome
 from seqpair.models.generate import complete_texts
 from seqpair.models.score import Score, ScoringOptions, score_continuations
 from seqpair.models.text_model import TextModel
+
+GAP = "\n\n"
+CHUNK_ROWS = 64
+STOP = ("\n", ".", ",")
+ANSWER_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,9 @@ class AnswerRow:
     id: str
     prompt: str
     answers: tuple[str, ...]
+
+
+Row = ScoredRow | AnswerRow
 
 
 def _choices(name: str, query: str, choices: list[str], gold: int) -> ScoredRow:
@@ -96,9 +104,7 @@ def _social_iqa(name: str, row: dict[str, Any]) -> ScoredRow:
     return _choices(name, query, [row[f"answer{letter}"] for letter in "ABC"], int(row["label"]) - 1)
 
 
-Reader = Callable[[str, dict[str, Any]], ScoredRow | AnswerRow]
-
-READERS: dict[str, Reader] = {
+READERS: dict[str, Callable[[str, dict[str, Any]], Row]] = {
     "question": _question,
     "bare": _bare,
     "partial": _partial,
@@ -110,7 +116,7 @@ READERS: dict[str, Reader] = {
 """How a file's columns are read, by the kind of its rows."""
 
 
-def read_rows(path: Path, kind: str) -> list[ScoredRow | AnswerRow]:
+def read_rows(path: Path, kind: str) -> list[Row]:
     """Return the rows of a JSON Lines file; a row's name is its number.
 
     Raises:
@@ -135,18 +141,6 @@ def read_rows(path: Path, kind: str) -> list[ScoredRow | AnswerRow]:
     return rows
 
 
-GAP = "\n\n"
-Row = ScoredRow | AnswerRow
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """A row with its shots in front, and how many of them fitted."""
-
-    row: Row
-    shots: int
-
-
 def solved_text(row: Row) -> str:
     """Return a row with its right answer, as a reader would see it."""
     if isinstance(row, AnswerRow):
@@ -164,16 +158,17 @@ def draw_shots(row: Row, pool: Sequence[Row], shots: int, seed: int) -> list[Row
 
     Args:
         row: The row that the shots are for.
-        pool: What is drawn from, without replacement.
+        pool: What is sampled from, without replacement.
         shots: How many.
-        seed: One seed, one choice.
+        seed: The seed of the choice.
 
     Raises:
         EvaluationError: The pool is too small.
     """
+    # Seed and row alone decide: the shots of a row are the same for all models, under any limit and in any order.
     digest = hashlib.sha256(f"{seed} {row.id}".encode()).digest()
     order = np.random.default_rng(int.from_bytes(digest[:8], "little")).permutation(len(pool))
-    own = _asked(row)
+    own = _asked(row)  # the question, not the id: a pool may contain the row under another id
     found: list[Row] = []
     for index in order:
         if len(found) == shots:
@@ -189,24 +184,27 @@ def draw_shots(row: Row, pool: Sequence[Row], shots: int, seed: int) -> list[Row
 
 def with_shots(
     model: TextModel, options: ScoringOptions, rows: Sequence[Row], drawn: Sequence[Sequence[Row]], new_tokens: int
-) -> list[Prompted]:
-    """Return rows with as many of their shots in front as the model has room for.
+) -> list[tuple[Row, int]]:
+    """Return rows with as many of their shots in front as the model has room for, and how many these are.
 
-    A row that does not even fit alone is left to the scorer, which cuts its context on the left and counts that.
+    Shots are whole or left out, the first ones first. A row that does not even fit alone is left to the scorer, which
+    cuts its context on the left and counts that.
 
     Args:
-        model: Whose length and tokenizer count.
+        model: The model whose length and tokenizer count.
         options: An encoder's masks and end token.
         rows: The rows.
         drawn: The shots of each, in the order they are shown.
         new_tokens: Tokens that a generated answer needs.
     """
-    added = 1
+    added = 1  # the beginning token
     if model.direction == "bidirectional":
         added += options.masks + len(options.end_ids(model)) + options.score_end
     room = model.max_tokens - added
     kept = [len(shots) for shots in drawn]
     made = [_prompt(row, shots) for row, shots in zip(rows, drawn, strict=True)]
+    # Tokenising is the cost, and most rows fit at once: all rows in doubt are tokenised together, those too long lose
+    # one shot each and are tried again. Lengths do not add up over texts, so no shot's tokens can be subtracted.
     unsure = [index for index, count in enumerate(kept) if count]
     while unsure:
         texts = [text for index in unsure for text in _longest(made[index])]
@@ -217,12 +215,12 @@ def with_shots(
             need += new_tokens if isinstance(made[index], AnswerRow) else 0
             if need > room:
                 kept[index] -= 1
-                shots = drawn[index][len(drawn[index]) - kept[index] :]
+                shots = drawn[index][len(drawn[index]) - kept[index] :]  # not [-kept:], which would keep all at 0
                 made[index] = _prompt(rows[index], shots)
                 if kept[index]:
                     over.append(index)
         unsure = over
-    return [Prompted(row, count) for row, count in zip(made, kept, strict=True)]
+    return list(zip(made, kept, strict=True))
 
 
 def _longest(row: Row) -> tuple[str, ...]:
@@ -240,32 +238,23 @@ def _prompt(row: Row, shots: Sequence[Row]) -> Row:
     return replace(row, pairs=pairs, blank=None if row.blank is None else before + row.blank)
 
 
-CHUNK_ROWS = 64
-STOP = ("\n", ".", ",")
-ANSWER_TOKENS = 32
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What rows gave: one item a row, and figures and settings of shots and seeds; how many were cut."""
-
-    items: list[ItemOutcome]
-    figures: dict[str, float]
-    settings: dict[str, Any]
-    truncated: int
-
-
 def measure_rows(
     model: TextModel, context: TaskContext, rows: Sequence[Row], pool: Sequence[Row], metric: str
-) -> Measured:
-    """Measure a model on rows.
+) -> TaskOutcome:
+    """Measure a model on rows, scored or generated, with or without shots, by one seed or several.
+
+    With several seeds an item's value is its mean over the seeds, so the standard error over items stays one over
+    items; how much the seeds differ is a figure of its own.
 
     Args:
         model: The model.
         context: How many shots, which seeds, how an encoder scores.
         rows: The rows that count.
-        pool: The rows that shots are drawn from; unused without shots.
+        pool: The rows that shots are sampled from; unused without shots.
         metric: `acc`, `acc_norm` or `exact_match`.
+
+    Returns:
+        One item per row, with the figures and settings of shots and seeds.
 
     Raises:
         EvaluationError: A candidate is longer than the model, or the pool is too small.
@@ -276,27 +265,36 @@ def measure_rows(
     def compute(chunk: Sequence[tuple[int, Row]]) -> Outcomes:
         drawn = [draw_shots(row, pool, shots, seed) if shots else [] for seed, row in chunk]
         prompted = with_shots(model, context.scoring, [row for _, row in chunk], drawn, ANSWER_TOKENS)
-        own = [entry.row for entry in prompted]
+        own = [row for row, _ in prompted]
+        # One call for all scored rows and one for all generated ones, so that batches are full; then both are dealt
+        # out again in the order of the rows.
         requests = [pair for row in own if isinstance(row, ScoredRow) for pair in row.requests]
         scored = score_continuations(model, requests, context.scoring)
         asked = [row.prompt for row in own if isinstance(row, AnswerRow)]
         written = complete_texts(model, asked, STOP, ANSWER_TOKENS, context.scoring)
         scores, texts, found = iter(scored), iter(written.texts), []
-        for entry in prompted:
-            if isinstance(entry.row, ScoredRow):
-                item = outcome_of(entry.row, [next(scores) for _ in entry.row.requests], metric)
+        for row, shown in prompted:
+            if isinstance(row, ScoredRow):
+                item = outcome_of(row, [next(scores) for _ in row.requests], metric)
             else:
-                item = _answered(entry.row, next(texts))
-            found.append(item.model_copy(update={"detail": item.detail | {"shots": entry.shots}}) if shots else item)
+                item = _answered(row, next(texts))
+            found.append(item.model_copy(update={"detail": item.detail | {"shots": shown}}) if shots else item)
         return Outcomes(found, written.truncated + sum(score.truncated for score in scored))
 
+    # Seed after seed, so that one list of chunks can be resumed and split by seed again below.
     tries = [(seed, row) for seed in seeds for row in rows]
     outcomes, truncated = context.by_chunks(tries, compute, CHUNK_ROWS)
     by_seed = [outcomes[start : start + len(rows)] for start in range(0, len(outcomes), len(rows))]
-    settings: dict[str, Any] = {"shots": shots}
+    items = [_over_seeds(own) for own in zip(*by_seed, strict=True)]
+    figures = _shot_figures(by_seed, seeds, shots)
+    return TaskOutcome(items, {"shots": shots}, figures=figures, truncated=truncated)
+
+
+def _shot_figures(by_seed: Sequence[Sequence[ItemOutcome]], seeds: Sequence[int], shots: int) -> dict[str, float]:
+    """Return how many shots were shown, and how much the choice of shots moves the value."""
     figures: dict[str, float] = {}
     if shots:
-        counts = [item.detail["shots"] for item in outcomes]
+        counts = [item.detail["shots"] for own in by_seed for item in own]
         figures["shots_shown"] = math.fsum(counts) / len(counts)
         figures["rows_with_fewer_shots"] = float(sum(count < shots for count in counts)) / len(seeds)
     if len(by_seed) > 1:
@@ -305,11 +303,11 @@ def measure_rows(
         middle = math.fsum(means) / len(means)
         spread = math.fsum((mean - middle) ** 2 for mean in means) / (len(means) - 1)
         figures["standard_deviation_over_seeds"] = math.sqrt(spread)
-    return Measured([_over_seeds(own) for own in zip(*by_seed, strict=True)], figures, settings, truncated)
+    return figures
 
 
 def _over_seeds(own: Sequence[ItemOutcome]) -> ItemOutcome:
-    """Return one item of a row's outcomes, one a seed: means, and the detail of the first seed."""
+    """Return one item of a row's outcomes at each seed: means, and the detail of the first seed."""
     if len(own) == 1:
         return own[0]
     detail = own[0].detail | {"values": [item.value for item in own]}
@@ -333,11 +331,11 @@ def outcome_of(row: ScoredRow, scores: Sequence[Score], metric: str) -> ItemOutc
     """
     values = [score.log_prob for score in scores[: len(row.pairs)]]
     detail: dict[str, Any] = {"scores": [round(value, 4) for value in values], "gold": row.gold}
-    if len(values) == 1:
+    if len(values) == 1:  # LAMBADA: nothing to choose from, so the one candidate must be what the model says greedily
         return ItemOutcome(id=row.id, value=float(scores[0].is_greedy), detail=detail)
     normed = [value / max(1, length) for value, length in zip(values, row.lengths, strict=True)]
     detail["acc"] = _point(values, row.gold)
-    if row.blank is not None:
+    if row.blank is not None:  # what the model prefers whatever is asked, subtracted as log-probabilities
         without = [score.log_prob for score in scores[len(row.pairs) :]]
         detail["acc_calibrated"] = _point([a - b for a, b in zip(values, without, strict=True)], row.gold)
     value = _point(normed, row.gold) if metric == "acc_norm" else detail["acc"]
@@ -345,6 +343,7 @@ def outcome_of(row: ScoredRow, scores: Sequence[Score], metric: str) -> ItemOutc
 
 
 def _point(values: Sequence[float], gold: int) -> float:
+    """Return 1 if the right candidate is the best, a share of it among those that tie, else 0."""
     best = max(values)
     return float(values[gold] == best) / sum(value == best for value in values)
 

@@ -1,4 +1,4 @@
-"""Results on disk: one JSON file a task, and one line an item so that members can be paired.
+"""Results on disk: one JSON file per task, and one line per item so that members can be paired.
 
 A result's value is the weighted mean of its items' values, sum(weight * value) / sum(weight): with
 weights of one an ordinary mean, with bytes as weights a rate over all bytes.
@@ -31,7 +31,7 @@ class ItemOutcome(BaseModel):
         id: The item's name, the same for all members.
         value: Its outcome: 0 or 1, a rank's reciprocal, bits per byte, ...
         weight: How much it counts in the task's value.
-        detail: What else a reader may want of it.
+        detail: What else a reader may want to know.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,8 +125,8 @@ def is_mean_of_items(value: float, values: Iterable[float], weights: Iterable[fl
 def standard_interval(items: Sequence[ItemOutcome]) -> tuple[tuple[float, float], str]:
     """Return a 95 % interval of the weighted mean and the method's name.
 
-    Wilson's interval where every item is right or wrong with weight one; else the normal interval with
-    the ratio estimator's standard error, sqrt(n / (n - 1) sum w^2 (v - mean)^2) / sum w.
+    Wilson's interval where every item is right or wrong with weight one; else the normal interval with the ratio
+    estimator's standard error, sqrt(n / (n - 1) sum w^2 (v - mean)^2) / sum w.
 
     Source: E. B. Wilson, 1927; W. G. Cochran, Sampling Techniques, 3rd edition, equation 6.13.
     """
@@ -190,16 +190,16 @@ def read_items(folder: Path, result: TaskResult) -> list[ItemOutcome]:
     """Return a result's items, in the order they were written.
 
     Raises:
-        EvaluationError: The file is missing, cannot be read, or does not hold `n` items.
+        EvaluationError: The file is missing, cannot be read, or does not contain `n` items.
     """
     path = folder / result.items
     if not path.is_file():
         raise EvaluationError(
-            "a result has lost its items", seen=f"no file {path}", fix="run `seqpair eval` for this model again"
+            "the items of a result are missing", seen=f"no file {path}", fix="run `seqpair eval` for this model again"
         )
     items = [_read(path, line, ItemOutcome) for line in path.read_text(encoding="utf-8").split("\n") if line]
     if len(items) != result.n:
-        raise EvaluationError(f"{path} does not hold the result's items", seen=len(items), allowed=result.n)
+        raise EvaluationError(f"{path} does not contain the items of its result", seen=len(items), allowed=result.n)
     return items
 
 
@@ -208,7 +208,7 @@ def _read(path: Path, text: str, model: type[_Model]) -> _Model:
         return model.model_validate_json(text)
     except ValidationError as error:
         raise EvaluationError(
-            f"{path} is no evaluation result of this version",
+            f"{path} is not an evaluation result of this version",
             seen=error.errors()[0]["msg"],
             fix="delete it and run `seqpair eval` again",
         ) from error

@@ -33,7 +33,7 @@ from seqpair.paths import EVALUATION_FOLDER
 from seqpair.text import Progress, format_seconds, note
 
 _USUAL = {"grid": "small", "pooling": "default", "tuned_pooling": "default", "embed_pooling": "folder"}
-"""What these settings are where the user chose nothing: the folder's name does not tell them."""
+"""The values of these settings where the user chose nothing; they are left out of the folder's name."""
 OUTSIDE_FOLDER = Path("evaluations")
 WORK_FOLDER, KEPT_FOLDER = ".work", "kept"
 
@@ -50,12 +50,12 @@ class TaskPlan:
 
 @dataclass(frozen=True)
 class SuiteReport:
-    """What one model's run gave.
+    """What the run of one model returned.
 
     Attributes:
         model: The model's name.
         folder: Where the results are.
-        results: One result a task.
+        results: One result per task.
         cached: Names of the tasks whose results were there already.
         skipped: Tasks that were not done, with the reason.
         failed: Those of the skipped ones that could have been done but ended with an error.
@@ -87,8 +87,8 @@ class SuiteReport:
 def results_folder(place: ModelPlace, context: TaskContext, out: Path | None = None) -> Path:
     """Return where a model's results go: beside a member's export, else below `evaluations/`.
 
-    What is not the default (a limit, shots, another way of scoring) has a folder of its own inside, so that a quick
-    look never replaces a full result.
+    Choices other than the defaults (a limit, shots, another way of scoring) have a folder of their own inside, so that
+    a quick look never replaces a full result.
 
     Args:
         place: The model.
@@ -241,13 +241,13 @@ def run_models(
 ) -> Iterator[SuiteReport]:
     """Run tasks on models one after the other, and yield each model's report; a model is loaded only if needed.
 
-    A task that cannot be done with a model and this data is skipped, with the reason, and one that ends with an error
-    is named; the others go on. So do the other models where one cannot be loaded.
+    A task that a model or the data does not allow is skipped with the reason, and one that ends with an error is
+    reported as failed. The other tasks and models still run, also where a model cannot be loaded.
 
     Args:
         places: The models.
         tasks: The tasks.
-        context: What they are given; its work folder and `watch` are set here.
+        context: What the tasks are given; its work folder, `kept` and `watch` are set here.
         folders: Where each model's results go.
         device: Where the models run.
         batch_tokens: Most places of a padded batch; by default as `open_model` has it.
@@ -262,7 +262,7 @@ def run_models(
     ]
     left = TimeLeft(open_plans)
     if len(open_plans) > 1:
-        note(f"{len(tasks)} tasks, {len(places)} models: {len(open_plans)} results to compute")
+        note(f"{len(open_plans)} results to compute, over {len(places)} models")
     for place, folder, own in zip(places, folders, plans, strict=True):
         yield _run_model(place, own, context, folder, left, device, batch_tokens)
 

@@ -1,4 +1,4 @@
-"""Samples for the page: masks filled and texts continued, from held-out text, with a fixed seed.
+"""Samples for the page: filled masks and continued texts, from held-out text, with a fixed seed.
 
 Samples are shown, never scored.
 """

@@ -1,4 +1,4 @@
-"""A whole study: prepare, train every member, export, evaluate, report; what is done is skipped."""
+"""A whole study: prepare, train every member, export, evaluate and report; finished parts are skipped."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def planned_parts(study: StudyPlace, members: Sequence[str] = ()) -> list[str]:
 
 
 def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
-    """Carry a study as far as it goes; a repeated call resumes where the last one stopped.
+    """Run a study to its end; repeating the call after an interruption resumes where it stopped.
 
     Args:
-        study: The study; of a folder of runs, the plans in it are carried to their end.
+        study: The study; where it is a folder of runs, the plans in it are run to their end.
         members: Train and evaluate only these, and those they start from; all if empty.
 
     Raises:
@@ -119,12 +119,12 @@ def _timed(outcome: StudyOutcome, name: str, part: Callable[[], Part]) -> Part:
 
 
 def prepare_part(data: DataSpec) -> Prepared:
-    """Make the stores and the tokenizer of a study, or open those that are there."""
+    """Prepare the stores and the tokenizer of a study, or open those that exist."""
     return prepare(data.sources, data.tokenizer, Path(data.stores))
 
 
 def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
-    """Train one member to its end, or say that it is there already.
+    """Train one member to its end, unless its run is finished.
 
     Raises:
         SeqpairError: As `train_member`.
@@ -150,7 +150,7 @@ def _is_end_of(plan: Plan, manifest: CheckpointManifest) -> bool:
 
 
 def _require_same_order(plans: Sequence[Plan]) -> None:
-    """Hold the ledgers of members that share a phase against each other: the same sequences at every step."""
+    """Check that members that share a phase read the same sequences at every step of it, by their ledgers."""
     for first, second in itertools.combinations(plans, 2):
         if {phase.name for phase in first.phases} & {phase.name for phase in second.phases}:
             ledgers = (Ledger(run_folder(plan) / LEDGER_FILE) for plan in (first, second))
@@ -219,7 +219,7 @@ def evaluate_part(plan: Plan) -> None:
 
 
 def _keep_seconds(study: Path, seconds: dict[str, float]) -> None:
-    """Keep the longest time seen of each part, so that a repeated call does not hide what it cost."""
+    """Keep the longest time seen per part, so that a repeated call does not hide what it cost."""
     path = study / "seconds.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_json(path, {name: max(value, earlier.get(name, 0.0)) for name, value in {**earlier, **seconds}.items()})

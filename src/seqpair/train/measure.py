@@ -50,7 +50,7 @@ class TimeSplit:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class SpeedMeasurement:
     """What was measured.
 
     Attributes:
@@ -173,7 +173,7 @@ class _Hooks:
         self._backward_ended = self._now()
 
 
-def measure_training(run: Run, seconds: float, tokens: int | None = None) -> Measurement:
+def measure_training(run: Run, seconds: float, tokens: int | None = None) -> SpeedMeasurement:
     """Measure a run that has just been assembled; it is trained on the way.
 
     Args:
@@ -186,7 +186,7 @@ def measure_training(run: Run, seconds: float, tokens: int | None = None) -> Mea
         return _measure(run, steps, seconds, tokens)
 
 
-def _measure(run: Run, steps: _Steps, seconds: float, tokens: int | None) -> Measurement:
+def _measure(run: Run, steps: _Steps, seconds: float, tokens: int | None) -> SpeedMeasurement:
     device, world, phase = run.world.device, run.world, run.plan.phases[0]
     before = _reset_memory(device)
     for _ in range(WARM_UP_STEPS):
@@ -204,7 +204,7 @@ def _measure(run: Run, steps: _Steps, seconds: float, tokens: int | None) -> Mea
     flops = flops_per_token(run.plan.model, phase)
     rate = flops * every / sum(took) / world.world_size
     mfu = rate / peak
-    return Measurement(
+    return SpeedMeasurement(
         steps=len(took),
         step_seconds=statistics.median(took),
         slowest_seconds=max(took),

@@ -79,16 +79,16 @@ def test_lost_and_changed_items_are_noticed(tmp_path):
     write_result(tmp_path, result, items)
     path = tmp_path / result.items
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(EvaluationError, match=r"(?s)does not hold.*seen: 1.*allowed: 2"):
+    with pytest.raises(EvaluationError, match=r"(?s)does not contain.*seen: 1.*allowed: 2"):
         read_items(tmp_path, result)
     path.unlink()
-    with pytest.raises(EvaluationError, match="lost its items"):
+    with pytest.raises(EvaluationError, match="items of a result are missing"):
         read_items(tmp_path, result)
 
 
 def test_a_damaged_result_is_named(tmp_path):
     (tmp_path / "continuation.json").write_text('{"task": "continuation"')
-    with pytest.raises(EvaluationError, match=r"continuation\.json is no evaluation result"):
+    with pytest.raises(EvaluationError, match=r"continuation\.json is not an evaluation result"):
         read_results(tmp_path)
 
 

@@ -1,10 +1,193 @@
-"""The time left over all tasks and models, on made-up durations."""
+"""The runner on the suites of text files: what is cached, skipped or failed, and the verb `eval`."""
 
 from __future__ import annotations
 
-import pytest
+import json
+import shutil
+from dataclasses import replace
 
-from seqpair.evaluate.runner import Pending, TimeLeft
+import pytest
+from suite_runs import PARTIAL, run_tasks, write_rows, write_suite_data
+
+from seqpair.errors import EvaluationError
+from seqpair.evaluate import runner
+from seqpair.evaluate.generative import average_of
+from seqpair.evaluate.registry import SUITES, choose_tasks
+from seqpair.evaluate.results import ItemOutcome, read_items
+from seqpair.evaluate.runner import Pending, TimeLeft, plan_tasks, results_folder
+from seqpair.evaluate.task import Outcomes, TaskContext
+from seqpair.models.place import find_model
+from seqpair.models.score import ScoringOptions
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_suite_data(tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["mlm", "clm"])
+def test_all_columns_and_sets_are_done_and_a_second_run_costs_nothing(
+    random_exports, data, tmp_path, name, monkeypatch
+):
+    place, context = find_model(random_exports[name]), TaskContext(data)
+    tasks = choose_tasks(["generative", "blimp"])
+    report = run_tasks(place, tasks, context, tmp_path / "out")
+    causal = ["blimp_pll", "blimp_pll_word"] if name == "clm" else []
+    assert list(report.skipped) == causal
+    assert len(report.results) == len(tasks) - len(causal)
+    assert not (tmp_path / "out" / ".work").exists()
+    for result in report.results:
+        assert result.n == len(read_items(tmp_path / "out", result))
+        assert result.versions["torch"]
+        assert result.model_digest == place.model_digest
+    average = average_of(report.results)
+    assert average["label"] == "mean of 10 of the 10 columns"
+    monkeypatch.setattr(runner, "open_model", None)  # a second run must not load anything
+    again = run_tasks(place, tasks, context, tmp_path / "out")
+    assert again.results == report.results
+    assert len(again.cached) == len(report.results)
+
+
+def test_a_result_of_other_choices_or_data_is_not_taken(random_exports, data, tmp_path):
+    place, context, out = find_model(random_exports["mlm"]), TaskContext(data), tmp_path / "out"
+    tasks = choose_tasks(["blimp"])
+    run_tasks(place, tasks, context, out)
+
+    def cached(place, context):
+        return [plan.cached is not None for plan in plan_tasks(place, tasks, context, out)]
+
+    assert cached(place, context) == [True] * 3
+    assert cached(place, replace(context, scoring=ScoringOptions(masks=1))) == [False, True, True]
+    assert cached(place, replace(context, limit=2)) == [False] * 3
+    assert cached(place, replace(context, seeds=(0, 1))) == [True] * 3
+    assert cached(replace(place, model_digest="other"), context) == [False] * 3
+    with (data / "blimp" / "set_one.jsonl").open("a") as handle:
+        handle.write(" \n")
+    assert cached(place, context) == [False] * 3
+
+
+def test_choices_that_are_not_the_default_have_a_folder_of_their_own(random_exports, tmp_path):
+    place, context = find_model(random_exports["mlm"]), TaskContext(tmp_path)
+    beside = random_exports["mlm"].parent / "evaluation"
+    assert results_folder(place, context) == beside
+    assert results_folder(place, replace(context, limit=9)) == beside / "limit-9"
+    assert results_folder(place, replace(context, scoring=ScoringOptions(1, "none"))) == beside / "masks-1_end-none"
+    assert results_folder(place, context, tmp_path).parent == tmp_path
+    usual = {"grid": "small", "pooling": "default", "embed_pooling": "folder"}
+    assert results_folder(place, replace(context, settings=usual)) == beside
+    named = replace(context, settings={"grid": "default", "pairs": "small"})
+    assert results_folder(place, named) == beside / "grid-default_pairs-small"
+
+
+def test_an_interrupted_task_goes_on_where_it_stopped(tmp_path):
+    context, seen = TaskContext(tmp_path, work=tmp_path / "work"), []
+
+    def compute(chunk):
+        seen.extend(chunk)
+        if 4 in chunk and seen.count(4) == 1:
+            raise KeyboardInterrupt
+        return Outcomes([ItemOutcome(id=str(row), value=row) for row in chunk], 1)
+
+    with pytest.raises(KeyboardInterrupt):
+        context.by_chunks(range(7), compute, 2)
+    with (tmp_path / "work" / "chunks.jsonl").open("a") as handle:
+        handle.write('{"items": [{"id": "4", "va')  # the line that was being written
+    outcomes, truncated = context.by_chunks(range(7), compute, 2)
+    assert [item.value for item in outcomes] == list(range(7))
+    assert truncated == 4  # one a chunk, those before the interruption too
+    assert seen == [0, 1, 2, 3, 4, 5, 4, 5, 6]
+
+
+def test_absent_data_is_a_reason_and_a_wrong_row_stops_only_its_task(random_exports, data, tmp_path):
+    (data / "generative" / "sciq.jsonl").unlink()
+    write_rows(data / "generative" / "piqa.jsonl", [{"query": "q", "choices": ["a", "b"]}])
+    write_rows(data / "generative" / "winogrande.jsonl", [PARTIAL[0] | {"gold": 2}])
+    tasks = choose_tasks(["generative"], ["sciq", "piqa", "winogrande", "wsc273"])
+    report = run_tasks(find_model(random_exports["clm"]), tasks, TaskContext(data), tmp_path / "out")
+    assert [result.task for result in report.results] == ["wsc273"]
+    assert "no generative/sciq.jsonl" in report.skipped["sciq"]
+    assert "no column 'gold'" in report.skipped["piqa"]
+    assert "allowed: 0 to 1" in report.skipped["winogrande"]
+
+
+def test_unknown_suites_and_tasks_are_refused():
+    assert {"generative", "blimp"} <= set(SUITES)
+    with pytest.raises(EvaluationError, match="no suite"):
+        choose_tasks(["grammar"])
+    with pytest.raises(EvaluationError, match="no task"):
+        choose_tasks(["blimp"], ["piqa"])
+
+
+def test_eval_is_a_verb(seqpair, random_exports, data, tmp_path):
+    words = [
+        "eval",
+        random_exports["mlm"],
+        random_exports["clm"],
+        "--suite",
+        "blimp",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "o",
+    ]
+    code, text, _ = seqpair(*words, "--dry-run")
+    assert code == 0
+    assert "blimp: would be computed" in text
+    assert not (tmp_path / "o").exists()
+    code, text, _ = seqpair(*words, "--json")
+    assert code == 0
+    assert [len(report["results"]) for report in json.loads(text)] == [3, 1]
+    code, text, _ = seqpair(*words)
+    assert code == 0
+    assert "chance 0.5000, from before" in text
+    assert "skipped, a causal model cannot do it" in text
+    assert "in brackets one standard error" in text
+    assert seqpair("eval", tmp_path / "none", "--data", data)[0] == 2
+    code, _, err = seqpair("eval", random_exports["mlm"], random_exports["mlm"], "--data", data)
+    assert code == 2
+    assert "into one folder" in err
+
+
+def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(seqpair, random_exports, data, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(random_exports["clm"], broken)
+    (broken / "seqpair_export.json").unlink()  # else the files are compared before anything is done
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    words = [broken, random_exports["clm"], "--suite", "blimp", "--limit", "2", "--data", data, "--out", tmp_path / "o"]
+    code, text, err = seqpair("eval", *words)
+    assert code == 2
+    assert "failed broken blimp: transformers cannot load the model" in err
+    assert "1 results could not be computed" in err
+    assert "n 2 (limit 2), chance 0.5" in text
+
+
+def test_what_was_named_and_gave_nothing_is_an_error(seqpair, random_exports, data, tmp_path):
+    export, out = random_exports["clm"], ["--data", data, "--out", tmp_path / "o", "--limit", "2"]
+    code, _, err = seqpair("eval", export, "--suite", "blimp", "--task", "blimp_pll", *out)
+    assert code == 2
+    assert "nothing could be measured for the task blimp_pll" in err
+    assert "a causal model cannot do it" in err
+    code, _, err = seqpair("eval", export, "--suite", "blimp", "--suite", "bias", *out)
+    assert code == 2
+    assert "nothing could be measured for the suite bias" in err
+    assert seqpair("eval", export, "--suite", "blimp", "--task", "blimp", *out)[0] == 0  # one task of a suite will do
+    code, _, err = seqpair("eval", export, "--data", tmp_path / "typo", "--suite", "blimp")
+    assert code == 2
+    assert "the folder of the suites' data does not exist" in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = seqpair("eval", export, "--data", tmp_path / "empty", "--out", tmp_path / "o")
+    assert code == 2
+    assert "nothing could be measured for any suite" in err
+
+
+def test_a_folder_without_a_tokenizer_is_refused_before_anything_runs(seqpair, random_exports, data, tmp_path):
+    shutil.copytree(random_exports["clm"], tmp_path / "bare")
+    (tmp_path / "bare" / "tokenizer.json").unlink()
+    words = [random_exports["mlm"], tmp_path / "bare", "--data", data, "--out", tmp_path / "o"]
+    code, text, err = seqpair("eval", *words)
+    assert (code, text) == (2, "")
+    assert "no a tokenizer" in err or "no tokenizer" in err
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_task_to_come_lasts_as_long_as_the_same_task_did():

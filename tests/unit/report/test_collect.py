@@ -49,7 +49,7 @@ def test_only_what_is_absent_is_missing(finished_study):
         ("decoder/evaluation/samples.json", "decoder: evaluation/samples.json is not there"),
         (
             "decoder/evaluation/continuation.items.jsonl",
-            "decoder: a result cannot be read (a result has lost its items)",
+            "decoder: a result cannot be read (the items of a result are missing)",
         ),
     ],
 )

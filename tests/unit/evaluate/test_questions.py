@@ -1,22 +1,31 @@
-"""Solved examples before a question: which, how worded, what does not fit, and several seeds."""
+"""Questions: their wording and metrics; solved examples in front, which, what does not fit, and several seeds."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
-from suite_runs import run_tasks
+from suite_runs import run_tasks, write_rows, write_suite_data
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.generative import TASKS
-from seqpair.evaluate.questions import GAP, AnswerRow, ScoredRow, draw_shots, solved_text, with_shots
+from seqpair.evaluate.questions import (
+    GAP,
+    AnswerRow,
+    ScoredRow,
+    draw_shots,
+    outcome_of,
+    plain_words,
+    read_rows,
+    solved_text,
+    with_shots,
+)
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.runner import plan_tasks, results_folder
 from seqpair.evaluate.task import TaskContext
 from seqpair.models.generate import complete_texts
 from seqpair.models.place import find_model
-from seqpair.models.score import DEFAULT_SCORING, score_continuations
+from seqpair.models.score import DEFAULT_SCORING, Score, score_continuations
 
 POOL = [ScoredRow(str(n), ((f"Is {n} so?", " no"), (f"Is {n} so?", f" yes {n}")), (2, 5), n % 2) for n in range(9)]
 PIQA = next(task for task in TASKS if task.name == "piqa")
@@ -26,15 +35,10 @@ TRIVIA = next(task for task in TASKS if task.name == "triviaqa")
 @pytest.fixture
 def data(tmp_path):
     rows = [{"query": f"Question: {n}?\n", "choices": ["one", "two or"], "gold": n % 2} for n in range(6)]
-    (tmp_path / "generative").mkdir()
     write_rows(tmp_path / "generative/piqa.jsonl", rows)
     rows = [{"context": f"Question: {n}?\nAnswer:", "answer": f"a{n}", "aliases": []} for n in range(4)]
     write_rows(tmp_path / "generative/triviaqa_sm_sub.jsonl", rows)
     return tmp_path
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def test_shots_are_fixed_by_seed_and_row_and_never_the_row_itself():
@@ -69,13 +73,13 @@ def test_shots_without_room_are_left_out_whole_and_counted(models, monkeypatch, 
     for spare, kept in ((0, 3), (-1, 2)):
         monkeypatch.setattr(model, "max_tokens", longest + spare)
         made = with_shots(model, DEFAULT_SCORING, [POOL[0], POOL[0], answer], [shots, [], shots], 8)
-        assert [entry.shots for entry in made[:2]] == [kept, 0]
+        assert [shown for _, shown in made[:2]] == [kept, 0]
         context = "".join(solved_text(shot) + GAP for shot in shots[3 - kept :]) + "Is 0 so?"
-        assert made[0].row.pairs == ((context, " no"), (context, " yes 0"))
-        assert made[1].row == POOL[0]
-        assert made[2].shots == 2  # the eight tokens of an answer need room too
+        assert made[0][0].pairs == ((context, " no"), (context, " yes 0"))
+        assert made[1] == (POOL[0], 0)
+        assert made[2][1] == 2  # the eight tokens of an answer need room too
     monkeypatch.setattr(model, "max_tokens", 9)
-    assert with_shots(model, DEFAULT_SCORING, POOL[:1], [shots], 8)[0].shots == 0
+    assert with_shots(model, DEFAULT_SCORING, POOL[:1], [shots], 8)[0][1] == 0
 
 
 @pytest.mark.parametrize("name", ["mlm", "clm", "mntp"])
@@ -137,3 +141,34 @@ def test_shots_and_their_seeds_and_file_are_part_of_the_key(random_exports, data
     refused = run_tasks(place, [PIQA], TaskContext(data, shots=4), out)
     assert refused.failed == ["piqa"]
     assert "not enough other rows" in refused.skipped["piqa"]
+
+
+def test_the_metrics_of_a_scored_row():
+    row = ScoredRow("1", (("q", " no"), ("q", " longer answer")), (2, 13), 1)
+    scores = [Score(-4.0, False, 1), Score(-10.0, False, 2)]
+    assert outcome_of(row, scores, "acc").value == 0.0
+    assert outcome_of(row, scores, "acc_norm").value == 1.0  # -10 / 13 beats -4 / 2
+    assert outcome_of(row, scores, "acc_norm").detail["acc"] == 0.0
+    assert outcome_of(row, [scores[0], scores[0]], "acc").value == 0.5
+    last = ScoredRow("1", (("a", " b"),), (2,), 0)
+    assert [outcome_of(last, [Score(-1.0, greedy, 1)], "acc").value for greedy in (True, False)] == [1.0, 0.0]
+
+
+def test_rows_are_worded_as_published(tmp_path):
+    data = write_suite_data(tmp_path)
+
+    def first(name, kind):
+        return read_rows(data / "generative" / f"{name}.jsonl", kind)[0]
+
+    assert first("arc_challenge", "question").pairs[0] == ("Question: how many of 0?\nAnswer:", " one")
+    assert first("piqa", "question").pairs == first("arc_challenge", "question").pairs
+    assert first("openbook_qa", "bare").pairs[1] == ("Question: how many of 0?", " two or more")
+    assert first("winogrande", "partial").pairs == (("the cat", " runs 0."), ("the dog", " runs 0."))
+    assert first("lambada_openai", "last_word").pairs == (("a river and a", " stone"),)
+    assert first("sciq", "sciq").pairs[3] == ("Wet.\nQuestion: Is it wet?\nAnswer:", " yes")
+    assert (first("social_iqa", "social_iqa").gold, first("social_iqa", "social_iqa").pairs[1]) == (
+        1,
+        ("Q: He ran. Why?\nA:", " b"),
+    )
+    assert first("triviaqa_sm_sub", "answer") == AnswerRow("1", "Question: who?\nAnswer:", ("Nobody", "No one"))
+    assert plain_words(" Jean-Luc! ") == "jeanluc"
