@@ -15,7 +15,7 @@ from seqpair.text import format_bytes, format_count
 if TYPE_CHECKING:
     from seqpair.data.prepared import Prepared
     from seqpair.recipe.plan import Plan
-    from seqpair.train.measure import Measurement
+    from seqpair.train.measure import SpeedMeasurement
 
 
 def bench(
@@ -124,7 +124,7 @@ def _prepared(study: str, member: str, folder: Path, overrides: list[str]) -> tu
     return place.plan(member).model_copy(update={"runs": str(folder)}), place.open_data()
 
 
-def _show(plan: Plan, found: Measurement) -> None:
+def _show(plan: Plan, found: SpeedMeasurement) -> None:
     from seqpair.recipe.cost import FLOPS_FORMULA
     from seqpair.train.measure import MFU_FORMULA
 

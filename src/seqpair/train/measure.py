@@ -26,8 +26,9 @@ from seqpair.distributed.world import no_sync
 from seqpair.recipe.cost import flops_per_token
 from seqpair.text import Progress
 from seqpair.train.assembly import Run
-from seqpair.train.feed import StepFeed, StepWork
+from seqpair.train.feed import StepFeed
 from seqpair.train.loop import step_gradients
+from seqpair.train.step import StepWork
 
 WARM_UP_STEPS = 2
 MFU_FORMULA = "FLOPs a token (recipe/cost.py) x tokens/s with specials / (ranks x peak)"
@@ -50,7 +51,7 @@ class TimeSplit:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class SpeedMeasurement:
     """What was measured.
 
     Attributes:
@@ -173,7 +174,7 @@ class _Hooks:
         self._backward_ended = self._now()
 
 
-def measure_training(run: Run, seconds: float, tokens: int | None = None) -> Measurement:
+def measure_training(run: Run, seconds: float, tokens: int | None = None) -> SpeedMeasurement:
     """Measure a run that has just been assembled; it is trained on the way.
 
     Args:
@@ -186,7 +187,7 @@ def measure_training(run: Run, seconds: float, tokens: int | None = None) -> Mea
         return _measure(run, steps, seconds, tokens)
 
 
-def _measure(run: Run, steps: _Steps, seconds: float, tokens: int | None) -> Measurement:
+def _measure(run: Run, steps: _Steps, seconds: float, tokens: int | None) -> SpeedMeasurement:
     device, world, phase = run.world.device, run.world, run.plan.phases[0]
     before = _reset_memory(device)
     for _ in range(WARM_UP_STEPS):
@@ -204,7 +205,7 @@ def _measure(run: Run, steps: _Steps, seconds: float, tokens: int | None) -> Mea
     flops = flops_per_token(run.plan.model, phase)
     rate = flops * every / sum(took) / world.world_size
     mfu = rate / peak
-    return Measurement(
+    return SpeedMeasurement(
         steps=len(took),
         step_seconds=statistics.median(took),
         slowest_seconds=max(took),
