@@ -18,7 +18,6 @@ from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import summed_cross_entropy
 from seqpair.objectives.targets import ModelInput
-from seqpair.train.feed import StepWork
 
 
 class ObjectiveLoss(nn.Module):
@@ -47,6 +46,23 @@ class ObjectiveLoss(nn.Module):
         shape = (given.direction, given.layout.total, given.layout.max_length, rope)
         about = f"{given.direction}, {given.layout.total} tokens, {given.output_index.shape[0]} outputs"
         return self._compiled(shape, about, *arguments)
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """A step that can be run.
+
+    Attributes:
+        batch: The step's sequences, over all ranks.
+        rope: The phase's RoPE bases.
+        divisor: Predicted tokens of the whole batch, over all ranks; at least 1.
+        microbatches: This rank's, in order, at least one, on the host; may be made as they are asked for.
+    """
+
+    batch: Batch
+    rope: RopeBases
+    divisor: int
+    microbatches: Iterable[ModelInput]
 
 
 @dataclass(frozen=True)
