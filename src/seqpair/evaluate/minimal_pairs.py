@@ -87,8 +87,9 @@ def _outcome(pair: dict[str, str], good: float, bad: float) -> ItemOutcome:
         # One set's file spells its field `syntax/semantics`, all others `syntax_semantics`.
         "field": pair.get("field", "unknown").replace("/", "_"),
         "scores": [round(good, 4), round(bad, 4)],
+        "gold_bytes": len(pair["sentence_good"].encode()),
     }
-    return ItemOutcome(id=f"{pair['UID']}-{pair['pairID']}", value=value, detail=detail)
+    return ItemOutcome(id=f"{pair['UID']}-{pair['pairID']}", value=value, detail=detail, cluster=pair["UID"])
 
 
 def _task(
