@@ -35,13 +35,15 @@ class StepWork:
     Attributes:
         batch: The step's sequences, over all ranks.
         rope: The phase's RoPE bases.
-        divisor: Predicted tokens of the whole batch, over all ranks; at least 1.
+        divisor: What the summed loss of the whole batch is divided by, over all ranks; at least 1.
+        predicted: Predicted tokens of the whole batch, over all ranks.
         microbatches: This rank's, in order, at least one, on the host; may be made as they are asked for.
     """
 
     batch: Batch
     rope: RopeBases
     divisor: int
+    predicted: int
     microbatches: Iterable[ModelInput]
 
 
@@ -62,7 +64,8 @@ def work_of_step(run: Run, phase: PhasePlan, batch: Batch) -> StepWork:
     return StepWork(
         batch=batch,
         rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
-        divisor=max(1, sum(predicted.count for _, predicted in chosen)),
+        divisor=max(1, sum(found.divisor for _, found in chosen)),
+        predicted=sum(found.count for _, found in chosen),
         microbatches=_microbatches(run, phase, batch, chosen),
     )
 
