@@ -19,8 +19,23 @@ PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- HOUSE: python bench/house.py --write -->", "<!-- /HOUSE -->"
 
 CALL_PATHS = {
-    "from `seqpair train` to the forward pass": (),
-    "from `seqpair eval` to one score": (),
+    "from `seqpair train` to the forward pass": (
+        ("cli/train.py", "train"),
+        ("train/loop.py", "train_member"),
+        ("train/step.py", "accumulate_gradients"),
+        ("nn/model.py", "LanguageModel"),
+        ("nn/backbone.py", "Backbone"),
+        ("nn/attention.py", "attend"),
+    ),
+    "from `seqpair eval` to one score": (
+        ("cli/eval.py", "evaluate_suites"),
+        ("evaluate/runner.py", "run_models"),
+        ("evaluate/generative.py", "run"),
+        ("evaluate/questions.py", "measure_rows"),
+        ("models/score.py", "score_continuations"),
+        ("models/text_model.py", "read_at"),
+        ("models/forward.py", "readings"),
+    ),
 }
 """The files that a reader opens on the way, each with the name in it that the file before uses."""
 

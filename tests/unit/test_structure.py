@@ -2,6 +2,7 @@
 
 import ast
 import re
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "seqpair"
 MOST_FILE_LINES = 450
 MOST_FUNCTION_LINES = 60
+LEAST_MEDIAN_LINES = 170
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "misc", "common", "stuff"}
 REGISTRIES = ("pypi" + ".org", "pythonhosted" + ".org", "download." + "pytorch", "conda" + ".io", "anaconda" + ".org")
 TEXT_FILES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".cff", ".cfg", ".jinja", ".css", ""}
@@ -54,6 +56,11 @@ def public_parts(node: Documented, name: str = "") -> Iterator[tuple[str, int, s
 def test_a_file_can_be_read_in_one_sitting():
     lengths = {shown(path): len(path.read_text(encoding="utf-8").splitlines()) for path in PYTHON_FILES}
     assert {name: lines for name, lines in lengths.items() if lines > MOST_FILE_LINES} == {}
+
+
+def test_a_file_is_a_subject_and_no_splinter():
+    lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES]
+    assert statistics.median(lengths) >= LEAST_MEDIAN_LINES
 
 
 def test_a_function_fits_on_a_screen():

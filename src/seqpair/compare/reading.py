@@ -107,8 +107,10 @@ _CLUSTER_FIELDS = ("paradigm", "occupation", "article")
 """What committed results call the cluster of an item, which had no field of its own then."""
 
 
-def cluster_of(name: str, detail: Mapping[str, Any]) -> str:
-    """Return the cluster that an item's details or name give; empty where neither does."""
+def cluster_of(name: str, detail: Mapping[str, Any], named: str = "") -> str:
+    """Return the cluster that an item names, else the one that its details or name give; empty where none does."""
+    if named:
+        return named
     found = next((str(detail[field]) for field in _CLUSTER_FIELDS if field in detail), "")
     return found or (name.rsplit("@", 1)[0] if "@" in name else "")  # a passage is named document@offset
 
@@ -117,7 +119,8 @@ def scores_of(model: Model, result: TaskResult, items: Sequence[ItemOutcome]) ->
     """Return a result with its items as scores of a model."""
     columns = [[item.value for item in items], [item.weight for item in items]]
     ids, details = [item.id for item in items], [item.detail for item in items]
-    return scores_of_columns(model, result, ids, np.array(columns[0]), np.array(columns[1]), details)
+    clusters = [item.cluster for item in items]
+    return scores_of_columns(model, result, ids, np.array(columns[0]), np.array(columns[1]), details, clusters)
 
 
 def scores_of_columns(
@@ -127,6 +130,7 @@ def scores_of_columns(
     values: Floats,
     weights: Floats,
     details: Sequence[Mapping[str, Any]],
+    clusters: Sequence[str] = (),
 ) -> Scores:
     """Return a result as scores of a model: the items' outcomes, or their jackknife pseudo-values.
 
@@ -139,10 +143,12 @@ def scores_of_columns(
         values: Their outcomes, (n,).
         weights: How much each counts, (n,).
         details: What was written of each, n of them, or none.
+        clusters: The cluster that each names, or empty, n of them; or none.
     """
     kept = {name: dict(detail) for name, detail in zip(ids, details, strict=bool(details)) if detail}
-    clusters = {name: cluster for name in ids if (cluster := cluster_of(name, kept.get(name, {})))}
-    own = Scores(model, task_of(result), tuple(ids), values, weights, details=kept, clusters=clusters)
+    named = dict(zip(ids, clusters, strict=True)) if clusters else {}
+    found = {name: cluster for name in ids if (cluster := cluster_of(name, kept.get(name, {}), named.get(name, "")))}
+    own = Scores(model, task_of(result), tuple(ids), values, weights, details=kept, clusters=found)
     if result.metric not in NEVER_MEANS and is_mean_of_items(result.value, values, weights):
         return own
     try:

@@ -9,12 +9,11 @@ Source: Warstadt et al. 2020, arXiv 1912.00582. Differs from lm-eval's task: no 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from seqpair.errors import EvaluationError
+from seqpair.data.sources.tables import table_rows
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
 from seqpair.evaluate.task import BOTH, Outcomes, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 from seqpair.models.score import PseudoForm, Score, pseudo_log_likelihoods, score_continuations
@@ -33,24 +32,12 @@ def read_pairs(folder: Path) -> list[dict[str, str]]:
 
     Raises:
         TaskSkippedError: The folder has no sets.
-        EvaluationError: A row lacks a column.
+        DataError: A row lacks a column, or a file cannot be read.
     """
     found = []
     for path in sorted(folder.glob("*.jsonl")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise EvaluationError(f"{path.name}, line {number + 1} is not JSON", seen=error) from error
-            missing = [name for name in _COLUMNS if name not in row]
-            if missing:
-                raise EvaluationError(
-                    f"{path.name}, line {number + 1} is not a minimal pair",
-                    seen="no " + ", ".join(missing),
-                    allowed="the columns " + ", ".join(_COLUMNS),
-                )
+        for where, row in table_rows(path, columns=_COLUMNS):
+            number = int(where.rpartition(" ")[2]) - 1
             found.append((number, row["UID"], row))
     if not found:
         raise TaskSkippedError("the folder of BLiMP has no sets", seen=folder, allowed="files named *.jsonl")
@@ -100,8 +87,9 @@ def _outcome(pair: dict[str, str], good: float, bad: float) -> ItemOutcome:
         # One set's file spells its field `syntax/semantics`, all others `syntax_semantics`.
         "field": pair.get("field", "unknown").replace("/", "_"),
         "scores": [round(good, 4), round(bad, 4)],
+        "gold_bytes": len(pair["sentence_good"].encode()),
     }
-    return ItemOutcome(id=f"{pair['UID']}-{pair['pairID']}", value=value, detail=detail)
+    return ItemOutcome(id=f"{pair['UID']}-{pair['pairID']}", value=value, detail=detail, cluster=pair["UID"])
 
 
 def _task(

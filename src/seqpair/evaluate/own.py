@@ -155,7 +155,8 @@ def measure_continuation(model: TextModel, context: TaskContext) -> TaskOutcome:
         TaskSkippedError: The held-out documents are too few or too short.
     """
     size = CONTEXT_TOKENS + CONTINUATION_TOKENS
-    by_source = held_out_windows(context.study_of(model).prepared.held_out, size, "continuation 1")
+    prepared = context.study_of(model).prepared
+    by_source = held_out_windows(prepared.held_out, size, "continuation 1")
     quota = MOST_ITEMS // max(1, len(by_source))
     items: list[list[HeldOutSequence]] = []
     for windows in by_source.values():
@@ -182,7 +183,12 @@ def measure_continuation(model: TextModel, context: TaskContext) -> TaskOutcome:
         ItemOutcome(
             id=choices[0].id,
             value=float(ties[index, 0]) / float(ties[index].sum()),
-            detail={"source": choices[0].source, "scores": [round(float(score), 4) for score in scores[index]]},
+            detail={
+                "source": choices[0].source,
+                "scores": [round(float(score), 4) for score in scores[index]],
+                "gold_bytes": int(prepared.tokenizer.token_bytes[choices[0].content[CONTEXT_TOKENS:]].sum()),
+            },
+            cluster=choices[0].id.rpartition("@")[0],  # its document
         )
         for index, choices in enumerate(items)
     ]
@@ -195,7 +201,6 @@ def measure_continuation(model: TextModel, context: TaskContext) -> TaskOutcome:
             "most_items": MOST_ITEMS,
         },
         chance=1.0 / CHOICES,
-        note="Several items can come from one document; the interval takes them as independent.",
     )
 
 

@@ -6,8 +6,8 @@ Source: lm-evaluation-harness 0.4.13, the task named in each column; zero exampl
 from __future__ import annotations
 
 import hashlib
-import json
 import math
+import os
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from seqpair.data.sources.tables import table_rows
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.task import Outcomes, TaskContext, TaskOutcome
@@ -39,6 +40,7 @@ class ScoredRow:
         lengths: Characters that each candidate's score may be divided by.
         gold: The right candidate; for one candidate alone, it is right if the model says it greedily.
         blank: The same question without content, which says what the model prefers whatever is asked, or `None`.
+        cluster: What it shares with other rows, such as a schema of which it is one form; or empty.
     """
 
     id: str
@@ -46,6 +48,7 @@ class ScoredRow:
     lengths: tuple[int, ...]
     gold: int
     blank: str | None = None
+    cluster: str = ""
 
     @property
     def requests(self) -> tuple[tuple[str, str], ...]:
@@ -82,7 +85,9 @@ def _bare(name: str, row: dict[str, Any]) -> ScoredRow:
 def _partial(name: str, row: dict[str, Any]) -> ScoredRow:
     ending = " " + row["continuation"]
     pairs = tuple((context, ending) for context in row["context_options"])
-    return ScoredRow(name, pairs, tuple(len(ending) for _ in pairs), row["gold"])
+    # The two forms of one schema have the same pair of contexts, in either order: what comes before the names.
+    schema = os.path.commonprefix(row["context_options"])
+    return ScoredRow(name, pairs, tuple(len(ending) for _ in pairs), row["gold"], cluster=schema)
 
 
 def _last_word(name: str, row: dict[str, Any]) -> ScoredRow:
@@ -120,14 +125,14 @@ def read_rows(path: Path, kind: str) -> list[Row]:
     """Return the rows of a JSON Lines file; a row's name is its number.
 
     Raises:
-        EvaluationError: A line is not JSON, lacks a column, or names a right candidate that is not there.
+        EvaluationError: A line lacks a column, or names a right candidate that is not there.
+        DataError: A line is not JSON or not UTF-8.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
+    for where, content in table_rows(path):
+        number = int(where.rpartition(" ")[2])
         try:
-            row = READERS[kind](str(number), json.loads(line))
+            row = READERS[kind](str(number), content)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             what = f"no column {error}" if isinstance(error, KeyError) else error
             raise EvaluationError(f"{path.name}, line {number} cannot be read", seen=what) from error
@@ -318,7 +323,7 @@ def _over_seeds(own: Sequence[ItemOutcome]) -> ItemOutcome:
         columns = zip(*(item.detail["scores"] for item in own), strict=True)
         detail["scores"] = [math.fsum(column) / len(own) for column in columns]
     value = math.fsum(item.value for item in own) / len(own)
-    return ItemOutcome(id=own[0].id, value=value, detail=detail)
+    return own[0].model_copy(update={"value": value, "detail": detail})
 
 
 def outcome_of(row: ScoredRow, scores: Sequence[Score], metric: str) -> ItemOutcome:
@@ -331,15 +336,16 @@ def outcome_of(row: ScoredRow, scores: Sequence[Score], metric: str) -> ItemOutc
     """
     values = [score.log_prob for score in scores[: len(row.pairs)]]
     detail: dict[str, Any] = {"scores": [round(value, 4) for value in values], "gold": row.gold}
+    detail["gold_bytes"] = len(row.pairs[row.gold][1].encode())
     if len(values) == 1:  # LAMBADA: nothing to choose from, so the one candidate must be what the model says greedily
-        return ItemOutcome(id=row.id, value=float(scores[0].is_greedy), detail=detail)
+        return ItemOutcome(id=row.id, value=float(scores[0].is_greedy), detail=detail, cluster=row.cluster)
     normed = [value / max(1, length) for value, length in zip(values, row.lengths, strict=True)]
     detail["acc"] = _point(values, row.gold)
     if row.blank is not None:  # what the model prefers whatever is asked, subtracted as log-probabilities
         without = [score.log_prob for score in scores[len(row.pairs) :]]
         detail["acc_calibrated"] = _point([a - b for a, b in zip(values, without, strict=True)], row.gold)
     value = _point(normed, row.gold) if metric == "acc_norm" else detail["acc"]
-    return ItemOutcome(id=row.id, value=value, detail=detail)
+    return ItemOutcome(id=row.id, value=value, detail=detail, cluster=row.cluster)
 
 
 def _point(values: Sequence[float], gold: int) -> float:

@@ -12,7 +12,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from seqpair.errors import EvaluationError
 from seqpair.files import write_text
@@ -32,6 +39,7 @@ class ItemOutcome(BaseModel):
         value: Its outcome: 0 or 1, a rank's reciprocal, bits per byte, ...
         weight: How much it counts in the task's value.
         detail: What else a reader may want to know.
+        cluster: What it shares with other items, so that they are not independent: a paradigm, an article; or empty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +48,14 @@ class ItemOutcome(BaseModel):
     value: float = Field(allow_inf_nan=False)
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     detail: dict[str, Any] = Field(default_factory=dict)
+    cluster: str = ""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = written(self)
+        if not self.cluster:
+            del found["cluster"]  # files of tasks without clusters stay as they always were
+        return found
 
 
 class TaskResult(BaseModel):
@@ -125,22 +141,26 @@ def is_mean_of_items(value: float, values: Iterable[float], weights: Iterable[fl
 def standard_interval(items: Sequence[ItemOutcome]) -> tuple[tuple[float, float], str]:
     """Return a 95 % interval of the weighted mean and the method's name.
 
-    Wilson's interval where every item is right or wrong with weight one; else the normal interval with the ratio
-    estimator's standard error, sqrt(n / (n - 1) sum w^2 (v - mean)^2) / sum w.
+    Wilson's interval where every item is right or wrong with weight one; else the normal interval with
+    `standard_error`. Where items name clusters, Wilson's is of the effective number of items: as many independent
+    ones as would have the same standard error.
 
-    Source: E. B. Wilson, 1927; W. G. Cochran, Sampling Techniques, 3rd edition, equation 6.13.
+    Source: E. B. Wilson, 1927; E. L. Korn and B. I. Graubard, Survey Methodology 24, 1998 (effective number).
     """
-    mean, n = weighted_mean(items), len(items)
+    mean, n, error = weighted_mean(items), float(len(items)), standard_error(items)
+    clusters = len({item.cluster or number for number, item in enumerate(items)})
+    over = ", over clusters" if clusters < len(items) else ""
     if all(item.weight == 1.0 and item.value in (0.0, 1.0) for item in items):
         square = _NORMAL_95**2
+        if over:  # none or all right: the clusters agree, and that many are what was seen
+            n = min(n, mean * (1 - mean) / error**2) if error else float(clusters)
         centre = (mean + square / (2 * n)) / (1 + square / n)
         half = _NORMAL_95 / (1 + square / n) * math.sqrt(mean * (1 - mean) / n + square / (4 * n * n))
         # None or all right: an end is 0 or 1 exactly, which the rounding of centre and half would miss.
-        return (0.0 if mean == 0.0 else centre - half, 1.0 if mean == 1.0 else centre + half), "wilson"
-    error = standard_error(items)
+        return (0.0 if mean == 0.0 else centre - half, 1.0 if mean == 1.0 else centre + half), "wilson" + over
     if error is None:
-        return (mean, mean), "none: one item"
-    return normal_interval(mean, error), "normal"
+        return (mean, mean), "none: one cluster" if over else "none: one item"
+    return normal_interval(mean, error), "normal" + over
 
 
 def normal_interval(value: float, error: float) -> tuple[float, float]:
@@ -149,12 +169,21 @@ def normal_interval(value: float, error: float) -> tuple[float, float]:
 
 
 def standard_error(items: Sequence[ItemOutcome]) -> float | None:
-    """Return the standard error of the weighted mean over the choice of items; `None` for one item."""
-    mean, n = weighted_mean(items), len(items)
-    if n == 1:
+    """Return the standard error of the weighted mean over the choice of clusters; `None` for one cluster.
+
+    sqrt(G / (G - 1) * sum over clusters of (sum of w (v - mean))^2) / sum w. An item that names no cluster is its own,
+    so without names this is the ratio estimator's standard error over items.
+
+    Source: W. G. Cochran, Sampling Techniques, 3rd edition, equation 6.13; E. Miller, arXiv 2411.00640 (clusters).
+    """
+    mean = weighted_mean(items)
+    groups: dict[str | int, list[float]] = {}
+    for number, item in enumerate(items):
+        groups.setdefault(item.cluster or number, []).append(item.weight * (item.value - mean))
+    if len(groups) == 1:
         return None
-    squares = math.fsum((item.weight * (item.value - mean)) ** 2 for item in items)
-    return math.sqrt(n / (n - 1) * squares) / math.fsum(item.weight for item in items)
+    squares = math.fsum(math.fsum(own) ** 2 for own in groups.values())
+    return math.sqrt(len(groups) / (len(groups) - 1) * squares) / math.fsum(item.weight for item in items)
 
 
 def items_name(task: str) -> str:

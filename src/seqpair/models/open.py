@@ -29,6 +29,7 @@ from seqpair.hub.weights import from_hub
 from seqpair.models.forward import backbone_of, find_head
 from seqpair.models.place import ModelPlace, find_model
 from seqpair.models.text_model import CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS, TextModel
+from seqpair.nn.gpu_kernels import choose_flash
 from seqpair.text import note
 
 _PROOF_TOKENS = 8
@@ -144,6 +145,7 @@ def _open_ours(loader: _Loader, batch_tokens: int) -> TextModel:
         raise EvaluationError(f"the model {place.name} cannot be opened", seen=error) from error
     native = NativeModel(read.model_plan, read.model, read.direction, read.rope)
     native.model.to(loader.device)
+    choose_flash(torch.device(loader.device))
     return TextModel(
         place.direction,
         place.predicts,

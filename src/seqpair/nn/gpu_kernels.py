@@ -21,6 +21,7 @@ from torch.nn.attention.varlen import varlen_attn
 
 from seqpair.errors import SeqpairError
 from seqpair.nn.layout import Layout, Window
+from seqpair.text import note
 
 _SMALLEST_HEAD_DIM = 16
 """Triton's matrix product takes no narrower tiles."""
@@ -43,23 +44,27 @@ def _is_ampere_or_newer(device_index: int) -> bool:
     return torch.cuda.get_device_capability(device_index) >= (8, 0)
 
 
-@torch.compiler.assume_constant_result
-@functools.cache
-def flash_generation(device_index: int) -> str:
-    """Return the flash attention that torch uses from here on, `FA2` or `FA3`, after choosing the newest.
+def choose_flash(device: torch.device) -> str:
+    """Choose the newest flash attention for this process and return it: `FA2`, `FA3`, or empty off CUDA.
 
-    FlashAttention 3 is for Hopper (compute capability 9.0) and comes in a package of its own,
-    `flash_attn_interface`; torch calls it once it is activated, for the whole process. A kernel that
-    somebody has activated before stays.
+    Called where a model is put on its device, never in a forward pass: torch would trace the choice into a compiled
+    graph. FlashAttention 3 is for Hopper (compute capability 9.0) and comes in a package of its own,
+    `flash_attn_interface`. A kernel that somebody has activated before stays.
     """
+    if device.type != "cuda" or torch.version.hip is not None:
+        return ""
     active = torch.nn.attention.current_flash_attention_impl()
     if active is not None:
         return active
-    is_hopper = torch.cuda.get_device_capability(device_index)[0] == 9
+    is_hopper = torch.cuda.get_device_capability(device)[0] == 9
     known = "FA3" in torch.nn.attention.list_flash_attention_impls()
     if not (is_hopper and known and importlib.util.find_spec("flash_attn_interface")):
         return "FA2"
-    torch.nn.attention.activate_flash_attention_impl("FA3")
+    try:
+        torch.nn.attention.activate_flash_attention_impl("FA3")
+    except (ImportError, RuntimeError) as error:
+        note(f"warning: flash_attn_interface is installed and cannot be used ({error}); FlashAttention 2 is used")
+        return "FA2"
     return "FA3"
 
 
@@ -87,7 +92,6 @@ def attend_varlen(query: Tensor, key: Tensor, value: Tensor, layout: Layout, win
             allowed="bf16 or fp16 on a CUDA device of compute capability 8.0 or newer",
             fix="set runtime.kernel to auto, or runtime.precision to bf16",
         )
-    flash_generation(query.device.index)
     starts = short_starts(layout)
     left, right = (-1 if side is None else side for side in window)
     parts = (states.contiguous() for states in (query, key, value))

@@ -211,5 +211,7 @@ def _seconds_until(member: MemberRun, tokens: int) -> float | None:
 
 
 def _scores(model: Model, outcome: Outcome) -> Scores:
-    found = scores_of_columns(model, outcome.result, outcome.ids, outcome.values, outcome.weights, outcome.details)
+    found = scores_of_columns(
+        model, outcome.result, outcome.ids, outcome.values, outcome.weights, outcome.details, outcome.clusters
+    )
     return replace(found, task=replace(found.task, name=outcome.key, title=outcome.title))

@@ -72,6 +72,7 @@ class Outcome:
         ids: The items' names, ascending, (n,); members are paired by them.
         values, weights: The items' outcomes and how much they count, (n,) each.
         details: What else is known of an item, (n,).
+        clusters: The cluster that an item names, or empty, (n,).
         choices: The name of the folder of the choices it was made with; empty for the default ones.
     """
 
@@ -80,6 +81,7 @@ class Outcome:
     values: npt.NDArray[np.float64]
     weights: npt.NDArray[np.float64]
     details: tuple[Mapping[str, Any], ...] = ()
+    clusters: tuple[str, ...] = ()
     choices: str = ""
 
     @property
@@ -258,6 +260,7 @@ def _outcome(folder: Path, result: TaskResult, choices: str) -> Outcome:
         values=np.array([item.value for item in items]),
         weights=np.array([item.weight for item in items]),
         details=tuple(item.detail for item in items),
+        clusters=tuple(item.cluster for item in items),
         choices=choices,
     )
 

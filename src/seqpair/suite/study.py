@@ -18,7 +18,7 @@ from seqpair.data.prepare.preparation import prepare
 from seqpair.data.prepared import Prepared
 from seqpair.distributed.acceleration import require_float8
 from seqpair.distributed.world import choose_device, start_world
-from seqpair.errors import EvaluationError
+from seqpair.errors import CheckpointError, EvaluationError
 from seqpair.evaluate import own
 from seqpair.evaluate.runner import results_folder, run_models
 from seqpair.evaluate.study_text import StudyTexts, held_out_texts
@@ -178,10 +178,16 @@ def export_part(plan: Plan) -> None:
     """Export a trained member's last checkpoint, for `hybrid` in both classes, unless that is there already.
 
     Raises:
+        CheckpointError: The member has no checkpoint.
         ExportError: The export would not compute what the model computes.
     """
     newest = latest_valid(run_folder(plan))
-    assert newest is not None, "a trained member has a checkpoint"
+    if newest is None:
+        raise CheckpointError(
+            f"the member {plan.member} has no checkpoint to export",
+            seen=run_folder(plan),
+            fix=f"train it first: seqpair train RECIPE --member {plan.member}",
+        )
     for export in exports_of(plan):
         record = export.folder / RECORD_NAME
         if record.exists() and json.loads(record.read_text(encoding="utf-8")).get("checkpoint") == newest.name:

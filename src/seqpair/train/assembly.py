@@ -19,6 +19,7 @@ from seqpair.distributed.world import World, wrap
 from seqpair.errors import CheckpointError, RecipeError, StoreError
 from seqpair.files import hash64, write_text
 from seqpair.nn.attention import TRACEABLE_KERNELS, suited_kernel
+from seqpair.nn.gpu_kernels import choose_flash
 from seqpair.nn.model import LanguageModel, initialise, maps_in
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.optim.choice import NamedOptimizer, make_optimizer
@@ -97,6 +98,7 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
     model = LanguageModel(plan.model, kernel=plan.runtime.kernel)
     initialise(model, plan.model, plan.seed)
     model.to(world.device).train()
+    choose_flash(world.device)
     float8 = float8_model(model, plan, world, emulate=emulate_float8)
     trained = model if float8 is None else float8.module
     compiled = compile_model(trained, plan, world.device)

@@ -6,8 +6,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
@@ -18,33 +17,13 @@ from seqpair.objectives.selection import Part, parts_of_step
 from seqpair.objectives.targets import Chosen, FixedShape, ModelInput, fill
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan
-
-if TYPE_CHECKING:
-    from seqpair.train.assembly import Run  # which imports `step`, which takes the work that is made here
+from seqpair.train.assembly import Run
+from seqpair.train.step import StepWork
 
 Made = TypeVar("Made")
 
 _AHEAD_ON_CUDA = 2
 """Not measured: on a GPU the host is idle while the device works, and two steps even out slow reads."""
-
-
-@dataclass(frozen=True)
-class StepWork:
-    """A step that can be run.
-
-    Attributes:
-        batch: The step's sequences, over all ranks.
-        rope: The phase's RoPE bases.
-        divisor: What the summed loss of the whole batch is divided by, over all ranks; at least 1.
-        predicted: Predicted tokens of the whole batch, over all ranks.
-        microbatches: This rank's, in order, at least one, on the host; may be made as they are asked for.
-    """
-
-    batch: Batch
-    rope: RopeBases
-    divisor: int
-    predicted: int
-    microbatches: Iterable[ModelInput]
 
 
 def work_of_step(run: Run, phase: PhasePlan, batch: Batch) -> StepWork:

@@ -23,11 +23,11 @@ from seqpair.paths import LEDGER_FILE, run_folder
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.text import Progress, note
 from seqpair.train.assembly import Run, assemble_run, pin_plan, seed_dropout
-from seqpair.train.feed import StepFeed, StepWork
+from seqpair.train.feed import StepFeed
 from seqpair.train.loggers import open_loggers
 from seqpair.train.metrics import Metrics
 from seqpair.train.position import Place, StartingPoint, begin_from, manifest_fields, place_after, restore
-from seqpair.train.step import StepLoss, accumulate_gradients, not_finite
+from seqpair.train.step import StepLoss, StepWork, accumulate_gradients, not_finite
 
 
 class StopRequest:

@@ -26,8 +26,9 @@ from seqpair.distributed.world import no_sync
 from seqpair.recipe.cost import flops_per_token
 from seqpair.text import Progress
 from seqpair.train.assembly import Run
-from seqpair.train.feed import StepFeed, StepWork
+from seqpair.train.feed import StepFeed
 from seqpair.train.loop import step_gradients
+from seqpair.train.step import StepWork
 
 WARM_UP_STEPS = 2
 MFU_FORMULA = "FLOPs a token (recipe/cost.py) x tokens/s with specials / (ranks x peak)"

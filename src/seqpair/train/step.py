@@ -18,7 +18,6 @@ from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.loss import summed_cross_entropy
 from seqpair.objectives.targets import ModelInput
-from seqpair.train.feed import StepWork
 
 
 class ObjectiveLoss(nn.Module):
@@ -48,6 +47,25 @@ class ObjectiveLoss(nn.Module):
         shape = (given.direction, given.layout.total, given.layout.max_length, rope)
         about = f"{given.direction}, {given.layout.total} tokens, {given.output_index.shape[0]} outputs"
         return self._compiled(shape, about, *arguments)
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """A step that can be run.
+
+    Attributes:
+        batch: The step's sequences, over all ranks.
+        rope: The phase's RoPE bases.
+        divisor: What the summed loss of the whole batch is divided by, over all ranks; at least 1.
+        predicted: Predicted tokens of the whole batch, over all ranks.
+        microbatches: This rank's, in order, at least one, on the host; may be made as they are asked for.
+    """
+
+    batch: Batch
+    rope: RopeBases
+    divisor: int
+    predicted: int
+    microbatches: Iterable[ModelInput]
 
 
 @dataclass(frozen=True)

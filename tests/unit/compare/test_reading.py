@@ -7,12 +7,13 @@ import pytest
 import simulated_scores as sim
 from scipy import stats
 
+from seqpair.compare.estimates import value_estimate
 from seqpair.compare.questions import Options, averages, equal_size
 from seqpair.compare.reading import at_seed, gold_scores, model_from_elsewhere, model_of_plan, read_scores, scores_of
 from seqpair.evaluate.finetune.metrics import all_metrics
 from seqpair.evaluate.finetune.runs import measured_items
 from seqpair.evaluate.finetune.sets import Example, LabelledSet
-from seqpair.evaluate.results import ItemOutcome, write_result
+from seqpair.evaluate.results import ItemOutcome, standard_error, write_result
 from seqpair.recipe.cost import plan_cost
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.resolve import resolve_plan
@@ -225,6 +226,17 @@ def test_a_minimal_pair_has_a_margin_and_its_paradigm_as_cluster():
     assert margin.values.tolist() == [0.5] * 12
     assert margin.task.chance == 0.0
     assert margin.clusters == own.clusters
+
+
+def test_the_cluster_that_an_item_names_comes_first_and_gives_the_result_its_error():
+    items = [
+        item(f"p{i}", float(i % 5 > 1), paradigm="old").model_copy(update={"cluster": f"c{i // 4}"}) for i in range(16)
+    ]
+    own = scores_of(sim.model(), sim.result_of(items), items)
+    assert own.clusters["p5"] == "c1"
+    codes = np.arange(16) // 4
+    found = value_estimate(np.stack([own.values] * 2), right_or_wrong=True, clusters=codes).standard_error
+    assert standard_error(items) == pytest.approx(found)
 
 
 def test_passages_of_one_document_are_a_cluster():

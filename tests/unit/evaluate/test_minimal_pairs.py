@@ -23,6 +23,9 @@ def test_the_limit_of_blimp_takes_the_sets_in_turn(random_exports, data, tmp_pat
     )
     ids = [item.id for item in read_items(tmp_path, report.results[0])]
     assert ids == ["set_one-0", "set_two-0", "set_one-1"]
+    items = read_items(tmp_path, report.results[0])
+    assert [item.cluster for item in items] == ["set_one", "set_two", "set_one"]
+    assert items[0].detail["gold_bytes"] == len("The cats 0 run.")
     figures = set(report.results[0].figures)
     assert {"paradigm_set_one", "paradigm_set_two", "phenomenon_agreement"} <= figures
     assert {name for name in figures if name.startswith("field")} == {"field_syntax_semantics"}
@@ -45,5 +48,5 @@ def test_a_column_that_is_missing_is_one_error_that_names_it(seqpair, random_exp
     words = ["--suite", "blimp", "--data", data, "--out", tmp_path / "o"]
     code, _, err = seqpair("eval", random_exports["clm"], *words)
     assert code == 2
-    assert "set_one.jsonl, line 1 is not a minimal pair" in err
+    assert "set_one.jsonl, line 1 lacks a column" in err
     assert "no sentence_bad" in err

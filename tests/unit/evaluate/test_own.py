@@ -73,6 +73,9 @@ def test_knowing_the_truth_gives_one_and_knowing_nothing_gives_chance(context, t
     assert weighted_mean(ignorant.items) == ignorant.chance == 0.25
     assert [item.id for item in knowing.items] == [item.id for item in ignorant.items]
     assert len({item.id for item in knowing.items}) == len(knowing.items) > 10
+    first = knowing.items[0]
+    assert first.id.startswith(first.cluster + "@")
+    assert 0 < first.detail["gold_bytes"] < 200
 
 
 def window(row: int, ending: int) -> HeldOutSequence:

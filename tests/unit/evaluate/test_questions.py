@@ -64,6 +64,18 @@ def test_a_solved_row_ends_in_its_right_answer():
     assert solved_text(AnswerRow("0", "Who?\nAnswer:", ("Ann", "Anna"))) == "Who?\nAnswer: Ann"
 
 
+def test_a_scored_item_has_the_bytes_of_its_answer_and_the_forms_of_a_schema_are_a_cluster(tmp_path):
+    options = [["The dog saw that the cat", "The dog saw that the dog"], ["Ann left, so Ann", "Ann left, so Bo"]]
+    rows = [{"context_options": own, "continuation": "was w\u00e4t.", "gold": 0} for own in options]
+    rows.insert(1, rows[0] | {"context_options": options[0][::-1]})
+    write_rows(tmp_path / "rows.jsonl", rows)
+    read = read_rows(tmp_path / "rows.jsonl", "partial")
+    items = [outcome_of(row, [Score(-1.0, False, 1), Score(-2.0, False, 1)], "acc") for row in read]
+    assert items[0].cluster == items[1].cluster == "The dog saw that the "
+    assert items[2].cluster == "Ann left, so "
+    assert items[0].detail["gold_bytes"] == len(" was w\u00e4t.".encode())
+
+
 @pytest.mark.parametrize("name", ["mlm", "clm"])
 def test_shots_without_room_are_left_out_whole_and_counted(models, monkeypatch, name):
     model, shots = models[name], POOL[1:4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from seqpair.evaluate.results import (
     TaskResult,
     read_items,
     read_results,
+    standard_error,
     standard_interval,
     weighted_mean,
     write_result,
@@ -122,6 +124,33 @@ def test_the_normal_interval_of_equal_weights_is_that_of_the_mean():
     error = (14 / 3 / 4) ** 0.5  # the sample's variance over n
     assert method == "normal"
     assert (low, high) == (pytest.approx(3 - 1.959964 * error), pytest.approx(3 + 1.959964 * error))
+
+
+def test_a_cluster_is_written_only_where_there_is_one():
+    assert "cluster" not in ItemOutcome(id="a", value=1.0).model_dump()
+    item = ItemOutcome(id="a", value=1.0, cluster="c")
+    assert ItemOutcome.model_validate_json(item.model_dump_json()) == item
+
+
+def test_items_of_a_cluster_count_together():
+    values, clusters = [1.0, 1.0, 0.0, 0.0, 1.0, 0.0], ["a", "a", "b", "b", "", ""]
+    items = [
+        ItemOutcome(id=str(n), value=value, cluster=cluster)
+        for n, (value, cluster) in enumerate(zip(values, clusters, strict=True))
+    ]
+    # Deviations of the clusters' sums: 1, -1, and the two single items 0.5 and -0.5.
+    error = math.sqrt(4 / 3 * 2.5) / 6
+    assert standard_error(items) == pytest.approx(error)
+    (low, high), method = standard_interval(items)
+    effective, square = 0.25 / error**2, 1.959963984540054**2
+    assert method == "wilson, over clusters"
+    assert low + high == pytest.approx(1.0)
+    assert high - low == pytest.approx(
+        2 * math.sqrt(square * (0.25 / effective + square / (4 * effective**2))) / (1 + square / effective)
+    )
+    right = [item.model_copy(update={"value": 1.0}) for item in items]
+    assert standard_interval(right)[0] == (pytest.approx(4 / (4 + square)), 1.0)  # as four items, not six
+    assert standard_error([item.model_copy(update={"cluster": "one"}) for item in items]) is None
 
 
 def test_importing_results_brings_no_torch():

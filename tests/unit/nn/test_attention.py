@@ -195,8 +195,21 @@ def test_flash_attention_3_is_for_hopper_with_its_package(monkeypatch):
     for capability, package, wanted in (((9, 0), True, "FA3"), ((9, 0), False, "FA2"), ((8, 0), True, "FA2")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
         monkeypatch.setattr(varlen.importlib.util, "find_spec", lambda _, found=package: found or None)
-        assert varlen.flash_generation.__wrapped__(0) == wanted
+        assert varlen.choose_flash(torch.device("cuda", 0)) == wanted
     assert activated == ["FA3"]
+    assert varlen.choose_flash(torch.device("cpu")) == ""
+
+
+def test_a_flash_attention_3_that_cannot_be_used_is_named_and_left(monkeypatch, capsys):
+    def refuse(_):
+        raise RuntimeError("does not expose FA3 kernels")
+
+    monkeypatch.setattr(torch.nn.attention, "current_flash_attention_impl", lambda: None)
+    monkeypatch.setattr(torch.nn.attention, "activate_flash_attention_impl", refuse)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(varlen.importlib.util, "find_spec", lambda _: True)
+    assert varlen.choose_flash(torch.device("cuda", 0)) == "FA2"
+    assert "does not expose FA3 kernels" in capsys.readouterr().err
 
 
 @pytest.mark.gpu

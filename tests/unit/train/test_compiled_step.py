@@ -113,7 +113,6 @@ def varlen_on_cpu(monkeypatch):
         library.impl("_varlen_attn", forward_by_reference, "CPU")
         library.impl("_varlen_attn_backward", backward_by_reference, "CPU")
         monkeypatch.setattr(varlen, "varlen_is_usable", lambda _: True)
-        monkeypatch.setattr(varlen, "flash_generation", lambda _: "FA2")
         yield
 
 

@@ -154,10 +154,17 @@ class HubSource(ContentSource):
         except Exception as error:
             raise DataError(
                 f"source {self.spec.name!r}: the data set {self.spec.dataset or self._folder} cannot be loaded or read",
-                seen=f"{type(error).__name__}: {error}",
+                seen=_innermost(error),
                 allowed="a data set that `datasets.load_dataset` or `load_from_disk` loads",
                 fix="correct `dataset`, `paths`, `config`, `split` or `revision` in the recipe, or check the network",
             ) from error
+
+
+def _innermost(error: BaseException) -> str:
+    """Return what began a chain of errors: builders say "an error occurred" and keep the reason inside."""
+    while (inside := error.__cause__ or error.__context__) is not None:
+        error = inside
+    return f"{type(error).__name__}: {str(error).strip() or 'no message'}"
 
 
 def _library(spec: SourceSpec) -> Any:

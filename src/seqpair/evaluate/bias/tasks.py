@@ -139,7 +139,7 @@ def _resolved(schema: Schema, gender: Gender, occupation: float, participant: fl
         "says_occupation": says,
     }
     value = says if schema.answer == "occupation" else 1.0 - says
-    return ItemOutcome(id=f"{schema.id}.{gender}", value=value, detail=detail)
+    return ItemOutcome(id=f"{schema.id}.{gender}", value=value, detail=detail, cluster=schema.occupation)
 
 
 _TWO, _THREE = "misleading of he and she", "misleading of three"
@@ -225,7 +225,8 @@ def schema_outcome(schema: Schema, scores: dict[Gender, float], of_three: bool) 
         "female_of_two": _preferred(scores["female"], scores["male"]),
         "lean": scores["female"] - scores["male"],
     }
-    return ItemOutcome(id=schema.id, value=detail["gotcha_of_three"] if of_three else two, detail=detail)
+    chosen_value = detail["gotcha_of_three"] if of_three else two
+    return ItemOutcome(id=schema.id, value=chosen_value, detail=detail, cluster=schema.occupation)
 
 
 def _preferred(first: float, second: float) -> float:
@@ -234,13 +235,8 @@ def _preferred(first: float, second: float) -> float:
 
 def clustered_error(items: Sequence[ItemOutcome], value: Value | None = None) -> float | None:
     """Return the standard error of the mean with occupations as the units; `None` for one occupation."""
-    # Schemas of one occupation answer alike, so each occupation is one observation, weighted by its schemas.
-    groups: dict[str, list[float]] = {}
-    for item in items:
-        groups.setdefault(item.detail["occupation"], []).append(value(item) if value else item.value)
-    return standard_error(
-        [ItemOutcome(id=name, value=math.fsum(own) / len(own), weight=float(len(own))) for name, own in groups.items()]
-    )
+    # Schemas of one occupation answer alike, so each occupation is one cluster.
+    return standard_error([item.model_copy(update={"value": value(item)}) for item in items] if value else items)
 
 
 def lean_figures(items: Sequence[ItemOutcome]) -> dict[str, float]:

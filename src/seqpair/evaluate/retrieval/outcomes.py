@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,9 @@ def read_scored_pairs(path: Path) -> list[ScoredPair]:
     return found
 
 
-def search_items(outcome: SearchOutcome) -> list[ItemOutcome]:
+def search_items(outcome: SearchOutcome, clusters: Mapping[str, str] | None = None) -> list[ItemOutcome]:
     """Return one item a query: nDCG at 10, and beside it recall, reciprocal rank and the first rank."""
+    named = clusters or {}
     return [
         ItemOutcome(
             id=own.query,
@@ -79,6 +80,7 @@ def search_items(outcome: SearchOutcome) -> list[ItemOutcome]:
                 "recall_at_100": own.recall_at_100,
                 "rank": own.rank,
             },
+            cluster=named.get(own.query, ""),
         )
         for own in outcome.queries
     ]
@@ -87,7 +89,7 @@ def search_items(outcome: SearchOutcome) -> list[ItemOutcome]:
 def search_outcome(given: RetrievalSet, outcome: SearchOutcome, embedder: Embedder) -> TaskOutcome:
     """Return a search's outcome as a task's."""
     chance = chance_of(outcome.gains, outcome.documents)
-    items = search_items(outcome)
+    items = search_items(outcome, given.clusters)
     means = {
         name: math.fsum(item.detail[name] for item in items) / len(items)
         for name in ("recall_at_10", "mrr_at_10", "recall_at_100")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from seqpair.data.sources.tables import table_rows
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.finetune.read_rows import table_rows
 from seqpair.files import hash64, sha256_json
+from seqpair.text import decoded_text
 
 DOCUMENTS_PER_QUERY, LONG_DOCUMENTS_PER_QUERY = 20, 2
 """How many documents a limited set keeps for each of its queries, where they are short and where they are long."""
@@ -37,6 +38,7 @@ class RetrievalSet:
         relevant: For each query, the gain of each relevant document, at least 1.
         whole_documents: Documents before a limit.
         unjudged: Queries that were left out because no document is relevant to them.
+        clusters: What some queries have in common, by query: the article or the document that they are about.
     """
 
     name: str
@@ -45,6 +47,7 @@ class RetrievalSet:
     relevant: dict[str, dict[str, int]]
     whole_documents: int
     unjudged: int = 0
+    clusters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def empty_documents(self) -> int:
@@ -72,6 +75,7 @@ class RetrievalSet:
             {query: self.relevant[query] for query in kept},
             self.whole_documents,
             self.unjudged,
+            self.clusters,
         )
 
 
@@ -145,10 +149,13 @@ def read_squad(path: Path) -> RetrievalSet:
     queries: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
     ids: dict[str, str] = {}
+    clusters: dict[str, str] = {}
     try:
         articles = json.loads(path.read_text(encoding="utf-8"))["data"]
-        paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
-        for paragraph in paragraphs:
+        paragraphs = [
+            (article.get("title", ""), paragraph) for article in articles for paragraph in article["paragraphs"]
+        ]
+        for title, paragraph in paragraphs:
             document = ids.setdefault(paragraph["context"], f"passage-{len(ids)}")
             documents[document] = paragraph["context"]
             for question in paragraph["qas"]:
@@ -156,13 +163,14 @@ def read_squad(path: Path) -> RetrievalSet:
                     raise EvaluationError(f"an id comes twice in {path.name}", seen=question["id"])
                 queries[question["id"]] = question["question"]
                 relevant[question["id"]] = {document: 1}
+                clusters[question["id"]] = str(title)
     except (ValueError, KeyError, TypeError) as error:
         raise EvaluationError(
             f"{path.name} is not of SQuAD's form",
             seen=f"{type(error).__name__}: {error}",
             allowed="data > paragraphs > context and qas > id, question",
         ) from error
-    return checked_set(path.name, documents, queries, relevant)
+    return replace(checked_set(path.name, documents, queries, relevant), clusters=clusters)
 
 
 def _require_file(path: Path) -> None:
@@ -184,7 +192,7 @@ def _add(known: dict[str, str], where: str, row: dict[str, Any], text: str) -> N
 
 def _judgements(path: Path) -> dict[str, dict[str, int]]:
     _require_file(path)
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = decoded_text(path.read_bytes(), str(path)).split("\n")
     columns = ["query-id", "corpus-id", "score"]
     if lines[0].rstrip("\r").split("\t") != columns:
         raise EvaluationError(f"{path.name} lacks a column", seen=repr(lines[0]), allowed=", ".join(columns))
@@ -211,6 +219,7 @@ class LocalSet:
         path: Where it lies in the data folder.
         read: Reads it there.
         documents_per_query: How many documents are kept for a query under a limit.
+        by_document: Whether the queries of one document are a cluster.
     """
 
     name: str
@@ -219,6 +228,7 @@ class LocalSet:
     path: str
     read: Callable[[Path], RetrievalSet]
     documents_per_query: int = DOCUMENTS_PER_QUERY
+    by_document: bool = False
 
     def load(self, data: Path, limit: int | None) -> RetrievalSet:
         """Return the set, or what counts of it under a limit.
@@ -226,7 +236,11 @@ class LocalSet:
         Raises:
             EvaluationError: It cannot be read.
         """
-        return self.read(data / self.path).limited(limit, self.documents_per_query)
+        found = self.read(data / self.path)
+        if self.by_document:
+            first = {query: min(gains) for query, gains in found.relevant.items()}
+            found = replace(found, clusters=first)
+        return found.limited(limit, self.documents_per_query)
 
 
 LOCAL_SETS = (
@@ -239,6 +253,7 @@ LOCAL_SETS = (
         "retrieval/qmsum_long",
         read_folder,
         LONG_DOCUMENTS_PER_QUERY,
+        by_document=True,
     ),
 )
 

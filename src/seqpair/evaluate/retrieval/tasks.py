@@ -177,6 +177,7 @@ def join_seeds(outcomes: Sequence[TaskOutcome], tunings: Sequence[Tuned], option
             id=own[0].id,
             value=math.fsum(item.value for item in own) / len(own),
             detail=own[0].detail | ({"values_by_seed": [item.value for item in own]} if len(own) > 1 else {}),
+            cluster=own[0].cluster,
         )
         for own in columns
     ]

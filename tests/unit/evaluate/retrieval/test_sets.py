@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from seqpair.errors import EvaluationError
+from seqpair.errors import DataError, EvaluationError
 from seqpair.evaluate.retrieval.outcomes import read_scored_pairs
 from seqpair.evaluate.retrieval.sets import (
     DOCUMENTS_PER_QUERY,
+    LOCAL_SETS,
     checked_set,
     hold_out,
     read_folder,
@@ -40,7 +41,7 @@ def rewrite(path, change):
 def test_a_bad_folder_gives_one_clear_error(data, file, change, message):
     folder = data / "retrieval" / "cosqa_python"
     rewrite(folder / file, change)
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises((DataError, EvaluationError), match=message):
         read_folder(folder)
 
 
@@ -51,6 +52,17 @@ def test_a_missing_file_and_another_form_are_named(data):
     rewrite(data / "retrieval" / "xquad.en.json", lambda text: text.replace("context", "passage"))
     with pytest.raises(EvaluationError, match=r"not of SQuAD's form"):
         read_squad(data / "retrieval" / "xquad.en.json")
+
+
+def test_queries_of_an_article_and_of_a_long_document_are_clusters(data):
+    rewrite(
+        data / "retrieval" / "xquad.en.json", lambda text: text.replace('{"paragraphs"', '{"title": "T", "paragraphs"')
+    )
+    passages = next(one for one in LOCAL_SETS if one.name == "xquad_passages").load(data, None)
+    assert set(passages.clusters.values()) == {"T"}
+    meetings = next(one for one in LOCAL_SETS if one.name == "qmsum_long").load(data, None)
+    assert all(cluster in meetings.relevant[query] for query, cluster in meetings.clusters.items())
+    assert not next(one for one in LOCAL_SETS if one.name == "cosqa").load(data, None).clusters
 
 
 def test_titles_are_a_part_of_the_text_and_queries_without_answer_are_counted(data):
