@@ -28,7 +28,7 @@ from seqpair.data.sources.documents import (
 )
 from seqpair.data.sources.remote import PINNED, RemoteFile, local_path
 from seqpair.data.sources.text import column_values
-from seqpair.errors import DataError
+from seqpair.errors import DataError, install_extra
 from seqpair.recipe.data_spec import SourceSpec
 
 _UNIT_ROWS = 10_000
@@ -175,7 +175,7 @@ def _library(spec: SourceSpec) -> Any:
         raise DataError(
             f"source {spec.name!r} of kind 'hub' needs the package `datasets`",
             seen=error,
-            fix="pip install seqpair[datasets]",
+            fix=install_extra("datasets"),
         ) from error
     datasets.disable_progress_bars()
     return datasets

@@ -245,7 +245,7 @@ def _faults(url: str) -> Iterator[None]:
         raise DataError(
             f"reading {scheme}:// needs a package that is not installed",
             seen=error,
-            allowed="https:// and hf:// with `pip install seqpair[datasets]`; s3:// also needs s3fs, gs:// gcsfs",
+            allowed="https:// and hf:// with the extra `datasets`; s3:// also needs s3fs, gs:// gcsfs",
             fix="install it, or download the files and name them by path",
         ) from error
     except ValueError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seqpair.data.sources.tables import ROW_ENDINGS, Quoting, Row, rows_ending, table_rows
-from seqpair.errors import EvaluationError
+from seqpair.errors import EvaluationError, install_extra
 
 HUB = "hub:"
 _HUB_FORM = re.compile(r"hub:(?P<name>[^:@#]+)(?::(?P<config>[^@#]+))?(?:@(?P<revision>[^#]+))?#(?P<split>.+)")
@@ -58,7 +58,7 @@ def _hub(source: str) -> list[Row]:
         raise EvaluationError(
             "a hub set needs the package datasets, which is not installed",
             seen=source,
-            fix='install the extra: pip install "seqpair[eval]"',
+            fix=install_extra("eval"),
         ) from error
     datasets.disable_progress_bars()
     folder = Path(form["name"])
