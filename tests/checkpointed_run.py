@@ -11,6 +11,7 @@ from seqpair.checkpoint.store import save_checkpoint
 from seqpair.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from seqpair.nn.model import LanguageModel
 from seqpair.recipe.data_spec import TokenizerSpec
+from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import (
     BatchStage,
@@ -27,8 +28,6 @@ from seqpair.recipe.plan import (
 from seqpair.recipe.resolve import derived_plan
 from seqpair.recipe.schedule import LrCurve
 from seqpair.recipe.sizes import Shape
-
-DIGEST = "0" * 64
 
 
 def real_texts() -> list[str]:
@@ -118,11 +117,11 @@ def write_run_of(folder: Path, plan: Plan, tokenizer: Tokenizer) -> Path:
         phase=phase.name,
         tag=phase.tag,
         phase_step=phase.steps,
-        total_steps=phase.steps,
+        total_steps=sum(one.steps for one in plan.phases),
         content_tokens=1000,
         positions={phase.name: phase.positions},
         plan=plan,
-        plan_digest=DIGEST,
+        plan_digest=plan_digest(plan),
         tokenizer_digest=tokenizer.digest,
         store_digests={},
         versions={},
