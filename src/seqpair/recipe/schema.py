@@ -100,8 +100,8 @@ class PhaseSpec(_Section):
     seq_len: Annotated[Count, Field(ge=8)]
     budget_tokens: PositiveCount
     mixture: dict[str, MixSpec] | None = None
-    rope_global_theta: float = Field(default=10_000.0, gt=1)
-    rope_local_theta: float = Field(default=10_000.0, gt=1)
+    rope_global_theta: float = Field(default=10_000.0, gt=1, le=1e12)
+    rope_local_theta: float = Field(default=10_000.0, gt=1, le=1e12)
     mask_frac: float = Field(default=0.3, gt=0, lt=1)
     batch: BatchSpec
     lr: LrCurve
