@@ -27,6 +27,12 @@ class SeqpairError(Exception):
         super().__init__("\n  ".join(parts))
 
 
+def install_extra(*extras: str) -> str:
+    """Return how to install optional packages: from a checkout, or from a release."""
+    names = ",".join(extras)
+    return f'`pip install ".[{names}]"` in a checkout, or `pip install "seqpair[{names}]"` for a release'
+
+
 class RecipeError(SeqpairError):
     """A recipe, a preset, a `--set` or a plan that cannot be used."""
 

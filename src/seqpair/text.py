@@ -1,4 +1,4 @@
-"""Text for people: counts, bytes, durations, and messages and progress on standard error; no results go there."""
+"""Text for people (counts, bytes, durations, messages and progress), and the one check of text that people give."""
 
 from __future__ import annotations
 
@@ -9,10 +9,69 @@ import time
 from collections.abc import Iterable
 from decimal import Decimal
 
-from seqpair.errors import SeqpairError
+from seqpair.errors import DataError, SeqpairError
 
 _SCALES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 _COUNT = re.compile(r"^\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)\s*([kmbgt]?)\s*$", re.IGNORECASE)
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def checked_text(value: object, where: str) -> str:
+    """Return a text that somebody gave, if it is valid Unicode: every text from outside passes here or `decoded_text`.
+
+    JSON and Python can hold half of a surrogate pair, and arguments and file names can hold bytes that are not UTF-8;
+    neither can be tokenized or written.
+
+    Args:
+        value: The text.
+        where: Where it stands, for messages: file and row, or the argument's name.
+
+    Raises:
+        DataError: It is not a text, or not a valid one.
+    """
+    if not isinstance(value, str):
+        raise DataError(f"{where} is no text", seen=f"{type(value).__name__}: {str(value)[:80]}", allowed="a string")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where} is not valid Unicode text",
+            seen=f"{value[error.start]!r} as character {error.start + 1}",
+            allowed="text that can be written as UTF-8",
+            fix="remove this half of a character, or save the text as UTF-8",
+        ) from error
+    return value
+
+
+def decoded_text(data: bytes, where: str) -> str:
+    """Return bytes as text.
+
+    Args:
+        data: The bytes.
+        where: Where they stand, for messages.
+
+    Raises:
+        DataError: They are not UTF-8.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where} is not valid Unicode text",
+            seen=f"byte 0x{data[error.start]:02x} in line {data[: error.start].count(10) + 1} of it",
+            allowed="UTF-8",
+            fix="save it as UTF-8",
+        ) from error
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters, save tabs and line ends, and lone surrogates written as escapes.
+
+    What a model or a file wrote could otherwise move the cursor or change the terminal's settings.
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def parse_count(value: str | int | float) -> int:
@@ -74,7 +133,7 @@ def format_seconds(value: float) -> str:
 
 def note(message: str) -> None:
     """Print one line for the person who watches, on standard error."""
-    sys.stderr.write(message.rstrip("\n") + "\n")
+    sys.stderr.write(printable(message.rstrip("\n")) + "\n")
     sys.stderr.flush()
 
 
@@ -137,5 +196,5 @@ class Progress:
             return
         padding = " " * max(0, self._width - len(line))
         self._width = len(line)
-        sys.stderr.write("\r" + line + padding + ("\n" if final else ""))
+        sys.stderr.write("\r" + printable(line) + padding + ("\n" if final else ""))
         sys.stderr.flush()

@@ -34,6 +34,7 @@ from seqpair.cli.train import train
 from seqpair.cli.verify import verify
 from seqpair.cli.watch import watch
 from seqpair.errors import SeqpairError
+from seqpair.text import printable
 
 EXIT_CODES = (
     "Exit codes: 0 success; 1 a fault in seqpair itself, with a traceback; 2 an error in the recipe, the data, a file "
@@ -107,7 +108,7 @@ def main() -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {printable(message)}\n")
     sys.exit(exit_code)
 
 

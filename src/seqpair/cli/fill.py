@@ -27,7 +27,9 @@ def fill(
     """
     from seqpair.models.fill import fill_masks
     from seqpair.models.open import open_model
+    from seqpair.text import checked_text
 
+    checked_text(text, "the text to fill")
     opened = open_model(model, device=device, as_class=as_class)
     masks = fill_masks(opened, text, top)
     if as_json:

@@ -43,9 +43,10 @@ def generate(
     from seqpair.models.open import open_model
     from seqpair.models.text_file import read_texts
     from seqpair.nn.decode.generate import Sampling
-    from seqpair.text import Progress
+    from seqpair.text import Progress, checked_text, printable
 
-    texts = [*(prompts or ()), *(given.text for given in (read_texts(prompt_file) if prompt_file else ()))]
+    asked = [checked_text(prompt, f"prompt {number}") for number, prompt in enumerate(prompts or (), 1)]
+    texts = [*asked, *(given.text for given in (read_texts(prompt_file) if prompt_file else ()))]
     if not texts:
         raise typer.BadParameter("give at least one text, or --file", param_hint="PROMPTS")
     sampling = Sampling(temperature, top_k, top_p, seed)
@@ -62,4 +63,4 @@ def generate(
     for number, item in enumerate(found):
         if number:
             print("-" * 20)
-        print(item.prompt + item.text)
+        print(printable(item.prompt + item.text))

@@ -16,7 +16,7 @@ import typer
 from seqpair.cli.options import JsonOption, SetOption, StudyArgument, require_text
 from seqpair.cli.table import counted, print_table
 from seqpair.errors import RecipeError
-from seqpair.text import Progress, format_bytes
+from seqpair.text import Progress, checked_text, format_bytes, printable
 
 if TYPE_CHECKING:
     from seqpair.data.order.lookup import DocumentTrace, StepContent
@@ -71,6 +71,8 @@ def order(
 
     _require_one({"--step": step, "--document": document, "--text": text, "--export": export})
     require_text(document, "--document")
+    if text is not None:
+        checked_text(text, "--text")
     place = find_study(study, overrides or ())
     prepared = place.open_data()
     plan = place.plan(member or place.members[0])
@@ -159,7 +161,7 @@ def _show_traces(traces: list[DocumentTrace], phases: list[PhasePlan]) -> None:
     """Print when each document is read, and by which checkpoints it was seen."""
     for trace in traces:
         pieces = ", ".join(f"{count} in phase {name}" for name, count in trace.pieces.items()) or "in no phase"
-        print(f"{trace.document} in {trace.source}: {trace.tokens:,} tokens, sequences: {pieces}")
+        print(printable(trace.document) + f" in {trace.source}: {trace.tokens:,} tokens, sequences: {pieces}")
         _show_readings(trace, phases, _SHOWN_READINGS)
 
 
@@ -289,8 +291,8 @@ def _found_as_json(item: FoundDocument) -> dict[str, object]:
 
 def _show_found(found: list[FoundDocument], phases: list[PhasePlan]) -> None:
     for item in found:
-        print(f"{item.document} in {item.source}: holds it {counted(len(item.spans), 'time')}")
-        print("  ... " + " ".join(f"{item.hit.before}[[{item.hit.match}]]{item.hit.after}".split()) + " ...")
+        print(printable(item.document) + f" in {item.source}: holds it {counted(len(item.spans), 'time')}")
+        print("  ... " + printable(" ".join(f"{item.hit.before}[[{item.hit.match}]]{item.hit.after}".split())) + " ...")
         if item.trace is None:
             print("  held out for evaluation: no step reads it, so no checkpoint has seen it")
         else:

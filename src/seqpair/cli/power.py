@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seqpair.errors import EvaluationError
+from seqpair.errors import EvaluationError, install_extra
 
 
 def power(
@@ -45,7 +45,7 @@ def power(
         from seqpair.compare.power import ROUND_NUMBERS, items_needed, plan_study, right_or_wrong_spread
     except ModuleNotFoundError as error:
         raise EvaluationError(
-            "power needs a package that is not installed", seen=error, fix='`pip install "seqpair[report]"`'
+            "power needs a package that is not installed", seen=error, fix=install_extra("report")
         ) from error
 
     if agreement is None:

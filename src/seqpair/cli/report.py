@@ -11,7 +11,7 @@ import typer
 
 from seqpair.cli.options import SetOption
 from seqpair.cli.table import wide_console
-from seqpair.errors import EvaluationError
+from seqpair.errors import EvaluationError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ def require_page_packages() -> None:
         raise EvaluationError(
             "the page needs packages that are not installed",
             seen=error,
-            fix='`pip install "seqpair[report]"`; with scipy alone, `seqpair report --dry-run` gives the table',
+            fix=install_extra("report") + "; with scipy alone, `seqpair report --dry-run` gives the table",
         ) from error
 
 
@@ -101,7 +101,7 @@ def _require_statistics() -> None:
         raise EvaluationError(
             "the comparison needs a package that is not installed",
             seen="no scipy",
-            fix='`pip install "seqpair[report]"`',
+            fix=install_extra("report"),
         )
 
 

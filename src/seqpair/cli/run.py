@@ -8,7 +8,7 @@ import json
 import typer
 
 from seqpair.cli.options import DryRunOption, JsonOption, MembersOption, SetOption, StudyArgument, names_in
-from seqpair.errors import EvaluationError
+from seqpair.errors import EvaluationError, install_extra
 
 
 def run(
@@ -54,5 +54,5 @@ def require_extras() -> None:
         raise EvaluationError(
             "a whole study needs packages that are not installed",
             seen=f"no {', '.join(missing)}",
-            fix='`pip install "seqpair[all]"`; `seqpair train` alone needs none of them',
+            fix=install_extra("all") + "; `seqpair train` alone needs none of them",
         )

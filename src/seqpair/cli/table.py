@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from seqpair.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -36,7 +38,7 @@ def print_table(
     """
     if title:
         print(title)
-    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    cells = [[f"{cell:,}" if isinstance(cell, int) else printable(str(cell)) for cell in row] for row in rows]
     cells = [list(headings), *cells] if any(headings) else cells
     at_right = {column for column in range(len(headings)) if rows and isinstance(rows[0][column], int)} | set(right)
     widths = _widths(cells, len(headings), set(fold), indent)

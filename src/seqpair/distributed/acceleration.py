@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqpair.errors import SeqpairError
+from seqpair.errors import SeqpairError, install_extra
 from seqpair.text import note
 
 _MOST_GRAPHS = 64
@@ -109,7 +109,7 @@ _LEAST_CAPABILITY = (8, 9)
 _MULTIPLE = 16
 """Of which both sizes of a matrix must be multiples: what the GPU's float8 products take."""
 _GPU_WORDS = "an NVIDIA GPU of compute capability 8.9 (Ada, Hopper or newer)"
-_INSTALL = 'pip install "seqpair[float8]"'
+_INSTALL = install_extra("float8")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def require_float8(scaling: str, device: torch.device, *, emulate: bool = False)
         raise SeqpairError(
             "training in float8 needs the package torchao",
             seen=f"runtime.float8: {scaling}, torchao is not installed",
-            fix=f"`{_INSTALL}`, or set runtime.float8 to off",
+            fix=f"{_INSTALL}, or set runtime.float8 to off",
         )
 
 
@@ -211,7 +211,7 @@ def _torchao() -> Any:
         raise SeqpairError(
             f"torchao cannot be used with torch {torch.__version__}",
             seen=f"{type(error).__name__}: {error}".splitlines()[0],
-            fix=f"`{_INSTALL}`, or set runtime.float8 to off",
+            fix=f"{_INSTALL}, or set runtime.float8 to off",
         ) from error
 
 

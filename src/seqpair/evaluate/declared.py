@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from seqpair.data.sources.tables import Row, table_rows
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.classification.tasks import UNITS, USES, measure_set
-from seqpair.evaluate.finetune.read_rows import Row, table_rows
 from seqpair.evaluate.finetune.set_spec import labelled_set, spec_of
 from seqpair.evaluate.finetune.sets import METRICS
 from seqpair.evaluate.minimal_pairs import PairSuite, left_to_right, measure_pairs, text_of
@@ -211,7 +211,8 @@ def _rows(declared: Declared, files: Mapping[str, Path], clusters: dict[str, str
     """Yield every row with its name and where it stands, and note its cluster.
 
     Raises:
-        EvaluationError: A file cannot be read, a row lacks a column, or two have one name.
+        EvaluationError: Two rows have one name, or there is none.
+        DataError: A file cannot be read, or a row lacks a column.
     """
     wanted = [declared.column(role) for role in COLUMNS[declared.kind]]
     wanted += [name for name in (declared.id, declared.cluster) if name]
@@ -312,8 +313,8 @@ def _labelled(
     columns = {role: column for role, column in declared.columns.items() if role != "pair"}
     parts = {part: str(path) for part, path in files.items()}
     given = {"name": name, "kind": declared.labels, "metric": metric, **columns, **parts}
-    given |= {"pair": declared.columns.get("pair"), "id": declared.id or None}
-    return measure_set(labelled_set(spec_of(given, name)).limited(context.limit), model, context)
+    more = {"pair": declared.columns.get("pair"), "id": declared.id or None}
+    return measure_set(labelled_set(spec_of(given | more, name)).limited(context.limit), model, context)
 
 
 def _retrieval(

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from seqpair.errors import EvaluationError
+from seqpair.errors import EvaluationError, install_extra
 from seqpair.models.generate import complete_texts
 from seqpair.models.open import open_model
 from seqpair.models.score import Request, ScoringOptions, score_continuations
@@ -28,7 +28,7 @@ try:
 except ModuleNotFoundError as error:
     raise EvaluationError(
         "running tasks of lm-eval needs the library lm_eval, which is not installed",
-        fix='install the extra: pip install "seqpair[eval]"',
+        fix=install_extra("eval"),
     ) from error
 
 CHUNK_REQUESTS = 256

@@ -17,14 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from seqpair.data.sources.tables import table_rows
 from seqpair.errors import EvaluationError, SeqpairError
-from seqpair.evaluate.finetune.read_rows import table_rows
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
 from seqpair.evaluate.task import BOTH, Outcomes, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 from seqpair.evaluate.trigram import trigram_log_probabilities
 from seqpair.models.score import PseudoForm, Score, pseudo_log_likelihoods, score_continuations
 from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction
+from seqpair.text import decoded_text
 
 CHUNK_PAIRS = 256
 _Sentences = Callable[[TextModel, TaskContext, list[str]], list[Score]]
@@ -78,7 +79,8 @@ class PairSuite:
 
         Raises:
             TaskSkippedError: The folder has no pairs.
-            EvaluationError: A row lacks a column, or a file a line.
+            EvaluationError: A column has no text, or a sentence no partner.
+            DataError: A row lacks a column, or a file cannot be read.
         """
         found = self.of_files(sorted((data / self.folder).glob(self.pattern)))
         if not found:
@@ -95,21 +97,14 @@ class PairSuite:
     def _pairs(self, path: Path, counts: Counter[str]) -> Iterator[tuple[int, Pair]]:
         """Yield the pairs of a file, each with how many of its paradigm came before it."""
         if path.suffix == ".txt":
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = [line.strip() for line in decoded_text(path.read_bytes(), str(path)).splitlines() if line.strip()]
             if len(lines) % 2:
                 raise EvaluationError(f"{path}: its last sentence has no partner", seen=f"{len(lines)} sentences")
             for number, (bad, good) in enumerate(zip(lines[::2], lines[1::2], strict=True)):
                 yield number, Pair(f"{path.stem}-{number}", good, bad, path.stem)
             return
-        for where, row in table_rows(path):
-            wanted = [self.good, self.bad, *filter(None, (self.paradigm, self.id))]
-            missing = [name for name in wanted if name not in row]
-            if missing:
-                raise EvaluationError(
-                    f"{where} is not a minimal pair",
-                    seen="no " + ", ".join(missing),
-                    allowed="the columns " + ", ".join(wanted),
-                )
+        wanted = [self.good, self.bad, *filter(None, (self.paradigm, self.id))]
+        for where, row in table_rows(path, columns=wanted):
             good, bad = (text_of(row, name, where) for name in (self.good, self.bad))
             paradigm = str(row[self.paradigm]) if self.paradigm else path.stem
             number = counts[paradigm]

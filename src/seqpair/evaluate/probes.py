@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.errors import EvaluationError
+from seqpair.errors import EvaluationError, install_extra
 from seqpair.evaluate.classification.sets import SETS, NamedSet
 from seqpair.evaluate.classification.tasks import UNITS
 from seqpair.evaluate.finetune.metrics import all_metrics, constant_guess, is_mean_of_rows
@@ -140,7 +140,7 @@ def _fit(kind: str, known: Vectors, labels: NDArray[Any], asked: Vectors, penalt
     except ModuleNotFoundError as error:
         raise EvaluationError(
             "probes need the library scikit-learn, which is not installed",
-            fix='install the extra: pip install "seqpair[eval]"',
+            fix=install_extra("eval"),
         ) from error
     if kind == "classes" and len(np.unique(labels)) == 1:
         return [int(labels[0])] * len(asked), True

@@ -6,7 +6,6 @@ Source: lm-evaluation-harness 0.4.13, the task named in each column; zero exampl
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import string
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from seqpair.data.sources.tables import table_rows
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.task import Outcomes, TaskContext, TaskOutcome
@@ -125,14 +125,14 @@ def read_rows(path: Path, kind: str) -> list[Row]:
     """Return the rows of a JSON Lines file; a row's name is its number.
 
     Raises:
-        EvaluationError: A line is not JSON, lacks a column, or names a right candidate that is not there.
+        EvaluationError: A line lacks a column, or names a right candidate that is not there.
+        DataError: A line is not JSON or not UTF-8.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
+    for where, content in table_rows(path):
+        number = int(where.rpartition(" ")[2])
         try:
-            row = READERS[kind](str(number), json.loads(line))
+            row = READERS[kind](str(number), content)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             what = f"no column {error}" if isinstance(error, KeyError) else error
             raise EvaluationError(f"{path.name}, line {number} cannot be read", seen=what) from error

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from seqpair.errors import EvaluationError, SeqpairError
+from seqpair.errors import DataError, EvaluationError, SeqpairError
 from seqpair.evaluate.generative import average_of
 from seqpair.evaluate.own import TASKS as OWN_TASKS
 from seqpair.evaluate.results import (
@@ -293,7 +293,7 @@ def _run_model(
             model = model or open_model(place, device=device, batch_tokens=batch_tokens)
             label = f"{place.short_name} {task.name} [{number}/{len(plans)}]"
             report.results.extend(_compute(model, place, plan, context, folder, label, left))
-        except EvaluationError as fault:
+        except (EvaluationError, DataError) as fault:
             left.gave_up()
             reason = report.skipped[task.name] = _one_line(fault)
             skips = isinstance(fault, TaskSkippedError)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from seqpair.errors import SeqpairError
+from seqpair.errors import SeqpairError, install_extra
 
 SUPPORTED_MAJOR = 5
 
@@ -27,7 +27,7 @@ def require_transformers(fault: type[SeqpairError], purpose: str) -> ModuleType:
             raise
         raise fault(
             f"{purpose} needs the library transformers, which is not installed",
-            fix='install the extra: pip install "seqpair[hub]"',
+            fix=install_extra("hub"),
         ) from error
     major = int(transformers.__version__.split(".")[0])
     if major != SUPPORTED_MAJOR:
@@ -35,7 +35,7 @@ def require_transformers(fault: type[SeqpairError], purpose: str) -> ModuleType:
             f"{purpose} needs another version of transformers",
             seen=transformers.__version__,
             allowed=f">={SUPPORTED_MAJOR}.0,<{SUPPORTED_MAJOR + 1}",
-            fix='install the extra: pip install "seqpair[hub]"',
+            fix=install_extra("hub"),
         )
     importlib.import_module("transformers.utils.logging").disable_progress_bar()
     return transformers

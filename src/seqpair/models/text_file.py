@@ -1,11 +1,11 @@
-"""A user's JSON Lines file of texts."""
+"""A user's file of texts, as any table that `data/sources/tables` reads."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
+from seqpair.data.sources.tables import id_text, table_rows
 from seqpair.errors import DataError
 
 
@@ -20,33 +20,32 @@ def read_texts(path: Path, text_key: str = "text", id_key: str = "id") -> list[G
     """Return the texts of a file in its order; empty lines are passed over.
 
     Args:
-        path: A UTF-8 file with one JSON object a line.
-        text_key: The key of the text.
-        id_key: The key of the id, which may be missing.
+        path: A JSON Lines, CSV, TSV or Parquet file; another ending is read as JSON Lines.
+        text_key: The key or column of the text.
+        id_key: The key or column of the id, which may be missing.
 
     Raises:
-        DataError: The file cannot be read or holds no text, or a line is no object with a text.
+        DataError: The file cannot be read or holds no text, or a row has no text or an id of another kind.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("the file of texts cannot be read", seen=error, allowed="a UTF-8 file of JSON Lines") from error
     texts = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"line {number} of {path} is no JSON", seen=error, allowed="one object a line") from error
-        if not isinstance(row, dict) or not isinstance(row.get(text_key), str):
+    for where, row in table_rows(path):
+        if not isinstance(row.get(text_key), str):
             raise DataError(
-                f"line {number} of {path} has no text",
-                seen=line[:80],
+                f"{where} has no text",
+                seen=f"the keys {', '.join(map(str, row))}" if text_key not in row else str(row[text_key])[:80],
                 allowed=f"an object with a string under {text_key!r}",
                 fix="name the key of the text",
             )
-        texts.append(GivenText(str(row.get(id_key, number)), row[text_key]))
+        number = row.get(id_key, where.rpartition(" ")[2])
+        name = id_text(number)
+        if name is None:
+            raise DataError(
+                f"{where}: the id is no string or integer",
+                seen=repr(number)[:80],
+                allowed="a string that is not empty, or a whole number",
+                fix="name another key of the id",
+            )
+        texts.append(GivenText(name, row[text_key]))
     if not texts:
-        raise DataError("the file holds no text", seen=path, allowed="one JSON object a line")
+        raise DataError("the file contains no text", seen=path, allowed="one row per text")
     return texts

@@ -21,6 +21,7 @@ from seqpair.hub.native import NativeModel
 from seqpair.models.forward import Forward, Head, Ids, NativeForward, PaddedForward, backbone_of
 from seqpair.models.place import ModelPlace
 from seqpair.recipe.objectives import Direction
+from seqpair.text import checked_text
 
 CPU_BATCH_TOKENS = 2048  # a larger batch only leaves the caches; no result depends on it
 DEVICE_BATCH_TOKENS = 16384
@@ -174,7 +175,13 @@ class TextModel:
         )
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """Return the content ids of texts, without specials and without truncation."""
+        """Return the content ids of texts, without specials and without truncation.
+
+        Raises:
+            DataError: A text is not valid Unicode.
+        """
+        for number, text in enumerate(texts, 1):
+            checked_text(text, f"text {number}")
         if self._own_tokenizer is not None:
             return self._own_tokenizer.encode(texts)
         if not texts:

@@ -27,17 +27,20 @@ Kind = Literal["text", "jsonl", "parquet", "python", "mds", "csv", "webdataset",
 
 _ROW_OPTIONS = ("paths", "text_field", "id_field")
 OPTIONS_BY_KIND: dict[str, tuple[str, ...]] = {
-    "text": ("paths",),
+    "text": ("paths", "split"),
     "jsonl": _ROW_OPTIONS,
     "parquet": _ROW_OPTIONS,
     "python": ("part",),
     "mds": (*_ROW_OPTIONS, "ids_field", "ids_dtype"),
-    "csv": (*_ROW_OPTIONS, "delimiter"),
+    "csv": (*_ROW_OPTIONS, "delimiter", "quoting"),
     "webdataset": _ROW_OPTIONS,
     "hub": (*_ROW_OPTIONS, "ids_field", "dataset", "config", "split", "revision", "stream"),
 }
 """What each kind uses, beside `name`, `kind` and `held_out_frac`; any other option set is an error."""
-_LATER_OPTIONS = ("ids_field", "ids_dtype", "delimiter", "dataset", "config", "split", "revision", "stream", "cleaning")
+_LATER_OPTIONS = (
+    *("ids_field", "ids_dtype", "delimiter", "quoting", "dataset", "config", "split", "revision", "stream", "cleaning"),
+)
+TEXT_SPLITS = ("blank_lines", "lines", "bytes")
 _WHERE = ("paths", "dataset")
 """Options that say where the text is: what is there counts by its own digest."""
 
@@ -62,9 +65,12 @@ class SourceSpec(BaseModel):
             then there is no text field.
         ids_dtype: The type of ids that an `mds` column stores as plain bytes.
         delimiter: For `csv`, the character between columns; by default a tab in `.tsv` files, else a comma.
+        quoting: For `csv`, `double` (a column may stand in double quotes) or `none` (quotes are text); by default
+            `none` in `.tsv` files, else `double`.
         dataset: For `hub`, the data set's name, such as `owner/name`.
         config: For `hub`, the name of the configuration; the data set's own default without it.
-        split: For `hub`, the split; by default `train`.
+        split: For `hub`, the split; by default `train`. For `text`, what becomes one document: `lines`,
+            `blank_lines` (paragraphs) or `bytes` (pieces of about 1 MiB, whole lines); by default the whole file.
         revision: For `hub` with `dataset`, the commit (40 hexadecimal digits), so that it stays what it is.
         stream: For `hub`, whether rows are streamed instead of downloaded first.
         part: For `python`: `prose` (docstrings) or `code` (the modules without their docstrings).
@@ -84,6 +90,7 @@ class SourceSpec(BaseModel):
     ids_field: str | None = None
     ids_dtype: Literal["uint16", "uint32", "int32", "int64"] | None = None
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    quoting: Literal["double", "none"] | None = None
     dataset: str | None = Field(default=None, pattern=r"^[\w.-]+(/[\w.-]+)?$")
     config: str | None = None
     split: str | None = None
@@ -105,6 +112,10 @@ class SourceSpec(BaseModel):
             )
         if self.ids_field is not None and self.text_field != _DEFAULTS["text_field"]:
             raise ValueError(f"source {self.name!r} has both ids_field and text_field; one of them holds the content")
+        if self.kind == "text" and self.split not in (None, *TEXT_SPLITS):
+            raise ValueError(
+                f"source {self.name!r} of kind 'text' has split {self.split!r}; {', '.join(TEXT_SPLITS)} are allowed"
+            )
         if self.ids_dtype is not None and self.ids_field is None:
             raise ValueError(f"source {self.name!r} has ids_dtype without ids_field")
         if self.kind == "hub":

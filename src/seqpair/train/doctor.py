@@ -14,6 +14,7 @@ import torch
 from seqpair.distributed.acceleration import compile_words, float8_words
 from seqpair.distributed.hardware import Hardware, look_around, matrix_rate, read_rate
 from seqpair.distributed.world import choose_device
+from seqpair.errors import install_extra
 from seqpair.nn import attention
 from seqpair.nn.decode.one_token import find_library
 
@@ -189,7 +190,7 @@ def advice(
     if load is not None and load > hardware.cores:
         found.append(f"the machine is busy (load {load:.1f} on {hardware.cores} cores): rates measured now are too low")
     if libraries["transformers"] is None:
-        found.append('exports and evaluations need transformers: pip install "seqpair[hub]"')
+        found.append(f"exports and evaluations need transformers: {install_extra('hub')}")
     return found
 
 

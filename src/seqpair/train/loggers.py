@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from seqpair.errors import CheckpointError, RecipeError, SeqpairError, TrainingError
+from seqpair.errors import CheckpointError, RecipeError, SeqpairError, TrainingError, install_extra
 from seqpair.files import write_text
 from seqpair.recipe.plan import LOGGER_NAMES, Plan
 from seqpair.text import note
@@ -305,8 +305,7 @@ def require_loggers(names: Iterable[str]) -> None:
             "metrics are to go where no package is installed for",
             seen=f"runtime.loggers: {', '.join(missing)}",
             allowed=", ".join(LOGGER_NAMES),
-            fix=f'`pip install "seqpair[{",".join(missing)}]"`, or leave out of runtime.loggers; metrics.jsonl is '
-            "always written",
+            fix=f"{install_extra(*missing)}, or leave out of runtime.loggers; metrics.jsonl is always written",
         )
 
 

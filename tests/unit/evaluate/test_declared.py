@@ -133,7 +133,7 @@ def test_a_wrong_declaration_is_one_error_that_names_it(folder, old, new, said):
             "pairs.jsonl",
             '"wrong": "It as 0."',
             '"rong": "x"',
-            "pairs.jsonl, line 1 is not a minimal pair; seen: no wrong",
+            "pairs.jsonl, line 1 lacks a column; seen: no wrong",
         ),
         ("quiz1.jsonl", '"answer": 1', '"answer": 2', "quiz1.jsonl, line 2: the column 'answer' has no answer"),
         ("quiz1.jsonl", '["so", "not so"]', '"so"', "quiz1.jsonl, line 1: the column 'choices' has no choices"),

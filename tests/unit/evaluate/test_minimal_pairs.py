@@ -50,7 +50,7 @@ def test_a_column_that_is_missing_is_one_error_that_names_it(seqpair, random_exp
     words = ["--suite", "blimp", "--data", data, "--out", tmp_path / "o"]
     code, _, err = seqpair("eval", random_exports["clm"], *words)
     assert code == 2
-    assert "set_one.jsonl, line 1 is not a minimal pair" in err
+    assert "set_one.jsonl, line 1 lacks a column" in err
     assert "no sentence_bad" in err
 
 

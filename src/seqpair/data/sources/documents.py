@@ -14,21 +14,22 @@ from numpy.typing import NDArray
 
 from seqpair.counter import as_fraction_threshold
 from seqpair.data.sources.remote import AnyFile, RemoteFile
+from seqpair.data.sources.tables import INVALID_UTF8, MOST_FIELD_BYTES, id_text
 from seqpair.files import hash64
 from seqpair.recipe.data_spec import SourceSpec
 from seqpair.text import format_bytes
 
-MOST_DOCUMENT_BYTES = 1 << 30
-"""A longer document is refused: it must fit into memory several times while it is tokenized."""
+MOST_DOCUMENT_BYTES = 1 << 24
+"""A longer document is refused and counted: it must fit into memory several times while it is tokenized."""
 _BATCH_BYTES = 1 << 20
-INVALID_UTF8 = "invalid UTF-8"
 NULL_TEXT = "null text"
 EMPTY_TEXT = "empty text"
 NOT_A_STRING = "text is not a string"
-BROKEN_JSON = "broken JSON"
 MISSING_FIELD = "missing field"
 MISSING_ID = "missing id"
+ID_OF_ANOTHER_TYPE = "id is no string or integer"
 TOO_LONG = f"longer than {format_bytes(MOST_DOCUMENT_BYTES)}"
+TOO_LONG_FIELD = f"a line, column or member longer than {format_bytes(MOST_FIELD_BYTES)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +292,8 @@ def document_of(
     try:
         text = _joined_text(record, spec)
         text_bytes = utf8_bytes(text)
+        if text_bytes > MOST_DOCUMENT_BYTES:
+            raise _RefusedError(TOO_LONG)
         given = None if spec.id_field is None else _id_of(_field(record, spec.id_field))
     except _RefusedError as refused:
         tally.reject(str(refused), file, row, _as_bytes(record) if raw is None else raw)
@@ -308,18 +311,6 @@ def id_of_record(record: Mapping[str, object], spec: SourceSpec, file: str, row:
     except _RefusedError as refused:
         tally.reject(str(refused), file, row, _as_bytes(record))
         return None
-
-
-def parse_line(line: bytes) -> dict[str, object] | str:
-    """Return a line's JSON object, or the reason why it has none."""
-    text = decode(line)
-    if text is None:
-        return INVALID_UTF8
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        return BROKEN_JSON
-    return record if isinstance(record, dict) else BROKEN_JSON
 
 
 def decode(data: bytes) -> str | None:
@@ -369,15 +360,16 @@ def _id_of(value: object) -> str:
     """Return an id as text: a non-empty string or a whole number."""
     if isinstance(value, bytes):
         value = decode(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value:
+    if value is None or value == "":
         raise _RefusedError(MISSING_ID)
+    found = id_text(value)
+    if found is None:
+        raise _RefusedError(ID_OF_ANOTHER_TYPE)
     try:
-        value.encode("utf-8")
+        found.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise _RefusedError(MISSING_ID) from error
-    return value
+        raise _RefusedError(f"{MISSING_ID}: {INVALID_UTF8}") from error
+    return found
 
 
 def _as_bytes(record: Mapping[str, object]) -> bytes:

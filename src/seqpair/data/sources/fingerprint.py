@@ -7,6 +7,7 @@ from pathlib import Path
 
 from seqpair.data.sources.documents import Source, SourceFile, Unit
 from seqpair.data.sources.remote import RemoteFile
+from seqpair.data.sources.tables import is_tsv
 from seqpair.data.store.manifest import STORE_FORMAT, SeenFile
 from seqpair.files import sha256_file, sha256_json
 from seqpair.recipe.data_spec import TokenizerSpec
@@ -53,7 +54,11 @@ def file_of(path: Path) -> SourceFile:
 def source_content(source: Source, files: Sequence[SeenFile]) -> dict[str, object]:
     """Return what fixes a source's documents: its files' digests and the options of reading."""
     spec = source.spec
-    newer = {} if spec.kind in ("text", "jsonl", "parquet", "python") else {"options": spec.reading_options}
+    options = spec.reading_options
+    if spec.kind == "csv" and spec.quoting is None and any(is_tsv(file.label.rpartition("/")[2]) for file in files):
+        options["tsv"] = "without quotes"  # earlier stores of such files were read with quotes
+    is_older = spec.kind in ("jsonl", "parquet", "python") or (spec.kind == "text" and spec.split is None)
+    newer = {} if is_older else {"options": options}
     return {
         **newer,
         "preparation": _PREPARATION,

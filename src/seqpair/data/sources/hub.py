@@ -28,7 +28,7 @@ from seqpair.data.sources.documents import (
 )
 from seqpair.data.sources.remote import PINNED, RemoteFile, local_path
 from seqpair.data.sources.text import column_values
-from seqpair.errors import DataError
+from seqpair.errors import DataError, install_extra
 from seqpair.recipe.data_spec import SourceSpec
 
 _UNIT_ROWS = 10_000
@@ -154,10 +154,17 @@ class HubSource(ContentSource):
         except Exception as error:
             raise DataError(
                 f"source {self.spec.name!r}: the data set {self.spec.dataset or self._folder} cannot be loaded or read",
-                seen=f"{type(error).__name__}: {error}",
+                seen=_innermost(error),
                 allowed="a data set that `datasets.load_dataset` or `load_from_disk` loads",
                 fix="correct `dataset`, `paths`, `config`, `split` or `revision` in the recipe, or check the network",
             ) from error
+
+
+def _innermost(error: BaseException) -> str:
+    """Return what began a chain of errors: builders say "an error occurred" and keep the reason inside."""
+    while (inside := error.__cause__ or error.__context__) is not None:
+        error = inside
+    return f"{type(error).__name__}: {str(error).strip() or 'no message'}"
 
 
 def _library(spec: SourceSpec) -> Any:
@@ -168,7 +175,7 @@ def _library(spec: SourceSpec) -> Any:
         raise DataError(
             f"source {spec.name!r} of kind 'hub' needs the package `datasets`",
             seen=error,
-            fix="pip install seqpair[datasets]",
+            fix=install_extra("datasets"),
         ) from error
     datasets.disable_progress_bars()
     return datasets

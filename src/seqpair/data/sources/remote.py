@@ -245,7 +245,7 @@ def _faults(url: str) -> Iterator[None]:
         raise DataError(
             f"reading {scheme}:// needs a package that is not installed",
             seen=error,
-            allowed="https:// and hf:// with `pip install seqpair[datasets]`; s3:// also needs s3fs, gs:// gcsfs",
+            allowed="https:// and hf:// with the extra `datasets`; s3:// also needs s3fs, gs:// gcsfs",
             fix="install it, or download the files and name them by path",
         ) from error
     except ValueError as error:
@@ -268,7 +268,8 @@ class _ZstdReader(io.RawIOBase):
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
-        self._decompressor = zstandard.ZstdDecompressor()
+        # The library refuses windows above 128 MiB unless told otherwise; `zstd --long=31` writes up to 2 GiB.
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
         self._frame = self._decompressor.decompressobj()
         self._frame_begun = False
         self._compressed = b""

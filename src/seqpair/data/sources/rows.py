@@ -6,8 +6,6 @@ types do not promise. A row that cannot be used is counted; a file that cannot b
 
 from __future__ import annotations
 
-import csv
-import io
 import tarfile
 from collections.abc import Iterator
 from itertools import groupby
@@ -15,22 +13,20 @@ from pathlib import Path
 from typing import IO
 
 from seqpair.data.sources.documents import (
-    MOST_DOCUMENT_BYTES,
-    TOO_LONG,
+    TOO_LONG_FIELD,
     ContentSource,
     Document,
     SourceFile,
     Tally,
     Unit,
     document_of,
-    parse_line,
 )
 from seqpair.data.sources.remote import open_stream
+from seqpair.data.sources.tables import MOST_FIELD_BYTES, Quoting, delimited_rows, is_tsv, parse_object
 from seqpair.data.sources.text import find_files
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
 
-BROKEN_ROW = "another number of columns than the header"
 KEY = "__key__"
 """The name under which a WebDataset sample's key can be taken as the id."""
 
@@ -70,40 +66,28 @@ class RowSource(ContentSource):
 
     def _csv_rows(self, file: SourceFile, stream: IO[bytes]) -> Iterator[dict[str, object] | str]:
         """Yield the rows below the header, as bytes by column; a reason for those with too few or many columns."""
-        is_tsv = ".tsv" in file.path.name
-        csv.field_size_limit(MOST_DOCUMENT_BYTES)
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(text, delimiter=self.spec.delimiter or ("\t" if is_tsv else ","), strict=True)
-        try:
-            header = next(reader, [])
-            self._require_columns(file, header)
-            for values in reader:
-                if not values:
-                    continue
-                if len(values) != len(header):
-                    yield BROKEN_ROW
-                    continue
-                yield {
-                    name: value.encode("utf-8", "surrogateescape") for name, value in zip(header, values, strict=True)
-                }
-        except csv.Error as error:
-            raise DataError(
-                f"source {self.spec.name!r}: {file.path} is not readable as CSV",
-                seen=f"line {reader.line_num}: {error}",
-                allowed="columns in double quotes where they hold the delimiter, a quote (doubled) or a line end",
-                fix="write the file again, or correct `delimiter` in the recipe",
-            ) from error
-        finally:
-            text.detach()  # the stream is closed by whoever opened it
+        tabs, quoting = is_tsv(file.path.name), self.spec.quoting
+        origin = f"source {self.spec.name!r}: {file.path}"
+        quotes: Quoting = quoting or ("none" if tabs else "double")
+        rows = delimited_rows(
+            stream,
+            origin,
+            self.spec.delimiter or ("\t" if tabs else ","),
+            quotes,
+            check_columns=lambda columns: self._require_columns(file, columns),
+        )
+        for _, _, row in rows:
+            if isinstance(row, str):
+                yield row
+            else:
+                yield {name: value.encode("utf-8", "surrogateescape") for name, value in row.items()}
 
     def _require_columns(self, file: SourceFile, header: list[str]) -> None:
         wanted = (*self.spec.content_fields, *((self.spec.id_field,) if self.spec.id_field else ()))
         absent = [name for name in wanted if name not in header]
-        if absent or len(set(header)) < len(header):
+        if absent:
             raise DataError(
-                f"source {self.spec.name!r}: {file.path} has no column {absent[0]!r}"
-                if absent
-                else f"source {self.spec.name!r}: {file.path} has two columns of one name",
+                f"source {self.spec.name!r}: {file.path} has no column {absent[0]!r}",
                 seen=", ".join(header) or "an empty file",
                 allowed="a first line with the columns' names, each once",
                 fix="correct `text_field`, `id_field` or `delimiter` in the recipe",
@@ -115,7 +99,7 @@ class RowSource(ContentSource):
         if self.spec.id_field is not None:
             wanted.add("json" if self.spec.id_field.startswith("json.") else self.spec.id_field)
         try:
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:
                 members = (member for member in archive if member.isfile() and not _base(member.name).startswith("."))
                 for key, group in groupby(members, key=lambda member: _key(member.name)):
                     yield self._sample(archive, key, group, wanted)
@@ -135,21 +119,39 @@ class RowSource(ContentSource):
             ending = _base(member.name).partition(".")[2]
             if ending not in wanted:
                 continue
-            if member.size > MOST_DOCUMENT_BYTES:
-                fault = TOO_LONG
+            if member.size > MOST_FIELD_BYTES:
+                fault = TOO_LONG_FIELD
                 continue
             opened = archive.extractfile(member)
             data = opened.read() if opened is not None else b""
             if ending != "json":
                 record[ending] = data
                 continue
-            inside = parse_line(data)
+            inside = parse_object(data)
             if isinstance(inside, str):
                 fault = inside
             else:
                 record.update((f"json.{name}", value) for name, value in inside.items())
                 record["json"] = data
         return fault or record
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; the library takes a file that ends where one should stand for a whole archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Header:
+        """Read the next header.
+
+        Raises:
+            tarfile.ReadError: The file ends without the mark of an archive's end.
+        """
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if str(error) == "empty header":
+                raise tarfile.ReadError("the mark of the end is missing") from error
+            raise
 
 
 def _base(name: str) -> str:

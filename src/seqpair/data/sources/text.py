@@ -18,18 +18,18 @@ import pyarrow.parquet as pq
 
 from seqpair.data.sources.documents import (
     EMPTY_TEXT,
-    INVALID_UTF8,
     MOST_DOCUMENT_BYTES,
     TOO_LONG,
+    TOO_LONG_FIELD,
     ContentSource,
     Document,
     SourceFile,
     Tally,
     Unit,
     decode,
+    default_id,
     document_of,
     file_groups,
-    parse_line,
     utf8_bytes,
 )
 from seqpair.data.sources.remote import (
@@ -41,8 +41,10 @@ from seqpair.data.sources.remote import (
     local_path,
     open_stream,
 )
+from seqpair.data.sources.tables import INVALID_UTF8, MOST_FIELD_BYTES, parse_object, require_single_columns
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
+from seqpair.text import checked_text
 
 _PLAIN_SUFFIXES = {
     "text": (".txt", ".text", ".md"),
@@ -59,6 +61,7 @@ LEAST_UNIT_BYTES = 1 << 22
 MOST_UNIT_BYTES = 1 << 26
 _UNITS_A_FILE = 512
 _SKIPPED_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 
 
 def suffixes_of(kind: str) -> tuple[str, ...]:
@@ -121,13 +124,14 @@ def _find_elsewhere(spec: SourceSpec, urls: Sequence[str]) -> list[SourceFile]:
 def _expand(spec: SourceSpec, given: str, recipe_folder: Path | None) -> list[Path]:
     endings = suffixes_of(spec.kind)
     path = Path(given) if recipe_folder is None else recipe_folder / given
+    checked_text(str(path), f"source {spec.name!r}: the path of a file")
     if path.is_file():
         return [path.resolve()]
     if path.is_dir():
         inside = (below for below in path.rglob("*") if not _hidden(below.relative_to(path)))
-        files = [below for below in inside if below.name.endswith(endings) and below.is_file()]
+        files = [below for below in inside if below.name.endswith(endings) and _is_text(str(below)) and below.is_file()]
     elif has_magic(given):
-        files = [Path(match) for match in glob(str(path), recursive=True) if Path(match).is_file()]
+        files = [Path(match) for match in glob(str(path), recursive=True) if _is_text(match) and Path(match).is_file()]
     else:
         raise DataError(
             f"source {spec.name!r}: there is no file or folder {given!r}",
@@ -139,10 +143,38 @@ def _expand(spec: SourceSpec, given: str, recipe_folder: Path | None) -> list[Pa
         raise DataError(
             f"source {spec.name!r}: no file of kind {spec.kind!r} in {given!r}",
             seen=str(path.absolute()),
-            allowed="files that end in " + ", ".join(endings),
+            allowed="files that end in " + ", ".join(endings) + ", with names in UTF-8",
             fix="correct `paths` or `kind` in the recipe; a file named in full may have any ending",
         )
     return [file.resolve() for file in files]
+
+
+def files_passed_over(spec: SourceSpec, recipe_folder: Path | None = None) -> list[str]:
+    """Return the files in a source's folders that are not read: those with other endings or names that are not UTF-8.
+
+    Hidden files are not listed; they are passed over on purpose.
+    """
+    found = []
+    for given in spec.paths if spec.kind in _PLAIN_SUFFIXES else ():
+        path = Path(given) if recipe_folder is None else recipe_folder / given
+        if path.is_dir():
+            endings = suffixes_of(spec.kind)
+            inside = (below for below in path.rglob("*") if not _hidden(below.relative_to(path)))
+            found += [
+                str(below.relative_to(path))
+                for below in inside
+                if below.is_file() and not (below.name.endswith(endings) and _is_text(str(below)))
+            ]
+    return sorted(found)
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a file's name is valid text; one that is not could not be written into a store."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _hidden(path: Path) -> bool:
@@ -186,7 +218,9 @@ class FileSource(ContentSource):
             yield from self._read_row_groups(unit, tally)
         else:
             for file in self.files[unit.start : unit.stop]:
-                yield from _read_text(file, tally)
+                yield from (
+                    _read_text(file, tally) if self.spec.split is None else _split_text(file, self.spec.split, tally)
+                )
                 tally.bytes_done += file.size_bytes
 
     def _line_units(self, file: SourceFile) -> list[Unit]:
@@ -210,7 +244,7 @@ class FileSource(ContentSource):
             if not packed:
                 stream.seek(unit.start)
             position = unit.start
-            for row, (full, whole) in enumerate(_lines(stream, None if packed else unit.stop)):
+            for row, (full, whole) in enumerate(_lines(stream, None if packed else unit.stop, MOST_FIELD_BYTES)):
                 tally.unit_rows += 1
                 tally.bytes_done += raw.tell() - position
                 position = raw.tell()
@@ -218,7 +252,7 @@ class FileSource(ContentSource):
                 if not line.strip():
                     continue
                 tally.rows += 1
-                record = parse_line(line) if whole else TOO_LONG
+                record = parse_object(line) if whole else TOO_LONG_FIELD
                 if isinstance(record, str):
                     tally.reject(record, file.label, row, line)
                 else:
@@ -245,6 +279,7 @@ class FileSource(ContentSource):
         file = unit.file
         columns = list(dict.fromkeys((*self.spec.text_field, *([self.spec.id_field] if self.spec.id_field else []))))
         with self._parquet(file) as table:
+            require_single_columns(table.schema_arrow.names, f"source {self.spec.name!r}: {file.path}")
             absent = [name for name in columns if name not in table.schema_arrow.names]
             if absent:
                 raise DataError(
@@ -302,10 +337,50 @@ def _read_text(file: SourceFile, tally: Tally) -> Iterator[Document]:
         yield Document(file.label, text, utf8_bytes(text), file.label, 0)
 
 
-def _lines(stream: IO[bytes], stop: int | None) -> Iterator[tuple[bytes, bool]]:
+def _split_text(file: SourceFile, split: str, tally: Tally) -> Iterator[Document]:
+    """Yield a text file's documents: its lines, its paragraphs, or pieces of about a mebibyte; each known by its line.
+
+    A piece ends with a line. A line above the longest document is cut and refused, and with it its paragraph.
+    """
+    with open_stream(file.path) as (stream, _):
+        for row, piece in _pieces(stream, split):
+            data = piece.removeprefix(_BOM) if row == 0 else piece
+            if not data.strip():
+                continue
+            tally.rows += 1
+            text = decode(data.strip(b"\r\n") if split == "lines" else data)
+            if len(data) > MOST_DOCUMENT_BYTES:
+                tally.reject(TOO_LONG, file.label, row, data)
+            elif text is None:
+                tally.reject(INVALID_UTF8, file.label, row, data)
+            elif not text.isspace():
+                yield Document(default_id(file.label, row), text, utf8_bytes(text), file.label, row)
+
+
+def _pieces(stream: IO[bytes], split: str) -> Iterator[tuple[int, bytes]]:
+    """Yield pieces with the number of the line that each begins with."""
+    kept: list[bytes] = []
+    first, size = 0, 0
+    for row, (line, _) in enumerate(_lines(stream, None, MOST_DOCUMENT_BYTES + 1)):
+        if split == "lines":
+            yield row, line
+            continue
+        blank = split == "blank_lines" and not line.strip()
+        if kept and (blank or (split == "bytes" and size + len(line) > _PIECE_BYTES)):
+            yield first, b"".join(kept)
+            kept, size = [], 0
+        if not blank:
+            first = first if kept else row
+            kept.append(line)
+            size += len(line)
+    if kept:
+        yield first, b"".join(kept)
+
+
+def _lines(stream: IO[bytes], stop: int | None, most: int) -> Iterator[tuple[bytes, bool]]:
     """Yield the lines that begin before `stop`, and whether each is whole: one without end is cut and skipped."""
-    while (stop is None or stream.tell() < stop) and (line := stream.readline(MOST_DOCUMENT_BYTES)):
-        whole = len(line) < MOST_DOCUMENT_BYTES or line.endswith(b"\n")
+    while (stop is None or stream.tell() < stop) and (line := stream.readline(most)):
+        whole = len(line) < most or line.endswith(b"\n")
         yield line, whole
         if not whole:
             _skip_line(stream)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from seqpair.data.sources.tables import table_rows
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.finetune.read_rows import table_rows
 from seqpair.evaluate.task import TaskSkippedError
 
 Gender = Literal["male", "female", "neutral"]

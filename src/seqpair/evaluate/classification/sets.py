@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from seqpair.data.sources.tables import table_rows
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.finetune.read_rows import table_rows
 from seqpair.evaluate.finetune.set_spec import GLUE, glue_spec, labelled_set, load_spec
 from seqpair.evaluate.finetune.sets import Example, LabelledSet, split_rows
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seqpair.errors import EvaluationError
+from seqpair.errors import EvaluationError, install_extra
 from seqpair.evaluate.finetune.sets import OUTSIDE, LabelledSet
 
 LONGEST_ANSWER_TOKENS = 30
@@ -135,7 +135,7 @@ def _numbers(gold: Any, predicted: Any) -> dict[str, float]:
     except ModuleNotFoundError as error:
         raise EvaluationError(
             "correlations need the package scipy, which is not installed",
-            fix='install the extra: pip install "seqpair[eval]"',
+            fix=install_extra("eval"),
         ) from error
     flat = _is_flat(gold, predicted)
     pearson = 0.0 if flat else float(stats.pearsonr(gold, predicted).statistic)
@@ -161,7 +161,7 @@ def _texts(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
     except ModuleNotFoundError as error:
         raise EvaluationError(
             "BLEU needs the package sacrebleu, which is not installed",
-            fix='install the extra: pip install "seqpair[eval]"',
+            fix=install_extra("eval"),
         ) from error
     guesses, texts = [guess.strip() for guess in predicted], [[text.strip() for text in gold]]
     return {

@@ -15,10 +15,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from seqpair.data.sources.tables import Quoting, Row, id_text
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.finetune.read_rows import HUB, Row, read_rows
+from seqpair.evaluate.finetune.read_rows import HUB, read_rows
 from seqpair.evaluate.finetune.sets import OUTSIDE, Example, Kind, LabelledSet, split_rows
 from seqpair.recipe.tree import read_tree, strip
+from seqpair.text import decoded_text
 
 DEV_SHARE = 0.1
 NO_LABELS = ("", "-", "-1", "nan")
@@ -43,6 +45,7 @@ class SetSpec(BaseModel):
         labels: The classes or tags in their order; by default those of the training rows, sorted.
         metric: What chooses and is reported.
         header: Columns of a TSV or CSV file without a first line that names them.
+        quoting: `double` or `none`, for a TSV or CSV file; by default none in TSV files.
         prompt: For `text`: what stands before the target; `{source}` is the text.
         max_tokens: Longest row, specials included.
     """
@@ -62,6 +65,7 @@ class SetSpec(BaseModel):
     labels: tuple[str, ...] = ()
     metric: str = ""
     header: tuple[str, ...] = ()
+    quoting: Quoting | None = None
     prompt: str = "{source}\n"
     max_tokens: int = Field(default=256, gt=4)
 
@@ -75,7 +79,7 @@ def load_spec(path: Path) -> SetSpec:
     """
     if not path.is_file():
         raise EvaluationError("there is no such description of a set", seen=path)
-    read = strip(read_tree(path.read_text(encoding="utf-8"), str(path)))
+    read = strip(read_tree(decoded_text(path.read_bytes(), str(path)), str(path)))
     given: dict[str, Any] = {"name": path.stem} | (read if isinstance(read, dict) else {"train": str(read)})
     for part in ("train", "dev", "test"):
         if given.get(part) and not str(given[part]).startswith(HUB):
@@ -158,7 +162,7 @@ def labelled_set(spec: SetSpec, *, like: LabelledSet | None = None) -> LabelledS
         return replace(like, name=spec.name, test=test, metric=spec.metric or like.metric, note="")
     if not spec.train:
         raise EvaluationError(f"the set {spec.name} names no rows to learn from", fix="give `train`, or --data")
-    rows = read_rows(spec.train, spec.header)
+    rows = read_rows(spec.train, spec.header, spec.quoting)
     labels = spec.labels or _labels_of(spec, rows)
     train = _examples(spec, spec.train, labels, rows)
     dev = _examples(spec, spec.dev, labels) if spec.dev else ()
@@ -221,13 +225,15 @@ def _examples(
     spec: SetSpec, source: str, labels: Sequence[str], rows: Sequence[Row] | None = None
 ) -> tuple[Example, ...]:
     index, made, seen = {label: place for place, label in enumerate(labels)}, [], set()
-    for number, row in enumerate(read_rows(source, spec.header) if rows is None else rows, 1):
+    for number, row in enumerate(read_rows(source, spec.header, spec.quoting) if rows is None else rows, 1):
 
         def column(name: str, row: Row = row, number: int = number) -> Any:
             return _column(row, name, source, number)
 
         where = f"{source}, row {number}"
-        name = str(column(spec.id)) if spec.id else str(number)
+        name = id_text(column(spec.id)) if spec.id else str(number)
+        if name is None:
+            raise EvaluationError(f"{where}: the id is no string or integer", seen=repr(row[str(spec.id)])[:80])
         if name in seen:
             raise EvaluationError(f"{where}: its id is taken", seen=name)
         seen.add(name)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors.torch import load_file, save
 
-from seqpair.errors import EvaluationError
+from seqpair.errors import EvaluationError, install_extra
 from seqpair.files import replacing_folder, sha256_json, write_bytes, write_json
 from seqpair.hub.library import require_transformers
 from seqpair.hub.weights import WEIGHTS_NAME
@@ -115,7 +115,7 @@ def require_sentence_transformers() -> Any:
         raise EvaluationError(
             "this needs the library sentence-transformers, which is not installed",
             seen=error.name,
-            fix='install the extra: pip install "seqpair[eval]"',
+            fix=install_extra("eval"),
         ) from error
     import transformers
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from seqpair.data.sources.tables import table_rows
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.finetune.read_rows import table_rows
 from seqpair.files import hash64, sha256_json
+from seqpair.text import decoded_text
 
 DOCUMENTS_PER_QUERY, LONG_DOCUMENTS_PER_QUERY = 20, 2
 """How many documents a limited set keeps for each of its queries, where they are short and where they are long."""
@@ -191,7 +192,7 @@ def _add(known: dict[str, str], where: str, row: dict[str, Any], text: str) -> N
 
 def _judgements(path: Path) -> dict[str, dict[str, int]]:
     _require_file(path)
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = decoded_text(path.read_bytes(), str(path)).split("\n")
     columns = ["query-id", "corpus-id", "score"]
     if lines[0].rstrip("\r").split("\t") != columns:
         raise EvaluationError(f"{path.name} lacks a column", seen=repr(lines[0]), allowed=", ".join(columns))

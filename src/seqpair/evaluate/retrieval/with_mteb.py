@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.errors import EvaluationError
+from seqpair.errors import EvaluationError, install_extra
 from seqpair.evaluate.retrieval.embedders import Embedder, embed_by_chunks
 from seqpair.evaluate.retrieval.sets import RetrievalSet
 from seqpair.evaluate.task import TaskSkippedError
@@ -68,7 +68,7 @@ def require_mteb() -> Any:
         raise EvaluationError(
             "the retrieval suite needs the libraries mteb and datasets",
             seen=f"no module {error.name}",
-            fix='install the extra: pip install "seqpair[eval]"',
+            fix=install_extra("eval"),
         ) from error
     datasets.disable_progress_bars()
     logging.getLogger("mteb").setLevel(logging.ERROR)

@@ -53,7 +53,7 @@ def tar_bytes(members: dict[str, bytes]) -> bytes:
 def test_columns_come_back_character_by_character(tmp_path: Path, suffix: str, ending: str, delimiter: str) -> None:
     rows = [["key", "text"], *([f"k{index}", text] for index, text in enumerate(TEXTS))]
     (tmp_path / f"a.{ending}{suffix}").write_bytes(packed(csv_bytes(rows, delimiter), suffix))
-    read_documents, tally = read(source("csv", tmp_path, id_field="key"))
+    read_documents, tally = read(source("csv", tmp_path, id_field="key", quoting="double"))
     assert [document.text for document in read_documents] == TEXTS
     assert [document.id for document in read_documents] == [f"k{index}" for index in range(len(TEXTS))]
     assert tally.bytes_done == (tmp_path / f"a.{ending}{suffix}").stat().st_size

@@ -259,15 +259,16 @@ def test_a_line_or_file_beyond_the_limit_is_refused_in_bounded_memory(
 ) -> None:
     monkeypatch.setattr("seqpair.data.sources.text.MOST_DOCUMENT_BYTES", 1000)
     monkeypatch.setattr("seqpair.data.sources.documents.MOST_DOCUMENT_BYTES", 1000)
+    monkeypatch.setattr("seqpair.data.sources.text.MOST_FIELD_BYTES", 1000)
     monkeypatch.setattr("seqpair.data.sources.text.LEAST_UNIT_BYTES", 100)
     lines = [b'{"text": "one"}', b"\0" * 5000, b'{"text": "two"}', b"z" * 999, b'{"text": "three"}', b"y" * 1000]
     for suffix in ("", ".gz"):
         (tmp_path / f"a.jsonl{suffix}").write_bytes(packed(b"\n".join(lines), suffix))
         documents, tally = read(SourceSpec(name="s", kind="jsonl", paths=(str(tmp_path / f"a.jsonl{suffix}"),)))
         assert [(document.text, document.row) for document in documents] == [("one", 0), ("two", 2), ("three", 4)]
-        assert dict(tally.rejected) == {"longer than 1.0 GiB": 2, "broken JSON": 1}
+        assert dict(tally.rejected) == {"a line, column or member longer than 128.0 MiB": 2, "broken JSON": 1}
     (tmp_path / "a.txt").write_bytes(b"x" * 1001)
     (tmp_path / "b.txt").write_bytes(b"x" * 1000)
     documents, tally = read(SourceSpec(name="s", kind="text", paths=(str(tmp_path),)))
     assert [document.file for document in documents] == ["b.txt"]
-    assert tally.examples == {"longer than 1.0 GiB": "a.txt:1"}
+    assert tally.examples == {"longer than 16.0 MiB": "a.txt:1"}

@@ -12,7 +12,7 @@ from local_data import EVAL
 from suite_runs import run_tasks
 
 from seqpair.data.tokenizer.tokenizer import train_tokenizer
-from seqpair.errors import EvaluationError
+from seqpair.errors import DataError, EvaluationError
 from seqpair.evaluate.bias import rules
 from seqpair.evaluate.bias.schemas import (
     CASES,
@@ -115,7 +115,7 @@ def test_sentences_that_do_not_belong_together_are_refused(data, change, message
 
 def test_a_missing_column_and_a_wrong_percentage_are_refused(data):
     write_table(data / SENTENCES_FILE, ("name", "sentence"), sentences())
-    with pytest.raises(EvaluationError, match="no sentid"):
+    with pytest.raises(DataError, match="no sentid"):
         read_schemas(data)
     write_table(data / OCCUPATIONS_FILE, ("occupation", "bls_pct_female"), [("nurse", "most")])
     with pytest.raises(EvaluationError, match="'most'"):

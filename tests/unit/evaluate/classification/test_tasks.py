@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from suite_runs import run_tasks
 
-from seqpair.errors import EvaluationError
+from seqpair.errors import DataError, EvaluationError
 from seqpair.evaluate.classification import tasks as classification
 from seqpair.evaluate.classification.sets import SETS
 from seqpair.evaluate.registry import SUITES, choose_tasks
@@ -147,7 +147,7 @@ HEADER = ("premise", "hypothesis", "label")
 )
 def test_a_row_that_cannot_be_used_is_one_clear_error(data, name, file, rows, message):
     write_table(data / file, rows, "\t" if file.endswith("tsv") else ",")
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises((DataError, EvaluationError), match=message):
         READERS[name](data)
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from seqpair.errors import EvaluationError
+from seqpair.errors import DataError, EvaluationError
 from seqpair.evaluate.classification.sets import GLUE_NAMES, find_set
 from seqpair.evaluate.finetune.read_rows import read_rows
 from seqpair.evaluate.finetune.set_spec import GLUE, SetSpec, glue_spec, labelled_set, load_spec, name_of_source
@@ -185,12 +185,12 @@ def test_rows_without_a_name_are_called_after_their_source(source, name):
         ("x.jsonl", "[1]\n", "no JSON object"),
         ("x.csv", "text,label\n", "has none"),
         ("x.conll", "word\n", "has no tag"),
-        ("x.jsonl", b"\xff\xfe", "cannot be read"),
+        ("x.jsonl", b"\xff\xfe", "is not valid Unicode text"),
     ],
 )
 def test_a_broken_file_is_one_clear_error(tmp_path, name, text, message):
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises((DataError, EvaluationError), match=message):
         read_rows(str(tmp_path / name))
 
 

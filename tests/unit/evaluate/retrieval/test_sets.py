@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from seqpair.errors import EvaluationError
+from seqpair.errors import DataError, EvaluationError
 from seqpair.evaluate.retrieval.outcomes import read_scored_pairs
 from seqpair.evaluate.retrieval.sets import (
     DOCUMENTS_PER_QUERY,
@@ -41,7 +41,7 @@ def rewrite(path, change):
 def test_a_bad_folder_gives_one_clear_error(data, file, change, message):
     folder = data / "retrieval" / "cosqa_python"
     rewrite(folder / file, change)
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises((DataError, EvaluationError), match=message):
         read_folder(folder)
 
 
