@@ -11,6 +11,7 @@ from seqpair.checkpoint.store import save_checkpoint
 from seqpair.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from seqpair.nn.model import LanguageModel
 from seqpair.recipe.data_spec import TokenizerSpec
+from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import (
     BatchStage,
@@ -27,8 +28,6 @@ from seqpair.recipe.plan import (
 from seqpair.recipe.resolve import derived_plan
 from seqpair.recipe.schedule import LrCurve
 from seqpair.recipe.sizes import Shape
-
-DIGEST = "0" * 64
 
 
 def real_texts() -> list[str]:
@@ -61,7 +60,7 @@ def plan_for(objective: str, vocab_size: int, *, window_tokens: int = 8, seq_len
         batch_stages=(BatchStage(first_step=0, first_position=0, sequences=4),),
         rope_global_theta=5000.0,
         rope_local_theta=900.0,
-        mask_frac=0.3 if row.corrupts else None,
+        mask_frac=0.3 if row.takes_mask_frac else None,
         mixture=(MixtureShare(source="notes", share=1.0),),
         lr=LrCurve(curve="constant"),
         objectives=(ObjectiveSpan(first_step=0, objective=objective),),
@@ -118,11 +117,11 @@ def write_run_of(folder: Path, plan: Plan, tokenizer: Tokenizer) -> Path:
         phase=phase.name,
         tag=phase.tag,
         phase_step=phase.steps,
-        total_steps=phase.steps,
+        total_steps=sum(one.steps for one in plan.phases),
         content_tokens=1000,
         positions={phase.name: phase.positions},
         plan=plan,
-        plan_digest=DIGEST,
+        plan_digest=plan_digest(plan),
         tokenizer_digest=tokenizer.digest,
         store_digests={},
         versions={},

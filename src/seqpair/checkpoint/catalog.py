@@ -19,10 +19,11 @@ from seqpair.checkpoint.manifest import (
     read_checkpoint_manifest,
     verify_files,
 )
+from seqpair.data.order.ledger import Ledger
 from seqpair.errors import CheckpointError, DiskFullError, RunLockedError
 from seqpair.files import TEMPORARY_PREFIX, fsync_folder
-from seqpair.paths import SOUPS_FOLDER
-from seqpair.recipe.plan import KeepRule, PhasePlan
+from seqpair.paths import LEDGER_FILE, SOUPS_FOLDER
+from seqpair.recipe.plan import KeepRule, PhasePlan, Plan
 from seqpair.text import format_bytes, note
 
 
@@ -157,6 +158,30 @@ def superfluous(
         _phase_ends(entries, phases) | _at_multiples(entries, rule.every_tokens) | _newest(entries, max(1, rule.last))
     )
     return [entry for entry in entries if entry.path not in kept and entry.name not in rule.names]
+
+
+def missing_checkpoints(run_folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
+    """Return the planned checkpoints that a run has passed and that are not there, oldest first.
+
+    The run has passed the last step that its ledger or one of its checkpoints shows.
+
+    Returns:
+        Those that no rule may remove (the last one of each phase, and those that other members start from), and all
+        others, which may have been thinned.
+    """
+    recorded = sum(1 for _ in Ledger(run_folder / LEDGER_FILE).records())
+    steps_done = max([recorded, *(entry.manifest.total_steps for entry in scan(run_folder).entries)])
+    names = {path.name for path in checkpoint_folders(run_folder)}
+    needed: list[str] = []
+    others: list[str] = []
+    steps_before = 0
+    for phase in plan.phases:
+        for step in phase.checkpoint_steps:
+            name = f"{phase.tag}{step}"
+            if steps_before + step <= steps_done and name not in names:
+                (needed if step == phase.steps or name in plan.keep.names else others).append(name)
+        steps_before += phase.steps
+    return needed, others
 
 
 def _phase_ends(entries: Sequence[CheckpointEntry], phases: Sequence[PhasePlan]) -> set[Path]:

@@ -7,6 +7,7 @@ plan inside it included, counts `FORMAT_VERSION` up. Format 2: a plan says what 
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from seqpair.data.store.manifest import FileEntry
 from seqpair.errors import CheckpointError
 from seqpair.files import sha256_file
-from seqpair.paths import CHECKPOINTS_FOLDER, SOUPS_FOLDER
+from seqpair.paths import CHECKPOINTS_FOLDER, PLAN_FILE, SOUPS_FOLDER
+from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.plan import Plan
 
 FORMAT_VERSION = 2
@@ -140,7 +142,20 @@ def checkpoint_folders(run_folder: Path) -> list[Path]:
 
 
 def read_checkpoint_manifest(checkpoint: Path) -> CheckpointManifest:
-    """Read a checkpoint's manifest; its files are not looked at.
+    """Read a checkpoint's manifest and compare it with its own digests, its folder and its run; no file is opened.
+
+    Raises:
+        CheckpointError: There is no checkpoint here, its manifest cannot be read or was edited, the folder has another
+            name, or it lies in the run of another plan or member.
+    """
+    manifest = parse_checkpoint_manifest(checkpoint)
+    _require_own_plan(checkpoint, manifest)
+    _require_own_place(checkpoint, manifest)
+    return manifest
+
+
+def parse_checkpoint_manifest(checkpoint: Path) -> CheckpointManifest:
+    """Read a checkpoint's manifest, wherever its folder lies and whatever it is called.
 
     Raises:
         CheckpointError: There is no checkpoint here, or its manifest cannot be read.
@@ -149,17 +164,18 @@ def read_checkpoint_manifest(checkpoint: Path) -> CheckpointManifest:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        if checkpoint.is_dir():
-            raise damaged(checkpoint, path.name, seen="no such file", expected="a manifest") from None
         raise CheckpointError(
-            "there is no checkpoint here", seen=checkpoint, fix="`seqpair train` makes checkpoints; check the name"
+            "there is no checkpoint here" if not checkpoint.exists() else f"{checkpoint} is not a checkpoint",
+            seen=checkpoint if not checkpoint.exists() else f"no {MANIFEST_NAME}",
+            allowed="a folder in <runs>/<study>/<member>/checkpoints",
+            fix="`seqpair checkpoints` lists what there is, and `seqpair train` makes checkpoints; check the name",
         ) from None
     except (UnicodeDecodeError, OSError) as error:
         raise damaged(checkpoint, path.name, seen=error, expected="a manifest") from error
     try:
         value = json.loads(text)
         version = value.get("format_version") if isinstance(value, dict) else None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise damaged(checkpoint, path.name, seen=f"no JSON: {error}", expected="a manifest") from error
     if isinstance(version, int) and version != FORMAT_VERSION:
         raise CheckpointError(
@@ -169,13 +185,72 @@ def read_checkpoint_manifest(checkpoint: Path) -> CheckpointManifest:
             fix="use the version of seqpair that wrote it, named in its manifest under versions",
         )
     try:
-        manifest = CheckpointManifest.model_validate_json(text)
+        return CheckpointManifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         seen = f"{where}: {first['msg']} ({error.error_count()} faults)"
         raise damaged(checkpoint, path.name, seen=seen, expected=f"a manifest of format {FORMAT_VERSION}") from error
-    return manifest
+
+
+def _require_own_plan(checkpoint: Path, manifest: CheckpointManifest) -> None:
+    """Check that the plan inside is the one whose digest was recorded, and that the place is one of this plan."""
+    digest = plan_digest(manifest.plan)
+    if digest != manifest.plan_digest:
+        raise damaged(
+            checkpoint,
+            MANIFEST_NAME,
+            seen=f"a plan with the digest {digest[:16]}",
+            expected=f"the plan with the digest {manifest.plan_digest[:16]}",
+        )
+    steps_before = 0
+    for phase in manifest.plan.phases:
+        if (phase.name, phase.tag) == (manifest.phase, manifest.tag):
+            break
+        steps_before += phase.steps
+    else:
+        seen = f"phase {manifest.phase} with the tag {manifest.tag}"
+        raise damaged(checkpoint, MANIFEST_NAME, seen=seen, expected="a phase of its plan")
+    if manifest.phase_step > phase.steps or manifest.total_steps != steps_before + manifest.phase_step:
+        raise damaged(
+            checkpoint,
+            MANIFEST_NAME,
+            seen=f"step {manifest.phase_step} of phase {phase.name}, {manifest.total_steps} steps in all",
+            expected=f"{steps_before} steps before the phase, and at most {phase.steps} in it",
+        )
+
+
+def _require_own_place(checkpoint: Path, manifest: CheckpointManifest) -> None:
+    """Check the folder's name, and the plan and the member of the run that the folder lies in."""
+    # Not resolved: a run's folder of checkpoints may be a link to another disk.
+    folder = Path(os.path.abspath(checkpoint))
+    if manifest.name not in (folder.name, checkpoint.resolve().name):
+        raise CheckpointError(
+            f"the checkpoint in {checkpoint} has another name than its folder",
+            seen=f"the folder {folder.name}",
+            allowed=manifest.name,
+            fix=f"rename the folder to {manifest.name}, unless there is one of this name already",
+        )
+    path = folder.parent.parent / PLAN_FILE
+    if folder.parent.name not in (CHECKPOINTS_FOLDER, SOUPS_FOLDER) or not path.is_file():
+        return
+    try:
+        plan = Plan.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(
+            f"whether {checkpoint} belongs to its run cannot be checked: {path} cannot be read",
+            seen=str(error).splitlines()[0],
+            allowed="the plan.json that `seqpair train` wrote",
+            fix="put back a good copy of plan.json",
+        ) from error
+    own, run = (manifest.member, manifest.plan_digest), (plan.member, plan_digest(plan))
+    if own != run:
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} does not belong to the run it lies in",
+            seen=f"member {own[0]}, plan {own[1][:16]}",
+            allowed=f"member {run[0]}, plan {run[1][:16]}, as in {path}",
+            fix=f"move it back to the run of {manifest.study}/{manifest.member}, and put the run's own checkpoint here",
+        )
 
 
 def damaged(checkpoint: Path, file: str, *, seen: object, expected: object) -> CheckpointError:

@@ -36,6 +36,7 @@ from seqpair.checkpoint.manifest import (
     damaged,
     file_entry,
     file_names,
+    parse_checkpoint_manifest,
     read_checkpoint_manifest,
     verify_files,
 )
@@ -294,7 +295,7 @@ def _reopen(
     state: Mapping[str, Any] | None,
 ) -> None:
     """Read back all that was written and compare it, bit by bit, with what was handed in."""
-    if read_checkpoint_manifest(folder) != manifest:
+    if parse_checkpoint_manifest(folder) != manifest:
         raise damaged(folder, MANIFEST_NAME, seen="another content", expected="what was written")
     verify_files(folder, manifest)
     if state is not None and json.loads((folder / STATE_NAME).read_text(encoding="utf-8")) != state:

@@ -36,7 +36,9 @@ def checkpoints(
     show_all: Annotated[
         bool, typer.Option("--all", help="Print one row per checkpoint, however many there are.")
     ] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare every file's SHA-256, not only its size.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every file's SHA-256 too; exit with 2 on a fault.")
+    ] = False,
     thin: Annotated[
         str | None, typer.Option(metavar="RULE", help="List what this rule would remove: `last=3,every=10B`.")
     ] = None,
@@ -75,11 +77,7 @@ def checkpoints(
         _show_between(runs[0], *between, limit=None if show_all else limit, as_json=as_json)
         return
     if rule is not None:
-        answers = [_thin(run, rule, remove=yes) for run in runs]
-        if as_json:
-            print(json.dumps([asdict(answer) for answer in answers], indent=1))
-        else:
-            _show_thinned(answers, removed=yes, show_all=show_all)
+        _show_thinned([_thin(run, rule, remove=yes) for run in runs], yes, show_all=show_all, as_json=as_json)
         return
     listings = [read_listing(run, verify=verify) for run in runs]
     if as_json:
@@ -87,6 +85,8 @@ def checkpoints(
     else:
         for listing in listings:
             _show_listing(listing, show_all=show_all)
+    if verify:
+        _require_whole(listings)
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Listing:
-    """A run's checkpoints, oldest first, its soups, and what is said of folders whose manifest cannot be read."""
+    """A run's checkpoints, oldest first, and its soups.
+
+    `unreadable` has the errors of folders that are no checkpoints of this run, `missing` the planned checkpoints that
+    must be there and are not, `thinned` those that a rule may have removed.
+    """
 
     member: str
     run: str
     checkpoints: list[Row]
     soups: list[Row]
     unreadable: list[str]
+    missing: list[str]
+    thinned: list[str]
 
 
 @dataclass(frozen=True)
@@ -138,16 +144,39 @@ def read_listing(run: RunPlace, *, verify: bool) -> Listing:
         run: The run.
         verify: Compare SHA-256 too, not only sizes.
     """
-    from seqpair.checkpoint.catalog import scan, scan_soups
+    from seqpair.checkpoint.catalog import missing_checkpoints, scan, scan_soups
 
     found, soups = scan(run.path), scan_soups(run.path)
+    missing, thinned = missing_checkpoints(run.path, run.plan()) if verify else ([], [])
     return Listing(
         member=run.member,
         run=str(run.path),
         checkpoints=[_row(entry, verify) for entry in found.entries],
         soups=[_row(entry, verify) for entry in soups.entries],
         unreadable=[str(fault) for fault in (*found.faults, *soups.faults)],
+        missing=missing,
+        thinned=thinned,
     )
+
+
+def _require_whole(listings: Sequence[Listing]) -> None:
+    """Raise an error that counts what --verify found.
+
+    Raises:
+        CheckpointError: A checkpoint is damaged, is not one of its run, or is missing.
+    """
+    faults: list[str] = []
+    for one in listings:
+        faults += [f"{one.member} {row.name} ({row.fault})" for row in (*one.checkpoints, *one.soups) if row.fault]
+        faults += [f"{one.member}: {fault.splitlines()[0]}" for fault in one.unreadable]
+        faults += [f"{one.member} {name} (missing)" for name in one.missing]
+    if faults:
+        raise CheckpointError(
+            f"{len(faults)} checkpoints are damaged or missing",
+            seen="; ".join(faults),
+            allowed="every planned checkpoint with the files that were written",
+            fix="put back good copies; a run resumes from the newest whole checkpoint",
+        )
 
 
 def _row(entry: CheckpointEntry, verify: bool) -> Row:
@@ -230,7 +259,10 @@ def _thin(run: RunPlace, rule: KeepRule, *, remove: bool) -> Thinned:
     return Thinned(run.member, str(run.path), removed, kept, freed, done=remove)
 
 
-def _show_thinned(answers: Sequence[Thinned], *, removed: bool, show_all: bool) -> None:
+def _show_thinned(answers: Sequence[Thinned], removed: bool, *, show_all: bool, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([asdict(answer) for answer in answers], indent=1))
+        return
     for answer in answers:
         total = len(answer.removed) + len(answer.kept)
         verb = "removed" if removed else "would remove"
@@ -265,6 +297,9 @@ def _show_listing(listing: Listing, *, show_all: bool) -> None:
         )
     for fault in listing.unreadable:
         print(fault)
+    for names, reason in ((listing.missing, "missing"), (listing.thinned, "planned, but not there any more")):
+        if names:
+            print(f"{reason}: {_names(names, show_all)}")
 
 
 def fold(rows: Sequence[Row], *, show_all: bool) -> list[list[Row]]:

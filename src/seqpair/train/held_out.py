@@ -32,8 +32,9 @@ class HeldOutLoss:
 
     Attributes:
         source: The source.
-        loss: Mean negative log-likelihood of a predicted token, in nats.
-        bits_per_byte: Over predicted content tokens: their bits by their UTF-8 bytes.
+        loss: Mean negative log-likelihood of a predicted token, in nats; with weighted votes, of a vote.
+        bits_per_byte: Over predicted content tokens: their bits by their UTF-8 bytes. With weighted votes, the weighted
+            bits by the bytes of all content tokens: for `diffusion`, an estimate of the likelihood bound.
         accuracy: Share of predicted tokens whose most likely token is right.
         predicted: Predicted tokens.
     """
@@ -109,7 +110,7 @@ class HeldOutProbe:
         device: torch.device,
         microbatch_tokens: int,
     ) -> HeldOutLoss:
-        mask_frac = self._plan.mask_frac if objective.corrupts else None
+        mask_frac = self._plan.mask_frac if objective.takes_mask_frac else None
         rope = RopeBases(self._phase.rope_global_theta, self._phase.rope_local_theta)
         nats = content_nats = 0.0
         hits = predicted = content_bytes = 0
@@ -120,14 +121,17 @@ class HeldOutProbe:
             states = model(given.ids, given.layout, given.direction, rope, given.output_index)
             losses, right = token_scores(states, model.output_weight, model.output_bias, given.target_ids)
             bytes_of = self._token_bytes[given.target_ids.cpu()]
-            nats += float(losses.double().sum())
-            content_nats += float(losses.double().cpu()[bytes_of > 0].sum())
+            weighted = losses.double() if given.votes is None else losses.double() * given.votes
+            nats += float(weighted.sum())
+            content_nats += float(weighted.cpu()[bytes_of > 0].sum())
             content_bytes += int(bytes_of.sum())
             hits += int(right.sum())
             predicted += int(losses.numel())
+        if chosen.tokens is not None and chosen.tokens.votes is not None:
+            content_bytes = int(self._token_bytes[batch.content.astype(np.int64)].sum())
         return HeldOutLoss(
             source=source,
-            loss=nats / max(1, predicted),
+            loss=nats / max(1, chosen.divisor),
             bits_per_byte=content_nats / math.log(2) / max(1, content_bytes),
             accuracy=hits / max(1, predicted),
             predicted=predicted,

@@ -12,6 +12,7 @@ import torch
 from seqpair.checkpoint.manifest import CheckpointFields
 from seqpair.checkpoint.store import save_checkpoint
 from seqpair.recipe.data_spec import TokenizerSpec
+from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import (
     BatchStage,
@@ -89,7 +90,7 @@ def fields_at(phase_step: int, phase: str = "pretrain") -> CheckpointFields:
         content_tokens=total_steps * TOKENS_A_STEP,
         positions={phase: 2 * phase_step},
         plan=tiny_plan(),
-        plan_digest="p" * 64,
+        plan_digest=plan_digest(tiny_plan()),
         tokenizer_digest="t" * 64,
         store_digests={"notes": "s" * 64},
         versions={"seqpair": "0"},

@@ -75,7 +75,7 @@ def test_a_newest_without_manifest_is_skipped_reported_and_kept(save, run_folder
     save(3)
     (save(6) / "manifest.json").unlink()
     assert latest_valid(run_folder).name == "step3"
-    assert "step6 is damaged: manifest.json" in capsys.readouterr().err
+    assert "step6 is not a checkpoint" in capsys.readouterr().err
     assert len(scan(run_folder).faults) == 1
 
 

@@ -113,7 +113,7 @@ def test_a_missing_checkpoint_and_a_missing_manifest_are_told_apart(save, tmp_pa
         load_checkpoint(tmp_path / "step9")
     path = save(3)
     (path / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match=r"damaged: manifest.json\n  seen: no such file"):
+    with pytest.raises(CheckpointError, match=r"step3 is not a checkpoint\n  seen: no manifest.json"):
         load_checkpoint(path)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from checkpointed_run import plan_for, small_tokenizer, write_run_of
 
-from seqpair.checkpoint.catalog import list_checkpoints, lock_run
+from seqpair.checkpoint.catalog import list_checkpoints, lock_run, missing_checkpoints
 from seqpair.cli.checkpoints import format_age, parse_rule
 from seqpair.data.order.batches import read_batch
+from seqpair.data.order.ledger import Ledger, LedgerRecord
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_member
@@ -48,6 +49,35 @@ def long_run_template(tmp_path_factory) -> Path:
 def long_run(long_run_template, tmp_path) -> Path:
     """A copy of the long run that a test may change."""
     return Path(shutil.copytree(long_run_template, tmp_path / "study" / "decoder"))
+
+
+def test_verify_exits_with_2_and_names_what_is_damaged_and_what_is_missing(seqpair, long_run):
+    code, out, _ = seqpair("checkpoints", long_run, "--verify")
+    assert code == 0, out
+    path = long_run / "checkpoints" / "step100" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    code, _, err = seqpair("checkpoints", long_run, "--verify")
+    assert code == 2
+    assert "1 checkpoints are damaged or missing" in err
+    assert "decoder step100 (model.safetensors: SHA-256" in err
+
+
+def test_a_missing_planned_checkpoint_is_named_up_to_the_last_step_of_the_ledger(seqpair, long_run):
+    for step in (10, STEPS):
+        shutil.rmtree(long_run / "checkpoints" / f"step{step}")
+    plan = find_study(long_run).plan()
+    phase = plan.phases[0].model_copy(update={"checkpoint_steps": (2, 10, STEPS)})
+    assert missing_checkpoints(long_run, plan.model_copy(update={"phases": (phase,)})) == ([], ["step10"])
+    ledger = Ledger(long_run / "ledger.jsonl")
+    for step in range(STEPS):
+        ledger.append(LedgerRecord("pretrain", step, 4 * step, 4 * step + 4, 100, "d" * 16))
+    ledger.close()
+    code, out, err = seqpair("checkpoints", long_run, "--verify")
+    assert code == 2
+    assert f"missing: step{STEPS}" in out
+    assert f"decoder step{STEPS} (missing)" in err
 
 
 def names(run: Path) -> list[str]:
@@ -87,7 +117,7 @@ def test_a_damaged_one_is_never_folded_away(seqpair, long_run):
     assert code == 0
     (line,) = [line for line in out.splitlines() if line.startswith("step200")]
     assert "model.safetensors: 10 bytes instead of" in line
-    assert "step300 is damaged: manifest.json" in out
+    assert "step300 is not a checkpoint" in out
     assert "96 more" in out, "those before step200"
     assert "116 more" in out, "those after it, but for step300, and the last three"
 

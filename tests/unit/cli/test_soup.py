@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpointed_run import DIGEST, plan_for, random_state, small_tokenizer
+from checkpointed_run import plan_for, random_state, small_tokenizer
 from safetensors.torch import load_file
 
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import CheckpointFields
 from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
+from seqpair.recipe.diff import plan_digest
 
 
 def write_checkpoints(run: Path, objective: str) -> None:
@@ -29,7 +30,7 @@ def write_checkpoints(run: Path, objective: str) -> None:
             content_tokens=100 * step,
             positions={"pretrain": 4 * step},
             plan=plan,
-            plan_digest=DIGEST,
+            plan_digest=plan_digest(plan),
             tokenizer_digest=tokenizer.digest,
             store_digests={},
             versions={},

@@ -10,6 +10,7 @@ import pytest
 from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.evaluate.results import ItemOutcome, TaskResult, items_name, standard_interval, weighted_mean, write_result
 from seqpair.files import JsonLines, write_json, write_text
+from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.plan import Plan, StoreStats
 from seqpair.recipe.resolve import resolve_plan
@@ -148,7 +149,8 @@ def write_checkpoint(folder: Path, plan: Plan) -> None:
     steps = plan.phases[0].steps
     manifest = CheckpointManifest(
         study=plan.study, member=plan.member, phase="pretrain", tag="step", phase_step=steps, total_steps=steps,
-        content_tokens=2_500_000, positions={"pretrain": plan.phases[0].positions}, plan=plan, plan_digest=DIGEST,
+        content_tokens=2_500_000, positions={"pretrain": plan.phases[0].positions}, plan=plan,
+        plan_digest=plan_digest(plan),
         tokenizer_digest=DIGEST, store_digests={"prose": DIGEST, "code": DIGEST},
         versions={"seqpair": "0.1.0.dev0", "torch": "2.13.0", "python": "3.11.7"}, format_version=2,
         name=f"step{steps}", files={"model.safetensors": {"sha256": DIGEST, "bytes": 5_000_000}},
