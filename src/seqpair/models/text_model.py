@@ -146,6 +146,13 @@ class TextModel:
         """Entries of the vocabulary."""
         return self._forward.vocab_size
 
+    @cached_property
+    def empty_ids(self) -> list[int]:
+        """Rows of the vocabulary that have no token, as where it is padded; ascending."""
+        own = self._own_tokenizer
+        known = (own.backend.get_vocab() if own is not None else self.tokenizer.get_vocab()).values()
+        return sorted(set(range(self.vocab_size)) - set(known))
+
     @property
     def shift(self) -> int:
         """How many positions before a mask its prediction stands."""
