@@ -9,7 +9,7 @@ surest ones at each step. Every step is a new row, since the states of a bidirec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -230,6 +230,7 @@ def _decode(
     batch_rows: int = BATCH_ROWS,
     watch: Watch | None = None,
 ) -> list[Continuation]:
+    sampling = sampling if sampling.greedy else replace(sampling, never=tuple(model.empty_ids))
     prompts = [[*model.begin(len(content)), *content.tolist()] for content in contents]
     limits = [min(max_new_tokens, model.max_tokens - len(prompt)) for prompt in prompts]
     if model.native is None:

@@ -21,6 +21,7 @@ from seqpair.objectives.selection import Part, measured_objective
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.objectives import Objective
 from seqpair.recipe.plan import BatchStage, HeldOutPlan, MixtureShare, PhasePlan
+from seqpair.train.step import autocast
 
 HELD_OUT_KEY = "held-out"
 """Stands where a phase's name stands in the keys of order and corruption."""
@@ -88,15 +89,22 @@ class HeldOutProbe:
         builder: TargetBuilder,
         device: torch.device,
         microbatch_tokens: int,
+        *,
+        bf16: bool = False,
     ) -> list[HeldOutLoss]:
-        """Score every source; the model is in evaluation mode meanwhile. A mixed objective is scored by its rest."""
+        """Score every source in the precision of training; the model is in evaluation mode meanwhile.
+
+        A mixed objective is scored by its rest. In another precision than training's the attention would be another
+        kernel's, or none's: the varlen kernel takes half precision only.
+        """
         objective = measured_objective(objective)
         model.eval()
         try:
-            return [
-                self._measure_source(source, batch, model, objective, builder, device, microbatch_tokens)
-                for source, batch in self._batches.items()
-            ]
+            with autocast(device, active=bf16):
+                return [
+                    self._measure_source(source, batch, model, objective, builder, device, microbatch_tokens)
+                    for source, batch in self._batches.items()
+                ]
         finally:
             model.train()
 

@@ -98,7 +98,7 @@ def accumulate_gradients(module: nn.Module, work: StepWork, world: World, *, bf1
         filler_tokens += made.filler_tokens
         all_tokens += made.layout.total
         inputs = made.map_tensors(lambda tensor: tensor.to(world.device, non_blocking=True))
-        with contextlib.nullcontext() if is_last else no_sync(module), _autocast(world.device, active=bf16):
+        with contextlib.nullcontext() if is_last else no_sync(module), autocast(world.device, active=bf16):
             loss = module(inputs, work.rope)
             (loss * (world.world_size / work.divisor)).backward()
         total += loss.detach()
@@ -130,5 +130,6 @@ def not_finite(batch: Batch, what: str, value: float) -> NotFiniteError:
     )
 
 
-def _autocast(device: torch.device, *, active: bool) -> torch.autocast:
+def autocast(device: torch.device, *, active: bool) -> torch.autocast:
+    """Return the context in which matrix products are in bf16, if `active`."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=active)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_member
+from seqpair.nn import attention
 from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
@@ -67,3 +68,14 @@ def test_bits_per_byte_of_a_decoder_by_hand(parts):
             nats += float(F.cross_entropy(model.logits(states), ids[1:], reduction="sum"))
     model.train()
     assert result.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
+
+
+@pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_attention_is_in_the_precision_of_training(parts, monkeypatch, bf16, dtype):
+    _, _, model, probe, builder = parts
+    seen = set()
+    blocked = attention.KERNELS["blocked"]
+    monkeypatch.setitem(attention.KERNELS, "blocked", lambda q, *rest: (seen.add(q.dtype), blocked(q, *rest))[1])
+    results = probe.measure(model, OBJECTIVES["clm"], builder, CPU, 2000, bf16=bf16)
+    assert seen == {dtype}
+    assert all(math.isfinite(result.loss) for result in results)
