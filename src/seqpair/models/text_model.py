@@ -234,6 +234,14 @@ class TextModel:
             yield batch, self._forward.states([rows[i] for i in batch], [places[i] for i in batch])
 
     @torch.no_grad()
+    def layer_states_at(
+        self, rows: Sequence[Ids], places: Sequence[Ids], batch_tokens: int | None = None
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield what `states_at` does for the embedding and every layer: (L + 1, M, D), the last one as there."""
+        for batch in length_batches([len(row) for row in rows], batch_tokens or self.batch_tokens):
+            yield batch, self._forward.layer_states([rows[i] for i in batch], [places[i] for i in batch])
+
+    @torch.no_grad()
     def read_at(self, rows: Sequence[Ids], places: Sequence[Ids]) -> Iterator[tuple[list[int], Tensor]]:
         """Yield, batch by batch, what `log_probabilities` takes, at the places that are read.
 
