@@ -42,7 +42,7 @@ def power(
 
     Example: seqpair power --items 2010 --clusters 67 --seeds 5
     """
-    require_shares(accuracy=accuracy, agreement=agreement, difference=difference, shared=shared, seed_sd=seed_sd)
+    require_shares(difference=difference, shared=shared, seed_sd=seed_sd)
     try:
         from seqpair.compare.power import ROUND_NUMBERS, items_needed, plan_study, right_or_wrong_spread
     except ModuleNotFoundError as error:
