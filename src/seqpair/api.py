@@ -218,7 +218,7 @@ class Model:
     def generate(
         self, prompts: Sequence[str], max_new_tokens: int = 64, *, temperature: float = 0.0, seed: int = 0
     ) -> list[ContinuedText]:
-        """Continue texts with a decoder, up to its end token.
+        """Continue texts: with a decoder up to its end token, with an encoder by exactly so many tokens.
 
         Args:
             prompts: The texts to continue.
@@ -227,7 +227,7 @@ class Model:
             seed: Of the sampling.
 
         Raises:
-            EvaluationError: The model is an encoder, or a prompt leaves no room.
+            EvaluationError: A prompt leaves no room.
         """
         from seqpair.models.generate import continue_texts
         from seqpair.nn.decode.generate import Sampling
