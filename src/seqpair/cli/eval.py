@@ -96,7 +96,7 @@ def evaluate_suites(
         study=_studies(recipe, overrides or []).of,
     )
     _require_data(data, tasks)
-    places = _places(models, all_checkpoints)
+    places = _places(models, all_checkpoints, dry_run)
     folders = [results_folder(place, context, out) for place in places]
     require_own_folders(folders)
     if dry_run:
@@ -107,14 +107,19 @@ def evaluate_suites(
     _end(reports, as_json, tasks, suites, task or [])
 
 
-def _places(models: Sequence[str], all_checkpoints: bool) -> list[ModelPlace]:
+def _places(models: Sequence[str], all_checkpoints: bool, dry_run: bool) -> list[ModelPlace]:
     """Return the models that are named, or an export of every checkpoint of the runs."""
     from seqpair.models.place import find_model
-    from seqpair.suite.places import find_study
-    from seqpair.suite.study import export_checkpoints
 
     if not all_checkpoints:
         return [find_model(name) for name in models]
+    if dry_run:
+        raise EvaluationError(
+            "--all-checkpoints exports the checkpoints, and --dry-run writes nothing", fix="give one of the two"
+        )
+    from seqpair.suite.places import find_study
+    from seqpair.suite.study import export_checkpoints
+
     runs = [run.path for name in models for run in find_study(name).runs]
     return [find_model(folder) for run in runs for folder in export_checkpoints(run)]
 

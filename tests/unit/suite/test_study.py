@@ -130,7 +130,7 @@ def test_the_suite_finds_the_study_of_a_run_and_takes_its_results(finished, seqp
     root = study.folder / "runs" / "tiny"
     code, text, _ = seqpair("eval", root / "encoder" / "export", root / "decoder" / "export", "--suite", "own")
     assert code == 0
-    assert text.count("from before") == 4
+    assert text.count("from before") == 5
     assert "bits_per_byte: skipped, a bidirectional model cannot do it" in text
 
 
@@ -183,6 +183,9 @@ def test_all_checkpoints_are_exported_and_evaluated_once(finished, seqpair, tmp_
     shown = collect_study(root).members
     encoder = next(member for member in shown if member.name == "encoder")
     assert {one.manifest.name for one in encoder.evaluated} == set(others)
+    code, _, err = seqpair(*words, "--dry-run")
+    assert code == 2
+    assert "give one of the two" in err
     before = {path: path.stat().st_mtime_ns for path in root.glob("encoder/export-*/*")}
     code, _, err = seqpair(*words)
     assert code == 0, err
