@@ -97,7 +97,7 @@ def load_step(
     specials = prepared.tokenizer.specials
     for part in parts_of_step(batch, objective, None, SEED):
         chosen = builder.choose(part, batch, MASK_FRAC)
-        divisor += chosen.count
+        divisor += chosen.divisor
         lengths = sequence_lengths(batch, part.objective.ends_every_piece)[part.indices]
         for group in microbatches(lengths, world_size, MICROBATCH_TOKENS)[0]:
             rows = assemble(batch, part.indices[group], specials, part.objective.ends_every_piece)

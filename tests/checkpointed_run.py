@@ -60,7 +60,7 @@ def plan_for(objective: str, vocab_size: int, *, window_tokens: int = 8, seq_len
         batch_stages=(BatchStage(first_step=0, first_position=0, sequences=4),),
         rope_global_theta=5000.0,
         rope_local_theta=900.0,
-        mask_frac=0.3 if row.corrupts else None,
+        mask_frac=0.3 if row.takes_mask_frac else None,
         mixture=(MixtureShare(source="notes", share=1.0),),
         lr=LrCurve(curve="constant"),
         objectives=(ObjectiveSpan(first_step=0, objective=objective),),

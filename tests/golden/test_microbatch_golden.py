@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from order_fakes import FakeStore, make_phase
 
 from seqpair.data.order.batches import assemble, read_batch, sequence_lengths
@@ -46,6 +47,7 @@ def order(tmp_path):
         ("mntp", 0.15, "2a8bc5f3d909e4d9"),
         ("clm", None, "9f8452b61fb543a8"),
         ("hybrid", 0.4, "df9c2fa07e85e928"),
+        ("diffusion", None, "a907780eaa511f02"),
     ],
 )
 def test_inputs_and_targets_of_a_fixed_key_do_not_change(order, name, frac, expected):
@@ -62,6 +64,7 @@ def test_inputs_and_targets_of_a_fixed_key_do_not_change(order, name, frac, expe
                 given = builder.build(part.objective, rows, chosen, "cpu")
                 layout = given.layout
                 seen += [group, given.ids, given.output_index, given.target_ids]
+                seen += [] if given.votes is None else [given.votes.view(torch.int32)]
                 seen += [layout.starts, layout.positions, layout.sequence_ids, np.array(layout.lengths)]
     assert digest_of(*seen, np.array(counts)) == expected
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from seqpair.data.order.batches import assemble, read_batch
 from seqpair.data.order.ledger import Ledger, LedgerComparison, require_same_sequences
@@ -25,8 +26,13 @@ def write_ledger(study, path, member: str, *overrides: str) -> Ledger:
     return ledger
 
 
-def test_same_sequences_at_every_step_for_encoder_and_decoder(prepared_study, tmp_path):
-    encoder = write_ledger(prepared_study, tmp_path / "encoder.jsonl", "encoder")
+MEMBERS = [f"members.{name}={{objective: {name}}}" for name in ("mntp", "diffusion")]
+BIDIRECTIONAL = ["encoder", "mntp", "diffusion"]
+
+
+@pytest.mark.parametrize("member", BIDIRECTIONAL)
+def test_same_sequences_at_every_step_as_the_decoder(prepared_study, tmp_path, member):
+    encoder = write_ledger(prepared_study, tmp_path / "encoder.jsonl", member, *MEMBERS)
     decoder = write_ledger(prepared_study, tmp_path / "decoder.jsonl", "decoder")
     comparison = require_same_sequences(encoder, decoder)
     steps = plan_member(load_recipe(str(prepared_study.recipe)), "encoder").phases[0].steps
@@ -34,13 +40,14 @@ def test_same_sequences_at_every_step_for_encoder_and_decoder(prepared_study, tm
     assert encoder.path.read_bytes() == decoder.path.read_bytes()
 
 
-def test_same_sequences_reach_both_models_but_for_the_declared_sep(prepared_study):
-    recipe = load_recipe(str(prepared_study.recipe))
+@pytest.mark.parametrize("member", BIDIRECTIONAL)
+def test_same_sequences_reach_both_models_but_for_the_declared_sep(prepared_study, member):
+    recipe = load_recipe(str(prepared_study.recipe), MEMBERS)
     prepared = open_recipe_data(recipe)
     specials = prepared.tokenizer.specials
     content = []
-    for member in ("encoder", "decoder"):
-        plan = plan_member(recipe, member)
+    for name in (member, "decoder"):
+        plan = plan_member(recipe, name)
         phase = plan.phases[0]
         batch = read_batch(PhaseOrder(plan.seed, phase, prepared.train), 0)
         ends_every_piece = phase.objective_of(0).ends_every_piece

@@ -6,7 +6,7 @@ import pytest
 
 from seqpair.recipe.diff import diff_plans, require_declared
 from seqpair.recipe.load import load_recipe, preset_names
-from seqpair.recipe.objectives import DECLARED_DIFFERENCES, DECLARED_OF_STARTS
+from seqpair.recipe.objectives import DECLARED_DIFFERENCES, DECLARED_OF_STARTS, OBJECTIVES
 from seqpair.recipe.plan import StoreStats
 from seqpair.recipe.resolve import resolve_plan, resolve_plans
 
@@ -21,10 +21,11 @@ DECLARED_OF_A_PAIR = {
 }
 
 
+@pytest.mark.parametrize("objective", ["mlm", "mntp", "diffusion"])
 @pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize("preset", preset_names())
-def test_only_the_objective_differs(preset: str, prepared: bool) -> None:
-    recipe = load_recipe(preset)
+def test_only_the_objective_differs(preset: str, prepared: bool, objective: str) -> None:
+    recipe = load_recipe(preset, [f"members.other={{objective: {objective}}}"])
     stats, vocab_size = None, None
     if prepared:
         lengths = {phase.seq_len: 5_000 for phase in recipe.phases}
@@ -35,12 +36,11 @@ def test_only_the_objective_differs(preset: str, prepared: bool) -> None:
             for source in recipe.data.sources
         }
         vocab_size = 4096
-    encoder, decoder = (resolve_plan(recipe, member, stats, vocab_size) for member in ("encoder", "decoder"))
+    encoder, decoder = (resolve_plan(recipe, member, stats, vocab_size) for member in ("other", "decoder"))
     differences = diff_plans(encoder, decoder)
-    require_declared(differences, ("encoder", "decoder"))
-    of_phases = {
-        f"phases[{phase.name}].{key}" for phase in encoder.phases for key in ("mask_frac", "objectives[0].objective")
-    }
+    require_declared(differences, ("other", "decoder"))
+    keys = ["objectives[0].objective", *(["mask_frac"] if OBJECTIVES[objective].takes_mask_frac else [])]
+    of_phases = {f"phases[{phase.name}].{key}" for phase in encoder.phases for key in keys}
     assert {difference.path for difference in differences} == DECLARED_OF_A_PAIR | of_phases
 
 

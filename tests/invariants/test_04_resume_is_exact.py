@@ -17,6 +17,7 @@ from tiny import write_tiny_study
 from seqpair.data.prepare.preparation import prepare
 from seqpair.recipe.load import load_recipe
 
+DIFFUSION = "members.diffusion={objective: diffusion}"
 TIMED = ("tokens_per_second", "seconds")
 
 
@@ -64,25 +65,26 @@ def uninterrupted(tmp_path_factory, request):
     recipe = load_recipe(str(study.recipe))
     prepare(recipe.data.sources, recipe.data.tokenizer, Path(recipe.data.stores))
     bits = {}
-    for member in ("encoder", "decoder"):
-        finish(start_training(study.recipe, study.folder / "whole", member))
+    for member in ("encoder", "decoder", "diffusion"):
+        finish(start_training(study.recipe, study.folder / "whole", member, DIFFUSION))
         bits[member] = final_bits(study.folder / "whole" / "tiny" / member)
     return study, bits
 
 
-def test_resume_is_exact_after_kill_9_at_five_random_steps(uninterrupted):
+@pytest.mark.parametrize("member", ["encoder", "diffusion"])
+def test_resume_is_exact_after_kill_9_at_five_random_steps(uninterrupted, member):
     study, bits = uninterrupted
     runs = study.folder / "killed"
-    folder = runs / "tiny" / "encoder"
-    total = bits["encoder"]["ledger"].count(b"\n")
+    folder = runs / "tiny" / member
+    total = bits[member]["ledger"].count(b"\n")
     kill_at = sorted(random.Random(11).sample(range(2, total), 5))
     for steps in kill_at:
-        process = start_training(study.recipe, runs, "encoder")
+        process = start_training(study.recipe, runs, member, DIFFUSION)
         wait_for_steps(process, folder, steps)
         process.kill()
         process.communicate()
-    finish(start_training(study.recipe, runs, "encoder"))
-    assert final_bits(folder) == bits["encoder"]
+    finish(start_training(study.recipe, runs, member, DIFFUSION))
+    assert final_bits(folder) == bits[member]
 
 
 def test_resume_is_exact_after_sigterm_and_sigterm_saves(uninterrupted):
@@ -91,11 +93,11 @@ def test_resume_is_exact_after_sigterm_and_sigterm_saves(uninterrupted):
     ahead = "runtime.prefetch_batches=3"
     runs = study.folder / "stopped"
     folder = runs / "tiny" / "decoder"
-    process = start_training(study.recipe, runs, "decoder", ahead)
+    process = start_training(study.recipe, runs, "decoder", DIFFUSION, ahead)
     wait_for_steps(process, folder, 3)
     os.kill(process.pid, signal.SIGTERM)
     assert finish(process) == 128 + signal.SIGTERM
     saved_at = steps_in_ledger(folder)
     assert (folder / "checkpoints" / f"step{saved_at}").is_dir()
-    finish(start_training(study.recipe, runs, "decoder", ahead))
+    finish(start_training(study.recipe, runs, "decoder", DIFFUSION, ahead))
     assert final_bits(folder) == bits["decoder"]

@@ -8,6 +8,7 @@ from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
 from seqpair.objectives.targets import FixedShape, ModelInput, fill
+from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import ModelPlan
 from seqpair.recipe.sizes import SIZES
 
@@ -15,6 +16,7 @@ PLAN = ModelPlan(shape=SIZES["test"], vocab_size=128)
 ROPE = RopeBases(10_000.0, 10_000.0)
 LENGTHS = [100, 33, 1, 150]
 KERNELS = ["reference", "blocked"]
+DIRECTIONS = sorted({objective.direction for objective in OBJECTIVES.values()})
 
 
 @pytest.fixture(scope="module", params=KERNELS)
@@ -55,7 +57,7 @@ def test_bidirectional_outputs_depend_on_earlier_and_later_tokens(model, token):
     assert changed_outputs(model, "bidirectional", [token])[:100].all()
 
 
-@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
 def test_no_output_depends_on_another_sequence(model, direction):
     start = 0
     for length in LENGTHS:
@@ -68,7 +70,7 @@ def test_no_output_depends_on_another_sequence(model, direction):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
 def test_a_sequence_gives_the_same_alone_and_in_any_company(model, direction):
     parts = list(random_ids().split(LENGTHS))
     alone = [model.hidden(p, Layout.from_lengths([len(p)]), direction, ROPE) for p in parts]
@@ -80,7 +82,7 @@ def test_a_sequence_gives_the_same_alone_and_in_any_company(model, direction):
             torch.testing.assert_close(states, alone[i], rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
 def test_no_gradient_flows_to_what_must_not_be_seen(model, direction):
     """The backward pass too: the kernel's own padding and overlapping windows carry nothing over."""
     layout = Layout.from_lengths(LENGTHS)
@@ -97,7 +99,7 @@ def test_no_gradient_flows_to_what_must_not_be_seen(model, direction):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
 def test_no_output_depends_on_what_fills_a_fixed_shape(model, direction):
     layout = Layout.from_lengths(LENGTHS)
     nothing = torch.empty(0, dtype=torch.int64)

@@ -21,7 +21,11 @@ from seqpair.recipe.load import load_recipe
 from seqpair.train.feed import work_of_step
 from seqpair.train.step import ObjectiveLoss, StepLoss, accumulate_gradients
 
-HYBRID = ["model.attn_out_dropout=0.0", "members.both={objective: {hybrid: {causal_frac: 0.4}}}"]
+OVERRIDES = [
+    "model.attn_out_dropout=0.0",
+    "members.both={objective: {hybrid: {causal_frac: 0.4}}}",
+    "members.diffusion={objective: diffusion}",
+]
 
 
 @dataclass
@@ -40,7 +44,7 @@ def one_step(
     study, member: str, microbatch_tokens: int, world_size: int, *, fixed: bool = False
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Return a step's loss and gradients, over ranks run one after another, averaged as DDP would."""
-    recipe = load_recipe(str(study.recipe), [*HYBRID, f"runtime.microbatch_tokens={microbatch_tokens}"])
+    recipe = load_recipe(str(study.recipe), [*OVERRIDES, f"runtime.microbatch_tokens={microbatch_tokens}"])
     prepared, plan = open_recipe_data(recipe), plan_member(recipe, member)
     phase = plan.phases[0]
     batch = read_batch(PhaseOrder(plan.seed, phase, prepared.train), 1)
@@ -59,7 +63,7 @@ def one_step(
     return sum(loss.loss for loss in losses), mean
 
 
-@pytest.mark.parametrize("member", ["encoder", "decoder", "both"])
+@pytest.mark.parametrize("member", ["encoder", "decoder", "both", "diffusion"])
 def test_one_token_one_vote_for_any_microbatch_and_world_size(prepared_study, member):
     reference_loss, reference = one_step(prepared_study, member, microbatch_tokens=100_000, world_size=1)
     layouts = ((128, 1, False), (500, 1, False), (100_000, 2, False), (300, 4, False), (100, 16, False))
@@ -73,10 +77,10 @@ def test_one_token_one_vote_for_any_microbatch_and_world_size(prepared_study, me
             )
 
 
-@pytest.mark.parametrize("member", ["encoder", "decoder"])
-def test_the_divisor_is_every_predicted_token_of_the_batch(prepared_study, member):
-    """The loss equals plain cross entropy over one long list of all predicted tokens."""
-    recipe = load_recipe(str(prepared_study.recipe), ["model.attn_out_dropout=0.0"])
+@pytest.mark.parametrize("member", ["encoder", "decoder", "diffusion"])
+def test_the_loss_is_the_mean_over_all_votes_of_the_batch(prepared_study, member):
+    """The loss equals plain cross entropy over one long list of all predicted tokens, or its weighted sum."""
+    recipe = load_recipe(str(prepared_study.recipe), OVERRIDES)
     prepared, plan = open_recipe_data(recipe), plan_member(recipe, member)
     phase = plan.phases[0]
     batch = read_batch(PhaseOrder(plan.seed, phase, prepared.train), 1)
@@ -85,7 +89,7 @@ def test_the_divisor_is_every_predicted_token_of_the_batch(prepared_study, membe
     initialise(model, plan.model, plan.seed)
     builder = TargetBuilder(prepared.tokenizer, plan.seed)
     chosen = builder.choose(Part(objective, np.arange(batch.positions.size)), batch, phase.mask_frac)
-    logits, targets = [], []
+    logits, targets, votes = [], [], []
     for index in range(batch.positions.size):
         rows = assemble(batch, np.array([index]), prepared.tokenizer.specials, objective.ends_every_piece)
         given = builder.build(objective, rows, chosen, torch.device("cpu"))
@@ -98,6 +102,10 @@ def test_the_divisor_is_every_predicted_token_of_the_batch(prepared_study, membe
         )
         logits.append(model.logits(states))
         targets.append(given.target_ids)
-    expected = torch.nn.functional.cross_entropy(torch.cat(logits), torch.cat(targets)).detach()
+        votes.append(torch.ones(len(given.target_ids)) if given.votes is None else given.votes)
+    losses = torch.nn.functional.cross_entropy(torch.cat(logits), torch.cat(targets), reduction="none").detach()
+    regular = np.isin(batch.content, prepared.tokenizer.regular_ids).sum()
+    divisor = regular if member == "diffusion" else len(losses)
+    expected = (losses * torch.cat(votes)).sum() / divisor
     loss, _ = one_step(prepared_study, member, microbatch_tokens=300, world_size=1)
     assert loss == pytest.approx(float(expected), rel=1e-5)

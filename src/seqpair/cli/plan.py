@@ -182,11 +182,20 @@ def _phase_rows(plan: Plan, phase: PhasePlan, stats: Mapping[str, StoreStats] | 
         ("  batch", batch, True),
         ("  rate", rates, True),
         ("  objective", _objectives_text(phase), len(phase.objectives) > 1),
-        ("  mask rate", "none" if phase.mask_frac is None else f"{phase.mask_frac:g}", False),
+        ("  mask rate", _mask_rate_text(phase), False),
         ("  RoPE bases", f"{phase.rope_global_theta:g} global, {phase.rope_local_theta:g} local", False),
         ("  checkpoints", f"{len(phase.checkpoint_steps)}, {phase.tag}{phase.checkpoint_steps[0]} the first", True),
         ("  held-out loss", f"{len(phase.held_out_steps)} times", True),
     ]
+
+
+def _mask_rate_text(phase: PhasePlan) -> str:
+    from seqpair.recipe.cost import objective_shares
+
+    if phase.mask_frac is not None:
+        return f"{phase.mask_frac:g}"
+    rates = [objective.own_rate for objective, _ in objective_shares(phase) if objective.own_rate is not None]
+    return f"one of its own for each sequence, {rates[0]:g} on average" if rates else "none"
 
 
 def _second_export(plan: Plan) -> str:

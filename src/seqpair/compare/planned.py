@@ -16,8 +16,9 @@ Source of the two one-sided tests: D. J. Schuirmann, Journal of Pharmacokinetics
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -66,10 +67,12 @@ class AskedBefore:
     Attributes:
         questions: The questions, in the file's order.
         written: When it was written, as the file says; empty where it does not.
+        clusters: By task the cluster of each item, for results that name none.
     """
 
     questions: tuple[PlannedQuestion, ...]
     written: str = ""
+    clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class _Question(BaseModel):
@@ -86,6 +89,7 @@ class _File(BaseModel):
 
     questions: dict[str, _Question] = Field(min_length=1)
     written: str = ""
+    clusters: dict[str, str] = Field(default_factory=dict)
 
 
 def read_questions(path: Path) -> AskedBefore:
@@ -94,7 +98,8 @@ def read_questions(path: Path) -> AskedBefore:
     Args:
         path: A YAML file: `questions`, a mapping of a name to `tasks`, and `first` and `second` where they are not
             the encoder and the decoder, and `margin`, within which the two count as level; and `written`, if it says
-            when it was written.
+            when it was written; and `clusters`, a mapping of a task to a CSV file with the columns `id` and
+            `cluster`, beside the questions' file, for items whose results name no cluster.
 
     Raises:
         EvaluationError: There is no such file, it is not of this form, or a question names one member twice.
@@ -112,7 +117,7 @@ def read_questions(path: Path) -> AskedBefore:
         raise EvaluationError(
             f"{path}: {place}: {first['msg'][:1].lower()}{first['msg'][1:]}",
             seen=first["input"],
-            allowed="`questions`, each a name with `tasks`, perhaps `first`, `second` and `margin`; and `written`",
+            allowed="`questions`, each a name with `tasks`, perhaps `first`, `second`, `margin`; `written`; `clusters`",
         ) from error
     found = []
     for name, question in read.questions.items():
@@ -124,7 +129,18 @@ def read_questions(path: Path) -> AskedBefore:
             )
         tasks = tuple(dict.fromkeys(question.tasks))
         found.append(PlannedQuestion(name, tasks, question.first, question.second, question.margin))
-    return AskedBefore(tuple(found), read.written)
+    clusters = {task: _read_clusters(path.parent / name) for task, name in read.clusters.items()}
+    return AskedBefore(tuple(found), read.written, clusters)
+
+
+def _read_clusters(path: Path) -> dict[str, str]:
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            return {row["id"]: row["cluster"] for row in csv.DictReader(handle)}
+    except (OSError, UnicodeDecodeError, KeyError) as error:
+        raise EvaluationError(
+            f"the clusters in {path} cannot be read", seen=error, allowed="a CSV file with the columns id and cluster"
+        ) from error
 
 
 def planned_answers(
@@ -218,4 +234,9 @@ def answers_to(
     scores: Sequence[Scores], asked: AskedBefore | None = None, options: Options = DEFAULT
 ) -> list[Comparison]:
     """Return the answers to what was asked beforehand, then those to all questions of a study."""
-    return [*(planned_answers(scores, asked.questions, options) if asked else []), *answers_of(scores, options)]
+    if asked is None:
+        return answers_of(scores, options)
+    named = [
+        replace(one, clusters=one.clusters or asked.clusters.get(one.task.name.partition("@")[0], {})) for one in scores
+    ]
+    return [*planned_answers(named, asked.questions, options), *answers_of(named, options)]

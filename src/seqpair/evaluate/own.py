@@ -20,10 +20,17 @@ from seqpair.evaluate.study_text import HeldOutSequence, StudyText, held_out_seq
 from seqpair.evaluate.task import BOTH, OWN_SUITE, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 from seqpair.files import hash64
 from seqpair.models.embed import embed_texts
-from seqpair.models.score import Request, masked_predictions, score_continuations, token_log_probabilities
+from seqpair.models.score import (
+    Request,
+    likelihood_bounds,
+    masked_predictions,
+    score_continuations,
+    token_log_probabilities,
+)
 from seqpair.models.text_model import TextModel
 
 BYTES_BUDGET_TOKENS = 60_000
+BOUND_DRAWS = 4
 MASKED_BUDGET_TOKENS = 100_000
 MASK_FRAC = 0.15
 CONTEXT_TOKENS = 48
@@ -46,33 +53,68 @@ def measure_bits_per_byte(model: TextModel, context: TaskContext) -> TaskOutcome
         TaskSkippedError: The study holds out no text.
     """
     study = context.study_of(model)
-    held_out, tokenizer = study.prepared.held_out, study.prepared.tokenizer
-    sequences = held_out_sequences(held_out, study.seq_len, BYTES_BUDGET_TOKENS, "bits_per_byte 1")
-    text_bytes = [int(tokenizer.token_bytes[sequence.content].sum()) for sequence in sequences]
-    kept = [(sequence, size) for sequence, size in zip(sequences, text_bytes, strict=True) if size]
-    if not kept:
-        raise TaskSkippedError(_NO_TEXT, fix=_HOLD_OUT)
-    kept = context.limited(kept)
+    kept = _sized_sequences(study, context)
     context.watch(0, len(kept))
     found = token_log_probabilities(model, [sequence.content for sequence, _ in kept])
     context.watch(len(kept), len(kept))
+    nats = [-float(values.sum(dtype="float64")) for values in found]
+    return _bits_outcome(study, kept, nats, {"counts_sep": False})
+
+
+def measure_bits_per_byte_bound(model: TextModel, context: TaskContext) -> TaskOutcome:
+    """Measure how many bits a bidirectional model needs at most to generate held-out text by unmasking it.
+
+    The items are those of `bits_per_byte`. A sequence's bits are the mean of four estimates of the bound that
+    `likelihood_bounds` describes; the model is given the sequence's length, which a decoder is not.
+
+    Raises:
+        TaskSkippedError: The study holds out no text.
+    """
+    study = context.study_of(model)
+    kept = _sized_sequences(study, context)
+    context.watch(0, len(kept))
+    contents, names = [sequence.content for sequence, _ in kept], [sequence.id for sequence, _ in kept]
+    nats = likelihood_bounds(model, contents, names, BOUND_DRAWS)
+    context.watch(len(kept), len(kept))
+    outcome = _bits_outcome(study, kept, nats.mean(1).tolist(), {"draws": BOUND_DRAWS, "knows_length": True})
+    # The draws of a text come from different numbers of masks, so their spread overstates the error of their mean.
+    variance = float((nats.var(1, ddof=1) / BOUND_DRAWS).sum())
+    outcome.figures["monte_carlo_error"] = math.sqrt(variance) / math.log(2) / sum(size for _, size in kept)
+    return outcome
+
+
+def _sized_sequences(study: StudyText, context: TaskContext) -> list[tuple[HeldOutSequence, int]]:
+    """Return the held-out sequences whose bits are counted, each with its UTF-8 bytes."""
+    token_bytes = study.prepared.tokenizer.token_bytes
+    sequences = held_out_sequences(study.prepared.held_out, study.seq_len, BYTES_BUDGET_TOKENS, "bits_per_byte 1")
+    text_bytes = [int(token_bytes[sequence.content].sum()) for sequence in sequences]
+    kept = [(sequence, size) for sequence, size in zip(sequences, text_bytes, strict=True) if size]
+    if not kept:
+        raise TaskSkippedError(_NO_TEXT, fix=_HOLD_OUT)
+    return context.limited(kept)
+
+
+def _bits_outcome(
+    study: StudyText, kept: Sequence[tuple[HeldOutSequence, int]], nats: Sequence[float], settings: dict[str, Any]
+) -> TaskOutcome:
+    """Return the outcome of sequences with the nats that a model needs for each."""
     items, baseline = [], []
-    for (sequence, size), values in zip(kept, found, strict=True):
-        bits = -float(values.sum(dtype="float64")) / math.log(2)
+    for (sequence, size), needed in zip(kept, nats, strict=True):
+        bits = needed / math.log(2)
         simple = float(study.unigram.bits[sequence.content].sum())
-        detail = {"source": sequence.source, "bytes": size, "tokens": len(values), "unigram": simple / size}
+        detail = {"source": sequence.source, "bytes": size, "tokens": len(sequence.content), "unigram": simple / size}
         # Weights of bytes make the mean over items a rate over all bytes, however the text was cut into items.
         items.append(ItemOutcome(id=sequence.id, value=bits / size, weight=size, detail=detail))
         baseline.append(ItemOutcome(id=sequence.id, value=simple / size, weight=size))
     unigram = weighted_mean(baseline)
     figures = {"below_unigram_frac": 1.0 - weighted_mean(items) / unigram}
-    for source in sorted(held_out):
+    for source in sorted(study.prepared.held_out):
         own = [item for item in items if item.detail["source"] == source]
         if own:
             figures[f"bits_per_byte_{source}"] = weighted_mean(own)
     return TaskOutcome(
         items=items,
-        settings={"seq_len": study.seq_len, "budget_tokens": BYTES_BUDGET_TOKENS, "counts_sep": False},
+        settings={"seq_len": study.seq_len, "budget_tokens": BYTES_BUDGET_TOKENS} | settings,
         baselines={"unigram": unigram},
         figures=figures,
     )
@@ -291,6 +333,15 @@ TASKS = (
         unit="bits per byte",
         higher_is_better=False,
         directions=("causal",),
+    ),
+    _task(
+        "bits_per_byte_bound",
+        "Held-out text, upper bound of bits per byte",
+        measure_bits_per_byte_bound,
+        metric="bits_per_byte_bound",
+        unit="bits per byte",
+        higher_is_better=False,
+        directions=("bidirectional",),
     ),
     _task(
         "masked_accuracy",

@@ -111,7 +111,7 @@ def _training_table(manifest: CheckpointManifest, objective: Objective, trained:
     """Return how the member was trained as a Markdown table."""
     plan = manifest.plan
     phase, shape = plan.phase(manifest.phase), plan.model.shape
-    mask = f", mask rate {phase.mask_frac:g}" if objective.corrupts and phase.mask_frac is not None else ""
+    mask = f", mask rate {phase.mask_frac:g}" if objective.takes_mask_frac and phase.mask_frac is not None else ""
     part = "" if trained == objective else f", its part in `{trained.name}`"
     sources = ", ".join(f"{source.name} ({source.kind})" for source in plan.sources) or "not named"
     window = plan.model.window_tokens

@@ -58,7 +58,7 @@ def fill_masks(model: TextModel, text: str, top: int = DEFAULT_TOP) -> list[Fill
         raise EvaluationError(
             "only an encoder can fill masks",
             seen=f"{model.name}: a decoder",
-            allowed="an encoder: a member trained with mlm, mntp or hybrid",
+            allowed="an encoder: a member trained with mlm, mntp, diffusion or hybrid",
             fix="let the decoder continue a text with `seqpair generate`",
         )
     if not 1 <= top <= model.vocab_size:

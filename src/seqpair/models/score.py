@@ -20,7 +20,7 @@ tasks; facts and differences in docs/evaluation.md. Salazar et al. 2020, arXiv 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seqpair.counter import hash_words, key_words
 from seqpair.errors import EvaluationError
 from seqpair.models.forward import Ids
 from seqpair.models.text_model import TextModel
@@ -278,14 +279,70 @@ def masked_predictions(
     Returns:
         For each text, tokens (M, top) and their log-probabilities (M, top), likeliest first.
     """
+    found: list[tuple[Ids, NDArray[np.float32]]] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(contents)
+    for index, table in _masked_tables(model, contents, chosen):
+        best = table.topk(top, dim=-1)
+        found[index] = (best.indices.numpy(), best.values.numpy())
+    return found
+
+
+def masked_log_probabilities(
+    model: TextModel, contents: Sequence[Ids], chosen: Sequence[NDArray[np.int64]]
+) -> list[NDArray[np.float32]]:
+    """Mask the chosen tokens of each text and return the log-probabilities (M,), in nats, of what stood there.
+
+    The arguments are those of `masked_predictions`.
+    """
+    found: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(contents)
+    for index, table in _masked_tables(model, contents, chosen):
+        hidden = torch.from_numpy(contents[index][chosen[index]])
+        found[index] = table.gather(1, hidden[:, None])[:, 0].numpy()
+    return found
+
+
+def _masked_tables(
+    model: TextModel, contents: Sequence[Ids], chosen: Sequence[NDArray[np.int64]]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield each text's index and the log-probabilities (M, V) of every token at its masks."""
     rows = []
     for content, places in zip(contents, chosen, strict=True):
         row = model.wrap(content)
         row[places + 1] = model.mask_id
         rows.append(row)
-    found: list[tuple[Ids, NDArray[np.float32]]] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(rows)
     for batch, states in model.read_at(rows, [places + 1 - model.shift for places in chosen]):
         for index, own in zip(batch, torch.split(states, [len(chosen[i]) for i in batch]), strict=True):
-            best = model.log_probabilities(own).cpu().topk(top, dim=-1)
-            found[index] = (best.indices.numpy(), best.values.numpy())
-    return found
+            yield index, model.log_probabilities(own).cpu()
+
+
+def likelihood_bounds(
+    model: TextModel, contents: Sequence[Ids], names: Sequence[str], draws: int
+) -> NDArray[np.float64]:
+    """Return estimates, in nats, of a bound that the negative log-likelihood of each text is never above.
+
+    A bidirectional model generates a text of a given length by unmasking its tokens in an order chosen uniformly at
+    random. With T tokens, a uniform k in 1 .. T and a uniform set of k masks, (T / k) sum -log P(masked token) has
+    the expectation E_order[-log P(text | order)], which is at least -log P(text).
+
+    Args:
+        model: A bidirectional model.
+        contents: Content ids, one array per text, none empty; each at most `max_tokens` - 2 long.
+        names: A name for each text; its masks are a hash of it and of the draw.
+        draws: Masks per text. Draw j takes its k from the j-th of as many equal parts of 1 .. T.
+
+    Returns:
+        (texts, draws); each row's mean is unbiased.
+
+    Source: arXiv 2502.09992, equation 6; the order-agnostic form is that of arXiv 1310.1757.
+    Differs: k is stratified over the draws.
+    """
+    chosen = []
+    for content, name in zip(contents, names, strict=True):
+        for draw in range(draws):
+            words = hash_words(key_words("likelihood bound", name, draw), np.arange(1 + len(content), dtype=np.int64))
+            k = 1 + int(len(content) * (draw + float(words[0]) / 2**32) / draws)
+            chosen.append(np.sort(np.argsort(words[1:], kind="stable")[:k]))
+    repeated = [content for content in contents for _ in range(draws)]
+    found = masked_log_probabilities(model, repeated, chosen)
+    sums = np.array([float(hidden.sum(dtype="float64")) for hidden in found])
+    scales = np.array([len(content) / len(hidden) for content, hidden in zip(repeated, chosen, strict=True)])
+    return (-scales * sums).reshape(len(contents), draws)

@@ -54,31 +54,44 @@ def _logit_chunks(
         yield rows, logits
 
 
-def _cached_parts(logits: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (logits, targets) of a few rows at a time on a CPU, so that they stay in its cache; else of all."""
+def _cached_parts(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield a few rows of a chunk's logits at a time on a CPU, so that they stay in its cache; else all."""
     rows = logits.shape[0]
     if logits.device.type == "cpu":
         rows = max(1, _CACHE_BYTES // (4 * logits.shape[1]))
-    return zip(logits.split(rows), targets.split(rows), strict=True)
+    for first in range(0, logits.shape[0], rows):
+        yield slice(first, first + rows), logits[first : first + rows]
 
 
-def _to_gradients(logits: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+def _to_gradients(logits: Tensor, bias: Tensor, targets: Tensor, votes: Tensor | None) -> Tensor:
     """Turn logits without their bias into gradients by the logits, in place; return the summed loss."""
     wanted = targets[:, None]
     picked = logits.add_(bias).gather(1, wanted)  # before the logits are overwritten
     peak = logits.amax(1, keepdim=True)  # taken out, so that no exponential overflows
-    weights = logits.sub_(peak).exp_()
-    norm = weights.sum(1, keepdim=True)
+    powers = logits.sub_(peak).exp_()
+    norm = powers.sum(1, keepdim=True)
     # softmax minus one-hot: the -1 is added at each row's target, from one expanded element.
-    weights.div_(norm).scatter_add_(1, wanted, weights.new_full((1, 1), -1.0).expand_as(wanted))
-    return (norm.log_() + peak - picked).sum()
+    powers.div_(norm).scatter_add_(1, wanted, powers.new_full((1, 1), -1.0).expand_as(wanted))
+    losses = norm.log_() + peak - picked
+    if votes is None:
+        return losses.sum()
+    powers.mul_(votes[:, None])
+    return (losses * votes[:, None]).sum()
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
     """Sum of losses; gradients by states, weight and bias are ready when the forward returns."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, chunk_rows: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        votes: Tensor | None,
+        chunk_rows: int,
+    ) -> Tensor:
         wants_states, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         dtype = _matrix_dtype(states)
         total = torch.zeros((), dtype=bias.dtype, device=states.device)
@@ -91,8 +104,9 @@ class _SummedCrossEntropy(torch.autograd.Function):
             table = weight.to(dtype)
             inputs = states.to(dtype)
             for rows, logits in _logit_chunks(inputs, table, bias.dtype, chunk_rows):
-                for part, wanted in _cached_parts(logits, targets[rows]):
-                    total += _to_gradients(part, bias, wanted)
+                mine = None if votes is None else votes[rows]
+                for some, part in _cached_parts(logits):
+                    total += _to_gradients(part, bias, targets[rows][some], None if mine is None else mine[some])
                     if grad_bias is not None:
                         grad_bias += part.sum(0)
                 grad_logits = logits.to(dtype)  # the chunk's logits have become their own gradients
@@ -106,7 +120,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         # The loss is a sum, so whatever its caller does with it (a division, a scale) is one factor for all gradients.
-        return (*(None if made is None else made * grad for made in ctx.grads), None, None)
+        return (*(None if made is None else made * grad for made in ctx.grads), None, None, None)
 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor) -> None:
@@ -118,11 +132,16 @@ def _add_product(out: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def summed_cross_entropy(
-    head_states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, chunk_rows: int | None = None
+    head_states: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    chunk_rows: int | None = None,
+    votes: Tensor | None = None,
 ) -> Tensor:
     """Return the cross entropy summed over M rows, differentiable in states, weight and bias.
 
-    The caller divides by the predicted tokens of the whole batch: one token, one vote.
+    The caller divides by the votes of the whole batch: one token, one vote, or one weighted vote.
 
     Args:
         head_states: (M, D); M may be 0, which gives 0 and zero gradients.
@@ -130,12 +149,13 @@ def summed_cross_entropy(
         bias: (V,).
         targets: (M,) int64 in [0, V).
         chunk_rows: Rows of logits held at once; by default what suits the device.
+        votes: (M,) fp32, the factor of each row's loss; without it, each has one.
 
     Returns:
         A scalar, in the bias's dtype (fp32), also under autocast.
     """
     rows = chunk_rows or _chunk_rows(head_states, weight)
-    total: Tensor = _SummedCrossEntropy.apply(head_states, weight, bias, targets, rows)
+    total: Tensor = _SummedCrossEntropy.apply(head_states, weight, bias, targets, votes, rows)
     return total
 
 
@@ -162,7 +182,8 @@ def token_scores(
     with torch.autocast(head_states.device.type, enabled=False):
         for rows, held in _logit_chunks(head_states.to(dtype), weight.to(dtype), bias.dtype, rows_held):
             scored = []
-            for logits, wanted in _cached_parts(held, targets[rows]):
+            for some, logits in _cached_parts(held):
+                wanted = targets[rows][some]
                 picked = logits.add_(bias).gather(1, wanted[:, None])[:, 0]
                 scored.append((logits.logsumexp(1) - picked, logits.argmax(1) == wanted))
             losses[rows], hits[rows] = (torch.cat(column) for column in zip(*scored, strict=True))

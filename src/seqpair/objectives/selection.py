@@ -14,6 +14,7 @@ never chosen and never drawn as a replacement.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ WordArray = Any
 
 _TO_MASK = as_fraction_threshold(0.8)
 _TO_RANDOM = as_fraction_threshold(0.9)
+_LOWEST_RATE = 1e-3
 
 
 # --- a step's parts ---
@@ -121,6 +123,20 @@ class TokenCounters(NamedTuple):
         return self._replace(sequence=self.sequence[where], index=self.index[where])
 
 
+class Masking(NamedTuple):
+    """What a rule chooses among the tokens it is given.
+
+    Attributes:
+        chosen: (T,) bool.
+        votes: (T,) fp32, the weight of each token's loss if it is chosen, or null if each has one vote. A token's vote
+            times its probability of being chosen is one on average, so the loss is divided by the tokens that could
+            have been chosen.
+    """
+
+    chosen: IdArray
+    votes: npt.NDArray[np.float32] | None = None
+
+
 def chosen_tokens(counters: TokenCounters, seed: int, phase: str, mask_frac: float) -> IdArray:
     """Return (T,) bool: the tokens chosen for prediction, each with probability `mask_frac`.
 
@@ -128,6 +144,40 @@ def chosen_tokens(counters: TokenCounters, seed: int, phase: str, mask_frac: flo
     """
     chosen: IdArray = counters.draw(seed, phase, "mask") < as_fraction_threshold(mask_frac)
     return chosen
+
+
+def _by_phase_rate(counters: TokenCounters, seed: int, phase: str, mask_frac: float | None) -> Masking:
+    """Choose every token with the phase's probability."""
+    assert mask_frac is not None, "an objective that takes the mask rate has one in its plan"
+    return Masking(chosen_tokens(counters, seed, phase, mask_frac))
+
+
+def sequence_rates(counters: TokenCounters, seed: int, phase: str) -> npt.NDArray[np.float64]:
+    """Return (S,) the probability t of each sequence that one of its tokens is chosen, uniform in (0.001, 1]."""
+    words = hash_words(key_words(seed, phase, "rate"), counters.low, counters.high)
+    # Whole multiples of 2**-32, as the words that are compared with them are: then t is the exact probability.
+    return (np.floor(words * (1.0 - _LOWEST_RATE)) + 1.0 + round(_LOWEST_RATE * 2.0**32)) / 2.0**32
+
+
+def _by_sequence_rates(counters: TokenCounters, seed: int, phase: str, mask_frac: float | None) -> Masking:
+    """Choose a sequence's tokens with a probability t of its own; each has 1 / t votes.
+
+    The mean of the summed loss is then the bound on the negative log-likelihood of masked diffusion with a linear
+    schedule, but for rates below 0.001, which are left out since their weights would be arbitrarily large.
+
+    Source: arXiv 2406.07524, equation 10; arXiv 2502.09992, equation 3.
+    Differs: t comes from the sequence's training position, so it is the same for any layout.
+    """
+    rates = sequence_rates(counters, seed, phase)
+    chosen = counters.draw(seed, phase, "mask") < (rates * 2.0**32)[counters.sequence]
+    return Masking(chosen, (1.0 / rates).astype(np.float32)[counters.sequence])
+
+
+Rule = Callable[[TokenCounters, int, str, float | None], Masking]
+"""Takes the tokens' addresses, the seed, the phase's name and its mask rate; a pure function of these."""
+
+MASKINGS: dict[str, Rule] = {"tokens": _by_phase_rate, "sequence_rates": _by_sequence_rates}
+"""The rules that the objectives table names; specials inside the text are left out after them."""
 
 
 def corrupted_ids(

@@ -6,7 +6,7 @@ built.
 | objective | output t predicts | at |
 |---|---|---|
 | clm | token t + 1 of its sequence | every t but the last of a sequence |
-| mlm | token t | chosen t |
+| mlm, diffusion | token t | chosen t |
 | mntp | token t + 1 | t + 1 chosen |
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from seqpair.data.order.batches import Batch, PackedRows, borders_of, chunks, span_numbers
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.nn.layout import Layout
-from seqpair.objectives.selection import Part, TokenCounters, chosen_tokens, corrupted_ids
+from seqpair.objectives.selection import MASKINGS, Part, TokenCounters, corrupted_ids
 from seqpair.recipe.objectives import Direction, Objective
 
 IntArray = npt.NDArray[np.int64]
@@ -32,6 +32,7 @@ IntArray = npt.NDArray[np.int64]
 _STEP_TOKENS = 16
 """Products in float8 need a multiple of it along the tokens, and others on a GPU like it."""
 _STEP_OUTPUTS = 64
+_NO_VOTES = np.empty(0, dtype=np.float32)
 _DEVIATIONS = 6.0
 """A microbatch of random masks has more outputs than this many standard deviations above the mean once in 1e9."""
 
@@ -47,6 +48,7 @@ class ModelInput:
         output_index: (M,) int64, ascending: the outputs that predict something.
         target_ids: (M,) int64, what they predict.
         filler_tokens: Tokens among N that belong to no sequence of the batch.
+        votes: (M,) fp32, the weight of each one's loss; null if each has one vote.
     """
 
     ids: Tensor
@@ -55,6 +57,7 @@ class ModelInput:
     output_index: Tensor
     target_ids: Tensor
     filler_tokens: int = 0
+    votes: Tensor | None = None
 
     def map_tensors(self, change: Callable[[Tensor], Tensor]) -> ModelInput:
         """Return this microbatch with all its tensors changed: pinned, or copied to a device."""
@@ -64,6 +67,7 @@ class ModelInput:
             layout=self.layout.map_tensors(change),
             output_index=change(self.output_index),
             target_ids=change(self.target_ids),
+            votes=None if self.votes is None else change(self.votes),
         )
 
 
@@ -74,11 +78,13 @@ class ChosenTokens:
     Attributes:
         index: (M,) uint32, each one's index in its sequence's content, sequence after sequence.
         shown: (M,) uint32, what the model is given in its place.
+        votes: (M,) fp32, the weight of its loss; null if each has one vote.
         borders: (S + 1,) int64: those of the batch's sequence i are `index[borders[i]:borders[i + 1]]`.
     """
 
     index: npt.NDArray[np.uint32]
     shown: npt.NDArray[np.uint32]
+    votes: npt.NDArray[np.float32] | None
     borders: IntArray
 
 
@@ -88,10 +94,13 @@ class Chosen:
 
     Attributes:
         count: Predicted tokens over all ranks: the sum of M over the microbatches built of the part.
+        divisor: What the summed loss is divided by: the count, or where tokens have weighted votes, how many content
+            tokens could have been chosen. It depends on neither the model nor the layout.
         tokens: Which content tokens; None where every next token is predicted.
     """
 
     count: int
+    divisor: int
     tokens: ChosenTokens | None
 
 
@@ -111,35 +120,56 @@ class TargetBuilder:
         self._is_regular[tokenizer.special_ids] = False
 
     def choose(self, part: Part, batch: Batch, mask_frac: float | None) -> Chosen:
-        """Return what a step's part predicts and sees instead, over all ranks; the counts sum to the loss's divisor.
+        """Return what a step's part predicts and sees instead, over all ranks; what its loss is divided by.
 
         Args:
             part: The objective and its sequences.
             batch: The step's sequences.
-            mask_frac: Share of content tokens to choose; not used by `clm`.
+            mask_frac: Share of content tokens to choose; null for an objective that does not take it.
         """
         objective = part.objective
         begin = batch.offsets[part.indices]
         lengths = batch.offsets[part.indices + 1] - begin
         if objective.predicts == "next":
             ends = batch.is_last_piece[part.indices] | objective.ends_every_piece
-            return Chosen(int(lengths.sum() + ends.sum()), None)  # [CLS] is no target; [SEP] is one where it stands
-        assert mask_frac is not None, "an objective that corrupts has a mask rate in its plan"
-        found: list[tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]] = []
+            count = int(lengths.sum() + ends.sum())  # [CLS] is no target; [SEP] is one where it stands
+            return Chosen(count, count, None)
+        assert objective.masking is not None, "an objective that does not predict every next token chooses some"
+        rule = MASKINGS[objective.masking]
+        found: list[tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.float32]]] = []
+        could_be_chosen = 0
         counts = np.zeros(batch.positions.size, dtype=np.int64)
         for some in chunks(borders_of(lengths)):
             indices = part.indices[some]
-            tokens = TokenCounters.of(batch.positions[indices], lengths[some])
-            tokens = tokens.take(np.flatnonzero(chosen_tokens(tokens, self._seed, batch.phase, mask_frac)))
+            everything = TokenCounters.of(batch.positions[indices], lengths[some])
+            masking = rule(everything, self._seed, batch.phase, mask_frac)
+            where = np.flatnonzero(masking.chosen)
+            tokens = everything.take(where)
             ids = batch.content.take(begin[some][tokens.sequence] + tokens.index)
             is_regular = self._is_regular.take(ids)
             if not is_regular.all():
-                tokens, ids = tokens.take(is_regular), ids[is_regular]
-            shown = corrupted_ids(ids, tokens, self._seed, batch.phase, self._specials.mask, self._regular_ids)
+                where, tokens, ids = where[is_regular], tokens.take(is_regular), ids[is_regular]
+            votes = _NO_VOTES
+            if masking.votes is not None:
+                votes = masking.votes[where]
+                content = batch.content.take(begin[some][everything.sequence] + everything.index)
+                could_be_chosen += int(np.count_nonzero(self._is_regular.take(content)))
             counts[indices] = np.bincount(tokens.sequence, minlength=indices.size)
-            found.append((tokens.index, shown))
-        index, shown = (np.concatenate(column) for column in zip(*found, strict=True))
-        return Chosen(index.size, ChosenTokens(index, shown, borders_of(counts)))
+            found.append((tokens.index, self._shown(objective, ids, tokens, batch.phase), votes))
+        index, shown, votes = (np.concatenate(column) for column in zip(*found, strict=True))
+        if not could_be_chosen:
+            return Chosen(index.size, index.size, ChosenTokens(index, shown, None, borders_of(counts)))
+        return Chosen(index.size, could_be_chosen, ChosenTokens(index, shown, votes, borders_of(counts)))
+
+    def _shown(
+        self, objective: Objective, ids: npt.NDArray[np.uint32], tokens: TokenCounters, phase: str
+    ) -> npt.NDArray[np.uint32]:
+        """Return what the model is given in place of chosen tokens."""
+        mask = self._specials.mask
+        if objective.shows == "mask":
+            return np.full_like(ids, mask)
+        shown: npt.NDArray[np.uint32] = corrupted_ids(ids, tokens, self._seed, phase, mask, self._regular_ids)
+        return shown
 
     def build(self, objective: Objective, rows: PackedRows, chosen: Chosen, device: torch.device | str) -> ModelInput:
         """Return the model's input for packed rows.
@@ -166,7 +196,8 @@ class TargetBuilder:
         seen = ids.copy()
         seen[where] = chosen.tokens.shown.take(mine)
         outputs = where if objective.predicts == "masked" else where - 1
-        return self._place(seen, rows, objective, outputs, targets, device)
+        votes = None if chosen.tokens.votes is None else chosen.tokens.votes.take(mine)
+        return self._place(seen, rows, objective, outputs, targets, device, votes)
 
     def dummy(self, objective: Objective, device: torch.device | str) -> ModelInput:
         """Return a sequence of one `[CLS]` without targets, for a rank that has run out of microbatches."""
@@ -188,6 +219,7 @@ class TargetBuilder:
         outputs: IntArray,
         targets: IntArray,
         device: torch.device | str,
+        votes: npt.NDArray[np.float32] | None = None,
     ) -> ModelInput:
         return ModelInput(
             ids=torch.from_numpy(ids).to(device),
@@ -195,6 +227,7 @@ class TargetBuilder:
             direction=objective.direction,
             output_index=torch.from_numpy(outputs).to(device),
             target_ids=torch.from_numpy(targets).to(device),
+            votes=None if votes is None else torch.from_numpy(votes).to(device),
         )
 
 
@@ -221,14 +254,14 @@ class FixedShape:
 
         Args:
             objective: What is predicted.
-            mask_frac: Share of content tokens that is chosen; not used where every next token is predicted.
+            mask_frac: Share of content tokens that is chosen; null for an objective that does not take it.
             microbatch_tokens: The budget of packing.
             seq_len: Tokens of the longest sequence, specials included.
         """
         tokens = _STEP_TOKENS * math.ceil(max(microbatch_tokens, seq_len) / _STEP_TOKENS)
-        if objective.predicts == "next":
-            return cls(tokens, seq_len, tokens)
-        assert mask_frac is not None, "an objective that corrupts has a mask rate in its plan"
+        if not objective.takes_mask_frac:
+            return cls(tokens, seq_len, tokens)  # a microbatch of few sequences may have nearly all tokens masked
+        assert mask_frac is not None, "an objective that takes the mask rate has one in its plan"
         most = tokens * mask_frac + _DEVIATIONS * math.sqrt(tokens * mask_frac * (1.0 - mask_frac))
         return cls(tokens, seq_len, min(tokens, _STEP_OUTPUTS * math.ceil(most / _STEP_OUTPUTS)))
 

@@ -114,7 +114,8 @@ def flops_per_token(model: ModelPlan, phase: PhasePlan) -> float:
     tokens = phase.mean_tokens + SPECIALS_PER_SEQUENCE
     flops = 0.0
     for objective, share in objective_shares(phase):
-        predicted = phase.mask_frac if objective.corrupts and phase.mask_frac is not None else 1.0
+        rate = phase.mask_frac if objective.takes_mask_frac else objective.own_rate
+        predicted = 1.0 if rate is None else rate
         flops += share * TRAINING_PASSES * forward_flops(model, tokens, objective, predicted)
     return flops
 

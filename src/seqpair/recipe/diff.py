@@ -186,8 +186,8 @@ def _against_the_table(plan: Plan) -> list[str]:
     right = derived_plan(last).model_dump()
     wrong = [f"derived.{key}" for key, value in plan.derived.model_dump().items() if value != right[key]]
     for phase in plan.phases:
-        corrupts = any(OBJECTIVES[span.objective].corrupts for span in phase.objectives)
-        if corrupts != (phase.mask_frac is not None):
+        takes_it = any(OBJECTIVES[span.objective].takes_mask_frac for span in phase.objectives)
+        if takes_it != (phase.mask_frac is not None):
             wrong.append(f"phases[{phase.name}].mask_frac")
     return wrong
 

@@ -13,9 +13,13 @@ class Objective(BaseModel):
     """What one objective fixes.
 
     Attributes:
-        name: `clm`, `mlm`, `mntp` or `hybrid`.
+        name: Its name in a recipe, such as `mlm`.
         direction: The attention direction.
-        corrupts: Whether tokens are corrupted by the phase's mask rate.
+        masking: The rule of `seqpair.objectives.selection.MASKINGS` that chooses the tokens to predict; null where
+            every next token is predicted.
+        shows: What stands where a token was chosen: `bert` (80 % the mask, 10 % a random token, 10 % the token
+            itself) or `mask` (always the mask).
+        own_rate: The mean share of tokens that the rule chooses by itself; null where it takes the phase's mask rate.
         predicts: `next` (output t predicts token t + 1, every t), `masked` (output t predicts token t
             where t was chosen) or `masked_next` (output t - 1 predicts token t where t was chosen).
         ends_every_piece: Whether `[SEP]` ends every piece of a document, or only its last one.
@@ -31,7 +35,9 @@ class Objective(BaseModel):
 
     name: str
     direction: Direction
-    corrupts: bool
+    masking: str | None = None
+    shows: Literal["bert", "mask"] = "bert"
+    own_rate: float | None = None
     predicts: Literal["next", "masked", "masked_next"]
     ends_every_piece: bool
     hub_class: str
@@ -40,21 +46,27 @@ class Objective(BaseModel):
     parts: tuple[str, str] | None = None
     also_exports: str | None = None
 
+    @property
+    def takes_mask_frac(self) -> bool:
+        """Whether the phase's mask rate has an effect."""
+        return self.masking is not None and self.own_rate is None
+
 
 _ENCODER = {
     "direction": "bidirectional",
-    "corrupts": True,
+    "masking": "tokens",
     "ends_every_piece": True,
     "hub_class": "ModernBertForMaskedLM",
     "template": "[CLS] $A [SEP]",
     "padding_side": "right",
 }
 
+_DIFFUSION = {"masking": "sequence_rates", "shows": "mask", "own_rate": 0.5}
+
 OBJECTIVES: dict[str, Objective] = {
     "clm": Objective(
         name="clm",
         direction="causal",
-        corrupts=False,
         predicts="next",
         ends_every_piece=False,
         hub_class="ModernBertDecoderForCausalLM",
@@ -63,6 +75,7 @@ OBJECTIVES: dict[str, Objective] = {
     ),
     "mlm": Objective(name="mlm", predicts="masked", **_ENCODER),
     "mntp": Objective(name="mntp", predicts="masked_next", **_ENCODER),
+    "diffusion": Objective(name="diffusion", predicts="masked", **_ENCODER | _DIFFUSION),
     "hybrid": Objective(name="hybrid", predicts="masked_next", parts=("clm", "mntp"), also_exports="clm", **_ENCODER),
 }
 
@@ -70,7 +83,7 @@ DECLARED_DIFFERENCES: dict[str, str] = {
     "member": "the member's name",
     "keep.names": "checkpoints that other members start from, which are kept",
     "phases[*].objectives": "the objective of each span of steps",
-    "phases[*].mask_frac": "the mask rate: of objectives that corrupt, null for the others",
+    "phases[*].mask_frac": "the mask rate: of objectives that take it, null for the others",
     "derived.direction": "the attention direction, fixed by the objective",
     "derived.predicts": "which output predicts which token, fixed by the objective",
     "derived.ends_every_piece": "whether [SEP] ends every piece or only a document's last, fixed by the objective",

@@ -128,7 +128,7 @@ class PhasePlan(_Frozen):
         positions: Training positions, that is sequences, over all steps.
         batch_stages: The batch ramp, at most 64 stages.
         rope_global_theta, rope_local_theta: RoPE bases.
-        mask_frac: Share of content tokens chosen for prediction; null if no objective corrupts.
+        mask_frac: Share of content tokens chosen for prediction; null if no objective takes it.
         mixture: The sources' parts.
         lr: The learning-rate curve.
         objectives: The objective of each span of steps.

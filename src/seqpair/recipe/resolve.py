@@ -137,11 +137,11 @@ class _Resolver:
         return start, parts
 
     def _trained(self, member: str, phase: PhasePlan, spans: tuple[ObjectiveSpan, ...]) -> PhasePlan:
-        """Return a phase with a member's objectives, and its mask rate if one of them corrupts."""
+        """Return a phase with a member's objectives, and its mask rate if one of them takes it."""
         own = self.recipe.members[member].mask_frac
         # A rate that nothing reads stays null: the plans of a pair must not differ in a value without effect.
-        corrupts = any(OBJECTIVES[span.objective].corrupts for span in spans)
-        mask_frac = (phase.mask_frac if own is None else own) if corrupts else None
+        takes_it = any(OBJECTIVES[span.objective].takes_mask_frac for span in spans)
+        mask_frac = (phase.mask_frac if own is None else own) if takes_it else None
         return phase.model_copy(update={"objectives": spans, "mask_frac": mask_frac})
 
     def _keep(self, member: str) -> KeepRule:

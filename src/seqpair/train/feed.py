@@ -43,7 +43,8 @@ def work_of_step(run: Run, phase: PhasePlan, batch: Batch) -> StepWork:
     return StepWork(
         batch=batch,
         rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
-        divisor=max(1, sum(predicted.count for _, predicted in chosen)),
+        divisor=max(1, sum(found.divisor for _, found in chosen)),
+        predicted=sum(found.count for _, found in chosen),
         microbatches=_microbatches(run, phase, batch, chosen),
     )
 

@@ -21,6 +21,7 @@ from seqpair.objectives.selection import Part, measured_objective
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.objectives import Objective
 from seqpair.recipe.plan import BatchStage, HeldOutPlan, MixtureShare, PhasePlan
+from seqpair.train.step import autocast
 
 HELD_OUT_KEY = "held-out"
 """Stands where a phase's name stands in the keys of order and corruption."""
@@ -32,8 +33,9 @@ class HeldOutLoss:
 
     Attributes:
         source: The source.
-        loss: Mean negative log-likelihood of a predicted token, in nats.
-        bits_per_byte: Over predicted content tokens: their bits by their UTF-8 bytes.
+        loss: Mean negative log-likelihood of a predicted token, in nats; with weighted votes, of a vote.
+        bits_per_byte: Over predicted content tokens: their bits by their UTF-8 bytes. With weighted votes, the weighted
+            bits by the bytes of all content tokens: for `diffusion`, an estimate of the likelihood bound.
         accuracy: Share of predicted tokens whose most likely token is right.
         predicted: Predicted tokens.
     """
@@ -87,15 +89,22 @@ class HeldOutProbe:
         builder: TargetBuilder,
         device: torch.device,
         microbatch_tokens: int,
+        *,
+        bf16: bool = False,
     ) -> list[HeldOutLoss]:
-        """Score every source; the model is in evaluation mode meanwhile. A mixed objective is scored by its rest."""
+        """Score every source in the precision of training; the model is in evaluation mode meanwhile.
+
+        A mixed objective is scored by its rest. In another precision than training's the attention would be another
+        kernel's, or none's: the varlen kernel takes half precision only.
+        """
         objective = measured_objective(objective)
         model.eval()
         try:
-            return [
-                self._measure_source(source, batch, model, objective, builder, device, microbatch_tokens)
-                for source, batch in self._batches.items()
-            ]
+            with autocast(device, active=bf16):
+                return [
+                    self._measure_source(source, batch, model, objective, builder, device, microbatch_tokens)
+                    for source, batch in self._batches.items()
+                ]
         finally:
             model.train()
 
@@ -109,7 +118,7 @@ class HeldOutProbe:
         device: torch.device,
         microbatch_tokens: int,
     ) -> HeldOutLoss:
-        mask_frac = self._plan.mask_frac if objective.corrupts else None
+        mask_frac = self._plan.mask_frac if objective.takes_mask_frac else None
         rope = RopeBases(self._phase.rope_global_theta, self._phase.rope_local_theta)
         nats = content_nats = 0.0
         hits = predicted = content_bytes = 0
@@ -120,14 +129,17 @@ class HeldOutProbe:
             states = model(given.ids, given.layout, given.direction, rope, given.output_index)
             losses, right = token_scores(states, model.output_weight, model.output_bias, given.target_ids)
             bytes_of = self._token_bytes[given.target_ids.cpu()]
-            nats += float(losses.double().sum())
-            content_nats += float(losses.double().cpu()[bytes_of > 0].sum())
+            weighted = losses.double() if given.votes is None else losses.double() * given.votes
+            nats += float(weighted.sum())
+            content_nats += float(weighted.cpu()[bytes_of > 0].sum())
             content_bytes += int(bytes_of.sum())
             hits += int(right.sum())
             predicted += int(losses.numel())
+        if chosen.tokens is not None and chosen.tokens.votes is not None:
+            content_bytes = int(self._token_bytes[batch.content.astype(np.int64)].sum())
         return HeldOutLoss(
             source=source,
-            loss=nats / max(1, predicted),
+            loss=nats / max(1, chosen.divisor),
             bits_per_byte=content_nats / math.log(2) / max(1, content_bytes),
             accuracy=hits / max(1, predicted),
             predicted=predicted,

@@ -230,7 +230,12 @@ class _Loop:
             return
         objective = phase.objective_of(max(0, place.step - 1))
         results = run.probes[phase.name].measure(
-            run.model, objective, run.builder, run.world.device, run.plan.runtime.microbatch_tokens
+            run.model,
+            objective,
+            run.builder,
+            run.world.device,
+            run.plan.runtime.microbatch_tokens,
+            bf16=run.plan.runtime.precision == "bf16",
         )
         for result in results:
             self.metrics.held_out(place, phase.name, result)

@@ -33,9 +33,10 @@ class ObjectiveLoss(nn.Module):
         self.model, self._compiled = model, compiled
 
     def forward(self, given: ModelInput, rope: RopeBases) -> Tensor:
-        """Return the summed negative log-likelihood of a microbatch's targets, in nats, as a scalar."""
+        """Return a microbatch's negative log-likelihood in nats, summed over its targets' votes, as a scalar."""
         states = self._states(given, rope)[: given.target_ids.shape[0]]  # (M, D); fixed shapes have more outputs
-        return summed_cross_entropy(states, self.model.output_weight, self.model.output_bias, given.target_ids)
+        weight, bias = self.model.output_weight, self.model.output_bias
+        return summed_cross_entropy(states, weight, bias, given.target_ids, votes=given.votes)
 
     def _states(self, given: ModelInput, rope: RopeBases) -> Tensor:
         arguments = (given.ids, given.layout, given.direction, rope, given.output_index)
@@ -55,19 +56,21 @@ class StepWork:
     Attributes:
         batch: The step's sequences, over all ranks.
         rope: The phase's RoPE bases.
-        divisor: Predicted tokens of the whole batch, over all ranks; at least 1.
+        divisor: What the summed loss of the whole batch is divided by, over all ranks; at least 1.
+        predicted: Predicted tokens of the whole batch, over all ranks.
         microbatches: This rank's, in order, at least one, on the host; may be made as they are asked for.
     """
 
     batch: Batch
     rope: RopeBases
     divisor: int
+    predicted: int
     microbatches: Iterable[ModelInput]
 
 
 @dataclass(frozen=True)
 class StepLoss:
-    """A step's loss in nats per predicted token, how many were predicted, and the share of filler tokens."""
+    """A step's loss in nats per vote, how many tokens were predicted, and the share of filler tokens."""
 
     loss: float
     predicted: int
@@ -77,7 +80,7 @@ class StepLoss:
 def accumulate_gradients(module: nn.Module, work: StepWork, world: World, *, bf16: bool) -> StepLoss:
     """Run forward and backward over this rank's microbatches.
 
-    Afterwards every parameter's gradient is that of the mean loss over all predicted tokens of the
+    Afterwards every parameter's gradient is that of the mean loss over all votes of the
     whole batch. The divisor is known before the first backward.
 
     Args:
@@ -95,14 +98,14 @@ def accumulate_gradients(module: nn.Module, work: StepWork, world: World, *, bf1
         filler_tokens += made.filler_tokens
         all_tokens += made.layout.total
         inputs = made.map_tensors(lambda tensor: tensor.to(world.device, non_blocking=True))
-        with contextlib.nullcontext() if is_last else no_sync(module), _autocast(world.device, active=bf16):
+        with contextlib.nullcontext() if is_last else no_sync(module), autocast(world.device, active=bf16):
             loss = module(inputs, work.rope)
             (loss * (world.world_size / work.divisor)).backward()
         total += loss.detach()
     summed, filler, everything = world.all_reduce_sum([float(total), float(filler_tokens), float(all_tokens)])
     if not math.isfinite(summed):
         raise not_finite(work.batch, "loss", summed)
-    return StepLoss(loss=summed / work.divisor, predicted=work.divisor, waste_frac=filler / everything)
+    return StepLoss(loss=summed / work.divisor, predicted=work.predicted, waste_frac=filler / everything)
 
 
 def _with_last(microbatches: Iterable[ModelInput]) -> Iterator[tuple[ModelInput, bool]]:
@@ -127,5 +130,6 @@ def not_finite(batch: Batch, what: str, value: float) -> NotFiniteError:
     )
 
 
-def _autocast(device: torch.device, *, active: bool) -> torch.autocast:
+def autocast(device: torch.device, *, active: bool) -> torch.autocast:
+    """Return the context in which matrix products are in bf16, if `active`."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=active)

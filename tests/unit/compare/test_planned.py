@@ -3,7 +3,7 @@
 import pytest
 import simulated_scores as sim
 
-from seqpair.compare.planned import PlannedQuestion, planned_answers, read_questions
+from seqpair.compare.planned import PlannedQuestion, answers_to, planned_answers, read_questions
 from seqpair.compare.questions import equal_size
 from seqpair.compare.values import LEVEL, NOT_COMPARED, NOT_DECIDED, PLANNED
 from seqpair.errors import EvaluationError
@@ -122,4 +122,17 @@ def test_a_margin_is_above_zero(tmp_path):
     path = tmp_path / "questions.yaml"
     path.write_text("questions: {grammar: {tasks: [blimp], margin: 0}}")
     with pytest.raises(EvaluationError, match="margin"):
+        read_questions(path)
+
+
+def test_a_file_names_the_clusters_of_items_whose_results_name_none(tmp_path):
+    scores = sim.study({"encoder": 0.8, "decoder": 0.7}, items=300)
+    lines = [f"item{i:04d},article{i // 10}" for i in range(300)]
+    (tmp_path / "articles.csv").write_text("\n".join(["id,cluster", *lines]))
+    path = tmp_path / "questions.yaml"
+    path.write_text("questions: {grammar: {tasks: [blimp]}}\nclusters: {blimp: articles.csv}")
+    found = answers_to(scores, read_questions(path))
+    assert all("in 30 clusters" in one.difference.method for one in found)
+    (tmp_path / "articles.csv").write_text("name\n1\n")
+    with pytest.raises(EvaluationError, match=r"articles.csv cannot be read(.|\n)*id and cluster"):
         read_questions(path)

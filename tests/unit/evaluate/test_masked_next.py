@@ -184,7 +184,7 @@ def test_fill_is_a_verb(random_exports):
 @pytest.mark.parametrize(
     ("name", "text", "top", "message"),
     [
-        ("clm", "a [MASK]", 5, r"only an encoder.*mlm, mntp or hybrid"),
+        ("clm", "a [MASK]", 5, r"only an encoder.*mlm, mntp, diffusion or hybrid"),
         ("mlm", "no mask here", 5, r"no mask.*\[MASK\]"),
         ("mlm", "a [MASK]" + " word" * 200, 5, r"too long.*allowed: at most 94"),
         ("mlm", "a [MASK]", 0, r"top 0.*1 to 512"),

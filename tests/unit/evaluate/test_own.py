@@ -164,6 +164,24 @@ def test_bits_per_byte_is_bits_over_bytes(study, context, monkeypatch):
     assert outcome.figures["below_unigram_frac"] == pytest.approx(1 - 3 * tokens / bits, rel=1e-5)
 
 
+def test_the_bound_is_over_the_items_and_bytes_of_the_exact_bits(monkeypatch, context):
+    """A model that gives every token probability 1/8 uses three bits a token, whatever is masked."""
+    monkeypatch.setattr(
+        own,
+        "token_log_probabilities",
+        lambda _, contents: [np.full(len(content), -math.log(8)) for content in contents],
+    )
+    monkeypatch.setattr(
+        own,
+        "likelihood_bounds",
+        lambda _, contents, __, draws: np.array([[len(c) * math.log(8)] * draws for c in contents]),
+    )
+    exact, bound = own.measure_bits_per_byte(MODEL, context), own.measure_bits_per_byte_bound(MODEL, context)
+    assert [item.id for item in exact.items] == [item.id for item in bound.items]
+    assert [item.value for item in exact.items] == pytest.approx([item.value for item in bound.items], rel=1e-6)
+    assert bound.figures["monte_carlo_error"] == pytest.approx(0.0, abs=1e-9)
+
+
 @pytest.fixture(scope="module")
 def evaluated(prepared_study, tmp_path_factory):
     """Both members' plans, folders and reports."""
@@ -191,6 +209,7 @@ def evaluate(plan, run, out, tasks=own.TASKS):
 
 def test_each_member_does_what_it_can(evaluated):
     assert [result.task for result in read_results(evaluated.encoder.run / "evaluation")] == [
+        "bits_per_byte_bound",
         "continuation",
         "masked_accuracy",
     ]
@@ -226,7 +245,7 @@ def test_a_second_pass_computes_nothing(evaluated, monkeypatch):
     monkeypatch.setattr("seqpair.evaluate.runner.open_model", None)
     again = evaluate(member.plan, member.run, member.run / "evaluation")
     assert again.results == member.report.results
-    assert again.cached == ["masked_accuracy", "continuation", "samples"]
+    assert again.cached == ["bits_per_byte_bound", "masked_accuracy", "continuation", "samples"]
     assert again.failed == []
 
 
@@ -253,7 +272,7 @@ def test_one_task_alone_does_not_count_as_the_whole(evaluated, tmp_path):
     assert summary["model_digest"] == member.report.results[0].model_digest
     assert summary["tasks"] == ["bits_per_byte", "continuation"]
     assert summary["seconds"] > 0
-    assert set(summary["skipped"]) == {"masked_accuracy", "docstring_retrieval"}
+    assert set(summary["skipped"]) == {"bits_per_byte_bound", "masked_accuracy", "docstring_retrieval"}
 
 
 def test_a_limit_takes_the_first_items(evaluated, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import types
@@ -20,6 +21,8 @@ from seqpair.models.open import open_model
 from seqpair.models.score import (
     ScoringOptions,
     encode_requests,
+    likelihood_bounds,
+    masked_log_probabilities,
     masked_predictions,
     pseudo_log_likelihoods,
     score_continuations,
@@ -262,3 +265,30 @@ def test_decoders_and_empty_texts_have_no_pseudo_log_likelihood(models):
         pseudo_log_likelihoods(models["clm"], ["a"], "plain")
     with pytest.raises(EvaluationError, match="0 tokens"):
         pseudo_log_likelihoods(models["mlm"], [""], "plain")
+
+
+@pytest.mark.parametrize("name", ["mlm", "mntp"])
+def test_the_bound_is_the_mean_over_all_orders_and_never_below_the_exact_likelihood(models, name):
+    model = models[name]
+    content = model.encode(real_texts()[1:2])[0][:4]
+    places = range(len(content))
+    masks = [mask for n in places for mask in itertools.combinations(places, n + 1)]
+    found = masked_log_probabilities(model, [content] * len(masks), [np.array(mask) for mask in masks])
+    tables = {mask: dict(zip(mask, values.tolist(), strict=True)) for mask, values in zip(masks, found, strict=True)}
+    row = model.wrap(content)
+    row[[1, 3]] = model.mask_id
+    with torch.no_grad():
+        logits = model.network(torch.from_numpy(row)[None]).logits[0, 3 - model.shift]
+    assert tables[(0, 2)][2] == pytest.approx(float(torch.log_softmax(logits, -1)[content[2]]), abs=1e-4)
+    nats = np.array(
+        [-sum(tables[tuple(sorted(order[n:]))][order[n]] for n in places) for order in itertools.permutations(places)]
+    )
+    bounds = likelihood_bounds(model, [content] * 300, [str(number) for number in range(300)], 4)
+    assert bounds.shape == (300, 4)
+    error = bounds.mean(1).std() / 300**0.5
+    assert error < 0.05 * nats.mean()
+    assert abs(bounds.mean() - nats.mean()) < 4 * error
+    exact = -np.log(np.exp(-nats).mean())  # an order is chosen, then the text is unmasked in it
+    assert bounds.mean() > exact - 4 * error
+    again = likelihood_bounds(model, [content], ["7"], 4)
+    assert again[0] == pytest.approx(bounds[7], rel=1e-5)

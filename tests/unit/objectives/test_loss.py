@@ -118,3 +118,16 @@ def test_cutting_a_chunk_to_the_cache_changes_nothing(monkeypatch):
     assert all(
         torch.equal(a, b) for a, b in zip(loss_module.token_scores(states, weight, bias, targets), scores, strict=True)
     )
+
+
+def test_votes_weigh_each_rows_loss_and_gradients():
+    states, weight, bias, targets = random_case(50, 8, 40)
+    votes = torch.rand(50) * 3
+    got = summed_cross_entropy(states, weight, bias, targets, chunk_rows=16, votes=votes)
+    expected = (F.cross_entropy(states @ weight.T + bias, targets, reduction="none") * votes).sum()
+    torch.testing.assert_close(got, expected)
+    wanted = torch.autograd.grad(expected, (states, weight, bias))
+    for mine, theirs in zip(torch.autograd.grad(got, (states, weight, bias)), wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    ones = [summed_cross_entropy(states, weight, bias, targets, votes=given) for given in (None, torch.ones(50))]
+    assert torch.equal(*ones)

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from seqpair.data.order.batches import Batch, assemble
 from seqpair.data.tokenizer.tokenizer import SpecialIds
-from seqpair.objectives.selection import TokenCounters, chosen_tokens, corrupted_ids, measured_objective, parts_of_step
+from seqpair.objectives import selection
+from seqpair.objectives.selection import (
+    MASKINGS,
+    TokenCounters,
+    chosen_tokens,
+    corrupted_ids,
+    measured_objective,
+    parts_of_step,
+    sequence_rates,
+)
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.objectives import OBJECTIVES
 
@@ -151,3 +160,33 @@ def test_a_lower_rate_chooses_a_subset_of_a_higher_one():
     low, high = (chosen_tokens(counters(), 7, "pretrain", frac) for frac in (0.15, 0.3))
     assert low.sum() > 0
     assert not (low & ~high).any()
+
+
+def test_a_sequence_masks_its_own_share_and_a_tokens_mean_vote_is_one():
+    here = counters(3000, 40)
+    masking = MASKINGS["sequence_rates"](here, 7, "pretrain", None)
+    rates = sequence_rates(here, 7, "pretrain")
+    assert 0.001 < rates.min() < 0.003
+    assert 0.99 < rates.max() <= 1.0
+    assert rates.mean() == pytest.approx(0.5005, abs=4 * (1 / 12 / 3000) ** 0.5)
+    shares = masking.chosen.reshape(3000, 40).mean(1)
+    assert np.abs(shares - rates).max() < 6 * (0.25 / 40) ** 0.5
+    assert np.allclose(masking.votes.reshape(3000, 40), 1 / rates[:, None])
+    votes = (masking.chosen * masking.votes).reshape(3000, 40).mean(1)
+    assert abs(votes.mean() - 1.0) < 4 * votes.std() / 3000**0.5
+
+
+def test_a_sequences_rate_depends_on_seed_phase_and_position_and_on_nothing_else():
+    rates = sequence_rates(counters(50, 3), 7, "pretrain")
+    assert np.array_equal(rates[20:], sequence_rates(counters(30, 9, 20), 7, "pretrain"))
+    for other in (sequence_rates(counters(50, 3), 8, "pretrain"), sequence_rates(counters(50, 3), 7, "decay")):
+        assert not (rates == other).any()
+
+
+def test_the_largest_rate_is_one_and_the_smallest_has_a_finite_vote():
+    edge = TokenCounters(np.zeros(1, np.uint32), np.zeros(1, np.uint32), np.zeros(9, np.int64), np.arange(9))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(selection, "hash_words", lambda *_: np.array([(1 << 32) - 1], dtype=np.uint32))
+        assert 1 - 1e-9 < sequence_rates(edge, 0, "p").item() <= 1.0
+        patched.setattr(selection, "hash_words", lambda *_: np.array([0], dtype=np.uint32))
+        assert sequence_rates(edge, 0, "p").item() == pytest.approx(0.001, rel=1e-6)

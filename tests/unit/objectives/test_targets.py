@@ -1,3 +1,4 @@
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -11,9 +12,14 @@ from seqpair.data.order.batches import Batch, PackedRows, sequence_lengths
 from seqpair.data.order.packing import microbatches
 from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.nn.layout import Layout
+from seqpair.nn.model import LanguageModel
+from seqpair.nn.rope import RopeBases
+from seqpair.objectives.loss import summed_cross_entropy, token_scores
 from seqpair.objectives.selection import Part
 from seqpair.objectives.targets import FixedShape, ModelInput, TargetBuilder, fill
 from seqpair.recipe.objectives import OBJECTIVES, Objective
+from seqpair.recipe.plan import ModelPlan
+from seqpair.recipe.sizes import Shape
 
 SPECIALS = SpecialIds(cls=1, sep=2, pad=3, mask=4, unk=0)
 TOKENIZER = SimpleNamespace(
@@ -234,3 +240,66 @@ def test_the_shape_of_masks_leaves_room_for_chance(name):
 
 def test_the_shape_holds_a_sequence_that_is_longer_than_the_budget():
     assert FixedShape.of(OBJECTIVES["clm"], None, 512, 1024) == FixedShape(1024, 1024, 1024)
+
+
+# --- diffusion ---
+
+CONTENT = [7, 9, 9, 6]
+PLAN = ModelPlan(shape=Shape(layers=1, width=16, inner=16, heads=1), vocab_size=16)
+ROPE = RopeBases(10_000.0, 10_000.0)
+
+
+@pytest.fixture(scope="module")
+def tiny_model() -> LanguageModel:
+    """A model whose predictions differ widely from mask to mask."""
+    model = LanguageModel(PLAN)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def loss_of_mask(model: LanguageModel, hidden: tuple[int, ...]) -> dict[int, float]:
+    """Return the loss of each hidden token of the content when just these are hidden."""
+    row = torch.tensor([SPECIALS.cls, *CONTENT, SPECIALS.sep])
+    where = torch.tensor(hidden) + 1
+    targets = row[where]
+    row[where] = SPECIALS.mask
+    with torch.no_grad():
+        states = model(row, Layout.from_lengths([6]), "bidirectional", ROPE, where)
+        losses = torch.nn.functional.cross_entropy(model.logits(states), targets, reduction="none")
+    return dict(zip(hidden, losses.tolist(), strict=True))
+
+
+@torch.no_grad()
+def test_the_diffusion_loss_is_unbiased_and_bounds_the_exact_likelihood(tiny_model):
+    """Against the sum over all masks, with the probability of each integrated over the rates."""
+    places = range(len(CONTENT))
+    losses = {m: loss_of_mask(tiny_model, m) for n in places for m in itertools.combinations(places, n + 1)}
+    rates = 0.001 + 0.999 * (np.arange(100_000) + 0.5) / 100_000  # the midpoint rule
+    exact = sum(
+        float((rates ** (len(mask) - 1) * (1 - rates) ** (len(CONTENT) - len(mask))).mean()) * sum(found.values())
+        for mask, found in losses.items()
+    )
+    batch = make_batch([CONTENT] * 6000, [True] * 6000, 1 << 33)
+    chosen = BUILDER.choose(whole(OBJECTIVES["diffusion"], batch), batch, None)
+    assert chosen.divisor == 6000 * len(CONTENT)
+    rows = pack_rows(batch, np.arange(6000), ends_every_piece=True)
+    made = BUILDER.build(OBJECTIVES["diffusion"], rows, chosen, "cpu")
+    assert (made.ids[made.output_index] == SPECIALS.mask).all()
+    states = tiny_model(made.ids, made.layout, made.direction, ROPE, made.output_index)
+    arguments = (states, tiny_model.output_weight, tiny_model.output_bias, made.target_ids)
+    summed = float(summed_cross_entropy(*arguments, votes=made.votes))
+    weighted = token_scores(*arguments)[0].double() * made.votes
+    assert summed == pytest.approx(float(weighted.sum()), rel=1e-5)
+    each = np.bincount(made.layout.sequence_ids[made.output_index], weighted.detach().numpy(), 6000)
+    error = each.std() / 6000**0.5
+    assert error < 0.05 * exact
+    assert summed / chosen.divisor * len(CONTENT) == pytest.approx(exact, abs=4 * error)
+    # Unmasking one token after another, in an order chosen at random, has this probability of giving the content.
+    orders = [
+        math.exp(-sum(losses[tuple(sorted(order[n:]))][order[n]] for n in places))
+        for order in itertools.permutations(places)
+    ]
+    assert exact > -math.log(sum(orders) / len(orders))

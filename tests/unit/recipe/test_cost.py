@@ -13,7 +13,7 @@ from seqpair.recipe.cost import (
     plan_cost,
     scoring_cost,
 )
-from seqpair.recipe.load import load_recipe
+from seqpair.recipe.load import load_recipe, preset_names
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import KeepRule, Plan
 from seqpair.recipe.resolve import resolve_plan
@@ -124,3 +124,10 @@ def test_training_costs_three_forward_passes() -> None:
     assert flops_per_token(plan.model, plan.phases[0]) == pytest.approx(
         3 * forward_flops(plan.model, tokens, OBJECTIVES["clm"], 1.0)
     )
+
+
+@pytest.mark.parametrize("preset", [name for name in preset_names() if name.startswith("ettin-")])
+def test_a_published_preset_fits_one_gpu_of_80_gb_with_room(preset):
+    recipe = load_recipe(preset)
+    for member in recipe.members:
+        assert plan_cost(resolve_plan(recipe, member)).memory_bytes < 0.92 * 74.5 * 2**30

@@ -226,7 +226,7 @@ def test_training_order_puts_each_member_after_its_start() -> None:
         ("members.x={objective: nonsense}", ["'members.x.objective'", "'nonsense' is not an objective", "hybrid"]),
         ("members.x={objective: mlmm}", ["did you mean 'mlm'"]),
         ("members.x={objective: hybrid}", ["'hybrid' needs its causal share"]),
-        ("members.x={objective: diffusion}", ["'diffusion' is not there yet"]),
+        ("members.x={objective: difusion}", ["'difusion' is not an objective", "diffusion"]),
         ("members.x={objective: {hybrid: {causal_frac: 1}}}", ["causal_frac must be above 0 and below 1", "is 1"]),
         ("members.x={objective: {hybrid: {share: 0.5}}}", ["'hybrid' takes one key"]),
         ("members.x={objective: {clm: 1.0}}", ["not an objective", "a list such as"]),

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_member
+from seqpair.nn import attention
 from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel, initialise
 from seqpair.nn.rope import RopeBases
@@ -32,7 +33,7 @@ def parts(prepared_study):
     return prepared, plan, model.train(), probe, TargetBuilder(prepared.tokenizer, plan.seed)
 
 
-@pytest.mark.parametrize("objective", ["clm", "mlm", "mntp"])
+@pytest.mark.parametrize("objective", ["clm", "mlm", "mntp", "diffusion"])
 def test_the_same_numbers_for_any_microbatch_and_at_any_time(parts, objective):
     _, _, model, probe, builder = parts
     first, second = (probe.measure(model, OBJECTIVES[objective], builder, CPU, size) for size in (2000, 150))
@@ -67,3 +68,14 @@ def test_bits_per_byte_of_a_decoder_by_hand(parts):
             nats += float(F.cross_entropy(model.logits(states), ids[1:], reduction="sum"))
     model.train()
     assert result.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
+
+
+@pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_attention_is_in_the_precision_of_training(parts, monkeypatch, bf16, dtype):
+    _, _, model, probe, builder = parts
+    seen = set()
+    blocked = attention.KERNELS["blocked"]
+    monkeypatch.setitem(attention.KERNELS, "blocked", lambda q, *rest: (seen.add(q.dtype), blocked(q, *rest))[1])
+    results = probe.measure(model, OBJECTIVES["clm"], builder, CPU, 2000, bf16=bf16)
+    assert seen == {dtype}
+    assert all(math.isfinite(result.loss) for result in results)
