@@ -112,7 +112,7 @@ def changed(key: str, to: Callable[[Any], Any]) -> Callable[[str], str]:
 
 
 VERIFY, LIST = ("verify", "tiny.yaml"), ("checkpoints", "tiny.yaml", "--verify")
-PREPARE, TRAIN = ("prepare", "tiny.yaml", "--verify"), ("train", "tiny.yaml", "--member", "encoder")
+PREPARE, TRAIN = ("prepare", "tiny.yaml", "--verify"), ("train", ENCODER)
 EXPORT = ("export", ENCODER / "checkpoints/step11", "out")
 EXPORT_RUN = ("export", ENCODER, "out")
 EVAL = ("eval", ENCODER / "export", "--suite", "own", "--limit", "4", "--out", "results")
@@ -133,7 +133,7 @@ DAMAGES: dict[str, tuple[Damage, tuple[str | Path, ...], str]] = {
     "a piece": (inside(NOTES + "pieces-96.i64", flip), VERIFY, "is not what the store's offsets give"),
     "a store is gone": (inside("stores/tales-*", remove), VERIFY, "encoder stores"),
     "a store's counts": (inside(NOTES + "manifest.json", edit, "tokens", to=7), VERIFY, "encoder stores"),
-    "the stores' tokenizer": (inside("stores/tokenizers-*/tokenizer.json", flip, 0.9), VERIFY, "encoder stores"),
+    "the stores' tokenizer": (inside("stores/tokenizers/*/tokenizer.json", flip, 0.9), VERIFY, "encoder stores"),
     # Plans, ledgers, metrics
     "no plan": (remove(DECODER / "plan.json"), VERIFY, "there is no plan.json"),
     "a cut plan": (cut(ENCODER / "plan.json"), VERIFY, "plan.json is not a plan"),
@@ -172,8 +172,7 @@ DAMAGES: dict[str, tuple[Damage, tuple[str | Path, ...], str]] = {
     "another member's checkpoint": (copy(DECODER / "checkpoints/step11", STEP), EXPORT, "does not belong to the run"),
     "a renamed checkpoint": (swap(STEP, ENCODER / "checkpoints/step9"), LIST, "another name than its folder"),
     "the last checkpoint is gone": (remove(STEP), LIST, "step11 (missing)"),
-    "an early checkpoint is gone": (remove(ENCODER / "checkpoints/step3"), VERIFY, "planned checkpoints are missing"),
-    "no manifest": (remove(STEP / "manifest.json"), EXPORT, "is not a checkpoint"),
+    "no manifest": (remove(STEP / "manifest.json"), LIST, "step11 is not a checkpoint"),
     "a run's tokenizer": (flip(ENCODER / "tokenizer/tokenizer.json", 0.9), EXPORT_RUN, "tokenizer"),
     # Exports
     "an exported weight": (flip(EXPORTED / "model.safetensors", 0.9), EVAL, "is not the file that was exported"),
@@ -193,7 +192,22 @@ DAMAGES: dict[str, tuple[Damage, tuple[str | Path, ...], str]] = {
     ),
     "swapped results": (swap(RESULTS, DECODER / "evaluation"), VERIFY, "is another model's result"),
     "a cut result": (cut(RESULTS / "masked_accuracy.json"), VERIFY, "is not an evaluation result"),
-    "a cut result, reported": (cut(RESULTS / "masked_accuracy.json"), REPORT, "masked_accuracy.json"),
+    "a cut result, reported": (
+        cut(RESULTS / "masked_accuracy.json"),
+        REPORT,
+        "the result masked_accuracy cannot be read",
+    ),
+    "swapped results, reported": (
+        swap(RESULTS, DECODER / "evaluation"),
+        REPORT,
+        "it is another model's (member decoder",
+    ),
+    "swapped runs, reported": (swap(ENCODER, DECODER), REPORT, "the run of decoder lies in encoder/"),
+    "an unknown plan, reported": (
+        edit(ENCODER / "plan.json", "phases", 0, "objectives", 0, "objective", to="xyz"),
+        REPORT,
+        "encoder: plan.json cannot be read",
+    ),
 }
 
 

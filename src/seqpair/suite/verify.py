@@ -274,7 +274,7 @@ def _check_planned(folder: Path, plan: Plan) -> str:
     missing, thinned = missing_checkpoints(folder, plan)
     if missing:
         raise TrainingError(f"planned checkpoints are missing in {folder}", seen=", ".join(missing))
-    return f"{len(thinned)} were removed" if thinned else "all there"
+    return f"not there any more: {', '.join(thinned)}" if thinned else "all there"
 
 
 def _check_tokenizer(folder: Path, wanted: str) -> str:
