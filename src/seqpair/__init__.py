@@ -19,6 +19,7 @@ __all__ = [
     "compare_members",
     "evaluate_models",
     "load",
+    "probe",
 ]
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from seqpair.compare.values import Comparison
     from seqpair.data.order.lookup import DocumentTrace, StepContent
     from seqpair.data.prepared import Prepared
+    from seqpair.evaluate.probes import Probe
     from seqpair.evaluate.results import TaskResult
     from seqpair.models.fill import FilledMask
     from seqpair.models.generate import ContinuedText
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from seqpair.recipe.plan import Plan
     from seqpair.suite.study import StudyOutcome
     from seqpair.train.loop import TrainingOutcome
+
+FEWEST_PROBED = 20
 
 
 class Study:
@@ -215,7 +218,7 @@ class Model:
     def generate(
         self, prompts: Sequence[str], max_new_tokens: int = 64, *, temperature: float = 0.0, seed: int = 0
     ) -> list[ContinuedText]:
-        """Continue texts with a decoder, up to its end token.
+        """Continue texts: with a decoder up to its end token, with an encoder by exactly so many tokens.
 
         Args:
             prompts: The texts to continue.
@@ -224,7 +227,7 @@ class Model:
             seed: Of the sampling.
 
         Raises:
-            EvaluationError: The model is an encoder, or a prompt leaves no room.
+            EvaluationError: A prompt leaves no room.
         """
         from seqpair.models.generate import continue_texts
         from seqpair.nn.decode.generate import Sampling
@@ -241,6 +244,47 @@ class Model:
         from seqpair.models.fill import fill_masks
 
         return fill_masks(self._model, text, top)
+
+
+def probe(
+    model: Model,
+    texts: Sequence[str],
+    labels: Sequence[str] | Sequence[int] | Sequence[float],
+    pairs: Sequence[str] | None = None,
+) -> Probe:
+    """Say what the frozen states of each layer tell about labels, by linear probes (docs/evaluation.md).
+
+    A fifth of the rows is kept apart and reported.
+
+    Args:
+        model: A model from `load`.
+        texts: The texts, (n,).
+        labels: A class of each, as a text or a whole number, or a number with a fraction part to be predicted.
+        pairs: A second text of each, (n,), where the label is about two.
+
+    Returns:
+        The value of the chosen layer, and of every layer.
+
+    Raises:
+        EvaluationError: The lengths differ, there are too few rows, or one class only.
+    """
+    from seqpair.evaluate.finetune.sets import Example, LabelledSet, split_rows
+    from seqpair.evaluate.probes import probe_set
+
+    if not len(texts) == len(labels) == len(pairs or texts) or len(texts) < FEWEST_PROBED:
+        raise EvaluationError(
+            "a probe needs a label for every text",
+            seen=f"{len(texts)} texts, {len(labels)} labels",
+            allowed=f"as many of each, {FEWEST_PROBED} or more",
+        )
+    is_number = any(isinstance(label, float) for label in labels)
+    names = [] if is_number else sorted({str(label) for label in labels})
+    found = [float(label) if is_number else names.index(str(label)) for label in labels]
+    seconds = [None] * len(texts) if pairs is None else pairs
+    rows = [Example(str(n), *row) for n, row in enumerate(zip(texts, found, seconds, strict=True))]
+    train, dev, test = split_rows(rows, (0.7, 0.1, 0.2))
+    kind: Any = "number" if is_number else "classes"
+    return probe_set(model._model, LabelledSet("given", kind, tuple(names), train + dev, dev, test))
 
 
 def load(place: str | Path, device: str = "auto") -> Model:
@@ -289,6 +333,7 @@ def evaluate_models(
     data: str | Path = "data/eval",
     *,
     tasks: Sequence[str] = (),
+    tasks_file: str | Path | None = None,
     limit: int | None = None,
     out: str | Path | None = None,
     device: str = "auto",
@@ -300,6 +345,7 @@ def evaluate_models(
         suites: Names of suites, or `all`; `own` is a study's own held-out text.
         data: The folder with the suites' data files.
         tasks: Only these tasks of the suites.
+        tasks_file: A YAML file that declares more tasks, which join those of the suites (docs/evaluation.md).
         limit: Most items per task.
         out: A folder for the results; by default beside each export.
         device: Where the models run.
@@ -314,7 +360,7 @@ def evaluate_models(
 
     given = [models] if isinstance(models, str | Path) else list(models)
     places = [find_model(name) for name in given]
-    chosen = choose_tasks(list(suites), list(tasks))
+    chosen = choose_tasks(list(suites), list(tasks), None if tasks_file is None else Path(tasks_file))
     context = TaskContext(Path(data), limit)
     folders = [results_folder(place, context, None if out is None else Path(out)) for place in places]
     require_own_folders(folders)

@@ -44,3 +44,32 @@ def test_two_ranks_learn_what_one_learns_from_the_same_sequences(prepared_study,
             assert np.linalg.norm(second_weights[name] - weight) < 0.05 * max(1e-3, np.linalg.norm(weight)), name
         else:
             assert second_weights[name] == pytest.approx(weight, rel=1e-2, abs=1e-4), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["backward", "all_reduce", "save"])
+def test_torchrun_restarts_a_killed_rank_and_the_ledger_is_that_of_a_run_without_a_kill(
+    prepared_study, tmp_path, place
+):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["train", str(prepared_study.recipe), *COMMON, "--set", "checkpoints.every_tokens=2k"]
+    whole = subprocess.run(
+        [*torchrun, "-m", "seqpair", *arguments, "--set", f"runs={tmp_path / 'whole'}"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert whole.returncode == 0, whole.stderr
+    program = str(Path(__file__).with_name("killed_rank.py"))
+    killed = subprocess.run(
+        [*torchrun, "--max-restarts", "3", program, place, *arguments, "--set", f"runs={tmp_path / 'killed'}"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert killed.returncode == 0, killed.stderr
+    assert "exitcode" in killed.stderr or "Signal" in killed.stderr or "restart" in killed.stderr.lower()
+    first, second = (tmp_path / name / "tiny" / "decoder" / "ledger.jsonl" for name in ("whole", "killed"))
+    assert first.read_bytes() == second.read_bytes()

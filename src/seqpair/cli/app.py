@@ -20,6 +20,7 @@ from seqpair.cli.export import export
 from seqpair.cli.fill import fill
 from seqpair.cli.finetune import finetune
 from seqpair.cli.generate import generate
+from seqpair.cli.import_results import import_results
 from seqpair.cli.init import init
 from seqpair.cli.order import order
 from seqpair.cli.plan import plan
@@ -56,7 +57,7 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "doctor": doctor,
     },
     "Use": {"export": export, "generate": generate, "fill": fill, "embed": embed, "finetune": finetune},
-    "Evaluate": {"eval": evaluate_suites, "power": power},
+    "Evaluate": {"eval": evaluate_suites, "import-results": import_results, "power": power},
     "Look": {"report": report, "watch": watch, "diff": diff, "order": order, "verify": verify},
 }
 """The verbs, by the panel of `seqpair --help` that lists them."""

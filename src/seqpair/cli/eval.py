@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +28,9 @@ Pooling = Annotated[
 Choices = Annotated[
     list[str] | None, typer.Option(help="Set a choice of the tasks, NAME=VALUE (docs/retrieval.md); repeatable.")
 ]
+TasksFile = Annotated[
+    Path | None, typer.Option("--tasks", help="A YAML file that declares tasks of your own (docs/evaluation.md).")
+]
 Models = Annotated[
     list[str], typer.Argument(help="Exports, checkpoints, runs, Hugging Face folders or names on the hub.")
 ]
@@ -45,6 +48,7 @@ def evaluate_suites(
     suite: Annotated[list[str] | None, typer.Option(help="A suite, or `all`; repeatable.")] = None,
     task: Names = None,
     data: Annotated[Path, typer.Option(help="The folder with the suites' data files.")] = Path("data/eval"),
+    tasks_file: TasksFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most items per task.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0, where a task trains or samples.")] = 1,
     shots: Shots = 0,
@@ -69,14 +73,15 @@ def evaluate_suites(
 
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite own --suite blimp --limit 500
     """
-    from seqpair.cli.eval_tables import show_plans, show_report
+    from seqpair.cli.eval_tables import show_plans
     from seqpair.evaluate.registry import choose_tasks, read_settings
     from seqpair.evaluate.runner import plan_tasks, require_own_folders, results_folder, run_models
     from seqpair.evaluate.task import TaskContext
     from seqpair.models.place import find_model
     from seqpair.models.score import ScoringOptions
 
-    tasks = choose_tasks(suite or ["all"], task or [])
+    suites = suite or ([] if tasks_file else ["all"])
+    tasks = choose_tasks(suites, task or [], tasks_file)
     context = TaskContext(
         data,
         limit,
@@ -94,17 +99,13 @@ def evaluate_suites(
         for place, folder in zip(places, folders, strict=True):
             show_plans(place.name, folder, plan_tasks(place, tasks, context, folder))
         return
-    reports = []
-    for report in run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens):
-        reports.append(report)
-        if not as_json:
-            show_report(report)
-    _end(reports, as_json, tasks, suite or ["all"], task or [])
+    reports = run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens)
+    _end(reports, as_json, tasks, suites, task or [])
 
 
 def _require_data(data: Path, tasks: Sequence[SuiteTask]) -> None:
     """Check that the data folder exists where a task needs it, so that a typing error is not a list of skips."""
-    if any(task.inputs or task.files for task in tasks) and not data.is_dir():
+    if any((task.inputs or task.files) and task.declared is None for task in tasks) and not data.is_dir():
         raise EvaluationError(
             "the folder of the suites' data does not exist",
             seen=data,
@@ -132,15 +133,20 @@ def _studies(recipe: str | None, overrides: Sequence[str]) -> StudyTexts:
 
 
 def _end(
-    reports: Sequence[SuiteReport],
+    running: Iterable[SuiteReport],
     as_json: bool,
     tasks: Sequence[SuiteTask],
     suites: Sequence[str],
     names: Sequence[str],
 ) -> None:
-    """Print all models' results together; raise an error if one failed or if what was asked for gave none."""
-    from seqpair.cli.eval_tables import show_table
+    """Print results as they come, then all together; raise an error if one failed or what was asked for gave none."""
+    from seqpair.cli.eval_tables import show_report, show_table
 
+    reports = []
+    for report in running:
+        reports.append(report)
+        if not as_json:
+            show_report(report)
     if as_json:
         print(json.dumps([report.as_json() for report in reports]))
     else:

@@ -1,4 +1,4 @@
-"""The verb `generate`: a decoder continues texts."""
+"""The verb `generate`: a model of either direction continues texts."""
 
 from __future__ import annotations
 
@@ -27,19 +27,26 @@ def generate(
         float | None, typer.Option(help="Sample among the fewest tokens whose probabilities sum to this.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the samples: the same seed gives the same text.")] = 0,
+    tokens_per_step: Annotated[
+        int | None, typer.Option(min=1, help="Encoders: fill this many masks per forward pass; 1 unless given.")
+    ] = None,
+    block_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Encoders: fill the masks in blocks of this many tokens, left to right.")
+    ] = None,
     batch_rows: Annotated[int, typer.Option(min=1, help="Continue this many texts at once.")] = 32,
     as_class: AsClassOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Continue texts with a decoder and print each text with its continuation.
+    """Continue texts and print each text with its continuation.
 
-    A text ends where the model writes [SEP], after the given number of tokens, or at the length the model was trained
-    on. A continuation does not depend on the other texts. An export needs no transformers.
+    A decoder's text ends where the model writes [SEP], after the given number of tokens, or at the length the model was
+    trained on. An encoder (best trained with diffusion) starts from that number of masks and fills the surest first.
+    A continuation does not depend on the other texts. An export needs no transformers.
 
     Example: seqpair generate runs/demo/decoder/export "def read_lines(path):" --max-new-tokens 40
     """
-    from seqpair.models.generate import continue_texts
+    from seqpair.models.generate import Unmasking, continue_texts
     from seqpair.models.open import open_model
     from seqpair.models.text_file import read_texts
     from seqpair.nn.decode.generate import Sampling
@@ -53,11 +60,12 @@ def generate(
     model = open_model(source, device=device, as_class=as_class)
     progress = Progress("generate", len(texts) * max_new_tokens, "tokens")
     started = time.perf_counter()
-    found = continue_texts(model, texts, max_new_tokens, sampling, batch_rows=batch_rows, watch=progress.update)
+    unmasking = Unmasking(tokens_per_step or 1, block_tokens) if tokens_per_step or block_tokens else None
+    options = {"unmasking": unmasking, "batch_rows": batch_rows, "watch": progress.update}
+    found = continue_texts(model, texts, max_new_tokens, sampling, **options)
     seconds = time.perf_counter() - started
     if as_json:
-        tokens = sum(len(item.ids) for item in found)
-        results = [item.as_json() for item in found]
+        tokens, results = sum(len(item.ids) for item in found), [item.as_json() for item in found]
         print(json.dumps({"model": model.name, "results": results, "tokens": tokens, "seconds": seconds}))
         return
     for number, item in enumerate(found):

@@ -191,9 +191,10 @@ def _phase_rows(plan: Plan, phase: PhasePlan, stats: Mapping[str, StoreStats] | 
 
 def _mask_rate_text(phase: PhasePlan) -> str:
     from seqpair.recipe.cost import objective_shares
+    from seqpair.recipe.schedule import mask_frac_text
 
     if phase.mask_frac is not None:
-        return f"{phase.mask_frac:g}"
+        return mask_frac_text(phase.mask_frac)
     rates = [objective.own_rate for objective, _ in objective_shares(phase) if objective.own_rate is not None]
     return f"one of its own for each sequence, {rates[0]:g} on average" if rates else "none"
 

@@ -130,7 +130,8 @@ def start_world(
         SeqpairError: A device that is not there, or variables that make no sense.
         TrainingError: The others did not come.
     """
-    rank, world_size, local_rank = _read_environment(os.environ if environment is None else environment)
+    environment = os.environ if environment is None else environment
+    rank, world_size, local_rank = _read_environment(environment)
     chosen = choose_device(device, local_rank)
     if world_size == 1:
         return World(0, 1, local_rank, chosen, None)
@@ -141,12 +142,30 @@ def start_world(
     with world._others("the process group"):
         dist.init_process_group(
             backend,
+            store=_meeting_place(environment, rank, world_size, timeout_seconds),
             rank=rank,
             world_size=world_size,
             timeout=datetime.timedelta(seconds=timeout_seconds),
             device_id=chosen if chosen.type == "cuda" else None,
         )
     return world
+
+
+def _meeting_place(environment: Mapping[str, str], rank: int, world_size: int, timeout_seconds: float) -> dist.Store:
+    """Return the store through which the ranks find each other, apart for each attempt of torchrun.
+
+    Torch's own is shared by the attempts (2.13: `rendezvous.py`), so restarted ranks can connect to the ports
+    of the dead ones. Under torchrun the agent holds the store; else rank 0 does.
+    """
+    is_held_by_agent = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = dist.TCPStore(
+        environment.get("MASTER_ADDR", "127.0.0.1"),
+        int(environment.get("MASTER_PORT", "29500")),
+        world_size,
+        is_master=rank == 0 and not is_held_by_agent,
+        timeout=datetime.timedelta(seconds=timeout_seconds),
+    )
+    return dist.PrefixStore(f"attempt{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def choose_device(device: str, local_rank: int = 0) -> torch.device:

@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate import generative, minimal_pairs, own, prompts
+from seqpair.evaluate import declared, generative, minimal_pairs, own, probes, prompts
 from seqpair.evaluate.bias import tasks as bias
 from seqpair.evaluate.classification import tasks as classification
 from seqpair.evaluate.retrieval import tasks as retrieval
 from seqpair.evaluate.task import SuiteTask
+from seqpair.text import nearest
 
 _AREAS: tuple[tuple[SuiteTask, ...], ...] = (
     own.TASKS,
     generative.TASKS,
     minimal_pairs.TASKS,
+    minimal_pairs.ZORRO_TASKS,
+    minimal_pairs.BABYLM_TASKS,
     classification.TASKS,
     prompts.TASKS,
+    probes.TASKS,
     retrieval.TASKS,
     bias.TASKS,
 )
@@ -26,23 +30,33 @@ _WITH_OPTIONS = {"scoring", "seeds", "shots", "grid", "pooling"}  # choices that
 SUITES: dict[str, tuple[SuiteTask, ...]] = {tasks[0].suite: tasks for tasks in _AREAS}
 
 
-def choose_tasks(suites: Sequence[str], names: Sequence[str] = ()) -> list[SuiteTask]:
+def choose_tasks(suites: Sequence[str], names: Sequence[str] = (), tasks_file: Path | None = None) -> list[SuiteTask]:
     """Return the tasks of some suites, or those of them with these names.
 
     Args:
         suites: Names of suites, or `all`.
         names: Names of tasks; empty takes all.
+        tasks_file: A file that declares more tasks, which join those of the suites.
 
     Raises:
-        EvaluationError: There is no such suite, or no such task in them.
+        EvaluationError: There is no such suite, no such task in them, or a declaration is wrong.
     """
     unknown = [suite for suite in suites if suite not in SUITES and suite != "all"]
     if unknown:
         raise EvaluationError(
-            "there is no suite of this name", seen=", ".join(unknown), allowed=", ".join((*SUITES, "all"))
+            f"there is no suite of this name{nearest(unknown[0], SUITES)}",
+            seen=", ".join(unknown),
+            allowed=", ".join((*SUITES, "all")),
         )
     wanted = list(SUITES) if "all" in suites else [suite for suite in SUITES if suite in suites]
     tasks = [task for suite in wanted for task in SUITES[suite]]
+    more = [] if tasks_file is None else declared.read_tasks(tasks_file)
+    taken = {task.name for own in SUITES.values() for task in own} & {task.name for task in more}
+    if taken:
+        raise EvaluationError(
+            f"{tasks_file} declares a task under a built-in name", seen=", ".join(sorted(taken)), fix="rename it"
+        )
+    tasks += more
     strange = [name for name in names if name not in {task.name for task in tasks}]
     if strange:
         raise EvaluationError(
@@ -50,7 +64,7 @@ def choose_tasks(suites: Sequence[str], names: Sequence[str] = ()) -> list[Suite
             seen=", ".join(strange),
             allowed=", ".join(task.name for task in tasks),
         )
-    return [task for task in tasks if (task.name in names if names or task.only_named else True)]
+    return [task for task in tasks if (task.name in names if names else not task.only_named)]
 
 
 def read_settings(tasks: Sequence[SuiteTask], given: Sequence[str]) -> dict[str, str]:

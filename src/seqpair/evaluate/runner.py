@@ -164,6 +164,7 @@ def plan_tasks(
                 "task": [task.name, task.version],
                 "choices": _choices(place, task, context),
                 "data": _data_digests(place, task, context, digests),
+                **({} if task.declared is None else {"declared": task.declared}),
             }
         )
         found = there.get(task.name) or _read_shown(folder / f"{task.name}.json")

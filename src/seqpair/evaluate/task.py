@@ -199,6 +199,7 @@ class SuiteTask(Measurement):
         shot_inputs: Files that examples are taken from, where they exist and examples are asked for.
         files: Settings that name a file, each with the input that is used where the user names none.
         only_named: Whether it runs only when it is asked for by its name, such as a large task of the hub.
+        declared: For a task that a file declares, what it says there; part of the key.
     """
 
     directions: tuple[Direction, ...]
@@ -211,6 +212,7 @@ class SuiteTask(Measurement):
     shot_inputs: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     only_named: bool = False
+    declared: dict[str, Any] | None = None
 
     def paths(self, context: TaskContext) -> dict[str, Path]:
         """Return every input by its name, and the files of settings by the setting's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.hub.verify import Verification
 from seqpair.recipe.objectives import Objective
+from seqpair.recipe.schedule import mask_frac_text
 from seqpair.recipe.sizes import parameter_count
 from seqpair.text import format_count
 
@@ -111,7 +112,8 @@ def _training_table(manifest: CheckpointManifest, objective: Objective, trained:
     """Return how the member was trained as a Markdown table."""
     plan = manifest.plan
     phase, shape = plan.phase(manifest.phase), plan.model.shape
-    mask = f", mask rate {phase.mask_frac:g}" if objective.takes_mask_frac and phase.mask_frac is not None else ""
+    rate = phase.mask_frac if objective.takes_mask_frac else None
+    mask = "" if rate is None else f", mask rate {mask_frac_text(rate)}"
     part = "" if trained == objective else f", its part in `{trained.name}`"
     sources = ", ".join(f"{source.name} ({source.kind})" for source in plan.sources) or "not named"
     window = plan.model.window_tokens

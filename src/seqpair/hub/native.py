@@ -78,6 +78,30 @@ class NativeModel:
         return states
 
     @torch.no_grad()
+    def layer_states(self, rows: Sequence[np.ndarray]) -> Tensor:
+        """Return the states of all tokens after the embedding, after each layer, and last after the final norm.
+
+        Args:
+            rows: Token ids with specials, one array per sequence, each at least one token.
+
+        Returns:
+            (L + 1, N, D): the first row's tokens, then the second row's; the last layer's states are normed.
+        """
+        backbone, found = self.model.backbone, []
+
+        def keep(_module: object, _given: object, states: Tensor) -> None:
+            found.append(states.clone())  # the next layer adds to these states in place
+
+        modules = [backbone.embedding_norm, *list(backbone.layers)[:-1]]
+        hooks = [module.register_forward_hook(keep) for module in modules]
+        try:
+            last = self.states(rows, [np.arange(len(row)) for row in rows])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.stack([*found, last])
+
+    @torch.no_grad()
     def head(self, states: Tensor) -> Tensor:
         """Return the logits (M, V) of states (M, D)."""
         return self.model.logits(self.model.head(states))

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from seqpair.errors import EvaluationError
+from seqpair.models.forward import Ids
 from seqpair.models.text_model import TextModel
 
 POOLINGS: dict[str, str] = {
@@ -69,6 +71,50 @@ def embed_texts(
     Raises:
         EvaluationError: There is no such pooling.
     """
+    rows, places, truncated = _rows_of(model, texts, pooling)
+    vectors = np.empty((len(rows), model.width), dtype=np.float32)
+    done = 0
+    for batch, states in model.states_at(rows, places, batch_tokens):
+        pooled = _pooled(states, [len(places[index]) for index in batch])
+        if normalise:
+            pooled = torch.nn.functional.normalize(pooled, dim=-1)
+        vectors[batch] = pooled.float().cpu().numpy()
+        done += sum(len(rows[index]) for index in batch)
+        if watch is not None:
+            watch(done)
+    return Embedded(vectors, truncated)
+
+
+def embed_layers(
+    model: TextModel, texts: Sequence[str], pooling: str = "mean-text", watch: Callable[[int], None] | None = None
+) -> Embedded:
+    """Return a vector for each text from the embedding and from each layer, (L + 1, n, D), pooled alike.
+
+    Args:
+        model: An encoder or a decoder, read in the direction it was trained in.
+        texts: The texts; an empty one has its specials, one longer than the model reads is cut on the right.
+        pooling: A name in `POOLINGS`.
+        watch: Called after every batch with how many texts are done.
+
+    Raises:
+        EvaluationError: There is no such pooling.
+    """
+    rows, places, truncated = _rows_of(model, texts, pooling)
+    vectors, done = np.empty((0, len(rows), model.width), dtype=np.float32), 0
+    for batch, states in model.layer_states_at(rows, places):
+        if not len(vectors):  # how many layers there are is known when the first batch has passed through them
+            vectors = np.empty((len(states), len(rows), states.shape[-1]), dtype=np.float32)
+        counts = [len(places[index]) for index in batch]
+        for layer, own in enumerate(states):
+            vectors[layer, batch] = _pooled(own, counts).float().cpu().numpy()
+        done += len(batch)
+        if watch is not None:
+            watch(done)
+    return Embedded(vectors, truncated)
+
+
+def _rows_of(model: TextModel, texts: Sequence[str], pooling: str) -> tuple[list[Ids], list[Ids], int]:
+    """Return the texts' rows, the places of each that are pooled, and how many texts were cut."""
     require_pooling(pooling)
     if pooling == "default":
         pooling = "mean" if model.direction == "bidirectional" else "last"
@@ -82,18 +128,13 @@ def embed_texts(
         own = (begin, begin + len(content)) if len(content) else (0, 1)
         spans = {"mean": (0, len(row)), "mean-text": own, "cls": (0, 1), "last": (len(row) - 1, len(row))}
         places.append(np.arange(*spans[pooling]))
-    vectors = np.empty((len(rows), model.width), dtype=np.float32)
-    done = 0
-    for batch, states in model.states_at(rows, places, batch_tokens):
-        counts = torch.tensor([len(places[index]) for index in batch], device=states.device)
-        # In fp64, so that a mean over thousands of tokens does not depend on the order of its terms.
-        sums = torch.zeros(len(batch), model.width, dtype=torch.float64, device=states.device)
-        sums.index_add_(0, torch.arange(len(batch), device=states.device).repeat_interleave(counts), states.double())
-        pooled = sums / counts[:, None]
-        if normalise:
-            pooled = torch.nn.functional.normalize(pooled, dim=-1)
-        vectors[batch] = pooled.float().cpu().numpy()
-        done += sum(len(rows[index]) for index in batch)
-        if watch is not None:
-            watch(done)
-    return Embedded(vectors, sum(len(ids) > room for ids in whole))
+    return rows, places, sum(len(ids) > room for ids in whole)
+
+
+def _pooled(states: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return the mean of each text's states, (B, D), fp64."""
+    sizes = torch.tensor(counts, device=states.device)
+    # In fp64, so that a mean over thousands of tokens does not depend on the order of its terms.
+    sums = torch.zeros(len(counts), states.shape[-1], dtype=torch.float64, device=states.device)
+    sums.index_add_(0, torch.arange(len(counts), device=states.device).repeat_interleave(sizes), states.double())
+    return sums / sizes[:, None]

@@ -38,6 +38,13 @@ class NativeForward:
         """Return the last hidden states (M, D) at the places of each row, row after row."""
         return self.native.states(rows, places)
 
+    def layer_states(self, rows: Sequence[Ids], places: Sequence[Ids]) -> Tensor:
+        """Return the states (L + 1, M, D) after the embedding and after each layer, in the order of `states`."""
+        firsts = np.cumsum([0, *map(len, rows[:-1])])
+        index = np.concatenate([first + own for first, own in zip(firsts, places, strict=True)])
+        found = self.native.layer_states(rows)
+        return found[:, torch.from_numpy(index).to(found.device)]
+
     def readings(self, rows: Sequence[Ids], places: Sequence[Ids]) -> Tensor:
         """Return the states (M, D) at the places of each row, row after row."""
         return self.native.states(rows, places)
@@ -73,6 +80,12 @@ class PaddedForward:
     def states(self, rows: Sequence[Ids], places: Sequence[Ids]) -> Tensor:
         """Return the last hidden states (M, D) at the places of each row, row after row."""
         return _gathered(self._backbone(**self._inputs(rows)).last_hidden_state, places)
+
+    def layer_states(self, rows: Sequence[Ids], places: Sequence[Ids]) -> Tensor:
+        """Return the states (L + 1, M, D) after the embedding and after each layer, in the order of `states`."""
+        found = self._backbone(**self._inputs(rows), output_hidden_states=True)
+        # Classes differ in whether the last of their hidden states is normed; the one that is used always is.
+        return torch.stack([_gathered(one, places) for one in (*found.hidden_states[:-1], found.last_hidden_state)])
 
     def readings(self, rows: Sequence[Ids], places: Sequence[Ids]) -> Tensor:
         """Return states (M, D), or logits (M, V) where there is no head to make them of states."""

@@ -2,18 +2,19 @@
 
 A decoder keeps its past in a cache: ours in its own, a model of transformers in the library's, where prompts of equal
 length run together without padding, so that a text does not depend on its neighbours. An encoder fills the first of
-several masks, puts the token there, and goes on: every step is a new row, since the states of a bidirectional model
-change with each token.
+several masks, puts the token there, and goes on; or it starts from as many masks as tokens are wanted and fills the
+surest ones at each step. Every step is a new row, since the states of a bidirectional model change with each token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from seqpair.errors import EvaluationError
 from seqpair.models.forward import Ids
@@ -50,6 +51,29 @@ class ContinuedText:
 
 
 @dataclass(frozen=True)
+class Unmasking:
+    """How an encoder fills the masks behind a prompt.
+
+    Attributes:
+        tokens_per_step: Masks filled by one forward pass, the surest first.
+        block_tokens: Masks are filled block by block from left to right, each of this many tokens; null for one block.
+    """
+
+    tokens_per_step: int = 1
+    block_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            EvaluationError: One of them is below 1.
+        """
+        for name, value in (("tokens per step", self.tokens_per_step), ("tokens per block", self.block_tokens)):
+            if value is not None and value < 1:
+                raise EvaluationError(f"this many {name} cannot be filled", seen=value, allowed="1 or more")
+
+
+@dataclass(frozen=True)
 class CompletedTexts:
     """What a model added to each prompt, and how many prompts were cut on the left so that it had room."""
 
@@ -63,24 +87,36 @@ def continue_texts(
     max_new_tokens: int = DEFAULT_NEW_TOKENS,
     sampling: Sampling | None = None,
     *,
+    unmasking: Unmasking | None = None,
     batch_rows: int = BATCH_ROWS,
     watch: Watch | None = None,
 ) -> list[ContinuedText]:
-    """Continue texts with a decoder, up to its end token.
+    """Continue texts: with a decoder up to its end token, with an encoder by exactly so many tokens.
 
     Args:
-        model: A decoder.
+        model: A model of either direction.
         prompts: The texts; an empty one begins at `[CLS]`.
         max_new_tokens: Most tokens to add; the length the model was trained on may allow fewer.
         sampling: How tokens are chosen; by default the likeliest.
-        batch_rows: Prompts continued at once.
+        unmasking: How an encoder fills its masks; for a decoder it must be left out.
+        batch_rows: Prompts that a decoder continues at once.
         watch: Called after every step with the tokens made so far.
 
     Raises:
-        EvaluationError: The model is an encoder, a prompt leaves no room, or no new token is asked for.
+        EvaluationError: A prompt leaves no room, no new token is asked for, or a decoder is asked to fill masks.
     """
     contents = model.encode(prompts)
-    found = continue_contents(model, contents, max_new_tokens, sampling, batch_rows=batch_rows, watch=watch)
+    if model.direction == "bidirectional":
+        _require_room(model, contents, max_new_tokens)
+        found = _unmask(model, contents, max_new_tokens, sampling or Sampling(), unmasking or Unmasking(), watch)
+    elif unmasking is not None:
+        raise EvaluationError(
+            "only an encoder fills masks",
+            seen=f"{model.name}: a decoder",
+            fix="leave out the tokens per step and per block",
+        )
+    else:
+        found = continue_contents(model, contents, max_new_tokens, sampling, batch_rows=batch_rows, watch=watch)
     return [
         ContinuedText(
             prompt,
@@ -112,19 +148,29 @@ def continue_contents(
             "only a decoder can continue a text",
             seen=f"{model.name}: a bidirectional model",
             allowed="a decoder, or a member last trained with clm (or hybrid, with --as clm)",
-            fix="let the encoder fill masks with `seqpair fill`",
+            fix="continue texts with `continue_texts`, which fills masks for an encoder",
         )
+    _require_room(model, contents, max_new_tokens)
+    return _decode(model, contents, max_new_tokens, sampling or Sampling(), None, batch_rows, watch)
+
+
+def _require_room(model: TextModel, contents: Sequence[Ids], max_new_tokens: int) -> None:
+    """Check that every prompt can get a token.
+
+    Raises:
+        EvaluationError: A prompt leaves no room, or no new token is asked for.
+    """
     if max_new_tokens < 1:
         raise EvaluationError("this many new tokens cannot be made", seen=max_new_tokens, allowed="1 or more")
     for number, content in enumerate(contents):
-        if 1 + len(content) >= model.max_tokens:
+        room = model.max_tokens - 1 - len(model.ends())
+        if len(content) >= room:
             raise EvaluationError(
                 f"prompt {number} leaves no room in what the model was trained on",
                 seen=f"{len(content)} tokens",
-                allowed=f"at most {model.max_tokens - 2}",
+                allowed=f"at most {room - 1}",
                 fix="shorten it",
             )
-    return _decode(model, contents, max_new_tokens, sampling or Sampling(), None, batch_rows, watch)
 
 
 def complete_texts(
@@ -184,6 +230,7 @@ def _decode(
     batch_rows: int = BATCH_ROWS,
     watch: Watch | None = None,
 ) -> list[Continuation]:
+    sampling = sampling if sampling.greedy else replace(sampling, never=tuple(model.empty_ids))
     prompts = [[*model.begin(len(content)), *content.tolist()] for content in contents]
     limits = [min(max_new_tokens, model.max_tokens - len(prompt)) for prompt in prompts]
     if model.native is None:
@@ -262,3 +309,58 @@ def _fill_on(
         if not running:
             break
     return made
+
+
+def _unmask(
+    model: TextModel,
+    contents: Sequence[Ids],
+    max_new_tokens: int,
+    sampling: Sampling,
+    unmasking: Unmasking,
+    watch: Watch | None,
+) -> list[Continuation]:
+    """Fill masks behind each prompt, at every step those whose chosen token has the highest probability.
+
+    Source: arXiv 2502.09992, section 2.4 (low-confidence remasking, and blocks from left to right).
+    """
+    rows, first, open_places = [], [], []
+    for content in contents:
+        begin = [*model.begin(len(content)), *content.tolist()]
+        count = min(max_new_tokens, model.max_tokens - len(begin) - len(model.ends()))
+        rows.append(np.array([*begin, *[model.mask_id] * count, *model.ends()], dtype=np.int64))
+        first.append(len(begin))
+        open_places.append(np.arange(len(begin), len(begin) + count))
+    stops = [int(places[-1]) + 1 for places in open_places]
+    size = unmasking.block_tokens or model.max_tokens
+    step = 0
+    while running := [index for index, places in enumerate(open_places) if places.size]:
+        asked = []
+        for index in running:
+            blocks = (open_places[index] - first[index]) // size
+            asked.append(open_places[index][blocks == blocks[0]])
+        for batch, readings in model.read_at([rows[i] for i in running], [places - model.shift for places in asked]):
+            places = [asked[k] for k in batch]
+            # A token's draw is keyed by its text and place, so it does not depend on what is computed together.
+            keys = np.concatenate([running[k] * model.max_tokens + asked[k] for k in batch])
+            chosen, sureness = _choose_for_masks(model, model.log_probabilities(readings), sampling, keys, step)
+            cuts = np.cumsum([len(own) for own in places])[:-1]
+            split = zip(batch, places, np.split(chosen, cuts), np.split(sureness, cuts), strict=True)
+            for k, own, tokens, sure in split:
+                best = np.argsort(-sure, kind="stable")[: unmasking.tokens_per_step]
+                rows[running[k]][own[best]] = tokens[best]
+                open_places[running[k]] = np.setdiff1d(open_places[running[k]], own[best])
+        step += 1
+        if watch is not None:
+            watch(sum(stop - begin - len(left) for stop, begin, left in zip(stops, first, open_places, strict=True)))
+    return [Continuation(row[begin:stop].tolist()) for row, begin, stop in zip(rows, first, stops, strict=True)]
+
+
+def _choose_for_masks(
+    model: TextModel, log_probs: torch.Tensor, sampling: Sampling, keys: Ids, step: int
+) -> tuple[Ids, NDArray[np.float32]]:
+    """Return a token for each row of log-probabilities, and the logarithm of the model's probability for it."""
+    # A mask among the tokens would be filled again and again, and no other special token was ever a target.
+    log_probs[:, [model.cls_id, model.sep_id, model.mask_id, model.pad_id]] = -torch.inf
+    chosen = choose_tokens(log_probs, sampling, torch.from_numpy(keys).to(log_probs.device), step)
+    sureness = log_probs.gather(1, chosen.to(log_probs.device)[:, None])[:, 0]
+    return chosen.cpu().numpy(), sureness.cpu().numpy()

@@ -146,6 +146,13 @@ class TextModel:
         """Entries of the vocabulary."""
         return self._forward.vocab_size
 
+    @cached_property
+    def empty_ids(self) -> list[int]:
+        """Rows of the vocabulary that have no token, as where it is padded; ascending."""
+        own = self._own_tokenizer
+        known = (own.backend.get_vocab() if own is not None else self.tokenizer.get_vocab()).values()
+        return sorted(set(range(self.vocab_size)) - set(known))
+
     @property
     def shift(self) -> int:
         """How many positions before a mask its prediction stands."""
@@ -225,6 +232,14 @@ class TextModel:
         """
         for batch in length_batches([len(row) for row in rows], batch_tokens or self.batch_tokens):
             yield batch, self._forward.states([rows[i] for i in batch], [places[i] for i in batch])
+
+    @torch.no_grad()
+    def layer_states_at(
+        self, rows: Sequence[Ids], places: Sequence[Ids], batch_tokens: int | None = None
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield what `states_at` does for the embedding and every layer: (L + 1, M, D), the last one as there."""
+        for batch in length_batches([len(row) for row in rows], batch_tokens or self.batch_tokens):
+            yield batch, self._forward.layer_states([rows[i] for i in batch], [places[i] for i in batch])
 
     @torch.no_grad()
     def read_at(self, rows: Sequence[Ids], places: Sequence[Ids]) -> Iterator[tuple[list[int], Tensor]]:

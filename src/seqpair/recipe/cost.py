@@ -114,7 +114,7 @@ def flops_per_token(model: ModelPlan, phase: PhasePlan) -> float:
     tokens = phase.mean_tokens + SPECIALS_PER_SEQUENCE
     flops = 0.0
     for objective, share in objective_shares(phase):
-        rate = phase.mask_frac if objective.takes_mask_frac else objective.own_rate
+        rate = phase.mean_mask_frac if objective.takes_mask_frac else objective.own_rate
         predicted = 1.0 if rate is None else rate
         flops += share * TRAINING_PASSES * forward_flops(model, tokens, objective, predicted)
     return flops

@@ -197,14 +197,23 @@ class TokenizerSpec(BaseModel):
         train_vocab_size: Entries of a trained tokenizer, specials included, before padding.
         train_bytes: At most this much text is used for training it, spread over the sources.
         pad_vocab_to: The model's vocabulary is padded to a multiple of this.
+        allow_lost_text: Use a loaded tokenizer although it maps some text of the sources to the unknown token or to
+            nothing; bits per byte are then over what is left.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str | None = None
-    train_vocab_size: Count = Field(default=4096, ge=300)
-    train_bytes: Count = Field(default=50_000_000, ge=1)
-    pad_vocab_to: Count = Field(default=64, ge=1)
+    train_vocab_size: Count = Field(default=4096, ge=300, le=1 << 22)
+    train_bytes: Count = Field(default=50_000_000, ge=1, le=1 << 40)
+    pad_vocab_to: Count = Field(default=64, ge=1, le=1 << 20)
+    allow_lost_text: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out the newest key where it is not set, so that it changes no older digest."""
+        values: dict[str, object] = write(self)
+        return {name: value for name, value in values.items() if name != "allow_lost_text" or value}
 
 
 class DataSpec(BaseModel):

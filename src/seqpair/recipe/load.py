@@ -238,6 +238,10 @@ def recipe_error(
     )
 
 
+_TAGS = ("label", "shape", "[number]", "[curve]", "[key]")
+"""What pydantic puts into a location beside keys."""
+
+
 def _path(loc: tuple[int | str, ...], raw: object) -> list[str]:
     """Return the keys of a location without the tags that pydantic adds for unions."""
     keys: list[str] = []
@@ -246,7 +250,7 @@ def _path(loc: tuple[int | str, ...], raw: object) -> list[str]:
         inside = (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int))
         if inside:
             here = here[part]  # type: ignore[index]
-        if inside or (index == len(loc) - 1 and isinstance(here, dict) and part not in ("label", "shape", "[key]")):
+        if inside or (index == len(loc) - 1 and isinstance(here, dict) and part not in _TAGS):
             keys.append(str(part))
     return keys
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 from seqpair.recipe.objectives import OBJECTIVES, Objective
-from seqpair.recipe.schedule import LrCurve, lr_fraction
+from seqpair.recipe.schedule import LrCurve, MaskCurve, MaskFrac, lr_fraction
 from seqpair.recipe.sizes import Count, Shape
 
 MUON_MOMENTUM = 0.95
@@ -135,7 +135,7 @@ class PhasePlan(_Frozen):
         positions: Training positions, that is sequences, over all steps.
         batch_stages: The batch ramp, at most 64 stages.
         rope_global_theta, rope_local_theta: RoPE bases.
-        mask_frac: Share of content tokens chosen for prediction; null if no objective takes it.
+        mask_frac: Share of content tokens chosen for prediction, a number or a curve; null if no objective takes it.
         mixture: The sources' parts.
         lr: The learning-rate curve.
         objectives: The objective of each span of steps.
@@ -153,7 +153,7 @@ class PhasePlan(_Frozen):
     batch_stages: tuple[BatchStage, ...]
     rope_global_theta: float
     rope_local_theta: float
-    mask_frac: float | None
+    mask_frac: MaskFrac | None
     mixture: tuple[MixtureShare, ...]
     lr: LrCurve
     objectives: tuple[ObjectiveSpan, ...]
@@ -184,6 +184,22 @@ class PhasePlan(_Frozen):
     def lr_frac(self, step: int) -> float:
         """Return a step's learning rate as a fraction of the peak, taken at the step's end."""
         return lr_fraction(self.lr, self.planned_tokens(step + 1), self.positions * self.mean_tokens)
+
+    def mask_frac_of(self, step: int) -> float | None:
+        """Return a step's mask rate: that of its first sequence, so the phase's first step has the curve's first."""
+        if not isinstance(self.mask_frac, MaskCurve):
+            return self.mask_frac
+        return self.mask_frac.at(self.positions_of(step).start / self.positions)
+
+    @property
+    def highest_mask_frac(self) -> float | None:
+        """Return the highest mask rate of any step."""
+        return self.mask_frac.highest if isinstance(self.mask_frac, MaskCurve) else self.mask_frac
+
+    @property
+    def mean_mask_frac(self) -> float | None:
+        """Return the mean mask rate over the phase."""
+        return self.mask_frac.mean if isinstance(self.mask_frac, MaskCurve) else self.mask_frac
 
     def objective_of(self, step: int) -> Objective:
         """Return the objective that a step trains."""

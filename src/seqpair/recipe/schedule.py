@@ -1,15 +1,17 @@
-"""Schedules as pure functions of tokens: the learning-rate curve, the batch ramp, cadences."""
+"""Schedules as pure functions of tokens: the learning-rate curve, the mask rate, the batch ramp, cadences."""
 
 from __future__ import annotations
 
 import bisect
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from seqpair.recipe.sizes import Count
+
+_Rate = Annotated[float, Field(gt=0, lt=1)]
 
 
 class LrCurve(BaseModel):
@@ -60,6 +62,87 @@ def lr_fraction(curve: LrCurve, tokens: float, total_tokens: float) -> float:
     if left < curve.decay_tokens:
         return end + (start - end) * (left / curve.decay_tokens)
     return start
+
+
+class MaskCurve(BaseModel):
+    """A mask rate that changes over a phase.
+
+    Attributes:
+        curve: `linear` (from `start` to `end`) or `steps` (one value after another).
+        start, end: The rates at the phase's start and end, of `linear`.
+        values: The rates, of `steps`.
+        at_frac: After which fractions of the phase the second and later values of `steps` begin, ascending; by default
+            all values have equal parts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    curve: Literal["linear", "steps"]
+    start: _Rate | None = None
+    end: _Rate | None = None
+    values: tuple[_Rate, ...] = ()
+    at_frac: tuple[_Rate, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_what_it_does(self) -> MaskCurve:
+        is_linear = self.curve == "linear"
+        if is_linear != (self.start is not None) or is_linear != (self.end is not None):
+            raise ValueError("'start' and 'end' belong to curve 'linear', which needs both")
+        if is_linear == (len(self.values) >= 2) or (is_linear and (self.values or self.at_frac)):
+            raise ValueError("'values' and 'at_frac' belong to curve 'steps', which needs at least two values")
+        if self.at_frac and len(self.at_frac) != len(self.values) - 1:
+            raise ValueError(f"'at_frac' needs one fraction for each value but the first: {len(self.values) - 1}")
+        if list(self.at_frac) != sorted(set(self.at_frac)):
+            raise ValueError(f"'at_frac' must be ascending, but it is {list(self.at_frac)}")
+        return self
+
+    @property
+    def borders(self) -> tuple[float, ...]:
+        """Return after which fractions of the phase a later value of `steps` begins."""
+        return self.at_frac or tuple(index / len(self.values) for index in range(1, len(self.values)))
+
+    @property
+    def highest(self) -> float:
+        """Return the highest rate."""
+        return max(self.values or (self.start or 0.0, self.end or 0.0))
+
+    @property
+    def mean(self) -> float:
+        """Return the mean rate over the phase."""
+        if self.start is not None and self.end is not None:
+            return (self.start + self.end) / 2
+        edges = (0.0, *self.borders, 1.0)
+        return math.fsum(
+            value * (stop - first) for value, first, stop in zip(self.values, edges, edges[1:], strict=False)
+        )
+
+    def at(self, done: float) -> float:
+        """Return the rate after a fraction of the phase, 0 <= done < 1."""
+        if self.start is not None and self.end is not None:
+            return self.start + (self.end - self.start) * done
+        return self.values[bisect.bisect_right(self.borders, done)]
+
+    def __str__(self) -> str:
+        """Return the curve in words."""
+        if self.curve == "linear":
+            return f"{self.start:g} to {self.end:g}, linear"
+        later = (f"{value:g} after {100 * at:g} %" for value, at in zip(self.values[1:], self.borders, strict=True))
+        return ", ".join((f"{self.values[0]:g}", *later))
+
+
+def _kind_of_rate(value: object) -> str:
+    return "[curve]" if isinstance(value, (dict, MaskCurve)) else "[number]"
+
+
+MaskFrac = Annotated[
+    Annotated[_Rate, Tag("[number]")] | Annotated[MaskCurve, Tag("[curve]")], Discriminator(_kind_of_rate)
+]
+"""A mask rate: one for the whole phase, or one that changes over it."""
+
+
+def mask_frac_text(rate: float | MaskCurve) -> str:
+    """Return a mask rate in words."""
+    return str(rate) if isinstance(rate, MaskCurve) else f"{rate:g}"
 
 
 def early_steps(before: int) -> list[int]:

@@ -28,7 +28,7 @@ from pydantic import (
 from seqpair.recipe.data_spec import DataSpec
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import OptimizerPlan, RuntimePlan
-from seqpair.recipe.schedule import LrCurve
+from seqpair.recipe.schedule import LrCurve, MaskFrac
 from seqpair.recipe.sizes import SIZES, Count, Shape
 from seqpair.text import nearest
 
@@ -102,7 +102,7 @@ class PhaseSpec(_Section):
     mixture: dict[str, MixSpec] | None = None
     rope_global_theta: float = Field(default=10_000.0, gt=1)
     rope_local_theta: float = Field(default=10_000.0, gt=1)
-    mask_frac: float = Field(default=0.3, gt=0, lt=1)
+    mask_frac: MaskFrac = 0.3
     batch: BatchSpec
     lr: LrCurve
 
@@ -235,7 +235,7 @@ class MemberSpec(BaseModel):
         starts_from: Written `from`: a member (`decoder`), one of its checkpoints (`decoder@ext12`) or a
             Hugging Face folder; null is from scratch.
         phases: The phases it runs, in this order; null is all but those with tag `cross`.
-        mask_frac: Its mask rate in all its phases; null takes each phase's.
+        mask_frac: Its mask rate in all its phases, a number or a curve; null takes each phase's.
         optimizer: `fresh` or `carried` over from the checkpoint; null carries it where the objective stays.
     """
 
@@ -244,7 +244,7 @@ class MemberSpec(BaseModel):
     objective: WrittenObjective = None
     starts_from: str | None = Field(default=None, alias="from", min_length=1)
     phases: tuple[PhaseName, ...] | None = None
-    mask_frac: float | None = Field(default=None, gt=0, lt=1)
+    mask_frac: MaskFrac | None = None
     optimizer: Literal["fresh", "carried"] | None = None
 
     @property

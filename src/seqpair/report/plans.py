@@ -8,6 +8,7 @@ from statistics import median
 
 from seqpair.recipe.diff import Difference, diff_plans
 from seqpair.recipe.plan import PhasePlan, Plan
+from seqpair.recipe.schedule import MaskCurve
 from seqpair.recipe.sizes import parameter_count
 from seqpair.report.collect import Study
 from seqpair.report.member import MemberRun
@@ -145,6 +146,12 @@ def _phase_words(phase: PhasePlan) -> str:
     )
 
 
+def _rate_text(rate: float | MaskCurve) -> str:
+    if isinstance(rate, MaskCurve):
+        return f", mask rate {rate}"
+    return f", {100 * rate:g} % of the tokens chosen"
+
+
 def member_facts(member: MemberRun) -> list[Fact]:
     """Return how one member went: objective, steps, tokens, speed, checkpoint, and the proof of its export."""
     facts: list[Fact] = []
@@ -155,7 +162,7 @@ def member_facts(member: MemberRun) -> list[Fact]:
     elif member.plan is not None:
         last = member.plan.phases[-1]
         objectives = " then ".join(dict.fromkeys(span.objective for p in member.plan.phases for span in p.objectives))
-        rate = f", {100 * last.mask_frac:g} % of the tokens chosen" if last.mask_frac is not None else ""
+        rate = _rate_text(last.mask_frac) if last.mask_frac is not None else ""
         facts.append(Fact("Objective", f"{objectives} ({member.plan.derived.direction}{rate})"))
         facts.append(Fact("Started from", member.plan.start.place if member.plan.start else "scratch"))
     if member.train:

@@ -39,7 +39,7 @@ def work_of_step(run: Run, phase: PhasePlan, batch: Batch) -> StepWork:
     """
     span = phase.span_of(batch.step)
     parts = parts_of_step(batch, OBJECTIVES[span.objective], span.causal_frac, run.plan.seed)
-    chosen = [(part, run.builder.choose(part, batch, phase.mask_frac)) for part in parts]
+    chosen = [(part, run.builder.choose(part, batch, phase.mask_frac_of(batch.step))) for part in parts]
     return StepWork(
         batch=batch,
         rope=RopeBases(phase.rope_global_theta, phase.rope_local_theta),
@@ -58,7 +58,7 @@ def _microbatches(
         ends_every_piece = part.objective.ends_every_piece
         shape = None
         if run.has_one_shape:
-            shape = FixedShape.of(part.objective, phase.mask_frac, budget, phase.seq_len)
+            shape = FixedShape.of(part.objective, phase.highest_mask_frac, budget, phase.seq_len)
         lengths = sequence_lengths(batch, ends_every_piece)[part.indices]
         for group in microbatches(lengths, run.world.world_size, budget)[run.world.rank]:
             if group.size:

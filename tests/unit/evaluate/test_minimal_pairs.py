@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from suite_runs import run_tasks, write_rows, write_suite_data
 
+from seqpair.errors import EvaluationError
+from seqpair.evaluate.minimal_pairs import BABYLM, ZORRO
 from seqpair.evaluate.registry import choose_tasks
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.task import TaskContext
@@ -50,3 +52,38 @@ def test_a_column_that_is_missing_is_one_error_that_names_it(seqpair, random_exp
     assert code == 2
     assert "set_one.jsonl, line 1 lacks a column" in err
     assert "no sentence_bad" in err
+
+
+def test_a_text_file_has_the_bad_sentence_first_and_is_a_paradigm(random_exports, models, tmp_path):
+    folder = tmp_path / "data" / "zorro"
+    folder.mkdir(parents=True)
+    for name in ("one", "two"):
+        (folder / f"{name}.txt").write_text(f"it {name} are .\nit {name} is .\nthey is .\nthey are .\n")
+    (folder / "LICENSE").write_text("MIT")
+    report = run_tasks(
+        find_model(random_exports["clm"]), choose_tasks(["zorro"]), TaskContext(tmp_path / "data", limit=3), tmp_path
+    )
+    result = next(result for result in report.results if result.task == "zorro")
+    items = read_items(tmp_path, result)
+    assert [(item.id, item.cluster) for item in items] == [("one-0", "one"), ("two-0", "two"), ("one-1", "one")]
+    good, bad = score_continuations(models["clm"], [("", "it one is ."), ("", "it one are .")])
+    assert items[0].value == float(good.log_prob > bad.log_prob)
+    assert "Only 2 of the 23 sets of Zorro." in result.note
+    assert "zorro_pll" in report.skipped
+    assert not result.baselines  # the model has no study here
+    (folder / "one.txt").write_text("it are .\n")
+    with pytest.raises(EvaluationError, match="no partner"):
+        ZORRO.read(tmp_path / "data")
+
+
+def test_babylm_is_read_by_its_columns_with_each_file_as_a_paradigm(tmp_path):
+    row = {"sentence_good": "A: is it?\nB: yes", "sentence_bad": "A: is it?\nB: red"}
+    write_rows(tmp_path / "babylm" / "supplement_filtered" / "turn_taking.jsonl", [row, row])
+    pairs = BABYLM[1].read(tmp_path)
+    assert [(pair.id, pair.paradigm) for pair in pairs] == [
+        ("turn_taking-0", "turn_taking"),
+        ("turn_taking-1", "turn_taking"),
+    ]
+    write_rows(tmp_path / "babylm" / "supplement_filtered" / "turn_taking.jsonl", [row | {"sentence_bad": " "}])
+    with pytest.raises(EvaluationError, match=r"turn_taking\.jsonl, line 1: the column 'sentence_bad' has no text"):
+        BABYLM[1].read(tmp_path)

@@ -7,7 +7,7 @@ import torch
 from checkpointed_run import write_run
 
 from seqpair.errors import DataError, EvaluationError
-from seqpair.models.generate import complete_texts, continue_texts
+from seqpair.models.generate import Unmasking, complete_texts, continue_texts
 from seqpair.models.open import open_model
 from seqpair.models.text_file import read_texts
 from seqpair.nn.decode.generate import Sampling
@@ -58,9 +58,67 @@ def test_a_decoder_of_transformers_continues_as_our_own_does(decoder, sampling):
     assert complete_texts(other, PROMPTS, ["e"], 8) == complete_texts(decoder, PROMPTS, ["e"], 8)
 
 
-def test_an_encoder_is_told_to_fill_masks(random_exports):
-    with pytest.raises(EvaluationError, match="seqpair fill"):
-        continue_texts(open_model(random_exports["mlm"]), ["a"])
+@pytest.mark.parametrize("name", ["mlm", "mntp"])
+@torch.no_grad()
+def test_an_encoder_fills_the_surest_mask_first(models, name):
+    """Against one row at a time, from the logits of transformers."""
+    model = models[name]
+    found = continue_texts(model, PROMPTS, 6)
+    for text, prompt in zip(found, PROMPTS, strict=True):
+        content = model.encode([prompt])[0].tolist()
+        row = [model.cls_id, *content, *[model.mask_id] * 6, model.sep_id]
+        for _ in range(6):
+            places = [place for place, token in enumerate(row) if token == model.mask_id]
+            logits = model.network(torch.tensor([row])).logits[0, [place - model.shift for place in places]]
+            table = torch.log_softmax(logits, -1)
+            table[:, [model.cls_id, model.sep_id, model.mask_id, model.pad_id]] = -torch.inf
+            best, tokens = table.max(-1)
+            surest = int(best.argmax())
+            row[places[surest]] = int(tokens[surest])
+        assert text.ids == row[1 + len(content) : -1]
+        assert (text.stopped, text.prompt_tokens) == ("length", 1 + len(content))
+    assert continue_texts(model, PROMPTS[:1], 6) == found[:1]
+
+
+def test_blocks_are_filled_from_left_to_right(models, monkeypatch):
+    model, rows = models["mlm"], []
+    read_at = model.read_at
+    monkeypatch.setattr(
+        model, "read_at", lambda given, places: rows.append(given[0].tolist()) or read_at(given, places)
+    )
+    (made,) = continue_texts(model, PROMPTS[:1], 8, unmasking=Unmasking(tokens_per_step=2, block_tokens=4))
+    masks = [[token == model.mask_id for token in row[made.prompt_tokens : -1]] for row in rows]
+    assert [sum(row) for row in masks] == [8, 6, 4, 2]
+    assert all(all(row[4:]) for row in masks[:2])
+    assert not any(any(row[:4]) for row in masks[2:])
+    assert len(made.ids) == 8
+
+
+def test_an_encoder_samples_by_text_and_place_and_stays_within_its_length(models):
+    model = models["mlm"]
+    sampling = Sampling(temperature=1.5, seed=3)
+    both = continue_texts(model, PROMPTS[:2], 12, sampling, unmasking=Unmasking(3))
+    assert continue_texts(model, PROMPTS[:1], 12, sampling, unmasking=Unmasking(3)) == both[:1]
+    assert continue_texts(model, PROMPTS[:1], 12, Sampling(temperature=1.5, seed=4))[0].ids != both[0].ids
+    (longest,) = continue_texts(model, PROMPTS[:1], 10_000, unmasking=Unmasking(100))
+    assert longest.prompt_tokens + len(longest.ids) + 1 == model.max_tokens
+    assert not {model.cls_id, model.sep_id, model.mask_id, model.pad_id} & set(longest.ids)
+
+
+def test_what_cannot_be_unmasked_is_refused(models):
+    with pytest.raises(EvaluationError, match="only an encoder fills masks"):
+        continue_texts(models["clm"], ["a"], unmasking=Unmasking())
+    with pytest.raises(EvaluationError, match="leaves no room"):
+        continue_texts(models["mlm"], ["word " * models["mlm"].max_tokens])
+    with pytest.raises(EvaluationError, match=r"(?s)tokens per block.*1 or more"):
+        Unmasking(block_tokens=0)
+
+
+def test_the_verb_unmasks(seqpair, random_exports):
+    words = ["generate", random_exports["mlm"], "def read(", "--max-new-tokens", "5", "--tokens-per-step", "2"]
+    code, out, _ = seqpair(*words, "--json")
+    assert code == 0
+    assert json.loads(out)["tokens"] == 5
 
 
 def test_the_verb_prints_text_or_json(seqpair, random_exports, tmp_path):

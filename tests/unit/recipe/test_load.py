@@ -27,6 +27,8 @@ def test_presets_are_valid_and_named_after_themselves(name: str) -> None:
         {"encoder": ["mlm"], "decoder": ["clm"]},
         {"encoder-from-decoder": ["mntp"], "decoder-from-encoder": ["clm"]},
     )
+    if name == "study-1m":
+        cross |= {"encoder-continued": ["mlm"], "decoder-continued": ["clm"]}
     phases = [phase.name for phase in recipe.phases]
     if name in ("demo", "1m", "4m", "test"):
         assert (objectives, phases) == (pair, ["pretrain"])
@@ -218,6 +220,9 @@ size: {layer: 3, layers: 4, width: 8, inner: 8, heads: 2}
         ("phases.0.batch.ramp={over_tokens: 4}", ["exactly one of 'from_sequences' and 'from_tokens'"]),
         ("phases.0.mixture.prose={epochs: 2}", ["'phases.0.mixture.prose'", "exactly one of 'share' and 'epochs'"]),
         ("phases.0.mask_frac=1.0", ["'phases.0.mask_frac'", "less than 1"]),
+        ("phases.0.mask_frac={curve: linear, start: 0.3}", ["'phases.0.mask_frac'", "needs both"]),
+        ("phases.0.mask_frac={curve: linear, start: 0.3, stop: 0.1}", ["unknown key 'phases.0.mask_frac.stop'"]),
+        ("phases.0.mask_frac={curve: line, start: 0.3, end: 0.1}", ["'phases.0.mask_frac.curve'", "linear"]),
         ("phases.0.lr={curve: constant}", ["'decay_tokens' belongs to"]),
         ("phases.0.lr.decay_tokens=0", ["nothing leads there"]),
         ("optimizer.lr=", ["'optimizer.lr' is missing"]),

@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpair.errors import RecipeError
+from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.phases import training_order
 from seqpair.recipe.plan import Plan, Start, StoreStats
-from seqpair.recipe.resolve import resolve_plan
+from seqpair.recipe.resolve import resolve_plan, resolve_plans
 from seqpair.recipe.schema import ObjectivePart
 
 FOUR = str(Path(__file__).with_name("four_phases.yaml"))
@@ -325,3 +326,43 @@ def test_an_objective_is_written_back_as_it_was_read() -> None:
     assert {name: dumped[name]["objective"] for name in written} == written
     assert dumped["encoder-from-decoder"]["from"] == "decoder"
     assert recipe.origins["members.b.objective.0.clm"] == "--set"
+
+
+CURVE = "{curve: linear, start: 0.3, end: 0.05}"
+
+
+def test_a_mask_rate_may_change_over_a_phase() -> None:
+    (phase, *_) = plan_of("encoder", f"phases.0.mask_frac={CURVE}").phases
+    rates = [phase.mask_frac_of(step) for step in range(phase.steps)]
+    assert rates[0] == 0.3
+    assert rates == sorted(rates, reverse=True)
+    assert 0.05 < rates[-1] < 0.06
+    assert phase.highest_mask_frac == 0.3
+    assert plan_of("decoder", f"phases.0.mask_frac={CURVE}").phases[0].mask_frac is None
+    number = plan_of("encoder").phases[0]
+    assert {number.mask_frac_of(step) for step in range(number.steps)} == {number.mask_frac}
+    assert plan_of("x", f"members.x={{objective: mlm, mask_frac: {CURVE}}}").phases[0].mask_frac == phase.mask_frac
+
+
+def test_a_changing_mask_rate_is_in_the_digest_and_declared_in_a_diff() -> None:
+    plain = plan_of("encoder")
+    linear, again = (plan_of("encoder", f"phases.0.mask_frac={CURVE}") for _ in range(2))
+    assert plan_digest(linear) == plan_digest(again) != plan_digest(plain)
+    decoder = plan_of("decoder", f"phases.0.mask_frac={CURVE}")
+    differences = diff_plans(linear, decoder)
+    require_declared(differences, ("encoder", "decoder"))
+    name = linear.phases[0].name
+    paths = {item.path for item in differences}
+    assert {f"phases[{name}].mask_frac.{key}" for key in ("curve", "start", "end")} <= paths
+    assert diff_plans(linear, again) == []
+
+
+def test_a_control_differs_from_a_crossed_member_in_where_it_starts_and_its_objective_alone() -> None:
+    plans = resolve_plans(load_recipe("study-1m"), ["encoder-from-decoder", "encoder-continued", "decoder-continued"])
+    crossed, encoder, decoder = plans.values()
+    for control, parent in ((encoder, "encoder"), (decoder, "decoder")):
+        assert (control.start.member, control.start.optimizer) == (parent, crossed.start.optimizer)
+        require_declared(diff_plans(control, crossed), (control.member, crossed.member))
+        bare = [plan.phases[0].model_copy(update={"objectives": (), "mask_frac": None}) for plan in (control, crossed)]
+        assert bare[0] == bare[1]
+    assert {encoder.start.place, crossed.start.place} == {"encoder's last checkpoint", "decoder's last checkpoint"}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from seqpair.recipe.schedule import LrCurve, early_steps, lr_fraction, ramp_stages, steps_at_cadence
+from seqpair.recipe.schedule import LrCurve, MaskCurve, early_steps, lr_fraction, ramp_stages, steps_at_cadence
 
 
 def test_warmup_stable_decay_meets_its_ends() -> None:
@@ -88,3 +88,38 @@ def test_a_curve_ends_exactly_where_it_says(start: float, end: float, decay: int
     assert lr_fraction(curve, total, total) == end
     assert lr_fraction(curve, plateau, total) == start
     assert lr_fraction(LrCurve(curve="one_minus_sqrt", start_frac=start, end_frac=end), total, total) == end
+
+
+def test_a_linear_mask_rate_goes_from_its_start_towards_its_end() -> None:
+    curve = MaskCurve(curve="linear", start=0.3, end=0.1)
+    assert [curve.at(done) for done in (0.0, 0.25, 0.5)] == pytest.approx([0.3, 0.25, 0.2])
+    assert curve.at(0.999999) == pytest.approx(0.1, abs=1e-5)
+    assert (curve.highest, curve.mean, str(curve)) == (0.3, pytest.approx(0.2), "0.3 to 0.1, linear")
+
+
+def test_a_mask_rate_in_steps_has_each_value_from_its_border_on() -> None:
+    curve = MaskCurve(curve="steps", values=(0.3, 0.15, 0.05), at_frac=(0.5, 0.75))
+    assert [curve.at(done) for done in (0.0, 0.499, 0.5, 0.749, 0.75, 0.99)] == [0.3, 0.3, 0.15, 0.15, 0.05, 0.05]
+    assert (curve.highest, curve.mean) == (0.3, pytest.approx(0.15 + 0.15 / 4 + 0.05 / 4))
+    assert str(curve) == "0.3, 0.15 after 50 %, 0.05 after 75 %"
+    assert MaskCurve(curve="steps", values=(0.2, 0.1)).borders == (0.5,)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"curve": "linear", "start": 0.3}, "needs both"),
+        ({"curve": "linear", "start": 0.3, "end": 0.1, "values": [0.1, 0.2]}, "belong to curve 'steps'"),
+        ({"curve": "steps", "values": [0.3]}, "at least two values"),
+        ({"curve": "steps", "values": [0.3, 0.1], "start": 0.3, "end": 0.1}, "belong to curve 'linear'"),
+        (
+            {"curve": "steps", "values": [0.3, 0.2, 0.1], "at_frac": [0.5]},
+            "each value but the first: 2",
+        ),
+        ({"curve": "steps", "values": [0.3, 0.2, 0.1], "at_frac": [0.5, 0.4]}, "ascending"),
+        ({"curve": "linear", "start": 1.3, "end": 0.1}, "less than 1"),
+    ],
+)
+def test_a_mask_curve_that_contradicts_itself_is_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        MaskCurve.model_validate(given)

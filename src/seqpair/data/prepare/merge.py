@@ -27,6 +27,7 @@ from seqpair.files import replacing_folder, write_json
 from seqpair.text import note
 
 ORIGIN = "origin.json"
+_MUCH_MORE_HELD_OUT = 0.05
 _SUSPECTS_AT_ONCE = 1000
 
 
@@ -222,4 +223,12 @@ def _report(source: Source, tally: Tally, sums: _Sums, manifests: Mapping[Split,
         note(
             f"source {name!r}: none of its {manifests['train'].documents} documents fell into the held-out share of "
             f"{source.spec.held_out_frac}; it has no held-out loss (raise `held_out_frac` to get one)"
+        )
+    asked, held_out_bytes = source.spec.held_out_frac, manifests["held_out"].text_bytes
+    share = held_out_bytes / max(1, held_out_bytes + manifests["train"].text_bytes)
+    if share > asked + max(asked, _MUCH_MORE_HELD_OUT):
+        note(
+            f"source {name!r}: {100 * share:.1f} % of its bytes are held out, {100 * asked:g} % were asked for: its "
+            f"{manifests['held_out'].documents + manifests['train'].documents} documents are few or unequal; smaller "
+            "ones (`split` for text files) come nearer"
         )

@@ -20,6 +20,7 @@ from seqpair.data.prepare.build import (
     writing_alone,
     writing_together,
 )
+from seqpair.data.prepare.early import look_early, require_nothing_lost
 from seqpair.data.prepare.study_tokenizer import look_at_files, say_what_changed, study_tokenizer, trained_folder
 from seqpair.data.prepare.workers import Workers
 from seqpair.data.prepared import Prepared, open_stores
@@ -196,9 +197,13 @@ def _agree(
     """Look at the sources, get the tokenizer, and say which stores that makes."""
     opened = _open_sources(sources, recipe_folder)
     recipe_digest = spec_digest(sources, spec)
+    if before is None:
+        look_early(opened, recipe_folder)
     files = look_at_files(opened, spec, before, store_folder / BUILDING / f"files-{recipe_digest[:16]}.json")
     say_what_changed(opened, files, before)
     tokenizer, folder = study_tokenizer(opened, files, spec, store_folder)
+    if spec.path is not None and before is None:
+        require_nothing_lost(opened, tokenizer, allowed=spec.allow_lost_text)
     cleanings = recipe_cleaning(opened, files, store_folder, tokenizer, folder, recipe_folder, workers)
     builds = [
         StoreBuild(
@@ -286,6 +291,8 @@ def plan_preparation(
     require_paths(sources)
     before = read_index(sources, tokenizer, store_folder)
     opened = _open_sources(sources, recipe_folder)
+    if before is None:
+        look_early(opened, recipe_folder, may_download=False)
     files = look_at_files(opened, tokenizer, before)
     if tokenizer.path is not None:
         digest: str | None = load_tokenizer(Path(tokenizer.path), tokenizer.pad_vocab_to).digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from seqpair.data.sources.documents import Document, Source, Tally
 from seqpair.data.sources.fingerprint import ADDRESS_LETTERS, file_of, look_at, trained_address
 from seqpair.data.sources.opening import training_documents
 from seqpair.data.store.manifest import PreparedIndex, SeenFile
+from seqpair.data.tokenizer.requirements import require_exportable
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from seqpair.errors import DataError
 from seqpair.files import hash64, replacing_folder, write_bytes
@@ -78,6 +80,7 @@ def study_tokenizer(
     with locked(store_folder / "tokenizers", "the tokenizer"):
         if spec.path is not None:
             loaded = load_tokenizer(Path(spec.path), spec.pad_vocab_to)
+            require_exportable(json.loads(loaded.backend.to_str()), loaded.names, spec.path)
             folder = store_folder / "tokenizers" / f"loaded-{loaded.digest[:ADDRESS_LETTERS]}"
             if not folder.is_dir():
                 with replacing_folder(folder) as partial:

@@ -138,6 +138,7 @@ class Tally:
             relative adds to it, and the rows of the file's next unit are counted on from there.
         rows_before: Rows of the file before the unit being read: what its relative rows are counted from.
         keep: Where every refused row goes, if it is to be kept.
+        fields: The fields of rows that lacked one, for messages.
     """
 
     rows: int = 0
@@ -147,6 +148,7 @@ class Tally:
     unit_rows: int = 0
     rows_before: int = 0
     keep: Callable[[Refusal], None] | None = None
+    fields: dict[str, None] = field(default_factory=dict)
 
     def reject(self, reason: str, file: str, row: int, raw: bytes | None = None) -> None:
         """Count one refused row, and keep the first place of each reason.
@@ -296,6 +298,8 @@ def document_of(
             raise _RefusedError(TOO_LONG)
         given = None if spec.id_field is None else _id_of(_field(record, spec.id_field))
     except _RefusedError as refused:
+        if str(refused).startswith(MISSING_FIELD):
+            tally.fields.update(dict.fromkeys(record))
         tally.reject(str(refused), file, row, _as_bytes(record) if raw is None else raw)
         return
     made = "" if row_is_relative else default_id(file, row)

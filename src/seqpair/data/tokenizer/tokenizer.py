@@ -20,6 +20,7 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
+from seqpair.data.tokenizer.requirements import require_bounded, require_byte_level
 from seqpair.errors import DataError
 from seqpair.files import sha256_json, write_json, write_text
 from seqpair.recipe.data_spec import TokenizerSpec
@@ -76,7 +77,7 @@ class Tokenizer:
         self.backend = tokenizers.Tokenizer.from_str(json.dumps(content))
         self.names = dict(names)
         self.pad_vocab_to = pad_vocab_to
-        _require_byte_level(content, origin)
+        require_byte_level(content, origin)
         self.specials = _special_ids(self.backend, self.names, origin)
         self._added: dict[int, dict[str, Any]] = {entry["id"]: entry for entry in content["added_tokens"]}
         self._model_vocab: dict[str, int] = content["model"]["vocab"]
@@ -87,15 +88,17 @@ class Tokenizer:
 
     @cached_property
     def special_ids(self) -> IdArray:
-        """Ids that are never text: special tokens, and added ones outside the BPE vocabulary; ascending."""
-        outside = set(self._added) - set(self._model_vocab.values())
+        """Ids that are never text: those with a role and those that the tokenizer's file calls special; ascending.
+
+        Other added tokens are text as any: they are masked, and their bytes count.
+        """
         flagged = {index for index, entry in self._added.items() if entry["special"]}
         roles = {getattr(self.specials, role) for role in ROLES}
-        return np.array(sorted(outside | flagged | roles), dtype=np.int64)
+        return np.array(sorted(flagged | roles), dtype=np.int64)
 
     @cached_property
     def regular_ids(self) -> IdArray:
-        """Ids that stand for text, below `entries`; ascending. Random replacement draws from these."""
+        """Ids of the BPE vocabulary that stand for text; ascending. Random replacement draws from these."""
         return np.setdiff1d(np.array(sorted(self._model_vocab.values()), dtype=np.int64), self.special_ids)
 
     @cached_property
@@ -256,9 +259,11 @@ def read_backend(path: Path) -> tuple[Path, tokenizers.Tokenizer]:
         raise DataError("there is no tokenizer", seen=str(file), allowed="a folder with tokenizer.json, or that file")
     text = file.read_text(encoding="utf-8", errors="replace")
     try:
-        json.loads(text)
+        require_bounded(json.loads(text))
         return file, tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises plain Exception for content it cannot use
+    except BaseException as error:  # the library raises plain Exception for content it cannot use, and may panic
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise DataError(f"{file} is not a tokenizer file", seen=error, fix="give a tokenizer.json") from error
 
 
@@ -305,41 +310,6 @@ def _what_counts(content: dict[str, Any]) -> dict[str, Any]:
         "model": {key: value for key, value in model.items() if value not in (None, False)},
         "merges": [merge.split(" ") if isinstance(merge, str) else merge for merge in merges],
     }
-
-
-def _stages(part: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
-    """Return the stages of a pre-tokenizer or decoder, a sequence opened up."""
-    if part is None:
-        return []
-    return list(part[key]) if part["type"] == "Sequence" else [part]
-
-
-def _require_byte_level(content: dict[str, Any], origin: str) -> None:
-    stages = [stage for stage in _stages(content["pre_tokenizer"], "pretokenizers") if stage["type"] == "ByteLevel"]
-    alphabet = set(pre_tokenizers.ByteLevel.alphabet())
-    added = {entry["content"] for entry in content["added_tokens"]}
-    kind = content["model"].get("type")
-    foreign = None
-    if kind == "BPE":
-        foreign = next((t for t in content["model"]["vocab"] if t not in added and not set(t) <= alphabet), None)
-    if kind != "BPE" or not stages or foreign is not None:
-        raise DataError(
-            f"{origin} is not a byte-level BPE tokenizer",
-            seen=f"model {kind}, pre-tokenizer {(content['pre_tokenizer'] or {}).get('type')}, token {foreign!r}",
-            allowed="byte-level BPE",
-            fix="choose such a tokenizer, or let seqpair train one (leave `tokenizer.path` out)",
-        )
-    if any(stage["add_prefix_space"] for stage in stages):
-        raise DataError(
-            f"{origin} adds a space before every text, so bits per byte would be wrong",
-            seen="add_prefix_space: true",
-            allowed="add_prefix_space: false",
-            fix="set it to false in the pre-tokenizer of tokenizer.json",
-        )
-    if content["model"].get("dropout"):
-        raise DataError(
-            f"{origin} tokenizes at random", seen=f"dropout: {content['model']['dropout']}", allowed="dropout: null"
-        )
 
 
 def _cuts_between_words(content: dict[str, Any]) -> bool:

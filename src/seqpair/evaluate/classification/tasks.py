@@ -25,7 +25,7 @@ from seqpair.models.text_model import TextModel
 USES = ("seeds", "grid", "pooling", "head")
 TOGETHER = ("snli", "qnli_dev", "stsb", "sentence_polarity", "subjectivity")
 TO_QNLI = {"neutral": "not_entailment", "contradiction": "not_entailment"}
-_UNITS = {"accuracy": "share of items", "spearman": "correlation", "matthews": "correlation"}
+UNITS = {"accuracy": "share of items", "spearman": "correlation", "matthews": "correlation"}
 _FROM_HUB = "write the hub's rows there, or run `seqpair finetune MODEL --task` with the set's name"
 
 
@@ -48,7 +48,16 @@ def _read(name: str, context: TaskContext) -> tuple[LabelledSet, list[TuneSettin
 
 def _alone(name: str, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Tune a model on one set and measure it."""
-    labelled, settings = _read(name, context)
+    return measure_set(find_set(name, context.data).limited(context.limit), model, context)
+
+
+def measure_set(labelled: LabelledSet, model: TextModel, context: TaskContext) -> TaskOutcome:
+    """Tune a model on a labelled set by the user's grid and measure it on its reported rows.
+
+    Raises:
+        EvaluationError: The model cannot be tuned.
+    """
+    settings = _settings(context, labelled.name, labelled.max_tokens)
     result = tune_grid(model, [labelled], settings, context.seeds, context.work, context.watch)
     return outcome_of(result, labelled.name, model.direction)
 
@@ -134,7 +143,7 @@ def _task(name: str, title: str, inputs: tuple[str, ...], metric: str, run: Call
         title=title,
         suite="classification",
         metric=metric,
-        unit=_UNITS.get(metric, "0 to 1"),
+        unit=UNITS.get(metric, "0 to 1"),
         higher_is_better=True,
         directions=BOTH,
         inputs=tuple(dict.fromkeys(inputs)),

@@ -20,6 +20,7 @@ from seqpair.evaluate.retrieval.outcomes import (
     STSB_DEV,
     STSB_TEST,
     STSB_TRAIN,
+    ScoredPair,
     chance_of,
     cut_note,
     read_scored_pairs,
@@ -31,7 +32,7 @@ from seqpair.evaluate.retrieval.outcomes import (
     spearman_error,
     warn_cut,
 )
-from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet, read_pairs
+from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet, RetrievalSet, read_pairs
 from seqpair.evaluate.retrieval.with_mteb import DEPTH, run_hub_task, search_set
 from seqpair.evaluate.task import TaskContext, TaskOutcome
 from seqpair.models.text_model import TextModel
@@ -61,7 +62,15 @@ def search(local: LocalSet, model: TextModel, context: TaskContext) -> TaskOutco
     Raises:
         EvaluationError: The set cannot be read, or the model cannot embed.
     """
-    given = local.load(context.data, context.limit)
+    return search_given(local.load(context.data, context.limit), model, context)
+
+
+def search_given(given: RetrievalSet, model: TextModel, context: TaskContext) -> TaskOutcome:
+    """Search a set with a model as it is.
+
+    Raises:
+        EvaluationError: The model cannot embed.
+    """
     embedder = embedder_of(model, context.settings.get("embed_pooling", AS_FOLDER))
     total = len(given.documents) + len(given.queries)
     outcome = search_set(given, embedder, context.work, lambda done: context.watch(done, total))
@@ -75,7 +84,15 @@ def similarity(model: TextModel, context: TaskContext) -> TaskOutcome:
     Raises:
         EvaluationError: The pairs cannot be read, or the model cannot embed.
     """
-    pairs = context.limited(read_scored_pairs(context.input(STSB_TEST)))
+    return rank_pairs(context.limited(read_scored_pairs(context.input(STSB_TEST))), model, context)
+
+
+def rank_pairs(pairs: Sequence[ScoredPair], model: TextModel, context: TaskContext) -> TaskOutcome:
+    """Rank pairs of texts by cosine with a model as it is.
+
+    Raises:
+        EvaluationError: The model cannot embed.
+    """
     embedder = embedder_of(model, context.settings.get("embed_pooling", AS_FOLDER))
     texts = [text for pair in pairs for text in (pair.first, pair.second)]
     embedded = embed_by_chunks(embedder, texts, context.work, lambda done: context.watch(done, len(texts)))

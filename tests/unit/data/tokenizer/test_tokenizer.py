@@ -200,7 +200,8 @@ def test_the_real_modernbert_tokenizer() -> None:
     assert real.vocab_size == 50368
     assert real.entries == 50368
     assert 50254 in real.regular_ids  # a run of spaces is text
-    assert 50300 in real.special_ids  # [unused15] is not
+    assert 50300 not in real.special_ids  # [unused15] has neither role nor flag
+    assert 50300 not in real.regular_ids  # and is never put in place of another token
     assert set(real.regular_ids.tolist()).isdisjoint(real.special_ids.tolist())
     text = "Hello,   world\n        indented e\u0301 caf\u00e9 \U0001f642"
     ids = real.encode([text])[0]
