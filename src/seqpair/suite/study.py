@@ -123,7 +123,7 @@ def _timed(outcome: StudyOutcome, name: str, part: Callable[[], Part]) -> Part:
 
 def prepare_part(data: DataSpec) -> Prepared:
     """Prepare the stores and the tokenizer of a study, or open those that exist."""
-    return prepare(data.sources, data.tokenizer, Path(data.stores))
+    return prepare(data.sources, data.tokenizer, Path(data.stores), verify=True)
 
 
 def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
