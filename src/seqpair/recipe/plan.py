@@ -114,6 +114,13 @@ class ObjectiveSpan(_Frozen):
     objective: str
     causal_frac: float | None = None
 
+    @field_validator("objective")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in OBJECTIVES:
+            raise ValueError(f"'{name}' is not an objective of this version: {', '.join(OBJECTIVES)}")
+        return name
+
 
 class PhasePlan(_Frozen):
     """One phase, every count explicit.

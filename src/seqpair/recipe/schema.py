@@ -146,6 +146,22 @@ _FORMS = "clm, mlm, mntp or diffusion; a list such as [{clm: 0.25}, {mlm: 0.75}]
 _FRACTIONS_TOLERANCE = 1e-6
 
 
+class EvaluationSpec(_Section):
+    """What `seqpair run` evaluates besides the tasks on the study's own text; no part of any plan.
+
+    Attributes:
+        suites: Names of suites.
+        tasks: A file that declares tasks of one's own, relative to the recipe.
+        data: The folder with the suites' data files, relative to the recipe.
+        limit: Most items per task; null takes all.
+    """
+
+    suites: tuple[str, ...] = ()
+    tasks: str | None = None
+    data: str = "data/eval"
+    limit: PositiveCount | None = None
+
+
 @dataclass(frozen=True)
 class ObjectivePart:
     """One part of a member's objective.
@@ -340,6 +356,7 @@ class Recipe(_Section):
     held_out: HeldOutSpec
     members: dict[Name, MemberSpec]
     runtime: RuntimePlan = RuntimePlan()
+    evaluation: EvaluationSpec = EvaluationSpec()
     runs: str = "runs"
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _folder: Path = PrivateAttr(default_factory=Path)
