@@ -97,10 +97,7 @@ def read_tree(text: str, origin: str, *, with_lines: bool = True) -> Tree:
         raise RecipeError(f"{origin} is not YAML: {error}", fix="save the file as plain UTF-8 text") from error
     except RecursionError as error:
         raise RecipeError(f"{origin} is nested too deeply", allowed=f"{_MOST_DEPTH} levels") from error
-    except (
-        ValueError,
-        OverflowError,
-    ) as error:  # the library's own scanner, where a number in a directive or escape is out of range
+    except (ValueError, OverflowError) as error:  # the scanner, at a number in a directive or an escape
         raise RecipeError(f"{origin} is not YAML: {error}", fix="save the file as plain UTF-8 text") from error
     if node is None:
         return {}
