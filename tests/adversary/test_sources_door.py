@@ -70,6 +70,20 @@ def test_a_share_held_out_far_from_what_was_asked_is_said(tmp_path: Path, capsys
     assert "of its bytes are held out" in capsys.readouterr().err
 
 
+def test_a_saved_set_without_rows_is_one_error(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    state = {
+        "_data_files": [],
+        "_fingerprint": "0",
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+    }
+    (tmp_path / "state.json").write_text(json.dumps({**state, "_output_all_columns": False, "_split": "train"}))
+    (tmp_path / "dataset_info.json").write_text("{}")
+    refuses(lambda: prepare(spec(tmp_path, "hub"), TOKENIZER, tmp_path / "stores"), "the saved set is empty")
+
+
 def test_the_innermost_cause_of_a_data_set_that_cannot_be_built_is_shown(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     jsonl(tmp_path / "a.jsonl", {"text": "x", "meta": None})
