@@ -24,7 +24,7 @@ from local_data import LOCAL_DATA
 
 from seqpair.data.cleaning.contamination import EvalIndex, build_index
 from seqpair.data.cleaning.duplicates import SignatureParts, find_duplicates, near_signatures, text_digest
-from seqpair.data.cleaning.eval_sets import eval_files, read_items
+from seqpair.data.cleaning.eval_sets import eval_files, read_eval_items
 from seqpair.data.cleaning.rules import Measured, quality_fault
 from seqpair.data.cleaning.words import Words, inside_texts, ngram_hashes, words_of
 from seqpair.files import write_json
@@ -159,7 +159,7 @@ def main() -> None:
     ]
     texts = texts_of(options.data, options.megabytes)
     with tempfile.TemporaryDirectory() as folder:
-        items = ((entry.name, i) for entry in sets for file in eval_files(entry) for i in read_items(entry, file))
+        items = ((entry.name, i) for entry in sets for file in eval_files(entry) for i in read_eval_items(entry, file))
         started = time.perf_counter()
         build_index(items, 13, 8, Path(folder))
         index_seconds = time.perf_counter() - started

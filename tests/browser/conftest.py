@@ -14,7 +14,7 @@ from unit.report.conftest import made_up_plan, write_member, write_task
 
 from seqpair.evaluate.results import TaskResult
 from seqpair.report.collect import Study, collect_study
-from seqpair.report.member import HeldOutPoint, MemberRun, Outcome, SavedCheckpoint, TrainPoint
+from seqpair.report.member import HeldOutPoint, MemberOutcome, MemberRun, SavedCheckpoint, TrainPoint
 from seqpair.report.page import render_page, write_report
 
 CHROMIUM = os.environ.get("SEQPAIR_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -151,7 +151,7 @@ def large_member(folder: Path, plan, study: str, base: str, seed: int) -> Member
     return member
 
 
-def large_outcome(task: int, base: str, generator: np.random.Generator) -> Outcome:
+def large_outcome(task: int, base: str, generator: np.random.Generator) -> MemberOutcome:
     values = (generator.uniform(size=ITEMS) < 0.3 + 0.01 * task).astype(float)
     value = float(values.mean())
     result = TaskResult(
@@ -169,4 +169,4 @@ def large_outcome(task: int, base: str, generator: np.random.Generator) -> Outco
         for item in range(ITEMS)
     )
     ids = tuple(f"item-{item:04d}" for item in range(ITEMS))
-    return Outcome(result=result, ids=ids, values=values, weights=np.ones(ITEMS), details=details)
+    return MemberOutcome(result=result, ids=ids, values=values, weights=np.ones(ITEMS), details=details)

@@ -139,7 +139,7 @@ def value_estimate(
     value, error, scope = float(outcomes.mean()), None, THESE_RUNS
     if seeds >= FEWEST_SEEDS:
         parts = variance_parts(outcomes, clusters=clusters, right_or_wrong=right_or_wrong)
-        half, error = float(interval_half(parts, level)), float(standard_error(parts))
+        half, error = float(interval_half(parts, level)), float(error_of_parts(parts))
         low, high = value - half, value + half
         method, scope = BY_SEEDS, OTHER_ITEMS_AND_SEEDS
     elif seeds == 1 and right_or_wrong and clusters is None:
@@ -207,7 +207,7 @@ def _of_parts(parts: VarianceParts, level: float, items: int | None = None) -> E
         scope=OTHER_ITEMS_AND_SEEDS,
         items=parts.item_count if items is None else items,
         seeds=parts.seed_count,
-        standard_error=float(standard_error(parts)),
+        standard_error=float(error_of_parts(parts)),
     )
 
 
@@ -377,7 +377,7 @@ def _half_width(parts: VarianceParts, alpha: Floats) -> Floats:
     return np.asarray(np.sqrt(squares))
 
 
-def standard_error(parts: VarianceParts) -> Floats:
+def error_of_parts(parts: VarianceParts) -> Floats:
     """Return the standard error of the value, (...)."""
     return np.asarray(np.sqrt(np.sum(parts.seeds, axis=0) + np.maximum(parts.items - parts.noise, 0.0)))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from seqpair.evaluate.questions import ANSWER_TOKENS, STOP, measure_rows, read_rows
+from seqpair.evaluate.questions import ANSWER_TOKENS, STOP, measure_rows, read_question_rows
 from seqpair.evaluate.results import TaskResult
 from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 from seqpair.models.text_model import TextModel
@@ -22,7 +22,7 @@ _FROM_HUB = "put the rows of its evaluation split there, one JSON object a line,
 
 
 @dataclass(frozen=True)
-class Column:
+class GenerativeColumn:
     """A column: its file, how its rows read, and its metric."""
 
     name: str
@@ -35,8 +35,8 @@ class Column:
 
 
 COLUMNS = (
-    Column("arc_challenge", "ARC, challenge", "arc_challenge", "question", "acc_norm", 0.25),
-    Column(
+    GenerativeColumn("arc_challenge", "ARC, challenge", "arc_challenge", "question", "acc_norm", 0.25),
+    GenerativeColumn(
         "hellaswag",
         "HellaSwag",
         "hellaswag_val_subset",
@@ -45,36 +45,36 @@ COLUMNS = (
         0.25,
         "1,000 of the 10,042 published items.",
     ),
-    Column("lambada_openai", "LAMBADA, last word", "lambada_openai", "last_word", "acc", 0.0),
-    Column("openbookqa", "OpenBookQA", "openbook_qa", "bare", "acc_norm", 0.25),
-    Column("piqa", "PIQA", "piqa", "question", "acc_norm", 0.5),
-    Column("sciq", "SciQ", "sciq", "sciq", "acc_norm", 0.25),
-    Column("social_iqa", "Social IQA", "social_iqa", "social_iqa", "acc", 1 / 3),
-    Column(
+    GenerativeColumn("lambada_openai", "LAMBADA, last word", "lambada_openai", "last_word", "acc", 0.0),
+    GenerativeColumn("openbookqa", "OpenBookQA", "openbook_qa", "bare", "acc_norm", 0.25),
+    GenerativeColumn("piqa", "PIQA", "piqa", "question", "acc_norm", 0.5),
+    GenerativeColumn("sciq", "SciQ", "sciq", "sciq", "acc_norm", 0.25),
+    GenerativeColumn("social_iqa", "Social IQA", "social_iqa", "social_iqa", "acc", 1 / 3),
+    GenerativeColumn(
         "triviaqa", "TriviaQA", "triviaqa_sm_sub", "answer", "exact_match", 0.0, "3,000 of the 17,944 published items."
     ),
-    Column("winogrande", "WinoGrande", "winogrande", "partial", "acc", 0.5),
-    Column("wsc273", "Winograd schemas", "winograd_wsc", "partial", "acc", 0.5),
+    GenerativeColumn("winogrande", "WinoGrande", "winogrande", "partial", "acc", 0.5),
+    GenerativeColumn("wsc273", "Winograd schemas", "winograd_wsc", "partial", "acc", 0.5),
 )
 
 
-def _train_file(column: Column) -> str:
+def _train_file(column: GenerativeColumn) -> str:
     return f"generative/{column.file}_train.jsonl"
 
 
-def run(column: Column, model: TextModel, context: TaskContext) -> TaskOutcome:
+def measure_column(column: GenerativeColumn, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure a model on one column.
 
     Raises:
         TaskSkippedError: The file has no rows.
         EvaluationError: A file cannot be read, a candidate is longer than the model, or examples are too few.
     """
-    found = read_rows(context.input(f"generative/{column.file}.jsonl"), column.kind)
+    found = read_question_rows(context.input(f"generative/{column.file}.jsonl"), column.kind)
     if not found:
         raise TaskSkippedError("the file has no rows", seen=column.file)
     train = _train_file(column)
     own = context.shots > 0 and context.input(train).is_file()
-    pool = read_rows(context.input(train), column.kind) if own else found
+    pool = read_question_rows(context.input(train), column.kind) if own else found
     outcome = measure_rows(model, context, context.limited(found), pool, column.metric)
     items, figures, settings = outcome.items, outcome.figures, outcome.settings | {"kind": column.kind}
     if context.shots:
@@ -100,7 +100,7 @@ TASKS = tuple(
         higher_is_better=True,
         directions=BOTH,
         inputs=(f"generative/{column.file}.jsonl",),
-        run=partial(run, column),
+        run=partial(measure_column, column),
         uses=("scoring", "shots"),
         shot_inputs=(_train_file(column),),
         without_inputs=_FROM_HUB if column.name in ("sciq", "social_iqa") else "",

@@ -20,7 +20,7 @@ from functools import partial
 
 from seqpair.evaluate.classification.sets import SETS, NamedSet
 from seqpair.evaluate.finetune.sets import Example, shuffled
-from seqpair.evaluate.questions import Row, ScoredRow, measure_rows, read_rows
+from seqpair.evaluate.questions import Row, ScoredRow, measure_rows, read_question_rows
 from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 from seqpair.models.text_model import TextModel
@@ -82,11 +82,11 @@ def _labelled(local: NamedSet, context: TaskContext) -> tuple[list[Row], list[Ro
 
 
 def _questions(file: str, context: TaskContext) -> tuple[list[Row], list[Row]]:
-    rows = read_rows(context.input(file), "question")
+    rows = read_question_rows(context.input(file), "question")
     return rows, rows
 
 
-def run(
+def measure_prompts(
     read: Callable[[TaskContext], tuple[list[Row], list[Row]]],
     words: Sequence[str],
     model: TextModel,
@@ -158,14 +158,14 @@ TASKS = (
             f"prompt_{local.name}",
             f"{local.title}, as a question",
             local.inputs,
-            partial(run, partial(_labelled, local), WORDINGS[local.name].words),
+            partial(measure_prompts, partial(_labelled, local), WORDINGS[local.name].words),
             "acc",
         )
         for local in SETS
         if local.name in WORDINGS
     ),
     *(
-        _task(f"prompt_{name}", title, (file,), partial(run, partial(_questions, file), ()), "acc_norm")
+        _task(f"prompt_{name}", title, (file,), partial(measure_prompts, partial(_questions, file), ()), "acc_norm")
         for name, title, file in (
             ("boolq", "BoolQ", "generative/boolq.jsonl"),
             ("arc_easy", "ARC, easy", "generative/arc_easy.jsonl"),

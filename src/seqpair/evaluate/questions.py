@@ -121,7 +121,7 @@ READERS: dict[str, Callable[[str, dict[str, Any]], Row]] = {
 """How a file's columns are read, by the kind of its rows."""
 
 
-def read_rows(path: Path, kind: str) -> list[Row]:
+def read_question_rows(path: Path, kind: str) -> list[Row]:
     """Return the rows of a JSON Lines file; a row's name is its number.
 
     Raises:

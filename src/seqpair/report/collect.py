@@ -19,7 +19,14 @@ from seqpair.data.store.manifest import read_manifest as read_store_manifest
 from seqpair.errors import EvaluationError, SeqpairError
 from seqpair.paths import LEDGER_FILE
 from seqpair.recipe.plan import Plan
-from seqpair.report.member import MemberRun, Outcome, collect_member, member_views, read_json_object, read_outcomes
+from seqpair.report.member import (
+    MemberOutcome,
+    MemberRun,
+    collect_member,
+    member_views,
+    read_json_object,
+    read_outcomes,
+)
 
 FIRST_MEMBERS = ("encoder", "decoder")
 
@@ -210,7 +217,7 @@ def _seconds_until(member: MemberRun, tokens: int) -> float | None:
     return math.fsum(steps) if steps else None
 
 
-def _scores(model: Model, outcome: Outcome) -> Scores:
+def _scores(model: Model, outcome: MemberOutcome) -> Scores:
     found = scores_of_columns(
         model, outcome.result, outcome.ids, outcome.values, outcome.weights, outcome.details, outcome.clusters
     )

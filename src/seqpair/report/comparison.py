@@ -12,7 +12,7 @@ from typing import Any
 
 from seqpair.compare.values import FEWEST_SEEDS, NOT_COMPARED, Comparison, metric_words
 from seqpair.report.data_table import Cell, Column, DataTable, estimate_cell, interval_mark, number_cell
-from seqpair.report.member import MemberRun, Outcome, first_outcome, tasks_done
+from seqpair.report.member import MemberOutcome, MemberRun, first_outcome, tasks_done
 from seqpair.report.study_tables import member_colours, suite_name
 from seqpair.report.words import ahead_words, answer_title, p_words
 
@@ -53,7 +53,7 @@ def _values_row(task: str, members: Sequence[MemberRun]) -> list[Cell]:
     ]
 
 
-def _value_cell(outcome: Outcome | None, *, is_evaluated: bool) -> Cell:
+def _value_cell(outcome: MemberOutcome | None, *, is_evaluated: bool) -> Cell:
     if outcome is None:
         return Cell("", notes=("does not do this" if is_evaluated else "not evaluated",))
     result = outcome.result
@@ -186,7 +186,7 @@ def comparison_as_json(members: Sequence[MemberRun], answers: Sequence[Compariso
     return rows
 
 
-def _cell_as_json(outcome: Outcome) -> dict[str, Any]:
+def _cell_as_json(outcome: MemberOutcome) -> dict[str, Any]:
     low, high = outcome.result.interval
     interval = {"value": outcome.result.value, "low": low, "high": high}
     return {"interval": interval, "at_chance": outcome.at_chance, "figures": dict(outcome.result.figures)}

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from seqpair.compare.pairing import Disagreement, disagreements, pair_sides
 from seqpair.compare.values import EQUAL_SIZE, NATIVE_OR_CROSSED, Comparison, Scores, Side
 from seqpair.report.data_table import Cell, Column, DataTable, formula_safe, number_cell, script_json
-from seqpair.report.member import MemberRun, Outcome
+from seqpair.report.member import MemberOutcome, MemberRun
 
 MOST_ITEMS = 200
 MOST_DISAGREEMENTS = 6
@@ -128,7 +128,7 @@ def _task(key: str, members: Sequence[MemberRun]) -> TaskItems:
     )
 
 
-def _item(name: str, outcomes: Sequence[Outcome], places: Sequence[Mapping[str, int]]) -> Item:
+def _item(name: str, outcomes: Sequence[MemberOutcome], places: Sequence[Mapping[str, int]]) -> Item:
     at = [place.get(name) for place in places]
     values = tuple(
         None if index is None else float(outcome.values[index]) for outcome, index in zip(outcomes, at, strict=True)

@@ -64,7 +64,7 @@ class SavedCheckpoint:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MemberOutcome:
     """One task's result for one member, with its items in a fixed order.
 
     Attributes:
@@ -102,7 +102,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class FilledMask:
+class ShownMask:
     """A text with `[MASK]`, what the member put there as (token, probability), and what stood there."""
 
     text: str
@@ -123,7 +123,7 @@ class Generated:
 class Samples:
     """What a member wrote: filled masks and continued prompts."""
 
-    filled: list[FilledMask] = field(default_factory=list)
+    filled: list[ShownMask] = field(default_factory=list)
     generated: list[Generated] = field(default_factory=list)
 
 
@@ -132,7 +132,7 @@ class EvaluatedCheckpoint:
     """A checkpoint that was exported and evaluated beside the last one, with its results by task."""
 
     manifest: CheckpointManifest
-    outcomes: dict[str, Outcome]
+    outcomes: dict[str, MemberOutcome]
 
 
 @dataclass
@@ -166,7 +166,7 @@ class MemberRun:
     plan: Plan | None = None
     train: list[TrainPoint] = field(default_factory=list)
     held_out: list[HeldOutPoint] = field(default_factory=list)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, MemberOutcome] = field(default_factory=dict)
     samples: Samples = field(default_factory=Samples)
     evaluation: dict[str, Any] = field(default_factory=dict)
     export: dict[str, Any] | None = None
@@ -194,7 +194,7 @@ def tasks_done(members: Sequence[MemberRun]) -> list[str]:
     return sorted(doers, key=lambda task: (-doers[task], task))
 
 
-def first_outcome(task: str, members: Sequence[MemberRun]) -> Outcome:
+def first_outcome(task: str, members: Sequence[MemberRun]) -> MemberOutcome:
     """Return the first member's outcome that there is of a task: it says what was measured."""
     return next(member.outcomes[task] for member in members if task in member.outcomes)
 
@@ -238,13 +238,13 @@ def _read_evaluation(member: MemberRun) -> None:
     member.evaluation = read_json_object(evaluation / SUMMARY_NAME, []) or {}
     member.export = read_json_object(member.folder / f"{EXPORT_FOLDER}{suffix}" / EXPORT_RECORD, member.missing)
     member.outcomes = _own_outcomes(member, evaluation, member.export)
-    member.samples = read_samples(evaluation, member.missing)
+    member.samples = read_study_samples(evaluation, member.missing)
 
 
-def _own_outcomes(member: MemberRun, evaluation: Path, export: Mapping[str, Any] | None) -> dict[str, Outcome]:
+def _own_outcomes(member: MemberRun, evaluation: Path, export: Mapping[str, Any] | None) -> dict[str, MemberOutcome]:
     """Return an evaluation's results that say they are this member's, of the export's weights; name all others."""
     found = read_outcomes(evaluation, member.missing)
-    kept: dict[str, Outcome] = {}
+    kept: dict[str, MemberOutcome] = {}
     own = {"member": member.plan.member if member.plan else member.folder.name}
     own |= {"study": member.plan.study} if member.plan else {}
     own |= {"model_digest": str(export["model_digest"])} if export and "model_digest" in export else {}
@@ -257,9 +257,9 @@ def _own_outcomes(member: MemberRun, evaluation: Path, export: Mapping[str, Any]
     return kept
 
 
-def read_outcomes(folder: Path, missing: list[str]) -> dict[str, Outcome]:
+def read_outcomes(folder: Path, missing: list[str]) -> dict[str, MemberOutcome]:
     """Return an evaluation folder's results by key; what cannot be read is named in `missing`."""
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, MemberOutcome] = {}
     inside = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     for place in [folder, *sorted(path for path in inside if not path.name.startswith("."))]:
         choices = "" if place == folder else place.name
@@ -276,9 +276,9 @@ def read_outcomes(folder: Path, missing: list[str]) -> dict[str, Outcome]:
     return outcomes
 
 
-def _outcome(folder: Path, result: TaskResult, choices: str) -> Outcome:
+def _outcome(folder: Path, result: TaskResult, choices: str) -> MemberOutcome:
     items = sorted(read_items(folder, result), key=lambda item: item.id)
-    return Outcome(
+    return MemberOutcome(
         result=result,
         ids=tuple(item.id for item in items),
         values=np.array([item.value for item in items]),
@@ -289,14 +289,14 @@ def _outcome(folder: Path, result: TaskResult, choices: str) -> Outcome:
     )
 
 
-def read_samples(folder: Path, missing: list[str]) -> Samples:
+def read_study_samples(folder: Path, missing: list[str]) -> Samples:
     """Return what a member wrote; what cannot be read is named in `missing`."""
     rows = read_json_object(folder / SAMPLES_NAME, missing)
     samples = Samples()
     try:
         for row in (rows or {}).get("fill_mask", []):
             predictions = tuple((str(one["token"]), float(one["probability"])) for one in row["predictions"])
-            samples.filled.append(FilledMask(str(row["text"]), predictions, row.get("answer")))
+            samples.filled.append(ShownMask(str(row["text"]), predictions, row.get("answer")))
         for row in (rows or {}).get("generation", []):
             samples.generated.append(Generated(str(row["prompt"]), str(row["text"]), str(row.get("mode", ""))))
     except (KeyError, TypeError, ValueError) as error:

@@ -49,7 +49,7 @@ class SourceFact:
 
 
 @dataclass(frozen=True)
-class Reading:
+class PlanReading:
     """What a phase reads of a source: its share of the phase's tokens, tokens, and how many times over."""
 
     phase: str
@@ -65,7 +65,7 @@ class PhaseTree:
 
     name: str
     words: str
-    readings: tuple[Reading, ...]
+    readings: tuple[PlanReading, ...]
 
 
 def plan_differences(members: Sequence[MemberRun]) -> dict[str, list[Difference]]:
@@ -91,7 +91,7 @@ def phase_trees(study: Study) -> list[PhaseTree]:
                 read = part.epochs * store.tokens
             share = part.share if part.share is not None else None if read is None else min(1.0, read / total)
             epochs = None if read is None or store is None or not store.tokens else read / store.tokens
-            readings.append(Reading(phase.name, part.source, share, read, epochs))
+            readings.append(PlanReading(phase.name, part.source, share, read, epochs))
         trees.append(PhaseTree(phase.name, _phase_words(phase), tuple(readings)))
     return trees
 

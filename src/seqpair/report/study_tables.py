@@ -15,7 +15,7 @@ from seqpair.recipe.plan import Plan
 from seqpair.report.data_table import Cell, Column, DataTable, number_cell
 from seqpair.report.figures import COLOURS
 from seqpair.report.member import MemberRun
-from seqpair.report.plans import Reading, SourceFact
+from seqpair.report.plans import PlanReading, SourceFact
 from seqpair.text import format_bytes, format_count, format_seconds, parse_count
 
 OWN_TEXT = "own text"
@@ -203,7 +203,7 @@ def sources_table(facts: Sequence[SourceFact]) -> DataTable | None:
     return DataTable("sources", caption, columns, body, filters=len(body) > 8) if body else None
 
 
-def readings_table(readings: Sequence[Reading]) -> DataTable | None:
+def readings_table(readings: Sequence[PlanReading]) -> DataTable | None:
     """Return what each phase reads of each source."""
     columns = [
         Column("Phase"), Column("Source"), Column("Share", True), Column("Tokens read", True),

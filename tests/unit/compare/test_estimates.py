@@ -14,10 +14,10 @@ from seqpair.compare.estimates import (
     cluster_sums,
     difference_estimate,
     effect_sizes,
+    error_of_parts,
     holm,
     interval_half,
     p_value,
-    standard_error,
     value_estimate,
     variance_parts,
 )
@@ -180,7 +180,7 @@ def test_where_items_are_all_it_is_the_t_test_over_clusters():
     seeds_vary = sum(parts.seeds)
     assert float(seeds_vary) == 0.0
     assert float(p_value(parts)) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
-    assert float(standard_error(parts)) == pytest.approx(differences.std(ddof=1) / np.sqrt(12))
+    assert float(error_of_parts(parts)) == pytest.approx(differences.std(ddof=1) / np.sqrt(12))
 
 
 def test_clusters_of_one_item_are_no_clusters():
@@ -281,7 +281,7 @@ def test_nothing_differs_gives_p_of_one():
 
 def test_a_difference_that_never_varies_is_sure():
     parts = variance_parts(np.ones((3, 20)), np.zeros((3, 20)))
-    assert float(interval_half(parts)) == float(standard_error(parts)) == 0.0
+    assert float(interval_half(parts)) == float(error_of_parts(parts)) == 0.0
     assert float(p_value(parts)) < 1e-100
 
 

@@ -9,7 +9,7 @@ import pytest
 from checkpointed_run import real_texts
 
 from seqpair.errors import EvaluationError
-from seqpair.evaluate.generative import COLUMNS, run
+from seqpair.evaluate.generative import COLUMNS, measure_column
 from seqpair.evaluate.results import weighted_mean
 from seqpair.evaluate.task import TaskContext
 from seqpair.models.generate import complete_texts
@@ -88,11 +88,11 @@ def toy(tmp_path):
 def test_toy_tasks_by_name_give_what_our_columns_give(harness, toy, random_exports, models, name):
     found = toy.evaluate("seqpair", {"pretrained": str(random_exports[name])})
     columns = {column.name: column for column in COLUMNS}
-    arc = run(columns["arc_challenge"], models[name], toy.context)
+    arc = measure_column(columns["arc_challenge"], models[name], toy.context)
     assert found["toy_arc"]["acc_norm,none"] == pytest.approx(weighted_mean(arc.items))
     assert found["toy_arc"]["acc,none"] == pytest.approx(arc.figures["acc"])
     (toy.context.work / "chunks.jsonl").unlink()
-    last = run(columns["lambada_openai"], models[name], toy.context)
+    last = measure_column(columns["lambada_openai"], models[name], toy.context)
     assert found["toy_lambada"]["acc,none"] == pytest.approx(weighted_mean(last.items))
 
 

@@ -16,7 +16,7 @@ from seqpair.evaluate.questions import (
     draw_shots,
     outcome_of,
     plain_words,
-    read_rows,
+    read_question_rows,
     solved_text,
     with_shots,
 )
@@ -69,7 +69,7 @@ def test_a_scored_item_has_the_bytes_of_its_answer_and_the_forms_of_a_schema_are
     rows = [{"context_options": own, "continuation": "was w\u00e4t.", "gold": 0} for own in options]
     rows.insert(1, rows[0] | {"context_options": options[0][::-1]})
     write_rows(tmp_path / "rows.jsonl", rows)
-    read = read_rows(tmp_path / "rows.jsonl", "partial")
+    read = read_question_rows(tmp_path / "rows.jsonl", "partial")
     items = [outcome_of(row, [Score(-1.0, False, 1), Score(-2.0, False, 1)], "acc") for row in read]
     assert items[0].cluster == items[1].cluster == "The dog saw that the "
     assert items[2].cluster == "Ann left, so "
@@ -170,7 +170,7 @@ def test_rows_are_worded_as_published(tmp_path):
     data = write_suite_data(tmp_path)
 
     def first(name, kind):
-        return read_rows(data / "generative" / f"{name}.jsonl", kind)[0]
+        return read_question_rows(data / "generative" / f"{name}.jsonl", kind)[0]
 
     assert first("arc_challenge", "question").pairs[0] == ("Question: how many of 0?\nAnswer:", " one")
     assert first("piqa", "question").pairs == first("arc_challenge", "question").pairs

@@ -24,7 +24,7 @@ from seqpair.recipe.resolve import resolve_plan
 from seqpair.report.collect import scores_of_members
 from seqpair.report.comparison import differences_table, terminal_tables, values_table
 from seqpair.report.data_table import terminal_table
-from seqpair.report.member import MemberRun, Outcome, tasks_done
+from seqpair.report.member import MemberOutcome, MemberRun, tasks_done
 
 MEMBERS = "members={encoder: {objective: mlm}, decoder: {objective: clm}, biphasic: {objective: mlm}}"
 
@@ -46,7 +46,7 @@ def outcome(values, *, interval=None, version=1, ids=None, higher=True, chance=N
         model_digest="", items="task.items.jsonl",
     )  # fmt: skip
     names = tuple(ids) if ids is not None else tuple(f"{index:05d}" for index in range(len(values)))
-    return Outcome(result, names, values, np.ones(len(values)))
+    return MemberOutcome(result, names, values, np.ones(len(values)))
 
 
 def run_of(name, *outcomes, plan=None):

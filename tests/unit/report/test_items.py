@@ -21,7 +21,7 @@ from seqpair.report.items import (
     page_payload,
     task_items,
 )
-from seqpair.report.member import MemberRun, Outcome
+from seqpair.report.member import MemberOutcome, MemberRun
 
 LONG = "word " * 1000
 
@@ -35,7 +35,7 @@ def member_with(name, values, version=1, **detail):
     member = MemberRun(name, Path(name))
     details = tuple({"question": f"q{index}", "said": f"{name} says {index}", **detail} for index in range(len(values)))
     ids = tuple(f"i{index}" for index in range(len(values)))
-    member.outcomes["quiz"] = Outcome(result, ids, np.array(values, dtype=float), np.ones(len(values)), details)
+    member.outcomes["quiz"] = MemberOutcome(result, ids, np.array(values, dtype=float), np.ones(len(values)), details)
     return member
 
 

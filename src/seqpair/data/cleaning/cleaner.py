@@ -12,7 +12,7 @@ from pathlib import Path
 
 from seqpair.data.cleaning.contamination import EvalIndex, build_index
 from seqpair.data.cleaning.duplicates import minhash_version
-from seqpair.data.cleaning.eval_sets import eval_files, read_items
+from seqpair.data.cleaning.eval_sets import eval_files, read_eval_items
 from seqpair.data.cleaning.outcome import SUSPICIOUS_FRAC, Decisions, Outcome, report_of, resolve
 from seqpair.data.cleaning.removal import Removals, SourceCleaning
 from seqpair.data.cleaning.survey import SourceSurvey, SurveyJob, survey
@@ -236,7 +236,7 @@ class Cleaner:
             (entry.name, item)
             for entry in rules.against
             for file in eval_files(entry)
-            for item in read_items(entry, file)
+            for item in read_eval_items(entry, file)
         )
         with replacing_folder(folder) as partial:
             build_index(items, rules.ngram_words, rules.min_words, partial)

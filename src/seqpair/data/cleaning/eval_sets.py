@@ -64,7 +64,7 @@ def eval_files(spec: EvalSetSpec) -> list[SourceFile]:
     return sorted((SourceFile.of(path, path.relative_to(shared).as_posix()) for path in found), key=lambda f: f.label)
 
 
-def read_items(spec: EvalSetSpec, file: SourceFile) -> Iterator[EvalItem]:
+def read_eval_items(spec: EvalSetSpec, file: SourceFile) -> Iterator[EvalItem]:
     """Yield the items of one file that have text.
 
     Raises:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from seqpair.data.cleaning.removal import SourceCleaning
-from seqpair.data.prepare.parts import REFUSED, SPLITS, Part, moved_line
+from seqpair.data.prepare.parts import REFUSED, SPLITS, StorePart, moved_line
 from seqpair.data.sources.documents import Source, Tally, Unit, default_id
 from seqpair.data.store.ids import repeated_hashes, rows_of_hashes
 from seqpair.data.store.manifest import DOCUMENTS, SeenFile, Split, StoreManifest
@@ -100,19 +100,19 @@ def merge_parts(
     return manifests
 
 
-def _located(parts: Sequence[tuple[Unit, Path]]) -> Iterator[tuple[Part, int]]:
+def _located(parts: Sequence[tuple[Unit, Path]]) -> Iterator[tuple[StorePart, int]]:
     """Yield each part with the rows of its file that come before it."""
     file, rows_before = "", 0
     for unit, folder in parts:
         rows_before = rows_before if unit.file.label == file else 0
-        part = Part(folder)
+        part = StorePart(folder)
         part.verify_rows()  # now: from a damaged row on, everything written after it would be wrong
         yield part, rows_before
         file, rows_before = unit.file.label, rows_before + part.record.unit_rows
 
 
 def _take(
-    part: Part, rows_before: int, writers: Mapping[Split, SplitWriter], tally: Tally, sums: _Sums, refused: TextIO
+    part: StorePart, rows_before: int, writers: Mapping[Split, SplitWriter], tally: Tally, sums: _Sums, refused: TextIO
 ) -> None:
     """Append one part to the stores, the tally and the quarantine file."""
     record = part.record

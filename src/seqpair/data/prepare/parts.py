@@ -169,7 +169,7 @@ class PartWriter:
         return record
 
 
-class Part:
+class StorePart:
     """A finished part.
 
     Args:

@@ -48,7 +48,7 @@ _OF_THREE = (
 )
 
 
-def run(rule: Rule, of_three: bool, model: TextModel, context: TaskContext) -> TaskOutcome:
+def measure_schemas(rule: Rule, of_three: bool, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure a model by one rule.
 
     Raises:
@@ -173,22 +173,26 @@ def _task(
 
 _ENCODERS: tuple[Direction, ...] = ("bidirectional",)
 TASKS = (
-    _task("winogender_original", "Winogender, published rule", _THREE, partial(run, by_original_rule, True)),
+    _task(
+        "winogender_original", "Winogender, published rule", _THREE, partial(measure_schemas, by_original_rule, True)
+    ),
     _task(
         "winogender",
         "Winogender, sentence from left to right",
         _TWO,
-        partial(run, by_sentence, False),
+        partial(measure_schemas, by_sentence, False),
         uses=("scoring",),
     ),
     _task(
         "winogender_pll",
         "Winogender, pseudo-log-likelihood",
         _TWO,
-        partial(run, by_pseudo_likelihood, False),
+        partial(measure_schemas, by_pseudo_likelihood, False),
         _ENCODERS,
     ),
-    _task("winogender_slot", "Winogender, the pronoun's mask", _TWO, partial(run, by_slot, False), _ENCODERS),
+    _task(
+        "winogender_slot", "Winogender, the pronoun's mask", _TWO, partial(measure_schemas, by_slot, False), _ENCODERS
+    ),
     _task(
         "winogender_coreference",
         "Winogender, who is meant",

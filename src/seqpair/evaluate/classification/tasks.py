@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from seqpair.evaluate.classification.sets import GLUE_NAMES, SETS, find_set
-from seqpair.evaluate.finetune.runs import outcome_of, restarted, tune_grid
+from seqpair.evaluate.finetune.runs import restarted, tune_grid, tuned_outcome
 from seqpair.evaluate.finetune.set_spec import FROM_MNLI, GLUE
 from seqpair.evaluate.finetune.sets import METRICS, LabelledSet, transfer_of
 from seqpair.evaluate.finetune.settings import TuneSetting, grid_settings
@@ -59,7 +59,7 @@ def measure_set(labelled: LabelledSet, model: TextModel, context: TaskContext) -
     """
     settings = _settings(context, labelled.name, labelled.max_tokens)
     result = tune_grid(model, [labelled], settings, context.seeds, context.work, context.watch)
-    return outcome_of(result, labelled.name, model.direction)
+    return tuned_outcome(result, labelled.name, model.direction)
 
 
 def _from(name: str, start: str, model: TextModel, context: TaskContext) -> TaskOutcome:
@@ -82,7 +82,7 @@ def _together(model: TextModel, context: TaskContext) -> TaskOutcome:
     """Tune one model on several sets; the value is the mean of the sets' own metrics."""
     sets = [_read(name, context)[0] for name in TOGETHER]
     result = tune_grid(model, sets, _settings(context, "", 256), context.seeds, context.work, context.watch)
-    outcomes = {one.name: outcome_of(result, one.name, model.direction) for one in sets}
+    outcomes = {one.name: tuned_outcome(result, one.name, model.direction) for one in sets}
     items = [
         ItemOutcome(id=f"{name}-{item.id}", value=item.value, detail=item.detail)
         for name, outcome in outcomes.items()
@@ -116,7 +116,7 @@ def _across(name: str, other: str, meanings: dict[str, str], model: TextModel, c
     labelled, settings = _read(name, context)
     transfer = transfer_of(labelled, _read(other, context)[0], meanings)
     result = tune_grid(model, [labelled], settings, context.seeds, context.work, context.watch, transfers=[transfer])
-    return outcome_of(result, transfer.labelled.name, model.direction)
+    return tuned_outcome(result, transfer.labelled.name, model.direction)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.classification.sets import find_set
 from seqpair.evaluate.finetune.keep import TUNED_RECORD, keep_tuned
-from seqpair.evaluate.finetune.runs import GridResult, outcome_of, tune_grid
+from seqpair.evaluate.finetune.runs import GridResult, tune_grid, tuned_outcome
 from seqpair.evaluate.finetune.set_spec import SetSpec, labelled_set, name_of_source, spec_of
 from seqpair.evaluate.finetune.sets import LabelledSet, Transfer, transfer_of
 from seqpair.evaluate.finetune.settings import TuneSetting, given_settings, grid_settings
@@ -289,7 +289,7 @@ def _require_free(model: TextModel, job: TuneJob) -> None:
 
 
 def _write(model: TextModel, job: TuneJob, result: GridResult, labelled: LabelledSet) -> TaskResult:
-    outcome: TaskOutcome = outcome_of(result, labelled.name, model.direction)
+    outcome: TaskOutcome = tuned_outcome(result, labelled.name, model.direction)
     unit = "0 to 100" if labelled.metric in _PERCENT else _FIELD_LABELS.get(labelled.metric, "0 to 1")
     measured = Measurement(
         name=labelled.name,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from seqpair.errors import EvaluationError, ExportError
 from seqpair.evaluate.finetune.loop import EncodedSet, collate, predict
-from seqpair.evaluate.finetune.model import Head, TunedModel
+from seqpair.evaluate.finetune.model import TaskHead, TunedModel
 from seqpair.evaluate.finetune.rows import RowMaker, TunedRow, templates_of
 from seqpair.evaluate.finetune.runs import GridResult, load_weights
 from seqpair.evaluate.finetune.sets import Example, Kind, LabelledSet
@@ -259,7 +259,7 @@ def open_tuned(folder: Path, *, device: str = "auto") -> TunedFolder:
     width, eps = int(backbone.config.hidden_size), float(getattr(backbone.config, "norm_eps", 1e-5))
     draw = torch.Generator().manual_seed(0)
     heads = {
-        name: Head(width, about["outputs"], setting.head, setting.dropout, 0.02, draw, eps)
+        name: TaskHead(width, about["outputs"], setting.head, setting.dropout, 0.02, draw, eps)
         for name, about in record["sets"].items()
     }
     kinds = {name: about["kind"] for name, about in record["sets"].items()}

@@ -24,6 +24,7 @@ from seqpair.evaluate.finetune.sets import LOG_PROB, OUTSIDE, Example, LabelledS
 from seqpair.evaluate.finetune.settings import TuneSetting
 from seqpair.models.generate import complete_texts
 from seqpair.models.text_model import TextModel, length_batches
+from seqpair.train.step import autocast
 
 BETAS = (0.9, 0.98)
 EPSILON = 1e-6
@@ -255,7 +256,7 @@ class _Trainer:
 
     def _summed_loss(self, one: EncodedSet, rows: Sequence[TunedRow]) -> Tensor:
         """Return the summed loss of some rows of a set, as a scalar."""
-        with autocast(self.loaded.device, self.setting.precision):
+        with autocast(torch.device(self.loaded.device), active=self.setting.precision == "bf16"):
             outputs = self.tuned(one.labelled.name, *collate(rows, self.loaded.pad_id, self.loaded.device))
         return _loss_sum(one, outputs, rows)
 
@@ -317,11 +318,6 @@ def _tune(trainer: _Trainer, watch: Watch) -> TunedRun:
     return best
 
 
-def autocast(device: str, precision: str) -> torch.autocast:
-    """Return the context in which a model runs."""
-    return torch.autocast(device.split(":", maxsplit=1)[0], dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
 @torch.no_grad()
 def outputs_of(
     model: TextModel, tuned: TunedModel, name: str, rows: Sequence[TunedRow], precision: str = "fp32"
@@ -329,7 +325,7 @@ def outputs_of(
     """Yield each row's index and outputs on the CPU, in any order: (C,), or (T, C) of its own length."""
     tuned.eval()
     for batch in length_batches([len(row.ids) for row in rows], model.batch_tokens):
-        with autocast(model.device, precision):
+        with autocast(torch.device(model.device), active=precision == "bf16"):
             outputs = tuned(name, *collate([rows[index] for index in batch], model.pad_id, model.device)).cpu()
         for place, index in enumerate(batch):
             yield index, outputs[place] if outputs.ndim == 2 else outputs[place, : len(rows[index].ids)]

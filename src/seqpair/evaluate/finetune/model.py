@@ -28,7 +28,7 @@ NORM_EPS = 1e-5
 TOKEN_KINDS = ("tags", "span")
 
 
-def pooling_of(pooling: Pooling, direction: Direction) -> Pooling:
+def head_pooling(pooling: Pooling, direction: Direction) -> Pooling:
     """Return the pooling that `default` means for a direction."""
     if pooling != "default":
         return pooling
@@ -52,7 +52,7 @@ def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     return (states * weights).sum(1) / weights.sum(1)
 
 
-class Head(nn.Module):
+class TaskHead(nn.Module):
     """From states to outputs.
 
     Args:
@@ -106,7 +106,13 @@ class TunedModel(nn.Module):
     """
 
     def __init__(
-        self, backbone: Any, heads: Mapping[str, Head], kinds: Mapping[str, Kind], pooling: Pooling, *, is_causal: bool
+        self,
+        backbone: Any,
+        heads: Mapping[str, TaskHead],
+        kinds: Mapping[str, Kind],
+        pooling: Pooling,
+        *,
+        is_causal: bool,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -150,7 +156,7 @@ def tuned_model(
     width, std = int(backbone.config.hidden_size), float(getattr(backbone.config, "initializer_range", 0.02))
     generator = torch.Generator().manual_seed(seed)
     eps = float(getattr(backbone.config, "norm_eps", NORM_EPS))
-    heads = {one.name: Head(width, one.outputs, head, dropout, std, generator, eps) for one in sets if not writes}
+    heads = {one.name: TaskHead(width, one.outputs, head, dropout, std, generator, eps) for one in sets if not writes}
     kinds = {one.name: one.kind for one in sets}
-    chosen = pooling_of(pooling, model.direction)
+    chosen = head_pooling(pooling, model.direction)
     return TunedModel(backbone, heads, kinds, chosen, is_causal=model.direction == "causal").to(model.device)

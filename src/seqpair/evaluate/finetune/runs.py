@@ -28,7 +28,7 @@ from seqpair.evaluate.finetune.metrics import (
     row_values,
     undefined_note,
 )
-from seqpair.evaluate.finetune.model import TunedModel, pooling_of, tuned_model
+from seqpair.evaluate.finetune.model import TunedModel, head_pooling, tuned_model
 from seqpair.evaluate.finetune.sets import LabelledSet, Transfer, translated
 from seqpair.evaluate.finetune.settings import TuneSetting
 from seqpair.evaluate.results import ItemOutcome, standard_error
@@ -291,7 +291,7 @@ def restarted(model: TextModel, result: GridResult) -> TextModel:
     return model.with_network(load_weights(model, result).backbone, model_digest=digest, has_head=False)
 
 
-def outcome_of(result: GridResult, name: str, direction: Direction) -> TaskOutcome:
+def tuned_outcome(result: GridResult, name: str, direction: Direction) -> TaskOutcome:
     """Return what a grid says about one of its sets, learned or only answered."""
     one = next(one for one in [*result.sets, *result.others] if one.labelled.name == name)
     is_learned = one in result.sets
@@ -316,7 +316,7 @@ def outcome_of(result: GridResult, name: str, direction: Direction) -> TaskOutco
     }
     chosen = result.chosen[0].setting
     settings: dict[str, Any] = {
-        "chosen": chosen.as_json() | {"pooling": pooling_of(chosen.pooling, direction)},
+        "chosen": chosen.as_json() | {"pooling": head_pooling(chosen.pooling, direction)},
         "grid": [{"setting": setting.label, "dev": score} for setting, score in result.table],
         "learned_with": [other.labelled.name for other in result.sets if other.labelled.name != name],
         "values_by_seed": {str(run.seed): value for run, value in zip(result.chosen, values, strict=True)},

@@ -286,7 +286,7 @@ class Pairs:
         return sha256_json([[pair.query, pair.positive, list(pair.negatives)] for pair in self.pairs])
 
 
-def read_pairs(path: Path, columns: str = "", most: int | None = None) -> Pairs:
+def read_training_pairs(path: Path, columns: str = "", most: int | None = None) -> Pairs:
     """Read pairs from JSON Lines, or from CSV or TSV with a header.
 
     Args:

@@ -32,7 +32,7 @@ from seqpair.evaluate.retrieval.outcomes import (
     spearman_error,
     warn_cut,
 )
-from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet, RetrievalSet, read_pairs
+from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet, RetrievalSet, read_training_pairs
 from seqpair.evaluate.retrieval.with_mteb import DEPTH, run_hub_task, search_set
 from seqpair.evaluate.task import TaskContext, TaskOutcome
 from seqpair.models.text_model import TextModel
@@ -133,7 +133,7 @@ def search_tuned(local: LocalSet, model: TextModel, context: TaskContext) -> Tas
     options = TuningOptions.of(context.settings).limited(context.limit)
     given = local.load(context.data, context.limit)
     path = context.input(options.pairs or PAIRS_FILE)
-    pairs = read_pairs(path, options.columns, options.train_pairs)
+    pairs = read_training_pairs(path, options.columns, options.train_pairs)
     if pairs.left_out:
         note(f"{pairs.left_out} rows of {path.name} were left out: an empty text, or there before")
     texts = len(given.documents) + len(given.queries)

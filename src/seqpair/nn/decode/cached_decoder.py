@@ -24,7 +24,7 @@ from seqpair.nn.rope import RopeBases, Tables, tables_at, turn_in_place
 from seqpair.recipe.plan import ModelPlan
 
 
-class Piece(NamedTuple):
+class FedPiece(NamedTuple):
     """Tokens [begin, end) of a row's prompt."""
 
     row: int
@@ -32,7 +32,7 @@ class Piece(NamedTuple):
     end: int
 
 
-def plan_pieces(lengths: Sequence[int], chunk_tokens: int) -> list[list[Piece]]:
+def plan_pieces(lengths: Sequence[int], chunk_tokens: int) -> list[list[FedPiece]]:
     """Cut prompts into chunks of at most `chunk_tokens`, row after row; only a chunk's first piece can continue a row.
 
     Args:
@@ -40,7 +40,7 @@ def plan_pieces(lengths: Sequence[int], chunk_tokens: int) -> list[list[Piece]]:
         chunk_tokens: Most tokens of a chunk.
     """
     assert chunk_tokens > 0, "a chunk holds at least one token"
-    chunks: list[list[Piece]] = []
+    chunks: list[list[FedPiece]] = []
     room = 0
     for row, length in enumerate(lengths):
         begin = 0
@@ -49,7 +49,7 @@ def plan_pieces(lengths: Sequence[int], chunk_tokens: int) -> list[list[Piece]]:
                 chunks.append([])
                 room = chunk_tokens
             end = min(length, begin + room)
-            chunks[-1].append(Piece(row, begin, end))
+            chunks[-1].append(FedPiece(row, begin, end))
             room -= end - begin
             begin = end
     return chunks
@@ -160,7 +160,7 @@ class CachedDecoder:
         head_states: Tensor = self._head(self._final_norm(torch.cat(last)))
         return head_states
 
-    def _read_pieces(self, cache: KeyValueCache, prompts: Sequence[Tensor], pieces: Sequence[Piece]) -> Tensor:
+    def _read_pieces(self, cache: KeyValueCache, prompts: Sequence[Tensor], pieces: Sequence[FedPiece]) -> Tensor:
         """Read some pieces; return the (R, D) states of the R rows that end in them."""
         ids = torch.cat([prompts[piece.row][piece.begin : piece.end] for piece in pieces])
         layout = Layout.from_lengths([piece.end - piece.begin for piece in pieces], ids.device)
@@ -184,7 +184,7 @@ class CachedDecoder:
         return states
 
     def _attend_pieces(
-        self, index: int, qkv: Tensor, cache: KeyValueCache, first: Piece, first_tokens: int, fresh: Layout | None
+        self, index: int, qkv: Tensor, cache: KeyValueCache, first: FedPiece, first_tokens: int, fresh: Layout | None
     ) -> Tensor:
         """Return (N, H, K): rows that begin here by the training kernels, one that goes on against its cache."""
         window, parts = self._windows[index], []

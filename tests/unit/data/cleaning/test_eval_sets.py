@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from seqpair.data.cleaning.eval_sets import EvalItem, eval_files, read_items
+from seqpair.data.cleaning.eval_sets import EvalItem, eval_files, read_eval_items
 from seqpair.errors import DataError
 from seqpair.recipe.cleaning_spec import EvalSetSpec
 
 
 def items(folder: Path, *paths: str, **keys: object) -> list[EvalItem]:
     spec = EvalSetSpec.model_validate({"name": "s", "paths": [str(folder / path) for path in paths], **keys})
-    return [item for file in eval_files(spec) for item in read_items(spec, file)]
+    return [item for file in eval_files(spec) for item in read_eval_items(spec, file)]
 
 
 def test_json_lines_with_all_texts_or_named_ones(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from seqpair.evaluate.finetune import runs as runs_module
 from seqpair.evaluate.finetune.loop import encode_set, outputs_of, predict, tune
 from seqpair.evaluate.finetune.metrics import all_metrics
 from seqpair.evaluate.finetune.model import pool, tuned_model
-from seqpair.evaluate.finetune.runs import load_weights, outcome_of, tune_grid
+from seqpair.evaluate.finetune.runs import load_weights, tune_grid, tuned_outcome
 from seqpair.evaluate.finetune.settings import TuneSetting, given_settings, grid_settings
 
 FAST = TuneSetting(1e-2, epochs=12, batch_rows=8, patience_checks=12, dropout=0.0)
@@ -129,14 +129,14 @@ def test_a_score_of_zero_is_better_than_a_negative_one(models, tmp_path):
 def test_several_sets_are_learned_by_one_model(models, tmp_path):
     result = tune_grid(models["mlm"], [two_classes(), tags()], [FAST], [0], tmp_path, silent)
     assert min(result.best.reported["two"]["accuracy"], result.best.reported["tags"]["f1_entities"]) > 0.9
-    outcome = outcome_of(result, "tags", "bidirectional")
+    outcome = tuned_outcome(result, "tags", "bidirectional")
     assert outcome.settings["learned_with"] == ["two"]
     assert outcome.standard_error is not None
 
 
 def test_an_outcome_says_value_chance_seeds_and_every_metric(models, tmp_path):
     result = tune_grid(models["mlm"], [two_classes()], [FAST], [0, 1], tmp_path, silent)
-    outcome = outcome_of(result, "two", "bidirectional")
+    outcome = tuned_outcome(result, "two", "bidirectional")
     by_seed = outcome.settings["values_by_seed"]
     assert list(by_seed) == ["0", "1"]
     assert outcome.value == pytest.approx(sum(by_seed.values()) / 2)

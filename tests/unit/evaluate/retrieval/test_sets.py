@@ -14,8 +14,8 @@ from seqpair.evaluate.retrieval.sets import (
     checked_set,
     hold_out,
     read_folder,
-    read_pairs,
     read_squad,
+    read_training_pairs,
 )
 
 
@@ -100,25 +100,25 @@ def test_pairs_are_read_from_every_form_and_empty_ones_counted(tmp_path):
     rows = [{"question": f"what {n}", "answer": f"that {n}", "negatives": [f"no {n}"]} for n in range(30)]
     lines = [json.dumps(row) for row in [*rows, rows[0], {"question": "", "answer": "x", "negatives": []}]]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    found = read_pairs(tmp_path / "a.jsonl")
+    found = read_training_pairs(tmp_path / "a.jsonl")
     assert (len(found.pairs), found.left_out) == (30, 2)
     assert found.pairs[0].negatives == ("no 0",)
     table = "title\tbody\n" + "".join(f"t{n}\tb{n}\n" for n in range(30))
     (tmp_path / "a.tsv").write_text(table)
-    assert len(read_pairs(tmp_path / "a.tsv", "title,body", most=25).pairs) == 25
+    assert len(read_training_pairs(tmp_path / "a.tsv", "title,body", most=25).pairs) == 25
     with pytest.raises(EvaluationError, match="no columns of a training pair"):
-        read_pairs(tmp_path / "a.tsv")
+        read_training_pairs(tmp_path / "a.tsv")
     with pytest.raises(EvaluationError, match="line 2 lacks a column"):
-        read_pairs(tmp_path / "a.tsv", "title,text")
+        read_training_pairs(tmp_path / "a.tsv", "title,text")
     (tmp_path / "b.tsv").write_text("title\tbody\nx\ty\n")
     with pytest.raises(EvaluationError, match="too few training pairs"):
-        read_pairs(tmp_path / "b.tsv", "title,body")
+        read_training_pairs(tmp_path / "b.tsv", "title,body")
 
 
 def test_nothing_held_out_is_trained_on(tmp_path):
     rows = [{"query": f"what {n % 50}", "positive": f"that {n % 40}"} for n in range(200)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pairs = read_pairs(tmp_path / "a.jsonl").pairs
+    pairs = read_training_pairs(tmp_path / "a.jsonl").pairs
     kept, dev = hold_out(pairs)
     assert kept
     assert not {pair.query for pair in kept} & set(dev.queries.values())

@@ -4,7 +4,7 @@ import torch
 from seqpair.errors import SeqpairError
 from seqpair.nn.decode import generate as module
 from seqpair.nn.decode.cache import KeyValueCache
-from seqpair.nn.decode.cached_decoder import CachedDecoder, Piece, plan_pieces
+from seqpair.nn.decode.cached_decoder import CachedDecoder, FedPiece, plan_pieces
 from seqpair.nn.decode.generate import Sampling, choose_tokens, generate, likeliest
 from seqpair.nn.decode.one_token import find_library
 from seqpair.nn.layout import Layout
@@ -166,7 +166,7 @@ def test_pieces_cover_every_token_once_and_only_the_first_goes_on():
     assert covered == [(row, token) for row, length in enumerate([20, 5, 1, 9]) for token in range(length)]
     assert all(piece.begin == 0 for chunk in chunks for piece in chunk[1:])
     assert max(sum(piece.end - piece.begin for piece in chunk) for chunk in chunks) == 8
-    assert chunks[2] == [Piece(0, 16, 20), Piece(1, 0, 4)]
+    assert chunks[2] == [FedPiece(0, 16, 20), FedPiece(1, 0, 4)]
 
 
 DRAWS = 20_000
