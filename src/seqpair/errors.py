@@ -83,3 +83,9 @@ class HubFolderError(SeqpairError):
 
 class EvaluationError(SeqpairError):
     """An evaluation that cannot be run on what was given."""
+
+
+class VerificationError(SeqpairError):
+    """Something of a study is not what its plans, stores and records say."""
+
+    exit_code = 3

@@ -36,6 +36,51 @@ def sha256_file(path: Path | Openable, chunk_bytes: int = 1 << 20) -> str:
     return state.hexdigest()
 
 
+def cache_folder() -> Path:
+    """Return the user's cache folder of seqpair, which need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqpair"
+
+
+CACHED_BYTES = 8 << 20
+"""Smaller files are read each time: that takes less time than a mistake would cost."""
+_DIGEST_CACHE = "file_digests.json"
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file; of a large file that has not changed since, the one computed before."""
+    return remembered(path, "", lambda: sha256_file(path))
+
+
+def remembered(path: Path, question: str, answer: Callable[[], str]) -> str:
+    """Return what `answer` says of a file; of a large file that has not changed since, what it said before.
+
+    Answers are kept in the user's cache folder, never beside the file, where a copy of the folder would carry a stale
+    one along.
+    """
+    stat = path.stat()
+    if stat.st_size < CACHED_BYTES:
+        return answer()
+    # The time of the last status change cannot be set by a program, so a file that was written and given its old
+    # modification time is read again.
+    state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    place, key = cache_folder() / _DIGEST_CACHE, str(path.resolve()) + question
+    known = _read_cache(place)
+    if isinstance(known.get(key), list) and known[key][:-1] == state:
+        return str(known[key][-1])
+    said = answer()
+    with contextlib.suppress(OSError):  # without a cache folder that can be written, the next call reads again
+        write_json(place, _read_cache(place) | {key: [*state, said]})
+    return said
+
+
+def _read_cache(place: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def canonical_json(value: object) -> str:
     """Return the one JSON text of a value: sorted keys, no spaces, ASCII, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

@@ -12,9 +12,12 @@ from decimal import Decimal
 from seqpair.errors import DataError, SeqpairError
 
 _SCALES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
-_COUNT = re.compile(r"^\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)\s*([kmbgt]?)\s*$", re.IGNORECASE)
+_COUNT = re.compile(r"^\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)\s*([kmbgt]?)\s*$", re.IGNORECASE)
 
 
+MOST_COUNT = 10**18
+"""No number of tokens, bytes or rows is larger; one that is does not fit into 64 bits with what is made of it."""
+_MOST_LETTERS = 60
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -77,18 +80,22 @@ def printable(text: str) -> str:
 def parse_count(value: str | int | float) -> int:
     """Return a whole number from `300M`, `8.5B`, `1_000`, `1e9` or a number.
 
-    k = 10^3, M = 10^6, B (or G) = 10^9, T = 10^12; capitals do not matter.
+    At most 10^18; k = 10^3, M = 10^6, B (or G) = 10^9, T = 10^12; capitals do not matter.
 
     Raises:
         SeqpairError: The text is not a number of this form, is negative, or is not whole.
     """
-    match = None if isinstance(value, bool) else _COUNT.match(str(value))
-    exact = Decimal(match[1].replace("_", "")) * _SCALES[match[2].lower()] if match else None
-    if exact is None or exact != exact.to_integral_value():
+    text = str(value) if not isinstance(value, int) or abs(value) <= MOST_COUNT else ""  # huge ones have no text
+    match = None if isinstance(value, bool) or len(text) > _MOST_LETTERS else _COUNT.match(text)
+    try:
+        exact = Decimal(match[1].replace("_", "")) * _SCALES[match[2].lower()] if match else None
+    except ArithmeticError:
+        exact = None
+    if exact is None or exact > MOST_COUNT or exact != exact.to_integral_value():
         raise SeqpairError(
             "a count was expected",
-            seen=repr(value),
-            allowed="a whole number such as 4096, 1_000, 300M, 8.5B or 1e9",
+            seen=repr(value)[:_MOST_LETTERS] if text else "a larger number",
+            allowed="a whole number up to 10^18, such as 4096, 1_000, 300M, 8.5B or 1e9",
         )
     return int(exact)
 

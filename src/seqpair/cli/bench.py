@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seqpair.cli.options import JsonOption, SetOption
+from seqpair.cli.options import JsonOption, SetOption, require_between
 from seqpair.text import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def bench(
 
     Example: seqpair bench --size 17m --member decoder --seq-len 1024 --seconds 20
     """
+    require_between(seconds, "--seconds", 0.0, 86_400.0)
     with tempfile.TemporaryDirectory(prefix="seqpair-bench-") as folder:
         if study is None:
             shape = (seq_len, batch_tokens, vocab_size)

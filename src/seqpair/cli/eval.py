@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seqpair.evaluate.runner import SuiteReport
     from seqpair.evaluate.study_text import StudyTexts
     from seqpair.evaluate.task import SuiteTask
+    from seqpair.models.place import ModelPlace
 
 Names = Annotated[list[str] | None, typer.Option(help="Run only this task of the suites; repeatable.")]
 Shots = Annotated[
@@ -27,6 +28,9 @@ Pooling = Annotated[
 ]
 Choices = Annotated[
     list[str] | None, typer.Option(help="Set a choice of the tasks, NAME=VALUE (docs/retrieval.md); repeatable.")
+]
+AllCheckpoints = Annotated[
+    bool, typer.Option("--all-checkpoints", help="Evaluate every checkpoint of the runs or studies that are named.")
 ]
 TasksFile = Annotated[
     Path | None, typer.Option("--tasks", help="A YAML file that declares tasks of your own (docs/evaluation.md).")
@@ -49,6 +53,7 @@ def evaluate_suites(
     task: Names = None,
     data: Annotated[Path, typer.Option(help="The folder with the suites' data files.")] = Path("data/eval"),
     tasks_file: TasksFile = None,
+    all_checkpoints: AllCheckpoints = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Most items per task.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0, where a task trains or samples.")] = 1,
     shots: Shots = 0,
@@ -77,7 +82,6 @@ def evaluate_suites(
     from seqpair.evaluate.registry import choose_tasks, read_settings
     from seqpair.evaluate.runner import plan_tasks, require_own_folders, results_folder, run_models
     from seqpair.evaluate.task import TaskContext
-    from seqpair.models.place import find_model
     from seqpair.models.score import ScoringOptions
 
     suites = suite or ([] if tasks_file else ["all"])
@@ -92,7 +96,7 @@ def evaluate_suites(
         study=_studies(recipe, overrides or []).of,
     )
     _require_data(data, tasks)
-    places = [find_model(name) for name in models]
+    places = _places(models, all_checkpoints, dry_run)
     folders = [results_folder(place, context, out) for place in places]
     require_own_folders(folders)
     if dry_run:
@@ -101,6 +105,23 @@ def evaluate_suites(
         return
     reports = run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens)
     _end(reports, as_json, tasks, suites, task or [])
+
+
+def _places(models: Sequence[str], all_checkpoints: bool, dry_run: bool) -> list[ModelPlace]:
+    """Return the models that are named, or an export of every checkpoint of the runs."""
+    from seqpair.models.place import find_model
+
+    if not all_checkpoints:
+        return [find_model(name) for name in models]
+    if dry_run:
+        raise EvaluationError(
+            "--all-checkpoints exports the checkpoints, and --dry-run writes nothing", fix="give one of the two"
+        )
+    from seqpair.suite.places import find_study
+    from seqpair.suite.study import export_checkpoints
+
+    runs = [run.path for name in models for run in find_study(name).runs]
+    return [find_model(folder) for run in runs for folder in export_checkpoints(run)]
 
 
 def _require_data(data: Path, tasks: Sequence[SuiteTask]) -> None:

@@ -53,6 +53,26 @@ def names_in(text: str | None, option: str) -> list[str]:
     return names
 
 
+def require_between(value: float | None, option: str, low: float, high: float) -> None:
+    """Check a number that an option gives; the parser lets `nan` pass.
+
+    Raises:
+        SeqpairError: It is not between the two, themselves included.
+    """
+    if value is not None and not low <= value <= high:
+        raise SeqpairError(f"{option} is out of range", seen=value, allowed=f"{low:g} to {high:g}")
+
+
+def require_shares(**shares: float | None) -> None:
+    """Check that options' numbers are shares, each under its option's name.
+
+    Raises:
+        SeqpairError: One is not between 0 and 1.
+    """
+    for name, share in shares.items():
+        require_between(share, "--" + name.replace("_", "-"), 0.0, 1.0)
+
+
 def require_text(text: str | None, option: str) -> str | None:
     """Return an option's text; None if the option was not given.
 

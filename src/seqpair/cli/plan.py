@@ -30,7 +30,7 @@ def plan(
     device: Annotated[
         str, typer.Option(help="Also predict hours and memory on this device: h100, a100, cpu, ...")
     ] = "",
-    count: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
+    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of devices.")] = 1,
     as_json: JsonOption = False,
     origins: Annotated[bool, typer.Option("--origins", help="Also print where every value came from.")] = False,
 ) -> None:

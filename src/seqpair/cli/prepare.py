@@ -21,7 +21,7 @@ def prepare(
     study: StudyArgument,
     overrides: SetOption = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Number of processes; by default one per four cores.")
+        int | None, typer.Option(min=1, max=1024, help="Number of processes; by default one per four cores.")
     ] = None,
     shard: Annotated[
         str | None,

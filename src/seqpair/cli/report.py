@@ -12,6 +12,7 @@ import typer
 from seqpair.cli.options import SetOption
 from seqpair.cli.table import wide_console
 from seqpair.errors import EvaluationError, install_extra
+from seqpair.text import note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +61,8 @@ def report(
         from seqpair.report.page import write_report
 
         page = str(write_report(collected, published=published, asked=asked, out=out))
+    for what in collected.missing:
+        note(f"warning: {what}")
     if as_json:
         from seqpair.report.comparison import comparison_as_json
 

@@ -211,8 +211,21 @@ def read_results(folder: Path) -> list[TaskResult]:
     Raises:
         EvaluationError: A file cannot be read.
     """
-    paths = sorted(path for path in folder.glob("*.json") if path.name not in _NOT_RESULTS)
-    return [_read(path, path.read_text(encoding="utf-8"), TaskResult) for path in paths]
+    return [read_result(path) for path in result_files(folder)]
+
+
+def result_files(folder: Path) -> list[Path]:
+    """Return the files of an evaluation folder that should be results, by task name; none of a missing folder."""
+    return sorted(path for path in folder.glob("*.json") if path.name not in _NOT_RESULTS)
+
+
+def read_result(path: Path) -> TaskResult:
+    """Return the result in one file.
+
+    Raises:
+        EvaluationError: It cannot be read.
+    """
+    return _read(path, path.read_bytes(), TaskResult)
 
 
 def read_items(folder: Path, result: TaskResult) -> list[ItemOutcome]:
@@ -226,13 +239,13 @@ def read_items(folder: Path, result: TaskResult) -> list[ItemOutcome]:
         raise EvaluationError(
             "the items of a result are missing", seen=f"no file {path}", fix="run `seqpair eval` for this model again"
         )
-    items = [_read(path, line, ItemOutcome) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    items = [_read(path, line, ItemOutcome) for line in path.read_bytes().split(b"\n") if line]
     if len(items) != result.n:
         raise EvaluationError(f"{path} does not contain the items of its result", seen=len(items), allowed=result.n)
     return items
 
 
-def _read(path: Path, text: str, model: type[_Model]) -> _Model:
+def _read(path: Path, text: bytes, model: type[_Model]) -> _Model:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:

@@ -5,52 +5,15 @@ A flipped bit in an export would otherwise be evaluated under the good model's d
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from seqpair.errors import EvaluationError
-from seqpair.files import sha256_file, sha256_json, write_json
+from seqpair.files import file_digest, sha256_json
 from seqpair.hub.weights import WEIGHTS_NAME
-from seqpair.nn.decode.one_token import cache_folder
 
-CACHED_BYTES = 8 << 20
-"""Smaller files are hashed each time: that takes less time than a mistake would cost."""
 _CARD = "README.md"  # its owner may edit it; nothing is computed from it
-_DIGEST_CACHE = "file_digests.json"
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file; of a large file that has not changed since, the one computed before.
-
-    Digests are kept in the user's cache folder, never beside the file, where a copy of the folder would carry a
-    stale one along.
-    """
-    stat = path.stat()
-    if stat.st_size < CACHED_BYTES:
-        return sha256_file(path)
-    # The time of the last status change cannot be set by a program, so a file that was written and given its old
-    # modification time is read again.
-    state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-    place, key = cache_folder() / _DIGEST_CACHE, str(path.resolve())
-    known = _read_cache(place)
-    if key in known and known[key][:-1] == state:
-        return str(known[key][-1])
-    digest = sha256_file(path)
-    with contextlib.suppress(OSError):  # without a cache folder that can be written, the next call reads again
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, _read_cache(place) | {key: [*state, digest]})
-    return digest
-
-
-def _read_cache(place: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def weights_digest(weights: list[Path]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from seqpair.checkpoint.manifest import MANIFEST_NAME, MODEL_NAME, damaged, read_checkpoint_manifest
 from seqpair.errors import EvaluationError, ExportError
-from seqpair.files import sha256_json
+from seqpair.files import file_digest, sha256_json
 from seqpair.hub.config import CONFIG_NAME, PREDICTS_KEY
 from seqpair.hub.export import (
     checkpoint_at,
@@ -24,7 +24,7 @@ from seqpair.hub.export import (
 )
 from seqpair.hub.library import require_transformers
 from seqpair.hub.weights import WEIGHTS_NAME
-from seqpair.models.integrity import file_digest, require_recorded, weights_digest
+from seqpair.models.integrity import require_recorded, weights_digest
 from seqpair.paths import CHECKPOINTS_FOLDER, EXPORT_FOLDER, EXPORT_RECORD
 from seqpair.recipe.objectives import Direction
 

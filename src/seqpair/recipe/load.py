@@ -5,6 +5,7 @@ All faults of a recipe are reported in one error, each with its path, value, all
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from seqpair.errors import RecipeError
 from seqpair.recipe.schema import Recipe, is_folder
 from seqpair.recipe.tree import Leaf, Tree, apply_set, merge_trees, read_tree, strip
-from seqpair.text import nearest
+from seqpair.text import MOST_COUNT, nearest
 
 PRESETS_FOLDER = Path(__file__).parent / "presets"
 
@@ -44,16 +45,50 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
     tree = _absolute_starts(tree, folder)
     origins: dict[str, str] = {}
     raw = strip(tree, origins=origins)
+    _require_numbers(raw, origins)
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         raise recipe_error(error, raw, Recipe, origins) from error
+    _require_true_numbers(raw, recipe.model_dump(by_alias=True), origins)
     # Every leaf that nobody wrote is a default; reports show the origin of each value.
     for leaf in _leaf_paths(recipe.model_dump(mode="json", by_alias=True)):
         origins.setdefault(leaf, "default")
     recipe._origins = origins
     recipe._folder = folder
     return recipe
+
+
+def _require_numbers(value: object, origins: Mapping[str, str], path: str = "") -> None:
+    """Refuse numbers that are none, and those beyond what any key can mean."""
+    prefix = f"{path}." if path else ""
+    if isinstance(value, (dict, list)):
+        for key, inside in value.items() if isinstance(value, dict) else enumerate(value):
+            _require_numbers(inside, origins, f"{prefix}{key}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"'{path}' is no finite number{_origin(path, origins)}", seen=value, fix="write a number")
+    elif isinstance(value, int | float) and abs(value) > MOST_COUNT:
+        seen = f"{float(value):.3g}" if abs(value) < 1e300 else "more than 1e300"
+        raise RecipeError(f"'{path}' is too large{_origin(path, origins)}", seen=seen, allowed="at most 10^18")
+
+
+def _require_true_numbers(raw: object, read: object, origins: Mapping[str, str], path: str = "") -> None:
+    """Refuse `true` and `false` where they were read as 1 and 0, and texts that were read as infinity."""
+    prefix = f"{path}." if path else ""
+    if isinstance(raw, dict) and isinstance(read, dict):
+        pairs = [(str(key), value, read[key]) for key, value in raw.items() if key in read]
+    elif isinstance(raw, list) and isinstance(read, list | tuple):
+        pairs = [(str(index), *both) for index, both in enumerate(zip(raw, read, strict=False))]
+    else:
+        pairs = []
+    for key, value, found in pairs:
+        _require_true_numbers(value, found, origins, f"{prefix}{key}")
+    if isinstance(read, float) and not math.isfinite(read):
+        raise RecipeError(f"'{path}' is no finite number{_origin(path, origins)}", seen=str(raw)[:40])
+    if isinstance(raw, bool) and isinstance(read, int | float) and not isinstance(read, bool):
+        raise RecipeError(
+            f"'{path}' is a number, not a switch{_origin(path, origins)}", seen=str(raw).lower(), allowed="a number"
+        )
 
 
 def find_recipe(name: str, folder: Path | None = None) -> Path | None:

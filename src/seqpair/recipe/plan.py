@@ -63,11 +63,11 @@ class OptimizerPlan(_Frozen):
     """
 
     name: Literal["stableadamw", "muon"] = "stableadamw"
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, le=1000)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.98, ge=0, lt=1)
     eps: float = Field(default=1e-6, gt=0)
-    weight_decay: float = Field(ge=0)
+    weight_decay: float = Field(ge=0, le=1000)
     clip_norm: float | None = Field(default=None, gt=0)
     momentum: float | None = Field(default=None, ge=0, lt=1)
 
@@ -113,6 +113,13 @@ class ObjectiveSpan(_Frozen):
     first_step: int
     objective: str
     causal_frac: float | None = None
+
+    @field_validator("objective")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in OBJECTIVES:
+            raise ValueError(f"'{name}' is not an objective of this version: {', '.join(OBJECTIVES)}")
+        return name
 
 
 class PhasePlan(_Frozen):

@@ -100,8 +100,8 @@ class PhaseSpec(_Section):
     seq_len: Annotated[Count, Field(ge=8)]
     budget_tokens: PositiveCount
     mixture: dict[str, MixSpec] | None = None
-    rope_global_theta: float = Field(default=10_000.0, gt=1)
-    rope_local_theta: float = Field(default=10_000.0, gt=1)
+    rope_global_theta: float = Field(default=10_000.0, gt=1, le=1e12)
+    rope_local_theta: float = Field(default=10_000.0, gt=1, le=1e12)
     mask_frac: MaskFrac = 0.3
     batch: BatchSpec
     lr: LrCurve
@@ -144,6 +144,22 @@ CHECKPOINT_NAME = re.compile(r"^(step|ext|decay|cross)([1-9][0-9]*)$")
 
 _FORMS = "clm, mlm, mntp or diffusion; a list such as [{clm: 0.25}, {mlm: 0.75}]; or {hybrid: {causal_frac: 0.0625}}"
 _FRACTIONS_TOLERANCE = 1e-6
+
+
+class EvaluationSpec(_Section):
+    """What `seqpair run` evaluates besides the tasks on the study's own text; no part of any plan.
+
+    Attributes:
+        suites: Names of suites.
+        tasks: A file that declares tasks of one's own, relative to the recipe.
+        data: The folder with the suites' data files, relative to the recipe.
+        limit: Most items per task; null takes all.
+    """
+
+    suites: tuple[str, ...] = ()
+    tasks: str | None = None
+    data: str = "data/eval"
+    limit: PositiveCount | None = None
 
 
 @dataclass(frozen=True)
@@ -340,6 +356,7 @@ class Recipe(_Section):
     held_out: HeldOutSpec
     members: dict[Name, MemberSpec]
     runtime: RuntimePlan = RuntimePlan()
+    evaluation: EvaluationSpec = EvaluationSpec()
     runs: str = "runs"
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _folder: Path = PrivateAttr(default_factory=Path)

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeAlias
 
 from ruamel.yaml import YAML
@@ -22,8 +24,13 @@ from ruamel.yaml.tokens import TagToken
 from seqpair.errors import RecipeError
 from seqpair.text import nearest
 
-_INTEGER = re.compile(r"^[-+]?[0-9][0-9_]*$")
-_FLOAT = re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?$")
+_DIGITS = "[0-9]+(?:_[0-9]+)*"
+_INTEGER = re.compile(f"^[-+]?{_DIGITS}$")
+_FLOAT = re.compile(rf"^[-+]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][-+]?[0-9]+)?$")
+_MOST_LETTERS_OF_A_NUMBER = 400
+_MOST_DEPTH = 40
+_MOST_NODES = 100_000
+_MOST_TEXT = 1 << 22
 _WORDS: dict[str, object] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -49,6 +56,8 @@ def plain_scalar(text: str) -> object:
     """Return what an unquoted YAML scalar means."""
     if text in _WORDS:
         return _WORDS[text]
+    if len(text) > _MOST_LETTERS_OF_A_NUMBER:
+        return text
     if _INTEGER.match(text):
         return int(text)
     if _FLOAT.match(text):
@@ -65,8 +74,11 @@ def read_tree(text: str, origin: str, *, with_lines: bool = True) -> Tree:
         with_lines: Add the line to each leaf's origin.
 
     Raises:
-        RecipeError: A syntax error, a tab, a duplicate key, a tag, a key that is not text.
+        RecipeError: A syntax error, a tab, a duplicate key, a tag, a key that is not text; a text too long or too deep,
+            or aliases that stand for too much.
     """
+    if len(text) > _MOST_TEXT:
+        raise RecipeError(f"{origin} is too long for a recipe", seen=f"{len(text):,} characters", allowed="4 MiB")
     try:
         for token in YAML(typ="safe", pure=True).scan(text):
             if isinstance(token, TagToken):
@@ -83,27 +95,35 @@ def read_tree(text: str, origin: str, *, with_lines: bool = True) -> Tree:
         ) from error
     except YAMLError as error:
         raise RecipeError(f"{origin} is not YAML: {error}", fix="save the file as plain UTF-8 text") from error
+    except RecursionError as error:
+        raise RecipeError(f"{origin} is nested too deeply", allowed=f"{_MOST_DEPTH} levels") from error
+    except (ValueError, OverflowError) as error:  # the scanner, at a number in a directive or an escape
+        raise RecipeError(f"{origin} is not YAML: {error}", fix="save the file as plain UTF-8 text") from error
     if node is None:
         return {}
-    return _tree(node, origin, with_lines, ())
+    return _tree(node, origin, with_lines, (), count())
 
 
-def _tree(node: Node, origin: str, with_lines: bool, above: tuple[int, ...]) -> Tree:
+def _tree(node: Node, origin: str, with_lines: bool, above: tuple[int, ...], seen: Iterator[int]) -> Tree:
     if id(node) in above:
         raise _fault("an alias points to itself", origin, node, fix="write the value out")
+    if len(above) >= _MOST_DEPTH:
+        raise _fault(f"a value lies deeper than {_MOST_DEPTH} levels", origin, node, fix="write it less deeply")
+    if next(seen) >= _MOST_NODES:  # aliases of aliases stand for more values than any memory has
+        raise _fault(f"there are more than {_MOST_NODES:,} values", origin, node, fix="use fewer aliases")
     above = (*above, id(node))
     if isinstance(node, ScalarNode):
         value = plain_scalar(node.value) if node.style is None else node.value
         return Leaf(value, f"{origin}:{node.start_mark.line + 1}" if with_lines else origin)
     if not isinstance(node, MappingNode):
-        return [_tree(item, origin, with_lines, above) for item in node.value]
+        return [_tree(item, origin, with_lines, above, seen) for item in node.value]
     mapping: dict[str, Tree] = {}
     for key, value in node.value:
         if not isinstance(key, ScalarNode):
             raise _fault("a key must be text", origin, key, fix="write `key: value`")
         if key.value in mapping:
             raise _fault(f"the key '{key.value}' stands twice", origin, key, fix="delete one of the two")
-        mapping[key.value] = _tree(value, origin, with_lines, above)
+        mapping[key.value] = _tree(value, origin, with_lines, above, seen)
     return mapping
 
 

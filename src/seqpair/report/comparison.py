@@ -45,7 +45,7 @@ def _values_row(task: str, members: Sequence[MemberRun]) -> list[Cell]:
     )
     return [
         Cell(some.title, notes=notes, link=task),
-        *(_value_cell(member.outcomes.get(task)) for member in members),
+        *(_value_cell(member.outcomes.get(task), is_evaluated=bool(member.outcomes)) for member in members),
         number_cell(result.chance) if result.chance is not None else Cell("none"),
         Cell(f"{result.n:,}", result.n),
         Cell(result.metric.replace("_", " ")),
@@ -53,9 +53,9 @@ def _values_row(task: str, members: Sequence[MemberRun]) -> list[Cell]:
     ]
 
 
-def _value_cell(outcome: Outcome | None) -> Cell:
+def _value_cell(outcome: Outcome | None, *, is_evaluated: bool) -> Cell:
     if outcome is None:
-        return Cell("", notes=("does not do this",))
+        return Cell("", notes=("does not do this" if is_evaluated else "not evaluated",))
     result = outcome.result
     return estimate_cell(result.value, *result.interval, tag="at chance" if outcome.at_chance else "")
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folders, read_checkpoint_manifest
 from seqpair.compare.values import Interval
 from seqpair.errors import SeqpairError
-from seqpair.evaluate.results import SAMPLES_NAME, SUMMARY_NAME, TaskResult, read_items, read_results
+from seqpair.evaluate.results import SAMPLES_NAME, SUMMARY_NAME, TaskResult, read_items, read_result, result_files
 from seqpair.files import JsonLines
 from seqpair.paths import EVALUATION_FOLDER, EXPORT_FOLDER, EXPORT_RECORD, METRICS_FILE, PLAN_FILE
 from seqpair.recipe.objectives import OBJECTIVES
@@ -206,6 +206,12 @@ def collect_member(folder: Path) -> MemberRun:
         member.plan = Plan.model_validate_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
     except (ValidationError, OSError, UnicodeDecodeError) as error:
         member.missing.append(f"plan.json cannot be read ({first_line(error)})")
+    else:
+        if member.plan.member != folder.name:
+            member.missing.append(
+                f"the run of {member.plan.member} lies in {folder.name}/, and stands under its own name"
+            )
+            member.name = member.plan.member
     _read_metrics(member)
     _read_evaluation(member)
     _read_checkpoint(member)
@@ -229,10 +235,26 @@ def member_views(member: MemberRun) -> list[MemberRun]:
 def _read_evaluation(member: MemberRun) -> None:
     suffix = "" if member.objective is None else f"-{member.objective}"
     evaluation = member.folder / f"{EVALUATION_FOLDER}{suffix}"
-    member.outcomes = read_outcomes(evaluation, member.missing)
-    member.samples = read_samples(evaluation, member.missing)
     member.evaluation = read_json_object(evaluation / SUMMARY_NAME, []) or {}
     member.export = read_json_object(member.folder / f"{EXPORT_FOLDER}{suffix}" / EXPORT_RECORD, member.missing)
+    member.outcomes = _own_outcomes(member, evaluation, member.export)
+    member.samples = read_samples(evaluation, member.missing)
+
+
+def _own_outcomes(member: MemberRun, evaluation: Path, export: Mapping[str, Any] | None) -> dict[str, Outcome]:
+    """Return an evaluation's results that say they are this member's, of the export's weights; name all others."""
+    found = read_outcomes(evaluation, member.missing)
+    kept: dict[str, Outcome] = {}
+    own = {"member": member.plan.member if member.plan else member.folder.name}
+    own |= {"study": member.plan.study} if member.plan else {}
+    own |= {"model_digest": str(export["model_digest"])} if export and "model_digest" in export else {}
+    for key, outcome in found.items():
+        other = [f"{name} {seen}" for name, wanted in own.items() if (seen := getattr(outcome.result, name)) != wanted]
+        if other:
+            member.missing.append(f"{evaluation.name}/{key} is left out: it is another model's ({', '.join(other)})")
+        else:
+            kept[key] = outcome
+    return kept
 
 
 def read_outcomes(folder: Path, missing: list[str]) -> dict[str, Outcome]:
@@ -241,12 +263,14 @@ def read_outcomes(folder: Path, missing: list[str]) -> dict[str, Outcome]:
     inside = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     for place in [folder, *sorted(path for path in inside if not path.name.startswith("."))]:
         choices = "" if place == folder else place.name
-        try:
-            for result in read_results(place):
-                outcome = _outcome(place, result, choices)
+        for path in result_files(place):
+            try:
+                outcome = _outcome(place, read_result(path), choices)
+            except (SeqpairError, OSError) as error:
+                said = error.what if isinstance(error, SeqpairError) else first_line(error)
+                missing.append(f"the result {path.stem} cannot be read ({said})")
+            else:
                 outcomes[outcome.key] = outcome
-        except SeqpairError as error:
-            missing.append(f"a result cannot be read ({error.what})")
     if not outcomes:
         missing.append(f"{folder.name}/ holds no result")
     return outcomes
@@ -323,7 +347,7 @@ def _evaluated(member: MemberRun, manifests: dict[str, CheckpointManifest]) -> l
         manifest = manifests.get(str(said.get("checkpoint")))
         if suffix == f"-{second}" or manifest is None or manifest.name == last or not evaluation.is_dir():
             continue
-        found[manifest.name] = EvaluatedCheckpoint(manifest, read_outcomes(evaluation, member.missing))
+        found[manifest.name] = EvaluatedCheckpoint(manifest, _own_outcomes(member, evaluation, said))
     return sorted(found.values(), key=lambda one: one.manifest.total_steps)
 
 

@@ -15,7 +15,7 @@ from seqpair.compare.values import (
     PLANNED,
     Comparison,
 )
-from seqpair.recipe.diff import Difference
+from seqpair.recipe.diff import Difference, pair_identity
 from seqpair.report.collect import Study
 from seqpair.report.member import MemberRun, first_outcome, tasks_done
 from seqpair.text import format_count
@@ -91,13 +91,26 @@ def _equal(study: Study, differences: Sequence[Difference] | None) -> str:
         )
     if not study.order or len(study.members) < 2:
         return ""
-    name, compared = study.order[0].second, study.order[0].comparison
-    if compared.parts_at is not None:
-        record = compared.parts_at[0]
-        return f"This is not a clean pair: the {name} read other sequences from {record.phase} step {record.step} on."
-    tokens = study.members[0].train[-1].tokens if study.members[0].train else 0
-    read = f"the same {format_count(tokens)} tokens" if tokens else "the same sequences"
-    return f"Both read {read} in the same order, with the same shape, seed and schedule: only the objective differs."
+    for check in study.order:
+        if check.comparison.parts_at is not None:
+            at = check.comparison.parts_at[0]
+            return (
+                f"This is not a clean pair: the {check.second} read other sequences from {at.phase} step {at.step} on."
+            )
+    own = [member for member in study.members if member.second_of is None]
+    plans = [member.plan for member in own if member.plan is not None]
+    tokens = {member.train[-1].tokens if member.train else 0 for member in own}
+    # The plans of the first two are compared; of more members each must have been compared by its ledger, too.
+    is_whole = all(check.comparison.same and not check.comparison.only_first and not check.comparison.only_second
+                   for check in study.order)  # fmt: skip
+    if not is_whole or len(study.order) < len(own) - 1 or len(plans) < len(own) or len(tokens) > 1:
+        return ""
+    if len({pair_identity(plan).fingerprint for plan in plans}) > 1 or len({plan.seed for plan in plans}) > 1:
+        return ""
+    total = tokens.pop()
+    read = f"the same {format_count(total)} tokens" if total else "the same sequences"
+    who = "Both" if len(own) == 2 else "All"
+    return f"{who} read {read} in the same order, with the same shape, seed and schedule: only the objective differs."
 
 
 def listed(parts: Sequence[str]) -> str:

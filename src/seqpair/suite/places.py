@@ -207,15 +207,15 @@ class StudyPlace:
         lengths = {phase.seq_len for plan in self.plans().values() for phase in plan.phases}
         return stats_for(self.data.sources, self.data.tokenizer, Path(self.data.stores), lengths)
 
-    def open_data(self) -> Prepared:
-        """Open the prepared stores and the tokenizer.
+    def open_data(self, *, verify: bool = False) -> Prepared:
+        """Open the prepared stores and the tokenizer; with `verify`, compare the SHA-256 of every file.
 
         Raises:
             StoreError: They are not prepared, or damaged.
         """
         from seqpair.data.prepared import open_prepared
 
-        return open_prepared(self.data.sources, self.data.tokenizer, Path(self.data.stores))
+        return open_prepared(self.data.sources, self.data.tokenizer, Path(self.data.stores), verify=verify)
 
     def require_recipe(self, purpose: str) -> Recipe:
         """Return the recipe.

@@ -6,12 +6,12 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from seqpair.checkpoint.catalog import latest_valid
-from seqpair.checkpoint.manifest import CheckpointManifest
+from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folders, read_checkpoint_manifest
 from seqpair.data.order.ledger import Ledger, require_same_sequences
 from seqpair.data.order.mixture import repetition_warnings
 from seqpair.data.prepare.preparation import prepare
@@ -20,16 +20,18 @@ from seqpair.distributed.acceleration import require_float8
 from seqpair.distributed.world import choose_device, start_world
 from seqpair.errors import CheckpointError, EvaluationError
 from seqpair.evaluate import own
+from seqpair.evaluate.registry import choose_tasks
 from seqpair.evaluate.runner import results_folder, run_models
 from seqpair.evaluate.study_text import StudyTexts, held_out_texts
-from seqpair.evaluate.task import TaskContext
+from seqpair.evaluate.task import OWN_SUITE, SuiteTask, TaskContext
 from seqpair.files import write_json
 from seqpair.hub.export import RECORD_NAME, export_checkpoint
 from seqpair.models.place import find_model
-from seqpair.paths import EXPORT_FOLDER, LEDGER_FILE, run_folder
+from seqpair.paths import CHECKPOINTS_FOLDER, EXPORT_FOLDER, LEDGER_FILE, run_folder
 from seqpair.recipe.data_spec import DataSpec
 from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
 from seqpair.recipe.plan import Plan
+from seqpair.recipe.schema import Recipe
 from seqpair.report.collect import collect_study
 from seqpair.report.page import write_report
 from seqpair.suite.places import StudyPlace
@@ -83,6 +85,7 @@ def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
             done.
     """
     chosen = study.training_order(members)
+    more = MoreTasks.of(study.recipe)  # before anything is trained: a wrong name is an error now
     runtime = study.plan(chosen[0]).runtime
     require_loggers(runtime.loggers)
     if runtime.float8 != "off":
@@ -104,7 +107,7 @@ def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
     _require_same_order(plans)
     for plan in plans:
         _timed(outcome, f"export {plan.member}", lambda plan=plan: export_part(plan))
-        _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan))
+        _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan, more))
     _keep_seconds(study.folder, outcome.seconds)
     outcome.page = _timed(outcome, "report", lambda: write_report(collect_study(study.folder)))
     outcome.finished = True
@@ -120,7 +123,7 @@ def _timed(outcome: StudyOutcome, name: str, part: Callable[[], Part]) -> Part:
 
 def prepare_part(data: DataSpec) -> Prepared:
     """Prepare the stores and the tokenizer of a study, or open those that exist."""
-    return prepare(data.sources, data.tokenizer, Path(data.stores))
+    return prepare(data.sources, data.tokenizer, Path(data.stores), verify=True)
 
 
 def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
@@ -197,24 +200,86 @@ def export_part(plan: Plan) -> None:
         export_checkpoint(newest.path, export.folder, texts, as_class=export.as_class, overwrite=True)
 
 
-def evaluate_part(plan: Plan) -> None:
-    """Run a member's exports through the suite `own`; results that are there already are taken.
+def export_checkpoints(run: Path) -> list[Path]:
+    """Return an export of every checkpoint of a run, oldest first; those that are not there are made.
+
+    The export of a checkpoint lies beside the member's own as `export-<checkpoint>`, where the report looks for its
+    results; the checkpoint that the member's own export was made from has no second one.
+
+    Raises:
+        CheckpointError: The run has no checkpoint, or one cannot be used.
+        ExportError: An export would not compute what the model computes.
+    """
+    manifests = sorted(
+        (read_checkpoint_manifest(folder) for folder in checkpoint_folders(run)), key=lambda one: one.total_steps
+    )
+    if not manifests:
+        raise CheckpointError("the run has no checkpoint", seen=run, fix="train the member first")
+    record, found = run / EXPORT_FOLDER / RECORD_NAME, []
+    own = json.loads(record.read_text(encoding="utf-8")).get("checkpoint") if record.exists() else None
+    for manifest in manifests:
+        folder = run / EXPORT_FOLDER if manifest.name == own else run / f"{EXPORT_FOLDER}-{manifest.name}"
+        if not (folder / RECORD_NAME).exists():
+            checkpoint = run / CHECKPOINTS_FOLDER / manifest.name
+            note(f"export {manifest.name}")
+            export_checkpoint(checkpoint, folder, held_out_texts(checkpoint))
+        found.append(folder)
+    return found
+
+
+class MoreTasks(NamedTuple):
+    """What a recipe's section `evaluation` asks for: tasks, the folder of their data, and most items of each."""
+
+    tasks: list[SuiteTask]
+    data: Path
+    limit: int | None
+
+    @classmethod
+    def of(cls, recipe: Recipe | None) -> MoreTasks | None:
+        """Return what a recipe asks for; None if nothing, or if there is no recipe.
+
+        Raises:
+            EvaluationError: There is no such suite, or a declaration is wrong.
+        """
+        if recipe is None or not (recipe.evaluation.suites or recipe.evaluation.tasks):
+            return None
+        spec, folder = recipe.evaluation, recipe.folder
+        suites = [suite for suite in spec.suites if suite != OWN_SUITE]  # it is done anyway, and whole
+        tasks = choose_tasks(suites, (), None if spec.tasks is None else folder / spec.tasks)
+        return cls(tasks, folder / spec.data, spec.limit)
+
+
+def evaluate_part(plan: Plan, more: MoreTasks | None = None) -> None:
+    """Run a member's exports through the suite `own` and what the recipe adds; results that are there are taken.
+
+    Args:
+        plan: The member's plan.
+        more: What the recipe's section `evaluation` asks for; None without.
 
     Raises:
         EvaluationError: An export is not this member's, or a task ended with an error.
         StoreError: The study's data is gone.
     """
     context = TaskContext(Path(), study=StudyTexts(lambda *_: plan).of)
+    passes = [(list(own.TASKS), context)]
+    if more is not None:
+        passes.append((more.tasks, replace(context, data=more.data, limit=more.limit)))
     for export in exports_of(plan):
         place = find_model(export.folder)
         context.study(place)  # a fault of the whole study is an error here, not a reason to skip every task
-        report = next(run_models([place], own.TASKS, context, [results_folder(place, context)]))
-        if report.failed:
+        # A limit that the recipe names is the study's own choice, so its results are the member's, on the page too.
+        folder = results_folder(place, context)
+        reports = [next(run_models([place], tasks, given, [folder])) for tasks, given in passes]
+        failed = {task: report.skipped[task] for report in reports for task in report.failed}
+        if failed:
             raise EvaluationError(
-                f"{len(report.failed)} tasks of {export.name} could not be computed",
-                seen="; ".join(f"{task}: {report.skipped[task]}" for task in report.failed),
+                f"{len(failed)} tasks of {export.name} could not be computed",
+                seen="; ".join(f"{task}: {reason}" for task, reason in failed.items()),
             )
-        if len(report.cached) + len(report.skipped) == len(own.TASKS):
+        if all(
+            len(report.cached) + len(report.skipped) == len(tasks)
+            for report, (tasks, _) in zip(reports, passes, strict=True)
+        ):
             note(f"{export.name}: evaluated already")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -39,7 +40,21 @@ def test_ledgers_are_proven_and_compared(seqpair, two_ledgers):
     assert all(one["most"] <= one["allowed"] for one in found["readings"])
     code, out, _ = seqpair("verify", recipe, "--set", override)
     assert code == 0
-    assert "encoder and decoder: the same sequences at all 3 steps that both made" in out
+    line = next(line for line in out.splitlines() if "encoder and decoder: sequences" in line)
+    assert line.endswith("ok  the same sequences at all 3 steps that both made")
+
+
+def test_a_member_without_a_plan_or_a_ledger_is_a_fault(seqpair, two_ledgers):
+    recipe, override, study = two_ledgers
+    (study / "decoder" / "ledger.jsonl").unlink()
+    code, _, messages = seqpair("verify", recipe, "--set", override)
+    assert code == 3
+    assert "decoder ledger ledger.jsonl: there is no ledger" in messages
+    shutil.rmtree(study / "decoder")
+    code, _, messages = seqpair("verify", recipe, "--set", override)
+    assert code == 3
+    assert "decoder plan plan.json: there is no plan.json" in messages
+    assert seqpair("verify", recipe, "--set", override, "--member", "encoder")[0] == 0
 
 
 def test_a_changed_ledger_is_an_error(seqpair, two_ledgers):

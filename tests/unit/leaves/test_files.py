@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from seqpair import files
 from seqpair.errors import DiskFullError
 from seqpair.files import (
     JsonLines,
     canonical_json,
     disk_full,
+    file_digest,
     hash64,
     replacing_folder,
     sha256_file,
@@ -123,3 +125,21 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Out of range"):
         lines.append({"loss": float("inf")})
     lines.close()
+
+
+def test_digests_of_large_files_are_kept_until_the_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(files, "CACHED_BYTES", 10)
+    read = []
+    monkeypatch.setattr(files, "sha256_file", lambda path: read.append(path) or sha256_file(path))
+    path = tmp_path / "weights"
+    path.write_bytes(b"0" * 100)
+    before = path.stat()
+    assert [file_digest(path) for _ in range(3)] == [sha256_file(path)] * 3
+    assert len(read) == 1
+    path.write_bytes(b"0" * 99 + b"1")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a copying program may set it
+    assert file_digest(path) == sha256_file(path)
+    assert len(read) == 2
+    (tmp_path / "cache" / "seqpair" / "file_digests.json").write_text("{")
+    assert file_digest(path) == sha256_file(path)

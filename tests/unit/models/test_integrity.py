@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 
 import pytest
@@ -11,9 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seqpair.errors import EvaluationError
-from seqpair.files import sha256_file, write_json
+from seqpair.files import write_json
 from seqpair.hub.export import read_export_record
-from seqpair.models import integrity
 from seqpair.models.open import open_model
 from seqpair.models.place import find_model
 
@@ -160,21 +158,3 @@ def test_a_card_may_be_edited(copied):
     folder = copied()
     (folder / "README.md").write_text("my words")
     assert find_model(folder).is_proven
-
-
-def test_digests_of_large_files_are_kept_until_the_file_changes(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(integrity, "CACHED_BYTES", 10)
-    read = []
-    monkeypatch.setattr(integrity, "sha256_file", lambda path: read.append(path) or sha256_file(path))
-    path = tmp_path / "weights"
-    path.write_bytes(b"0" * 100)
-    before = path.stat()
-    assert [integrity.file_digest(path) for _ in range(3)] == [sha256_file(path)] * 3
-    assert len(read) == 1
-    path.write_bytes(b"0" * 99 + b"1")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a copying program may set it
-    assert integrity.file_digest(path) == sha256_file(path)
-    assert len(read) == 2
-    (tmp_path / "cache" / "seqpair" / "file_digests.json").write_text("{")
-    assert integrity.file_digest(path) == sha256_file(path)

@@ -49,7 +49,7 @@ def test_only_what_is_absent_is_missing(finished_study):
         ("decoder/evaluation/samples.json", "decoder: evaluation/samples.json is not there"),
         (
             "decoder/evaluation/continuation.items.jsonl",
-            "decoder: a result cannot be read (the items of a result are missing)",
+            "decoder: the result continuation cannot be read (the items of a result are missing)",
         ),
     ],
 )
@@ -65,7 +65,7 @@ def test_an_absent_file_is_named(finished_study, path, sentence):
         ("encoder/metrics.jsonl", "encoder: metrics.jsonl is damaged after 0 steps (JSONDecodeError"),
         ("encoder/evaluation/samples.json", "encoder: evaluation/samples.json cannot be read (JSONDecodeError"),
         ("encoder/ledger.jsonl", "the ledgers cannot be compared (line 1 of"),
-        ("encoder/evaluation/continuation.json", "encoder: a result cannot be read ("),
+        ("encoder/evaluation/continuation.json", "encoder: the result continuation cannot be read ("),
     ],
 )
 def test_a_damaged_file_is_named_and_the_rest_is_kept(finished_study, path, sentence):

@@ -120,8 +120,10 @@ def test_what_one_member_does_alone_and_a_model_without_a_plan_are_said():
     members = [run_of("encoder", outcome(right(0.9))), run_of("decoder"), run_of("outside", outcome(right(0.5)))]
     assert answers_about(members) == []
     (shown,) = shown_of(members)
-    assert shown.rows[0][2].notes == ("does not do this",)
+    assert shown.rows[0][2].notes == ("not evaluated",)
     assert "There is no plan of outside, so there is no comparison with it." in shown.caption
+    table = values_table([run_of("encoder", outcome(right(0.9))), run_of("decoder", outcome(right(0.5), task="alone"))])
+    assert sorted(cell.notes for row in table.rows for cell in row[1:3] if not cell.text) == [("does not do this",)] * 2
 
 
 def test_tasks_that_most_members_do_come_first():

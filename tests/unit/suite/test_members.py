@@ -67,7 +67,7 @@ def members(tmp_path_factory):
     recipe.write_text(PHASES, encoding="utf-8")
     patch = pytest.MonkeyPatch()
     patch.setattr(study_module, "export_part", lambda plan: None)
-    patch.setattr(study_module, "evaluate_part", lambda plan: None)
+    patch.setattr(study_module, "evaluate_part", lambda plan, more: None)
     try:
         outcome = run_study(find_study(str(recipe)))
     finally:

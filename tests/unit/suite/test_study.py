@@ -17,8 +17,9 @@ from seqpair.evaluate.runner import results_folder
 from seqpair.evaluate.task import TaskContext
 from seqpair.models.place import find_model
 from seqpair.recipe.load import load_recipe
+from seqpair.report.collect import collect_study
 from seqpair.suite.places import find_study
-from seqpair.suite.study import evaluate_part, exports_of, planned_parts, run_study
+from seqpair.suite.study import MoreTasks, evaluate_part, exports_of, planned_parts, run_study
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def test_the_suite_finds_the_study_of_a_run_and_takes_its_results(finished, seqp
     root = study.folder / "runs" / "tiny"
     code, text, _ = seqpair("eval", root / "encoder" / "export", root / "decoder" / "export", "--suite", "own")
     assert code == 0
-    assert text.count("from before") == 4
+    assert text.count("from before") == 5
     assert "bits_per_byte: skipped, a bidirectional model cannot do it" in text
 
 
@@ -162,3 +163,49 @@ def test_a_finished_study_is_used_without_its_recipe_by_every_verb(finished, seq
     assert code == 2
     assert "a sweep changes keys of a recipe" in err
     assert seqpair("export", folder, tmp_path / "out", "--member", "decoder")[0] == 0
+
+
+def test_all_checkpoints_are_exported_and_evaluated_once(finished, seqpair, tmp_path):
+    study, _ = finished
+    root = tmp_path / "tiny"
+    shutil.copytree(study.folder / "runs" / "tiny", root)
+    names = [
+        path.name for path in sorted((root / "encoder" / "checkpoints").iterdir()) if (path / "manifest.json").exists()
+    ]
+    assert len(names) > 1
+    words = ["eval", root / "encoder", "--all-checkpoints", "--suite", "own", "--task", "continuation"]
+    code, _, err = seqpair(*words)
+    assert code == 0, err
+    newest = json.loads((root / "encoder" / "export" / "seqpair_export.json").read_text())["checkpoint"]
+    others = [name for name in names if name != newest]
+    for name in others:
+        assert [result.task for result in read_results(root / "encoder" / f"evaluation-{name}")] == ["continuation"]
+    shown = collect_study(root).members
+    encoder = next(member for member in shown if member.name == "encoder")
+    assert {one.manifest.name for one in encoder.evaluated} == set(others)
+    code, _, err = seqpair(*words, "--dry-run")
+    assert code == 2
+    assert "give one of the two" in err
+    before = {path: path.stat().st_mtime_ns for path in root.glob("encoder/export-*/*")}
+    code, _, err = seqpair(*words)
+    assert code == 0, err
+    assert before == {path: path.stat().st_mtime_ns for path in root.glob("encoder/export-*/*")}
+
+
+def test_a_recipe_names_more_tasks_and_their_limit(finished, tmp_path):
+    study, _ = finished
+    shutil.copytree(study.folder / "runs" / "tiny", tmp_path / "runs" / "tiny")
+    (study.folder / "tasks.yaml").write_text("grammar:\n  kind: minimal_pairs\n  files: grammar.txt\n")
+    (study.folder / "grammar.txt").write_text("it are .\nit is .\nthey is .\nthey are .\n")
+    changes = [f"runs={tmp_path / 'runs'}", "evaluation.tasks=tasks.yaml", "evaluation.limit=1"]
+    recipe = load_recipe(str(study.recipe), changes)
+    more = MoreTasks.of(recipe)
+    assert [task.name for task in more.tasks] == ["grammar"]
+    evaluate_part(plan_member(recipe, "encoder"), more)
+    found = {result.task: result for result in read_results(tmp_path / "runs" / "tiny" / "encoder" / "evaluation")}
+    assert found["grammar"].n == 1
+    assert "continuation" in found
+    assert found["grammar"].baselines.keys() == {"trigram"}
+    assert MoreTasks.of(load_recipe(str(study.recipe))) is None
+    with pytest.raises(EvaluationError, match="no suite of this name.*zorro"):
+        MoreTasks.of(load_recipe(str(study.recipe), ["evaluation.suites=[zoro]"]))

@@ -116,6 +116,8 @@ class HubSource(ContentSource):
         with self._faults():
             library = _library(self.spec)
             if self._folder is not None and (self._folder / "state.json").is_file():
+                if not any(self._folder.glob("*.arrow")):  # the library would only say that an index is out of range
+                    raise ValueError("the saved set is empty: its folder has no .arrow file")
                 return self._of_saved(library.load_from_disk(str(self._folder)))
             if self._folder is not None and (self._folder / "dataset_dict.json").is_file():
                 saved = library.load_from_disk(str(self._folder))

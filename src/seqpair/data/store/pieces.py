@@ -20,7 +20,7 @@ import numpy as np
 
 from seqpair.data import Numbers
 from seqpair.errors import StoreError
-from seqpair.files import TEMPORARY_PREFIX, disk_full
+from seqpair.files import TEMPORARY_PREFIX, disk_full, remembered
 
 ADDED_TOKENS = 2
 """Places of a full sequence that are kept for `[CLS]` and `[SEP]`."""
@@ -80,7 +80,7 @@ class PieceIndex:
         path = folder / f"pieces-{seq_len}.i64"
         header = np.array([_FORMAT, seq_len, offsets.size - 1, offsets[-1]], dtype=np.int64)
         cumulative = _read(path, header)
-        if cumulative is None:
+        if cumulative is None or not counts_fit(path, offsets):
             cumulative = _make(path, header, offsets)
         return cls(offsets, cumulative, seq_len)
 
@@ -129,6 +129,21 @@ def _read(path: Path, header: Numbers) -> Numbers | None:
     cumulative = words[_HEADER_WORDS:]
     fits = np.array_equal(words[:_HEADER_WORDS], header) and cumulative[0] == 0
     return cumulative if fits else None
+
+
+def counts_fit(path: Path, offsets: Numbers) -> bool:
+    """Return whether a piece file is what the offsets give; what was found of a large file is remembered."""
+
+    def compared() -> str:
+        words = np.memmap(path, dtype=np.int64, mode="r")
+        room, cumulative = int(words[1]) - ADDED_TOKENS, words[_HEADER_WORDS:]
+        fits = words.size == _HEADER_WORDS + offsets.size and room > 0
+        for first in range(0, offsets.size - 1, _CHUNK_DOCUMENTS) if fits else ():
+            counts = _counts(offsets, first, room)
+            fits = fits and np.array_equal(np.diff(cumulative[first : first + counts.size + 1]), counts)
+        return str(fits)
+
+    return remembered(path, f" for {offsets.size - 1} documents", compared) == str(True)
 
 
 def _counts(offsets: Numbers, first: int, room: int) -> Numbers:

@@ -14,7 +14,7 @@ from seqpair.data.store.counts import manifest_stats
 from seqpair.data.store.manifest import DOCUMENTS, ID_HASHES, ID_ROWS, OFFSETS, TOKENS, StoreManifest, read_manifest
 from seqpair.data.store.pieces import PieceIndex
 from seqpair.errors import StoreError
-from seqpair.files import hash64, sha256_file
+from seqpair.files import file_digest, hash64
 from seqpair.recipe.plan import StoreStats
 
 
@@ -53,7 +53,7 @@ class Store:
             seen = path.stat().st_size if path.is_file() else None
             if seen != entry.bytes:
                 raise _changed(path, "no file" if seen is None else f"{seen} bytes", f"{entry.bytes} bytes")
-            if verify and (digest := sha256_file(path)) != entry.sha256:
+            if verify and (digest := file_digest(path)) != entry.sha256:
                 raise _changed(path, f"SHA-256 {digest}", f"SHA-256 {entry.sha256}")
         return cls(folder, manifest)
 

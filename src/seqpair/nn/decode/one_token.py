@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from seqpair.errors import DiskFullError
-from seqpair.files import replacing_file
+from seqpair.files import cache_folder, replacing_file
 from seqpair.nn.decode.cache import KeyValueCache
 from seqpair.recipe.sizes import Shape
 from seqpair.text import note
@@ -63,11 +63,6 @@ class _Model(ctypes.Structure):
 
 class _Past(ctypes.Structure):
     _fields_ = (("keys_values", ctypes.c_void_p), ("columns", ctypes.c_int64))
-
-
-def cache_folder() -> Path:
-    """Return where compiled libraries are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqpair"
 
 
 @functools.cache

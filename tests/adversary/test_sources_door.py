@@ -1,0 +1,92 @@
+"""Bad sources at `plan` and `prepare`: found on the first rows, before anything is hashed, trained or tokenized."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from refusals import refuses
+
+from seqpair.data.prepare.preparation import plan_preparation, prepare
+from seqpair.data.sources.documents import is_held_out
+from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
+
+TOKENIZER = TokenizerSpec(train_vocab_size=300)
+
+
+def jsonl(path: Path, *rows: object) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def spec(folder: Path, kind: Any = "jsonl", **options: Any) -> list[SourceSpec]:
+    return [SourceSpec(**{"name": "s", "kind": kind, "paths": (str(folder),), "held_out_frac": 0.0, **options})]
+
+
+FIRST_ROWS: list[tuple[list[object], dict[str, Any], tuple[str, ...]]] = [
+    ([{"body": "x", "n": 1}] * 3, {}, ("missing field 'text'", "body, n")),
+    ([{"text": "x", "key": 1}] * 3, {"id_field": "id"}, ("missing field 'id'", "text, key")),
+    ([{"text": "x", "id": 1.5}] * 3, {"id_field": "id"}, ("id is no string or integer",)),
+    ([{"text": "x", "id": [1]}] * 3, {"id_field": "id"}, ("id is no string or integer",)),
+    ([{"text": "x", "id": None}] * 3, {"id_field": "id"}, ("missing id",)),
+    ([{"text": "x", "id": 1}] * 3, {"id_field": "id"}, ("two documents of one id", "a.jsonl:1", "a.jsonl:2")),
+    ([{"text": 7}] * 3, {}, ("text is not a string",)),
+    ([{"text": ["x"]}] * 3, {}, ("text is not a string",)),
+    ([{"text": {"a": "x"}}] * 3, {}, ("text is not a string",)),
+    ([{"text": "x", "title": 1}] * 3, {"text_field": ("title", "text")}, ("text is not a string",)),
+]
+
+
+@pytest.mark.parametrize(("rows", "options", "words"), FIRST_ROWS, ids=range(len(FIRST_ROWS)))
+def test_the_first_rows_say_what_is_wrong_before_any_work(tmp_path: Path, rows: Any, options: Any, words: Any) -> None:
+    jsonl(tmp_path / "a.jsonl", *rows)
+    specs = spec(tmp_path / "a.jsonl", **options)
+    for action in (plan_preparation, prepare):
+        refuses(lambda action=action: action(specs, TOKENIZER, tmp_path / "stores"), "source 's'", *words)
+    assert not list((tmp_path / "stores").glob("*/*"))
+
+
+def test_files_that_are_not_read_are_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("b.txt", "A.TXT", "README", "c.pdf"):
+        (folder / name).write_text("some words of text " * 30)
+    with open(bytes(folder) + b"/caf\xe9.txt", "wb") as handle:  # noqa: PTH123
+        handle.write(b"x")
+    prepared = prepare(spec(folder, "text"), TOKENIZER, tmp_path / "stores")
+    assert prepared.train["s"].manifest.documents == 1
+    said = capsys.readouterr().err
+    assert "4 files in its folders are not read" in said
+    for name in ("A.TXT", "README", "c.pdf", "\\udce9.txt"):
+        assert name in said
+
+
+def test_a_share_held_out_far_from_what_was_asked_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = 0.02
+    large = next(text for text in (f"number {n} " * 2000 for n in range(5000)) if is_held_out(text, asked))
+    jsonl(tmp_path / "a.jsonl", {"text": large}, *({"text": f"small {n}"} for n in range(40)))
+    prepare(spec(tmp_path / "a.jsonl", held_out_frac=asked), TOKENIZER, tmp_path / "stores")
+    assert "of its bytes are held out" in capsys.readouterr().err
+
+
+def test_a_saved_set_without_rows_is_one_error(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    state = {
+        "_data_files": [],
+        "_fingerprint": "0",
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+    }
+    (tmp_path / "state.json").write_text(json.dumps({**state, "_output_all_columns": False, "_split": "train"}))
+    (tmp_path / "dataset_info.json").write_text("{}")
+    refuses(lambda: prepare(spec(tmp_path, "hub"), TOKENIZER, tmp_path / "stores"), "the saved set is empty")
+
+
+def test_the_innermost_cause_of_a_data_set_that_cannot_be_built_is_shown(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    jsonl(tmp_path / "a.jsonl", {"text": "x", "meta": None})
+    (tmp_path / "b.jsonl").write_text('{"text": "y", "meta": {"a": 1}}\n{"text": cut\n')
+    error = refuses(lambda: prepare(spec(tmp_path, "hub"), TOKENIZER, tmp_path / "stores"), "cannot be loaded or read")
+    assert "DatasetGenerationError" not in str(error.seen)
