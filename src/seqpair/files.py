@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol, TextIO
 
-from seqpair.errors import DiskFullError
+from seqpair.errors import DiskFullError, RunLockedError
 
 
 class Openable(Protocol):
@@ -97,6 +99,7 @@ def hash64(text: str) -> int:
 
 
 TEMPORARY_PREFIX = ".partial-"
+_STALE_SECONDS = 86_400
 
 
 @contextlib.contextmanager
@@ -123,6 +126,28 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def open_lock(path: Path) -> TextIO:
+    """Open a lock file for writing; a link is refused, because the file that it points to would be emptied.
+
+    Raises:
+        RunLockedError: It is a link.
+    """
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644), "w", encoding="utf-8")
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise RunLockedError(f"the lock file {path} is a link", seen=path.readlink(), fix="remove the link") from error
+
+
+def _remove_stale(final: Path) -> None:
+    """Remove what processes killed a day ago or more left half-written of this file or folder."""
+    for path in final.parent.glob(f"{TEMPORARY_PREFIX}????????-{glob.escape(final.name)}"):
+        with contextlib.suppress(OSError):  # another process may be removing it, too
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 @contextlib.contextmanager
 def replacing_file(final: Path) -> Iterator[Path]:
     """Yield a temporary path that takes the place of `final` if the block ends well, else disappears.
@@ -131,6 +156,7 @@ def replacing_file(final: Path) -> Iterator[Path]:
         DiskFullError: The disk is full; the earlier file, if any, is untouched.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(final)
     temporary = final.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{final.name}")
     try:
         with disk_full(final):
@@ -170,6 +196,7 @@ def replacing_folder(final: Path) -> Iterator[Path]:
     `final` must not exist yet. The files inside are fsynced before the rename.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(final)
     temporary = final.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{final.name}")
     try:
         with disk_full(final):

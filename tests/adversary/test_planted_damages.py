@@ -247,3 +247,18 @@ def test_the_verb_finds_the_damage(study, seqpair, name):
     assert message in " ".join(messages.split()), messages
     assert "Traceback" not in messages
     assert (code != 0) == (verb is not REPORT)
+
+
+def test_the_user_s_own_files_stay(study, seqpair):
+    (study / EXPORTED / "own.gguf").write_text("mine")
+    assert seqpair("export", ENCODER, EXPORTED, "--overwrite")[0] == 0
+    assert (study / EXPORTED / "own.gguf").read_text() == "mine"
+    report = study / "runs/tiny/report"
+    assert seqpair("report", "tiny.yaml")[0] == 0
+    (report / "tables/own.csv").write_text("mine")
+    (report / "tables/earlier.csv").write_text("ours")
+    written = json.loads((report / ".written.json").read_text())
+    (report / ".written.json").write_text(json.dumps([*written, "tables/earlier.csv"]))
+    assert seqpair("report", "tiny.yaml")[0] == 0
+    assert (report / "tables/own.csv").read_text() == "mine"
+    assert not (report / "tables/earlier.csv").exists()

@@ -274,7 +274,15 @@ def lock_run(run_folder: Path) -> Iterator[None]:
         RunLockedError: Another process holds it, or the file system has no locks.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(run_folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        # A link would let the lock overwrite any file that it points to.
+        descriptor = os.open(run_folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
+            raise
+        raise RunLockedError(
+            f"the lock of the run {run_folder} is not a file", seen=error, fix=f"remove {run_folder / LOCK_NAME}"
+        ) from error
     try:
         _take(descriptor, run_folder)
         os.ftruncate(descriptor, 0)

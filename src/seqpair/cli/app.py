@@ -96,6 +96,8 @@ def seqpair(
 
 def main() -> None:
     """Run the command line and exit: an error that the user can correct is one message, not a traceback."""
+    if sys.platform == "win32":
+        _fail("seqpair needs Linux or macOS; on Windows use the Windows Subsystem for Linux", SeqpairError.exit_code)
     try:
         app()
     except SeqpairError as error:

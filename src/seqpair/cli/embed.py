@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from pathlib import Path
@@ -81,10 +80,10 @@ def embed(
 def _write(out: Path, ids_file: Path, vectors: NDArray[np.float32], ids: list[str]) -> None:
     import numpy as np
 
-    from seqpair.files import write_bytes, write_json
+    from seqpair.files import replacing_file
 
-    buffer = io.BytesIO()
-    np.save(buffer, vectors, allow_pickle=False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(out, buffer.getvalue())
-    write_json(ids_file, ids)
+    # Neither file takes its place before both are written, so that a full disk leaves no vectors without ids.
+    with replacing_file(out) as vectors_there, replacing_file(ids_file) as ids_there:
+        ids_there.write_text(json.dumps(ids, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with vectors_there.open("wb") as handle:
+            np.save(handle, vectors, allow_pickle=False)

@@ -162,6 +162,7 @@ def export_checkpoint(
             aside = _move_aside(out)
     finally:
         if aside is not None and out.exists():
+            _keep_others(aside, out)
             shutil.rmtree(aside)
         elif aside is not None:
             aside.rename(out)
@@ -198,6 +199,17 @@ def read_export_record(folder: Path) -> dict[str, Any]:
         raise ExportError("this folder is no export of seqpair", seen=folder, fix="make one with `seqpair export`")
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
+
+
+def _keep_others(earlier: Path, out: Path) -> None:
+    """Move what no export wrote from an earlier export into the new one; records of old exports list no files."""
+    listed = read_export_record(earlier).get("files")
+    for path in sorted(earlier.rglob("*")) if listed else ():
+        name = path.relative_to(earlier)
+        target = out / name
+        if path.is_file() and name.as_posix() not in (*listed, RECORD_NAME) and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
 
 
 def _require_free(out: Path, overwrite: bool) -> None:

@@ -8,6 +8,7 @@ templates in `templates/` escape everything that comes from files.
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from markupsafe import Markup
 
 from seqpair import __version__
 from seqpair.compare.planned import AskedBefore
-from seqpair.files import write_bytes
+from seqpair.files import write_bytes, write_json
 from seqpair.paths import REPORT_FOLDER
 from seqpair.recipe.load import preset_names
 from seqpair.report.collect import Study
@@ -35,6 +36,7 @@ from seqpair.text import format_count
 _TEMPLATES = Path(__file__).parent / "templates"
 PAGE_NAME, README_NAME = "index.html", "report.md"
 _FOLDERS = ("tables", "figures", "items")
+_WRITTEN = ".written.json"
 _MASK = "[MASK]"
 _LONGEST_SHORT = 60
 MOST_BYTES = 5_000_000
@@ -90,11 +92,22 @@ def write_report(
     for name, make in report_files(view):
         write_bytes(folder / name, make())
         written.add(folder / name)
-    for inside in _FOLDERS:
-        for path in (folder / inside).glob("*.*"):
-            if path not in written and path.suffix in (".csv", ".tex", ".svg", ".png"):
-                path.unlink()
+    _remove_earlier(folder, written)
     return folder / PAGE_NAME
+
+
+def _remove_earlier(folder: Path, written: set[Path]) -> None:
+    """Remove what an earlier report wrote and this one did not; a file that no report wrote is its owner's."""
+    listed = folder / _WRITTEN
+    try:
+        earlier = [str(name) for name in json.loads(listed.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        earlier = []
+    names = sorted(path.relative_to(folder).as_posix() for path in written)
+    for name in set(earlier) - set(names):
+        if Path(name).parent.as_posix() in _FOLDERS:
+            (folder / name).unlink(missing_ok=True)
+    write_json(listed, names)
 
 
 def report_files(view: StudyView) -> Iterator[tuple[str, Callable[[], bytes]]]:

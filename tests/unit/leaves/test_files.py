@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from seqpair import files
-from seqpair.errors import DiskFullError
+from seqpair.checkpoint.catalog import lock_run
+from seqpair.errors import DiskFullError, RunLockedError
 from seqpair.files import (
     JsonLines,
     canonical_json,
@@ -143,3 +144,26 @@ def test_digests_of_large_files_are_kept_until_the_file_changes(tmp_path, monkey
     assert len(read) == 2
     (tmp_path / "cache" / "seqpair" / "file_digests.json").write_text("{")
     assert file_digest(path) == sha256_file(path)
+
+
+def test_what_was_left_half_written_long_ago_is_removed(tmp_path):
+    old = tmp_path / ".partial-01234567-out.json"
+    new = tmp_path / ".partial-11234567-out.json"
+    other = tmp_path / ".partial-01234567-other.json"
+    for path in (old, new, other):
+        path.write_text("x")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    files.write_json(tmp_path / "out.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, new.name, "out.json"]
+
+
+def test_a_lock_that_is_a_link_does_not_empty_the_file_it_points_to(tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("words")
+    (tmp_path / ".lock").symlink_to(mine)
+    with pytest.raises(RunLockedError, match="is a link"):
+        files.open_lock(tmp_path / ".lock")
+    with pytest.raises(RunLockedError, match="is not a file"), lock_run(tmp_path):
+        pass
+    assert mine.read_text() == "words"

@@ -165,10 +165,14 @@ def test_a_second_export_has_a_column_but_no_curve(hybrid_study):
 def test_the_files_are_where_the_contract_says_and_old_ones_go(finished_study):
     stale = finished_study / "report" / "figures" / "of-an-earlier-report.svg"
     stale.parent.mkdir(parents=True)
-    stale.write_text("<svg/>")
+    own = stale.with_name("of-somebody.svg")
+    for path in (stale, own):
+        path.write_text("<svg/>")
+    (finished_study / "report" / ".written.json").write_text('["figures/of-an-earlier-report.svg"]')
     page = write_report(collect_study(finished_study))
     assert page == finished_study / "report" / "index.html"
     assert not stale.exists()
+    own.unlink()  # what no report wrote stays
     names = {str(path.relative_to(page.parent)) for path in page.parent.rglob("*.*")}
     assert {"report.md", "tables/values.csv", "tables/values.tex", "figures/train-encoder.svg",
             "figures/train-encoder.png", "items/continuation.csv"} <= names  # fmt: skip

@@ -21,7 +21,15 @@ from seqpair.data.sources.documents import Source
 from seqpair.data.sources.fingerprint import ADDRESS_LETTERS, source_content, store_address
 from seqpair.data.store.manifest import SeenFile
 from seqpair.data.tokenizer.tokenizer import Tokenizer
-from seqpair.files import TEMPORARY_PREFIX, replacing_file, replacing_folder, sha256_file, sha256_json, write_json
+from seqpair.files import (
+    TEMPORARY_PREFIX,
+    open_lock,
+    replacing_file,
+    replacing_folder,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from seqpair.recipe.cleaning_spec import CleaningSpec, DecontaminateSpec
 from seqpair.recipe.data_spec import SourceSpec
 from seqpair.text import note
@@ -247,7 +255,7 @@ class Cleaner:
 def _surveying_alone(folder: Path) -> Iterator[None]:
     """Let one process at a time survey: shards that start together share the first one's work."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with open_lock(folder / ".lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -24,7 +24,7 @@ from seqpair.data.sources.fingerprint import ADDRESS_LETTERS, part_address, stor
 from seqpair.data.store.manifest import SeenFile
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.errors import DataError, StoreError
-from seqpair.files import TEMPORARY_PREFIX, write_json
+from seqpair.files import TEMPORARY_PREFIX, open_lock, write_json
 from seqpair.text import note
 
 BUILDING = ".building"
@@ -231,7 +231,7 @@ def locked(folder: Path, what: str, kind: int = fcntl.LOCK_EX, *, name: str = ""
         name: Tells several locks of one folder apart.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / (f".lock-{name}" if name else ".lock")).open("w") as lock:
+    with open_lock(folder / (f".lock-{name}" if name else ".lock")) as lock:
         try:
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -36,9 +36,14 @@ _QUEUED_A_WORKER = 3
 _POLL_SECONDS = 0.5
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use; macOS has no affinity, so there it is all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_workers() -> int:
     """Return how many processes the cores of this machine, as far as they are ours, are best used by."""
-    return max(1, len(os.sched_getaffinity(0)) // _CORES_A_WORKER)
+    return max(1, usable_cores() // _CORES_A_WORKER)
 
 
 class _StoppedError(Exception):
@@ -123,7 +128,7 @@ class Workers:
         counters = _Counters(context.Value("q", 0), context.Value("q", 0), context.Event())
         before = progress.done
         count = min(self.count, len(tasks))
-        threads = max(1, len(os.sched_getaffinity(0)) // count)
+        threads = max(1, usable_cores() // count)
         pool = ProcessPoolExecutor(
             count, mp_context=context, initializer=_begin, initargs=(self.tokenizer, threads, counters)
         )
