@@ -29,8 +29,8 @@ CALL_PATHS = {
     ),
     "from `seqpair eval` to one score": (
         ("cli/eval.py", "evaluate_suites"),
-        ("evaluate/runner.py", "run_models"),
-        ("evaluate/generative.py", "run"),
+        ("evaluate/registry.py", "choose_tasks"),
+        ("evaluate/generative.py", "TASKS"),
         ("evaluate/questions.py", "measure_rows"),
         ("models/score.py", "score_continuations"),
         ("models/text_model.py", "read_at"),

@@ -85,7 +85,8 @@ def parse_count(value: str | int | float) -> int:
     Raises:
         SeqpairError: The text is not a number of this form, is negative, or is not whole.
     """
-    text = str(value) if not isinstance(value, int) or abs(value) <= MOST_COUNT else ""  # huge ones have no text
+    is_huge = isinstance(value, int) and abs(value) > MOST_COUNT  # Python refuses to write out the largest
+    text = "" if is_huge else str(value)
     match = None if isinstance(value, bool) or len(text) > _MOST_LETTERS else _COUNT.match(text)
     try:
         exact = Decimal(match[1].replace("_", "")) * _SCALES[match[2].lower()] if match else None
@@ -94,7 +95,7 @@ def parse_count(value: str | int | float) -> int:
     if exact is None or exact > MOST_COUNT or exact != exact.to_integral_value():
         raise SeqpairError(
             "a count was expected",
-            seen=repr(value)[:_MOST_LETTERS] if text else "a larger number",
+            seen="a larger number" if is_huge else repr(value)[:_MOST_LETTERS],
             allowed="a whole number up to 10^18, such as 4096, 1_000, 300M, 8.5B or 1e9",
         )
     return int(exact)

@@ -38,11 +38,11 @@ def test_a_folder_of_somebody_else_is_never_touched(checkpoint, tmp_path):
 def test_an_earlier_export_is_replaced_only_when_asked(checkpoint, tmp_path):
     out = tmp_path / "export"
     export_checkpoint(checkpoint, out, real_texts()[:2])
-    (out / "extra").write_text("left by an earlier version")
+    (out / "notes.txt").write_text("the user's own")
     with pytest.raises(ExportError, match="--overwrite"):
         export_checkpoint(checkpoint, out)
     export_checkpoint(checkpoint, out, real_texts()[:2], overwrite=True)
-    assert not (out / "extra").exists()
+    assert (out / "notes.txt").read_text() == "the user's own"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".partial")] == []
 
 
