@@ -1,4 +1,4 @@
-"""The site's pages that are not in docs/: the README, the results, and the reference that is generated from the code."""
+"""The site's pages outside docs/: the README, the results, and the reference generated from the code."""
 
 from __future__ import annotations
 
