@@ -62,7 +62,7 @@ def require_pinnable(plan: Plan, folder: Path) -> list[CheckpointEntry]:
     fitting = [entry for entry in entries if trains_alike(entry.manifest, plan)]
     if entries and not fitting:
         raise CheckpointError(
-            f"the run in {folder} was started with another plan, and this longer one agrees with none of its checkpoints",
+            f"the run in {folder} was started with another plan; this longer one agrees with none of its checkpoints",
             seen=f"the plans agree in the first {shared.steps} steps, up to {shared.ended_by}; "
             f"the oldest checkpoint is {entries[0].name}",
             allowed="plans that agree up to a checkpoint: a curve before its decay, the same warm-up and ramp",
