@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/\s@?#'\"]*@)?(?P<rest>[^\s'\"<>]*)")
 _SECRET = re.compile(
@@ -64,6 +65,16 @@ class SeqpairError(Exception):
         if fix is not None:
             parts.append(f"next: {fix}")
         super().__init__(without_secrets("\n  ".join(parts)))
+
+
+def require_system() -> None:
+    """Refuse a system without the file locks and signals that everything here rests on.
+
+    Raises:
+        SeqpairError: It is Windows.
+    """
+    if sys.platform == "win32":
+        raise SeqpairError("seqpair needs Linux or macOS; on Windows use the Windows Subsystem for Linux")
 
 
 def install_extra(*extras: str) -> str:

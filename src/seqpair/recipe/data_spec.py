@@ -129,7 +129,8 @@ class SourceSpec(BaseModel):
         What is written of a URL is without its secrets, in plans and in every digest; reading uses `paths` as they are.
         """
         values: dict[str, Any] = write(self)
-        values["paths"] = type(values["paths"])(map(without_secrets, self.paths))  # a list, or in Python's form a tuple
+        if "paths" in values:
+            values["paths"] = type(values["paths"])(map(without_secrets, self.paths))  # a list in JSON's form
         return {
             name: value
             for name, value in values.items()

@@ -207,7 +207,8 @@ def test_the_secrets_of_a_url_are_used_and_never_kept_or_shown(tmp_path: Path, s
         url = f"{place}/a.jsonl?v=1&X-Amz-Date=5&X-Amz-Signature={signature}"
         recipe = tmp_path / "r.yaml"
         recipe.write_text(
-            f"extends: study-1m\nname: far\nruns: {tmp_path}/runs\ndata:\n  stores: {stores}\n  tokenizer: {{train_vocab_size: 400}}\n"
+            f"extends: study-1m\nname: far\nruns: {tmp_path}/runs\n"
+            f"data:\n  stores: {stores}\n  tokenizer: {{train_vocab_size: 400}}\n"
             f"  sources: [{{name: far, kind: jsonl, paths: ['{url}'], held_out_frac: 0.2}}]\n"
         )
         return load_recipe(str(recipe))
