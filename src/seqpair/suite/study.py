@@ -39,6 +39,7 @@ from seqpair.suite.starts import start_finder
 from seqpair.text import note
 from seqpair.train.loggers import require_loggers
 from seqpair.train.loop import TrainingOutcome, train_member
+from seqpair.train.position import StartingPoint
 
 Part = TypeVar("Part")
 
@@ -99,8 +100,9 @@ def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
         note(f"warning: {warning}")
     for plan in plans[1:]:
         require_declared(diff_plans(plans[0], plan), (plans[0].member, plan.member))
+    find_start = start_finder(prepared, plans)  # what cannot be started from is an error before anything is trained
     for plan in plans:
-        trained = _timed(outcome, f"train {plan.member}", lambda plan=plan: train_part(plan, prepared))
+        trained = _timed(outcome, f"train {plan.member}", lambda plan=plan: train_part(plan, prepared, find_start))
         if not trained.finished:
             outcome.signal_number = trained.signal_number
             return outcome
@@ -126,8 +128,15 @@ def prepare_part(data: DataSpec) -> Prepared:
     return prepare(data.sources, data.tokenizer, Path(data.stores), verify=True)
 
 
-def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
+def train_part(
+    plan: Plan, prepared: Prepared, find_start: Callable[[Plan], StartingPoint] | None = None
+) -> TrainingOutcome:
     """Train one member to its end, unless its run is finished.
+
+    Args:
+        plan: The member's plan.
+        prepared: Tokenizer and stores.
+        find_start: How its start is found; by default as `start_finder` does.
 
     Raises:
         SeqpairError: As `train_member`.
@@ -137,7 +146,7 @@ def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
         note(f"{plan.member}: trained already ({newest.name})")
         return TrainingOutcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
     with start_world(plan.runtime.device) as world:
-        return train_member(plan, prepared, world, start_finder(prepared))
+        return train_member(plan, prepared, world, find_start or start_finder(prepared))
 
 
 def is_trained(plan: Plan) -> bool:
