@@ -43,14 +43,9 @@ HUB_CLASSES: dict[str, tuple[str, str]] = {
 }
 """For each attention direction, the class that computes it and its `model_type`."""
 
+_TASKS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
 HEADLESS_CLASSES: dict[str, tuple[str, ...]] = {
-    "bidirectional": (
-        "ModernBertModel",
-        "ModernBertForSequenceClassification",
-        "ModernBertForTokenClassification",
-        "ModernBertForQuestionAnswering",
-        "ModernBertForMultipleChoice",
-    ),
+    "bidirectional": ("ModernBertModel", *(f"ModernBertFor{task}" for task in _TASKS)),
     "causal": ("ModernBertDecoderModel", "ModernBertDecoderForSequenceClassification"),
 }
 """Classes whose backbone is ours, without a language-model head: bare, or with a head for another task."""
@@ -413,8 +408,7 @@ def read_folder_config(folder: Path) -> FolderConfig:
 
 
 _ALLOWED_CLASSES = " or ".join(
-    f"{name} (model_type {kind}), {', '.join(HEADLESS_CLASSES[direction])}"
-    for direction, (name, kind) in HUB_CLASSES.items()
+    f"{name} (model_type {kind}), {', '.join(HEADLESS_CLASSES[way])}" for way, (name, kind) in HUB_CLASSES.items()
 )
 
 
