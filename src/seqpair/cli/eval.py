@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +17,7 @@ from seqpair.errors import EvaluationError, RecipeError
 if TYPE_CHECKING:
     from seqpair.evaluate.runner import SuiteReport
     from seqpair.evaluate.study_text import StudyTexts
-    from seqpair.evaluate.task import SuiteTask
+    from seqpair.evaluate.task import Shard, SuiteTask
     from seqpair.models.place import ModelPlace
 
 Names = Annotated[list[str] | None, typer.Option(help="Run only this task of the suites; repeatable.")]
@@ -42,6 +44,9 @@ Recipe = Annotated[
     str | None, typer.Option(help="Recipe of the exports, for the suite `own`; by default the plan of their run.")
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: `a.b=c`; repeatable.")]
+ShardOption = Annotated[
+    str | None, typer.Option("--shard", help="Do part I of N only, as `1/4`; the N jobs may share one folder.")
+]
 BatchTokens = Annotated[
     int | None, typer.Option(min=1, help="Most places of a padded batch; 2048 on a CPU, else 16384.")
 ]
@@ -68,20 +73,23 @@ def evaluate_suites(
     overrides: Overrides = None,
     device: DeviceOption = "auto",
     batch_tokens: BatchTokens = None,
+    shard: ShardOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed; compute nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Evaluate any models by suites: your own exports, a Hugging Face folder, or a name on the hub.
 
     The results of an export go to `evaluation` beside it, those of other models to `evaluations/<model>`. A result for
-    the same weights, task, choices and data is not computed again; an interrupted run resumes.
+    the same weights, task, choices and data is not computed again; an interrupted run resumes. Under torchrun the ranks
+    share the work, as jobs with --shard do.
 
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite own --suite blimp --limit 500
     """
     from seqpair.cli.eval_tables import show_plans
     from seqpair.evaluate.registry import choose_tasks, read_settings
     from seqpair.evaluate.runner import plan_tasks, require_own_folders, results_folder, run_models
-    from seqpair.evaluate.task import TaskContext
+    from seqpair.evaluate.task import WHOLE, Shard, TaskContext
+    from seqpair.models.place import find_model
     from seqpair.models.score import ScoringOptions
 
     suites = suite or ([] if tasks_file else ["all"])
@@ -96,32 +104,36 @@ def evaluate_suites(
         study=_studies(recipe, overrides or []).of,
     )
     _require_data(data, tasks)
-    places = _places(models, all_checkpoints, dry_run)
+    part = Shard.of(shard, os.environ)
+    is_whole = part.count == 1
+    if all_checkpoints:  # the checkpoints are shared out before they are exported, so that no two jobs export one
+        places, part = _checkpoint_exports(models, dry_run, part), WHOLE
+    else:
+        places = [find_model(name) for name in models]
     folders = [results_folder(place, context, out) for place in places]
     require_own_folders(folders)
     if dry_run:
         for place, folder in zip(places, folders, strict=True):
             show_plans(place.name, folder, plan_tasks(place, tasks, context, folder))
         return
-    reports = run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens)
-    _end(reports, as_json, tasks, suites, task or [])
+    reports = run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens, shard=part)
+    # A part may have none of what was asked for, and be right.
+    _end(reports, as_json, tasks, *((suites, task or []) if is_whole else ([], [])))
 
 
-def _places(models: Sequence[str], all_checkpoints: bool, dry_run: bool) -> list[ModelPlace]:
-    """Return the models that are named, or an export of every checkpoint of the runs."""
+def _checkpoint_exports(models: Sequence[str], dry_run: bool, part: Shard) -> list[ModelPlace]:
+    """Return an export of every checkpoint of the runs that are named, as far as they belong to a part."""
     from seqpair.models.place import find_model
+    from seqpair.suite.places import find_study
+    from seqpair.suite.study import export_checkpoints
 
-    if not all_checkpoints:
-        return [find_model(name) for name in models]
     if dry_run:
         raise EvaluationError(
             "--all-checkpoints exports the checkpoints, and --dry-run writes nothing", fix="give one of the two"
         )
-    from seqpair.suite.places import find_study
-    from seqpair.suite.study import export_checkpoints
-
     runs = [run.path for name in models for run in find_study(name).runs]
-    return [find_model(folder) for run in runs for folder in export_checkpoints(run)]
+    numbers = itertools.count()  # over all runs, so that the jobs have equally many
+    return [find_model(folder) for run in runs for folder in export_checkpoints(run, lambda: part.holds(next(numbers)))]
 
 
 def _require_data(data: Path, tasks: Sequence[SuiteTask]) -> None:

@@ -200,11 +200,15 @@ def export_part(plan: Plan) -> None:
         export_checkpoint(newest.path, export.folder, texts, as_class=export.as_class, overwrite=True)
 
 
-def export_checkpoints(run: Path) -> list[Path]:
+def export_checkpoints(run: Path, is_wanted: Callable[[], bool] = lambda: True) -> list[Path]:
     """Return an export of every checkpoint of a run, oldest first; those that are not there are made.
 
     The export of a checkpoint lies beside the member's own as `export-<checkpoint>`, where the report looks for its
     results; the checkpoint that the member's own export was made from has no second one.
+
+    Args:
+        run: The run.
+        is_wanted: Asked once for each checkpoint, in order: whether it is exported here and now.
 
     Raises:
         CheckpointError: The run has no checkpoint, or one cannot be used.
@@ -217,7 +221,7 @@ def export_checkpoints(run: Path) -> list[Path]:
         raise CheckpointError("the run has no checkpoint", seen=run, fix="train the member first")
     record, found = run / EXPORT_FOLDER / RECORD_NAME, []
     own = json.loads(record.read_text(encoding="utf-8")).get("checkpoint") if record.exists() else None
-    for manifest in manifests:
+    for manifest in [one for one in manifests if is_wanted()]:
         folder = run / EXPORT_FOLDER if manifest.name == own else run / f"{EXPORT_FOLDER}-{manifest.name}"
         if not (folder / RECORD_NAME).exists():
             checkpoint = run / CHECKPOINTS_FOLDER / manifest.name
