@@ -80,8 +80,7 @@ def evaluate_suites(
     """Evaluate any models by suites: your own exports, a Hugging Face folder, or a name on the hub.
 
     The results of an export go to `evaluation` beside it, those of other models to `evaluations/<model>`. A result for
-    the same weights, task, choices and data is not computed again; an interrupted run resumes. Under torchrun the ranks
-    share the work, as jobs with --shard do.
+    the same weights, task, choices and data is not computed again; an interrupted run resumes. Torchrun's ranks share it.
 
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite own --suite blimp --limit 500
     """
@@ -89,7 +88,6 @@ def evaluate_suites(
     from seqpair.evaluate.registry import choose_tasks, read_settings
     from seqpair.evaluate.runner import plan_tasks, require_own_folders, results_folder, run_models
     from seqpair.evaluate.task import WHOLE, Shard, TaskContext
-    from seqpair.models.place import find_model
     from seqpair.models.score import ScoringOptions
 
     suites = suite or ([] if tasks_file else ["all"])
@@ -104,12 +102,8 @@ def evaluate_suites(
         study=_studies(recipe, overrides or []).of,
     )
     _require_data(data, tasks)
-    part = Shard.of(shard, os.environ)
-    is_whole = part.count == 1
-    if all_checkpoints:  # the checkpoints are shared out before they are exported, so that no two jobs export one
-        places, part = _checkpoint_exports(models, dry_run, part), WHOLE
-    else:
-        places = [find_model(name) for name in models]
+    job = Shard.of(shard, os.environ)
+    places, part = _places(models, all_checkpoints, dry_run, job)
     folders = [results_folder(place, context, out) for place in places]
     require_own_folders(folders)
     if dry_run:
@@ -117,23 +111,28 @@ def evaluate_suites(
             show_plans(place.name, folder, plan_tasks(place, tasks, context, folder))
         return
     reports = run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens, shard=part)
-    # A part may have none of what was asked for, and be right.
-    _end(reports, as_json, tasks, *((suites, task or []) if is_whole else ([], [])))
+    _end(reports, as_json, tasks, suites if job == WHOLE else [], (task or []) if job == WHOLE else [])
 
 
-def _checkpoint_exports(models: Sequence[str], dry_run: bool, part: Shard) -> list[ModelPlace]:
-    """Return an export of every checkpoint of the runs that are named, as far as they belong to a part."""
+def _places(models: Sequence[str], all_checkpoints: bool, dry_run: bool, job: Shard) -> tuple[list[ModelPlace], Shard]:
+    """Return the models that are named, or exports of the runs' checkpoints; and which part of their tasks is done."""
+    from seqpair.evaluate.task import WHOLE
     from seqpair.models.place import find_model
-    from seqpair.suite.places import find_study
-    from seqpair.suite.study import export_checkpoints
 
+    if not all_checkpoints:
+        return [find_model(name) for name in models], job
     if dry_run:
         raise EvaluationError(
             "--all-checkpoints exports the checkpoints, and --dry-run writes nothing", fix="give one of the two"
         )
+    from seqpair.suite.places import find_study
+    from seqpair.suite.study import export_checkpoints
+
     runs = [run.path for name in models for run in find_study(name).runs]
-    numbers = itertools.count()  # over all runs, so that the jobs have equally many
-    return [find_model(folder) for run in runs for folder in export_checkpoints(run, lambda: part.holds(next(numbers)))]
+    # The checkpoints are shared out before they are exported, so that no two jobs export one.
+    numbers = itertools.count()
+    wanted = [folder for run in runs for folder in export_checkpoints(run, lambda: job.holds(next(numbers)))]
+    return [find_model(folder) for folder in wanted], WHOLE
 
 
 def _require_data(data: Path, tasks: Sequence[SuiteTask]) -> None:
@@ -196,7 +195,8 @@ def _require_results(
 ) -> None:
     """Check that everything asked for by name gave a result with one model at least.
 
-    Of `all` any result will do: who asks for all suites takes what the data folder has.
+    Of `all` any result will do: who asks for all suites takes what the data folder has. One job of several asks for
+    nothing: its share may have none of what was named.
     """
     asked = {f"the task {name}": {name} for name in names}
     if not names:
