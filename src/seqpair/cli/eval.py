@@ -80,7 +80,7 @@ def evaluate_suites(
     """Evaluate any models by suites: your own exports, a Hugging Face folder, or a name on the hub.
 
     The results of an export go to `evaluation` beside it, those of other models to `evaluations/<model>`. A result for
-    the same weights, task, choices and data is not computed again; an interrupted run resumes. Torchrun's ranks share it.
+    the same weights, task, choices and data is not computed again; an interrupted run resumes. Torchrun's ranks share.
 
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite own --suite blimp --limit 500
     """
