@@ -6,6 +6,7 @@ folder is loaded by transformers, and only if every tensor was found, none is le
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -76,14 +77,15 @@ def open_model(
 
 
 def device_named(name: str) -> str:
-    """Return the device of a name; `auto` is CUDA where it is there, else the CPU.
+    """Return the device of a name; `auto` is CUDA where it is there, under torchrun this process's, else the CPU.
 
     Raises:
         EvaluationError: There is no such device here.
     """
     there = torch.cuda.is_available()
     if name == "auto":
-        return "cuda" if there else "cpu"
+        local_rank = os.environ.get("LOCAL_RANK")
+        return "cpu" if not there else "cuda" if local_rank is None else f"cuda:{local_rank}"
     try:
         kind = torch.device(name).type
     except RuntimeError:

@@ -218,11 +218,15 @@ def _is_export_of(folder: Path, manifest: CheckpointManifest) -> bool:
     return (record.get("checkpoint"), record.get("plan_digest")) == (manifest.name, manifest.plan_digest)
 
 
-def export_checkpoints(run: Path) -> list[Path]:
+def export_checkpoints(run: Path, is_wanted: Callable[[], bool] = lambda: True) -> list[Path]:
     """Return an export of every checkpoint of a run, oldest first; those that are not there are made.
 
     The export of a checkpoint lies beside the member's own as `export-<checkpoint>`, where the report looks for its
     results; the checkpoint that the member's own export was made from has no second one.
+
+    Args:
+        run: The run.
+        is_wanted: Asked once for each checkpoint, in order: whether it is exported here and now.
 
     Raises:
         CheckpointError: The run has no checkpoint, or one cannot be used.
@@ -234,7 +238,7 @@ def export_checkpoints(run: Path) -> list[Path]:
     if not manifests:
         raise CheckpointError("the run has no checkpoint", seen=run, fix="train the member first")
     found = []
-    for manifest in manifests:
+    for manifest in [one for one in manifests if is_wanted()]:
         own = _is_export_of(run / EXPORT_FOLDER, manifest)
         folder = run / EXPORT_FOLDER if own else run / f"{EXPORT_FOLDER}-{manifest.name}"
         if not _is_export_of(folder, manifest):
