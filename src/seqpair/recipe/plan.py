@@ -244,6 +244,8 @@ class RuntimePlan(_Frozen):
         float8: Products of the layers' matrices in float8 by torchao, over the same fp32 weights: `off`, or the scales,
             `tensorwise` or `rowwise`. Microbatches then have one shape, too.
         loggers: Where metrics go besides `metrics.jsonl`: `tensorboard`, `trackio`, `wandb`.
+        timeout_seconds: How long a rank waits for the others before they count as lost; five times as long in the
+            first step and while one of them saves or measures.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -256,6 +258,7 @@ class RuntimePlan(_Frozen):
     prefetch_batches: int | None = Field(default=None, ge=0)
     float8: Literal["off", "tensorwise", "rowwise"] = "off"
     loggers: tuple[LoggerName, ...] = ()
+    timeout_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
 
     @field_validator("loggers")
     @classmethod
@@ -290,12 +293,14 @@ class Start(_Frozen):
     """Where a member's weights come from, if not from the initialisation.
 
     Attributes:
-        kind: `member` (a checkpoint of this study) or `folder` (a Hugging Face folder).
-        member: The member started from; null for a folder.
+        kind: `member` (a checkpoint of this study) or `folder` (any other model).
+        member: The member started from; null for another model.
         checkpoint: The checkpoint's name, such as `ext12`; null for the member's last one.
-        path: The folder; null for a member.
+        path: Where the other model is, or its name on the hub; null for a member.
         optimizer: `fresh`, or `carried` on from the checkpoint: moments and their step counts.
-        plan_digest: The digest of that member's plan, so that a plan says what it rests on; empty for a folder.
+        plan_digest: The digest of that member's plan, so that a plan says what it rests on; empty for another model.
+        window_tokens: The window that the recipe says the other model was trained with; null is what its class has.
+        draws_head: Whether the other model has no language-model head, so that one is drawn by the plan's seed.
     """
 
     kind: Literal["member", "folder"]
@@ -304,12 +309,15 @@ class Start(_Frozen):
     path: str | None = None
     optimizer: Literal["fresh", "carried"] = "fresh"
     plan_digest: str = ""
+    window_tokens: int | None = None
+    draws_head: bool = False
 
     @property
     def place(self) -> str:
-        """Return the place in words: `decoder@ext12`, `decoder`'s last checkpoint, or the folder."""
+        """Return the place in words: `decoder@ext12`, `decoder`'s last checkpoint, or the other model."""
         if self.kind == "folder":
-            return str(self.path)
+            window = "" if self.window_tokens is None else f", trained with a window of {self.window_tokens} tokens"
+            return f"{self.path}{window}{', its head drawn by the seed' if self.draws_head else ''}"
         return f"{self.member}@{self.checkpoint}" if self.checkpoint else f"{self.member}'s last checkpoint"
 
 
