@@ -18,7 +18,7 @@ from seqpair.hub.verify import texts_to_check, verify_export
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.objectives import OBJECTIVES
 
-OBJECTIVE_NAMES = ("mlm", "clm", "mntp", "diffusion")
+OBJECTIVE_NAMES = ("mlm", "clm", "mntp", "diffusion", "prefix")
 
 
 @pytest.fixture(scope="module")
