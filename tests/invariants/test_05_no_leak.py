@@ -106,7 +106,9 @@ def test_a_sequence_gives_the_same_alone_and_in_any_company(model, direction, pr
     alone = [model.hidden(part, layout_of([i], prefix=prefix), direction, ROPE) for i, part in enumerate(parts)]
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 2, 1, 3, 3]):
         packed = torch.cat([parts[i] for i in order])
-        together = model.hidden(packed, layout_of(order, prefix=prefix), direction, ROPE).split([LENGTHS[i] for i in order])
+        together = model.hidden(packed, layout_of(order, prefix=prefix), direction, ROPE).split(
+            [LENGTHS[i] for i in order]
+        )
         for i, states in zip(order, together, strict=True):
             torch.testing.assert_close(states, alone[i], rtol=1e-4, atol=2e-5)
 

@@ -161,7 +161,12 @@ class Attention(nn.Module):
 
     def _can_attend_at(self, states: Tensor, layout: Layout) -> bool:
         """Return whether queries may be computed at some tokens only: on a CPU, where nothing is trained."""
-        if layout.prefixes is not None or torch.is_grad_enabled() or torch.compiler.is_compiling() or states.dtype != self.wqkv.weight.dtype:
+        if (
+            layout.prefixes is not None
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or states.dtype != self.wqkv.weight.dtype
+        ):
             return False
         return self.kernel == "blocked" or (self.kernel == "auto" and suited_kernel(states) == "blocked")
 

@@ -41,7 +41,7 @@ class Layout:
         assert sizes.size, "a layout holds at least one sequence"
         assert sizes.min() > 0, "a sequence holds at least one token"
         self.lengths: tuple[int, ...] = tuple(sizes.tolist())
-        assert prefixes is None or (1 <= prefixes).all() and (prefixes <= sizes).all(), "a prefix is in its sequence"
+        assert prefixes is None or (prefixes >= 1).all() and (prefixes <= sizes).all(), "a prefix is in its sequence"
         self.prefixes: tuple[int, ...] | None = None if prefixes is None else tuple(prefixes.tolist())
         self.total = int(sizes.sum())
         self.max_length = int(sizes.max()) if longest_tokens is None else longest_tokens

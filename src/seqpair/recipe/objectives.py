@@ -31,6 +31,7 @@ class Objective(BaseModel):
         padding_side: The exported tokenizer's padding side.
         parts: For an objective whose steps mix two others, their names: that of the causal share of the
             sequences, then that of the rest. The other columns are then those of the rest.
+        remark: What has to be known to read a member's figures; empty where they are what they seem.
         also_exports: The second objective whose class and template such a member is exported with too.
     """
 
@@ -49,6 +50,7 @@ class Objective(BaseModel):
     padding_side: Literal["left", "right"]
     parts: tuple[str, str] | None = None
     also_exports: str | None = None
+    remark: str = ""
 
     @property
     def takes_mask_frac(self) -> bool:
@@ -74,14 +76,26 @@ _DECODER = {
     "padding_side": "left",
 }
 
-_DIFFUSION = {"masking": "sequence_rates", "shows": "mask", "own_rate": 0.5}
+_DIFFUSION = {
+    "masking": "sequence_rates",
+    "shows": "mask",
+    "own_rate": 0.5,
+    "remark": "The held-out bits per byte of diffusion estimate an upper bound, not the likelihood itself.",
+}
+
+_PREFIX = {
+    "has_prefix": True,
+    "own_rate": 0.5,
+    "remark": "The exported class of prefix is causal, so evaluations read it with an empty prefix; its held-out bits per "
+    "byte in training are of the tokens after the cut only.",
+}
 
 OBJECTIVES: dict[str, Objective] = {
     "clm": Objective(name="clm", **_DECODER),
     "mlm": Objective(name="mlm", predicts="masked", **_ENCODER),
     "mntp": Objective(name="mntp", predicts="masked_next", **_ENCODER),
     "diffusion": Objective(name="diffusion", predicts="masked", **_ENCODER | _DIFFUSION),
-    "prefix": Objective(name="prefix", has_prefix=True, own_rate=0.5, **_DECODER),
+    "prefix": Objective(name="prefix", **_DECODER | _PREFIX),
     "hybrid": Objective(name="hybrid", predicts="masked_next", parts=("clm", "mntp"), also_exports="clm", **_ENCODER),
 }
 
