@@ -97,8 +97,8 @@ def mean_keys(tokens: float, window: int | None, objective: Objective) -> float:
     """Return how many keys a token sees on average, itself included, in a sequence of `tokens` tokens.
 
     On one side a token at distance i from the end sees min(i, w) others; the mean over i = 0 .. n - 1 is
-    (n - 1) / 2 without a window, else w - w (w + 1) / (2 n) once n > w. With a prefix of c tokens only these see what is
-    to their right, and c is uniform in 1 .. n - 1.
+    (n - 1) / 2 without a window, else w - w (w + 1) / (2 n) once n > w. With a prefix of c tokens only these see what
+    is to their right, and c is uniform in 1 .. n - 1.
     """
     side = (tokens - 1) / 2 if window is None or tokens <= window + 1 else window - window * (window + 1) / (2 * tokens)
     if objective.has_prefix:

@@ -86,8 +86,8 @@ _DIFFUSION = {
 _PREFIX = {
     "has_prefix": True,
     "own_rate": 0.5,
-    "remark": "The exported class of prefix is causal, so evaluations read it with an empty prefix; its held-out bits per "
-    "byte in training are of the tokens after the cut only.",
+    "remark": "The exported class of prefix is causal, so evaluations read it with an empty prefix; its held-out bits "
+    "per byte in training are of the tokens after the cut only.",
 }
 
 OBJECTIVES: dict[str, Objective] = {
