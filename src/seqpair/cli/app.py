@@ -26,6 +26,7 @@ from seqpair.cli.order import order
 from seqpair.cli.plan import plan
 from seqpair.cli.power import power
 from seqpair.cli.prepare import prepare
+from seqpair.cli.release import release
 from seqpair.cli.report import report
 from seqpair.cli.run import run
 from seqpair.cli.soup import soup
@@ -56,7 +57,14 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "bench": bench,
         "doctor": doctor,
     },
-    "Use": {"export": export, "generate": generate, "fill": fill, "embed": embed, "finetune": finetune},
+    "Use": {
+        "export": export,
+        "release": release,
+        "generate": generate,
+        "fill": fill,
+        "embed": embed,
+        "finetune": finetune,
+    },
     "Evaluate": {"eval": evaluate_suites, "import-results": import_results, "power": power},
     "Look": {"report": report, "watch": watch, "diff": diff, "order": order, "verify": verify},
 }
