@@ -141,9 +141,8 @@ def test_what_a_terminal_is_shown_cannot_control_it(monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     shown = "a \x1b]0;title\x07 \x1b[2J \x1b[31mred\x1b[0m \u202e name\x9b1m\n"
     monkeypatch.setattr(cli, "app", lambda: sys.stdout.write(shown))
-    before = sys.stdout
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back at the end
     cli.main()
-    monkeypatch.setattr(sys, "stdout", before)
     shown = capsys.readouterr().out
     assert shown == "a \\x1b]0;title\\x07 \\x1b[2J \x1b[31mred\x1b[0m \\u202e name\\x9b1m\n"
 
