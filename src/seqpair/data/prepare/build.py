@@ -169,7 +169,7 @@ class StoreBuild:
         """Check as soon as a part is finished that its documents' own ids stand in no earlier one.
 
         Raises:
-            DataError: Two documents of the source have one id; its parts are cleared.
+            DataError: Two documents of the source have one id.
         """
         ids = list(chain.from_iterable(batch.column("id").to_pylist() for batch in StorePart(part).rows()))
         if not seen.add(np.fromiter((hash64(one) for one in ids), np.uint64, len(ids))):
@@ -180,7 +180,6 @@ class StoreBuild:
             for batch in StorePart(folders[0]).rows():
                 for own, file in zip(batch.column("id").to_pylist(), batch.column("file").to_pylist(), strict=True):
                     if own in places:
-                        shutil.rmtree(self.workplace, ignore_errors=True)
                         raise two_of_one_id(self.source.spec.name, own, places[own], file)
                     places[own] = file
 
