@@ -60,6 +60,11 @@ def import_results(paths: Iterable[Path], place: ModelPlace, folder: Path, metri
     return names
 
 
+def absent_model(name: str) -> ModelPlace:
+    """Return a model that is known by its results alone: no file of it is here, so nothing can be computed with it."""
+    return ModelPlace(name, Path(), "causal", "next", "", has_head=False, model_digest="", is_ours=False)
+
+
 def _files(paths: Iterable[Path]) -> list[Path]:
     found = []
     for path in paths:

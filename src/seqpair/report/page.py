@@ -250,7 +250,10 @@ def _commands(study: Study) -> list[str]:
     name = study.name
     if any(member.study for member in study.members):
         return [f"seqpair run RECIPE-OF-{part}" for part in dict.fromkeys(m.study for m in study.members if m.study)]
-    first, *others = [member.name for member in study.members if member.second_of is None and not member.is_outside]
+    own = [member.name for member in study.members if member.second_of is None and not member.is_outside]
+    if not own:
+        return [f"seqpair eval {study.members[0].name}", f"seqpair report {name}"]
+    first, *others = own
     commands = [f"seqpair run {name}" if name in preset_names() else "seqpair run RECIPE"]
     recipe = commands[0].removeprefix("seqpair run ")
     commands += [f"seqpair diff {recipe} {first} {other}" for other in others]

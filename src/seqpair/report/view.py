@@ -19,7 +19,9 @@ from seqpair.report.plans import PhaseTree, phase_trees, plan_differences, sourc
 from seqpair.report.scaling import scaling_laws
 from seqpair.report.shared_figures import (
     curve_drawings,
+    gap_drawings,
     held_out_drawings,
+    layer_drawings,
     share_drawings,
     value_drawings,
 )
@@ -132,7 +134,12 @@ def view_of(study: Study, *, published: bool = False, asked: AskedBefore | None 
     view.own_drawings = _own_drawings(study.members)
     view.value_drawings = value_drawings(study.members)
     view.share_drawings = share_drawings(study.members)
-    view.shared_drawings = [*held_out_drawings(study.members), *curve_drawings(scores, study.members, references)]
+    view.shared_drawings = [
+        *held_out_drawings(study.members),
+        *curve_drawings(scores, study.members, references),
+        *gap_drawings(scores, study.members),
+        *layer_drawings(study.members),
+    ]
     return view
 
 
