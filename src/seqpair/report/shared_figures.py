@@ -181,7 +181,8 @@ def layer_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
 
 def _by_layer(outcome: MemberOutcome) -> list[float]:
     """Return a probe's value at each layer; empty for other tasks."""
-    figures, found = outcome.result.figures, []
+    figures = outcome.result.figures
+    found: list[float] = []
     while (value := figures.get(f"layer_{len(found)}")) is not None:
         found.append(value)
     return found

@@ -271,9 +271,7 @@ def load_weights(model: TextModel, result: GridResult) -> TunedModel:
     tuned = tuned_model(
         model,
         [one.labelled for one in result.sets],
-        pooling=setting.pooling,
-        head=setting.head,
-        dropout=setting.dropout,
+        replace(setting, head_start="fresh"),  # every weight is loaded below
         seed=0,
     )
     tuned.load_state_dict(load_file(result.weights))
