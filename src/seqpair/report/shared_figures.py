@@ -11,8 +11,8 @@ from seqpair.compare.values import Scores, metric_words
 from seqpair.report.comparison_figures import Line, ShareRow, ValueRow, lines_drawing, shares_drawing, values_drawing
 from seqpair.report.figures import Drawing, figure_id
 from seqpair.report.member import MemberOutcome, MemberRun
+from seqpair.report.published import PublishedRow
 from seqpair.report.study_tables import (
-    PublishedRow,
     base_name,
     held_out_means,
     held_out_remarks,

@@ -16,6 +16,7 @@ from seqpair.report.figures import Drawing, held_out_drawing, train_drawing
 from seqpair.report.items import TaskItems, disagreements_table, task_items
 from seqpair.report.member import MemberRun
 from seqpair.report.plans import PhaseTree, phase_trees, plan_differences, source_facts
+from seqpair.report.published import published_rows
 from seqpair.report.scaling import scaling_laws
 from seqpair.report.shared_figures import (
     curve_drawings,
@@ -32,7 +33,6 @@ from seqpair.report.study_tables import (
     environment_table,
     member_colours,
     parts_table,
-    published_rows,
     published_table,
     readings_table,
     seconds_table,

@@ -15,7 +15,7 @@ from seqpair.compare.values import ELSEWHERE
 from seqpair.evaluate.results import ItemOutcome, TaskResult, write_result
 from seqpair.report.collect import collect_study, scores_of_members
 from seqpair.report.page import markdown_text, render_page, write_report
-from seqpair.report.study_tables import published_rows
+from seqpair.report.published import published_rows
 from seqpair.report.view import view_of
 
 
