@@ -21,7 +21,9 @@ Codes = npt.NDArray[np.int64]
 ACROSS_SIZES = ("shape", "optimizer")
 """The parts of a pair's identity that two sizes may differ in: their shape, and the rate that suits it."""
 _LEAST_WHOLE_FRAC = 0.9
-_SHARED_SETTINGS = ("limit", "seeds")
+LAST_SETTING = "last_checkpoints"
+"""The setting of scores that are means over so many checkpoints."""
+_SHARED_SETTINGS = ("limit", "seeds", LAST_SETTING)
 """Settings that must be equal for both sides; how an encoder reads a continuation is its own."""
 
 

@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from seqpair.compare.estimates import difference_estimate, value_estimate
-from seqpair.compare.pairing import cluster_codes, outcome_table, pair_sides
+from seqpair.compare.pairing import LAST_SETTING, cluster_codes, outcome_table, pair_sides
 from seqpair.compare.values import Estimate, Model, Scores, Task
 from seqpair.errors import EvaluationError
 
@@ -216,6 +216,36 @@ def _moment(model: Model) -> object:
 def _point(seeds: Sequence[Scores], axis: str, level: float) -> CurvePoint:
     xs = [x for one in seeds if (x := AXES[axis](one.model)) is not None]
     return CurvePoint(math.fsum(xs) / len(xs), _value(seeds, level), seeds[0].model.checkpoint)
+
+
+def over_last(scores: Sequence[Scores], count: int) -> list[Scores]:
+    """Return the scores with every final model's outcomes averaged over its last moments of training.
+
+    One checkpoint differs from the next by chance, and the mean of several by less. A task of a model that was
+    evaluated at fewer moments, or on other items there, stays as it is; it is compared with its like only.
+
+    Args:
+        scores: Evaluations of final models and of checkpoints.
+        count: How many moments, the final model among them; 1 changes nothing.
+    """
+    moments: dict[tuple[str, str, int, str], dict[object, Scores]] = defaultdict(dict)
+    for one in sorted(scores, key=lambda own: bool(own.model.checkpoint)):  # a final model before its own checkpoint
+        key = one.model.member, one.model.size, one.model.seed, one.task.name
+        moments[key].setdefault(_moment(one.model), one)
+    found = []
+    for one in scores:
+        own = moments[one.model.member, one.model.size, one.model.seed, one.task.name].values()
+        last = sorted(own, key=lambda moment: moment.model.tokens or 0)[-count:]
+        alike = all(set(moment.ids) == set(one.ids) and moment.value is None for moment in last)
+        if one.model.checkpoint or count < 2 or len(last) < count or not alike:
+            found.append(one)
+            continue
+        by_name = [dict(zip(moment.ids, moment.values, strict=True)) for moment in last]
+        values = np.mean([[own_values[name] for name in one.ids] for own_values in by_name], axis=0)
+        settings = {**one.task.settings, LAST_SETTING: count}
+        title = f"{one.task.title or one.task.name}, mean of the last {count} checkpoints"
+        found.append(replace(one, values=values, task=replace(one.task, settings=settings, title=title)))
+    return found
 
 
 def _value(seeds: Sequence[Scores], level: float) -> Estimate:

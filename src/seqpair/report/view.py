@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from seqpair.compare.planned import AskedBefore, answers_to
+from seqpair.compare.progress import over_last
 from seqpair.compare.values import Comparison
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import Study, scores_of_members
@@ -106,16 +107,18 @@ class StudyView:
         return self.drawings if len(self.own_drawings) <= _MANY_MEMBERS else self._of_several
 
 
-def view_of(study: Study, *, published: bool = False, asked: AskedBefore | None = None) -> StudyView:
+def view_of(study: Study, *, published: bool = False, asked: AskedBefore | None = None, last: int = 1) -> StudyView:
     """Return all that a report shows of a study.
 
     Args:
         study: The study.
         published: Whether published values of other models stand beside its own.
         asked: Questions that were written down beforehand.
+        last: Over how many of their last evaluated checkpoints members are averaged before they are compared.
     """
     scores = scores_of_members(study.members)
-    answers = answers_to(scores, asked)
+    compared = over_last(scores, last)
+    answers = answers_to(compared, asked)
     references = published_rows() if published else []
     view = StudyView(study, answers, verdict_sentences(answers))
     if asked and asked.written:
@@ -128,7 +131,7 @@ def view_of(study: Study, *, published: bool = False, asked: AskedBefore | None 
     points = points_by_cost(scores, study.members)
     view.cost_drawings = cost_drawings(scores, points, study.members)
     passed, view.overtaking_words = overtakings_table(scores)
-    further = [laws, quality_table(points), passed, disagreements_table(answers, scores)]
+    further = [laws, quality_table(points), passed, disagreements_table(answers, compared)]
     view.tables += [table for table in further if table is not None]
     view.published = published_table(references) if references else None
     view.own_drawings = _own_drawings(study.members)

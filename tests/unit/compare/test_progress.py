@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import simulated_scores as sim
 
-from seqpair.compare.progress import cost_points, curves, gaps, overtakings
+from seqpair.compare.progress import cost_points, curves, gaps, over_last, overtakings
+from seqpair.compare.questions import equal_size
 from seqpair.errors import EvaluationError
 
 
@@ -92,3 +93,18 @@ def test_what_costs_more_and_is_worse_is_dominated():
     assert by_label["1m decoder"].is_dominated_by == ()
     assert by_label["1m biphasic"].inference_flops is None
     assert by_label["1m biphasic"].train_flops is None
+
+
+def test_the_mean_of_the_last_checkpoints_varies_less_and_is_compared_with_its_like():
+    scores = trained("encoder", [0.5, 0.6, 0.7])
+    finals = [replace(one, model=replace(one.model, checkpoint="")) for one in scores if one.model.tokens == 30]
+    found = [one for one in over_last([*scores, *finals], 2) if not one.model.checkpoint]
+    assert [one.values.mean() for one in found] == pytest.approx([0.65] * 3, abs=0.01)
+    assert found[0].task.title.endswith("mean of the last 2 checkpoints")
+    assert over_last([*scores, *finals], 1) == [*scores, *finals]
+    assert over_last([*scores, *finals], 4) == [*scores, *finals]
+    decoder = [replace(one, model=replace(one.model, member="decoder", checkpoint="")) for one in finals]
+    (answer,) = equal_size([*found, *decoder])
+    assert "different settings" in answer.reason
+    (answer,) = equal_size(over_last([*scores, *finals, *decoder], 1))
+    assert answer.reason == ""
