@@ -348,6 +348,7 @@ def measured_items(labelled: LabelledSet, guesses: Sequence[Sequence[Any]]) -> l
             id=row.id,
             value=math.fsum(values[index] for values in by_seed) / len(by_seed),
             detail={"gold": shown(labelled, row.label), "guesses": [shown(labelled, own[index]) for own in guesses]},
+            cluster=row.cluster,
         )
         for index, row in enumerate(rows)
     ]
