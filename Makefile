@@ -15,7 +15,7 @@ DEMO_STAMP := $(VENV)/.installed-demo
 TEST_STAMP := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint install install-test clean
+.PHONY: help demo test quick lint install install-test site clean
 
 help: ## Show this list
 	@echo "Targets (Python >= 3.11 is all that is needed; set PYTHON=... to choose one):"
@@ -40,8 +40,11 @@ lint: $(TEST_STAMP) ## Import contracts, style, types, spelling
 install: $(DEMO_STAMP) ## Make .venv with what `make demo` needs
 install-test: $(TEST_STAMP) ## Make .venv with what `make test` needs
 
+site: $(TEST_STAMP) ## Build the documents and the reference as a site: site/build/index.html
+	$(BIN)/mkdocs build --quiet --strict --config-file site/mkdocs.yml
+
 clean: ## Remove .venv and caches; runs/ and stores/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build src/*.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build site/build src/*.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python >= 3.11 is needed, {sys.executable} is {sys.version.split()[0]}; set PYTHON=...")'

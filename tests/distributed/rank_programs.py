@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import warnings
@@ -15,6 +16,7 @@ import warnings
 import torch
 from torch import nn
 
+from seqpair.distributed.heartbeat import INTERVAL_SECONDS
 from seqpair.distributed.world import World, no_sync, start_world, wrap
 from seqpair.errors import TrainingError
 from seqpair.optim.choice import parameter_groups
@@ -99,8 +101,17 @@ def exchanges(world: World) -> dict[str, object]:
 
 def one_rank_dies(world: World) -> dict[str, object]:
     """Rank 1 is gone without a word; rank 0 must not wait for ever."""
+    world.enter(3, "reading the batch")
     if world.rank == 1:
+        time.sleep(2 * INTERVAL_SECONDS)  # so that the others know where it was
         os._exit(9)
+    return waits(world)
+
+
+def one_rank_stops(world: World) -> dict[str, object]:
+    """Rank 1 is stopped by a signal: its connections stay open."""
+    if world.rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
     return waits(world)
 
 
@@ -126,6 +137,7 @@ PROGRAMS = {
     "exchanges": exchanges,
     "train": lambda world: train(world, steps=4),
     "one_rank_dies": one_rank_dies,
+    "one_rank_stops": one_rank_stops,
     "one_rank_hangs": one_rank_hangs,
 }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +65,17 @@ def test_torchrun_restarts_a_killed_rank_and_the_ledger_is_that_of_a_run_without
     assert whole.returncode == 0, whole.stderr
     program = str(Path(__file__).with_name("killed_rank.py"))
     killed = subprocess.run(
-        [*torchrun, "--max-restarts", "3", program, place, *arguments, "--set", f"runs={tmp_path / 'killed'}"],
+        [
+            *torchrun,
+            "--max-restarts",
+            "3",
+            program,
+            "SIGKILL",
+            place,
+            *arguments,
+            "--set",
+            f"runs={tmp_path / 'killed'}",
+        ],
         capture_output=True,
         text=True,
         timeout=240,
@@ -73,3 +85,31 @@ def test_torchrun_restarts_a_killed_rank_and_the_ledger_is_that_of_a_run_without
     assert "exitcode" in killed.stderr or "Signal" in killed.stderr or "restart" in killed.stderr.lower()
     first, second = (tmp_path / name / "tiny" / "decoder" / "ledger.jsonl" for name in ("whole", "killed"))
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_stopped_in_a_step_is_named_ten_seconds_after_the_timeout_at_the_latest(
+    prepared_study, tmp_path
+):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(Path(__file__).with_name("killed_rank.py")), "SIGSTOP", "backward", "train"]
+    command += [str(prepared_study.recipe), *COMMON, "--set", f"runs={tmp_path}", "--set", "runtime.timeout_seconds=10"]
+    said: dict[str, float] = {}
+    lines = []
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert running.stderr is not None
+        for line in running.stderr:
+            lines.append(line)
+            for word in ("signal sent", "rank 1 (host"):
+                if word in line:
+                    said.setdefault(word, time.monotonic())
+            if "rank 1 (host" in said:
+                break
+    finally:
+        running.terminate()
+        running.wait(120)
+    text = "".join(lines)
+    assert "waited in vain for the gradients" in text, text
+    assert re.search(r"is dead, stopped or cut off, last heard of in step \d+, the gradients", text), text
+    assert said["rank 1 (host"] - said["signal sent"] < 10 + 10

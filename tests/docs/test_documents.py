@@ -14,7 +14,9 @@ from seqpair.recipe.load import load_recipe, preset_names
 from seqpair.recipe.resolve import resolve_plan
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / ".github").glob("**/*.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(page for room in ("docs", "results", ".github") for page in (ROOT / room).glob("**/*.md"))]
+)
 COMMANDS = typer.main.get_command(app)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 USAGE_ERROR = typer.BadParameter.__mro__[1]

@@ -62,7 +62,7 @@ def _measure(plan: Plan, prepared: Prepared, seconds: float, tokens: int | None,
     from seqpair.train.assembly import assemble_run
     from seqpair.train.measure import measure_training
 
-    with start_world(plan.runtime.device) as world:
+    with start_world(plan.runtime.device, timeout_seconds=plan.runtime.timeout_seconds) as world:
         run = assemble_run(plan, prepared, world)
         found = measure_training(run, seconds, tokens)
         hardware = look_around(world.device)

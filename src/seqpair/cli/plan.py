@@ -27,18 +27,17 @@ def plan(
     study: StudyArgument,
     member: MemberOption = "",
     overrides: SetOption = None,
-    device: Annotated[
-        str, typer.Option(help="Also predict hours and memory on this device: h100, a100, cpu, ...")
-    ] = "",
+    device: Annotated[str, typer.Option(help="Predict time and memory on this device: h100, a100, cpu, ...")] = "",
     count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of devices.")] = 1,
     as_json: JsonOption = False,
     origins: Annotated[bool, typer.Option("--origins", help="Also print where every value came from.")] = False,
 ) -> None:
-    """Print the resolved plan of every member: steps, tokens, batches, learning rates, parameters, FLOPs, memory, disk.
+    """Print what training will take, then the resolved plan: first what the members share, then where they differ.
 
-    Where the stores are prepared, the numbers are counted, and a source that is read too often gets a warning.
-    Otherwise they are marked as estimated. With --device it also predicts how long training takes there, from measured
-    rates or from an assumed share of the device's peak, which is then marked as not measured.
+    If the stores are prepared, the numbers are counted, and a source that is read too often causes a warning.
+    Otherwise they are marked as estimated. The time comes from measured rates of the device, or from an assumed
+    share of its peak; it is then marked as not measured. Without --device it is that of a CPU for the sizes below 17m
+    and of an H100 for the others.
 
     Example: seqpair plan demo --set budget=5M
     """
@@ -52,12 +51,12 @@ def plan(
     stats = counts.stats if counts is not None else None
     for warning in repetition_warnings(list(plans.values()), stats):
         note(f"warning: {warning}")
-    predictions = {name: predict_plan(item, device, count) if device else None for name, item in plans.items()}
+    predictions = {name: predict_plan(item, device or _usual_device(item), count) for name, item in plans.items()}
     if as_json:
-        print(json.dumps({name: _as_json(item, predictions[name]) for name, item in plans.items()}, indent=1))
+        shown = {name: _as_json(item, predictions[name] if device else None) for name, item in plans.items()}
+        print(json.dumps(shown, indent=1))
         return
-    for name, item in plans.items():
-        _show(item, stats, predictions[name])
+    _show(plans, stats, predictions)
     if origins:
         found = place.recipe.origins if place.recipe is not None else next(iter(plans.values())).origins
         for path, origin in found.items():
@@ -79,65 +78,118 @@ def _as_json(plan: Plan, prediction: PlanPrediction | None) -> dict[str, object]
 
 
 def _prediction_rows(prediction: PlanPrediction) -> list[tuple[str, str]]:
-    """Return (label, text) for each line of a prediction."""
-    where = f"{prediction.count} x {prediction.device}"
-    rows = [
-        (
-            f"on {where}",
-            f"{format_seconds(3600 * prediction.hours)} ({prediction.device_hours:,.1f} device hours)"
-            f"{'' if prediction.measured else ' (not measured)'} = {prediction.formula}",
-        )
-    ]
+    """Return (label, text) for each row of a prediction."""
+    rows = [("time", prediction.formula)]
     rows += [
-        (
-            f"  {phase.name}",
-            f"{format_seconds(3600 * phase.hours)} at {format_count(phase.tokens_per_second)} tokens/s; {phase.source}",
-        )
+        (f"time of {phase.name}", f"{format_count(phase.tokens_per_second)} tokens/s; {phase.source}")
         for phase in prediction.phases
     ]
     if prediction.device_memory_bytes is not None:
         room = "fits" if prediction.fits else "does not fit: lower runtime.microbatch_tokens, or shard"
-        rows.append(
-            (
-                "  memory",
-                f"about {format_bytes(prediction.memory_bytes)} of "
-                f"{format_bytes(prediction.device_memory_bytes)}: {room}",
-            )
-        )
+        rows.append(("device memory", f"{format_bytes(prediction.device_memory_bytes)}: {room}"))
     return rows
 
 
 def _optimizer_words(optimizer: OptimizerPlan) -> str:
-    words = f"{optimizer.name}, peak rate {optimizer.lr:g}, weight decay {optimizer.weight_decay:g}"
+    words = f"{optimizer.name}, peak learning rate {optimizer.lr:g}, weight decay {optimizer.weight_decay:g}"
     if optimizer.momentum is not None:
         words += f", momentum {optimizer.momentum:g} for the layers' matrices; stableadamw for the rest"
     return words
 
 
-def _show(plan: Plan, stats: Mapping[str, StoreStats] | None, prediction: PlanPrediction | None) -> None:
+def _usual_device(plan: Plan) -> str:
+    from seqpair.recipe.sizes import SIZES
+
+    order = list(SIZES)
+    small = plan.size in order and order.index(plan.size) < order.index("17m")
+    return "cpu" if small or plan.runtime.device == "cpu" else "h100"
+
+
+def _show(
+    plans: Mapping[str, Plan], stats: Mapping[str, StoreStats] | None, predictions: Mapping[str, PlanPrediction]
+) -> None:
+    """Print the totals, the rows that are the same for every member that has them, and each member's other rows."""
+    first = next(iter(plans.values()))
+    _show_totals(plans, predictions)
+    rows = {name: _plan_rows(plan, stats, predictions[name]) for name, plan in plans.items()}
+    texts: dict[tuple[str, str], list[str]] = {}
+    for found in rows.values():
+        for key, text in found.items():
+            texts.setdefault(key, []).append(text)
+    shared = {key: seen[0] for key, seen in texts.items() if len(seen) > 1 and len(set(seen)) == 1}
+    blocks = [("the same for all members", shared)] if len(plans) > 1 else []
+    blocks += [(name, {key: text for key, text in found.items() if key not in shared}) for name, found in rows.items()]
+    for title, block in blocks:
+        print()
+        print_table(("", ""), _with_phases(block), fold=(1,), title=f"{first.study} / {title}", indent=0)
+    print()
+
+
+def _show_totals(plans: Mapping[str, Plan], predictions: Mapping[str, PlanPrediction]) -> None:
+    from seqpair.recipe.cost import plan_cost
+
+    rows = []
+    for name, plan in plans.items():
+        cost, prediction = plan_cost(plan), predictions[name]
+        time = f"{format_seconds(3600 * prediction.hours)}{'' if prediction.measured else ' (not measured)'}"
+        flops = f"{cost.flops:.3g}"
+        tokens = format_count(sum(phase.positions * phase.mean_tokens for phase in plan.phases))
+        steps = f"{sum(phase.steps for phase in plan.phases):,}"
+        memory, disk = f"about {format_bytes(prediction.memory_bytes)}", format_bytes(cost.disk_bytes)
+        rows.append((name, tokens, steps, flops, time, memory, disk, "(estimated)" if plan.estimated else ""))
+    on = next(iter(predictions.values()))
+    headings = (
+        "member",
+        "tokens",
+        "steps",
+        "FLOPs",
+        f"time on {on.count} x {on.device}",
+        "memory",
+        "checkpoints on disk",
+        "",
+    )
+    print_table(headings, rows, right=range(1, 7), indent=0)
+
+
+def _with_phases(block: Mapping[tuple[str, str], str]) -> list[tuple[str, str]]:
+    """Return (label, text) for each row, the rows of a phase below its name."""
+    rows: list[tuple[str, str]] = []
+    phase = ""
+    for (of, label), text in block.items():
+        if of and of != phase:
+            rows.append((f"phase {of}", ""))
+        phase = of
+        rows.append((f"  {label}" if of else label, text))
+    return rows
+
+
+def _plan_rows(
+    plan: Plan, stats: Mapping[str, StoreStats] | None, prediction: PlanPrediction
+) -> dict[tuple[str, str], str]:
+    """Return the text for each (phase or "", label)."""
     from seqpair.recipe.cost import plan_cost
     from seqpair.recipe.diff import plan_digest
 
     cost = plan_cost(plan)
     mark = " (estimated)" if plan.estimated else ""
-    rows = _model_rows(plan, cost, mark)
+    rows = {("", label): text for label, text in _model_rows(plan, cost, mark)}
     for phase, phase_cost in zip(plan.phases, cost.phases, strict=True):
-        rows += [(label, text + (mark if depends else "")) for label, text, depends in _phase_rows(plan, phase, stats)]
-        rows.append(("  FLOPs", f"{phase_cost.flops_per_token:.3g} per token, {phase_cost.flops:.3g} in all{mark}"))
-    rows += [
-        ("FLOPs", f"{cost.flops:.3g} = positions x tokens x ({cost.formulas['flops_per_token']}){mark}"),
-        ("memory", f"about {format_bytes(cost.memory_bytes)} = {cost.formulas['memory']}{mark}"),
+        for label, text, depends in _phase_rows(plan, phase, stats):
+            rows[phase.name, label] = text + (mark if depends else "")
+        rows[phase.name, "FLOPs"] = f"{phase_cost.flops_per_token:.3g} per token, {phase_cost.flops:.3g} in all{mark}"
+    totals = [
+        ("FLOPs", f"positions x tokens x ({cost.formulas['flops_per_token']})"),
+        ("memory", cost.formulas["memory"]),
         (
             "checkpoint disk",
-            f"{format_bytes(cost.disk_bytes)}: {cost.checkpoints_kept} kept and one being written, "
-            f"{format_bytes(cost.checkpoint_bytes)} each = {cost.formulas['checkpoint_disk']}{mark}",
+            f"{cost.checkpoints_kept} kept and one being written, {format_bytes(cost.checkpoint_bytes)} each = "
+            f"{cost.formulas['checkpoint_disk']}{mark}",
         ),
-        *((label, text + mark) for label, text in (_prediction_rows(prediction) if prediction is not None else ())),
+        *_prediction_rows(prediction),
         ("run", f"{plan.runs}/{plan.study}/{plan.member}"),
         ("plan digest", plan_digest(plan)[:16] + mark),
     ]
-    print_table(("", ""), rows, fold=(1,), title=f"{plan.study} / {plan.member}", indent=0)
-    print()
+    return rows | {("", label): text for label, text in totals}
 
 
 def _model_rows(plan: Plan, cost: Cost, mark: str) -> list[tuple[str, str]]:
@@ -176,16 +228,16 @@ def _phase_rows(plan: Plan, phase: PhasePlan, stats: Mapping[str, StoreStats] | 
     tokens = phase.positions * phase.mean_tokens
     mixture = ", ".join(_part_text(reading) for reading in phase_readings(phase, stats))
     return [
-        (f"phase {phase.name}", f"sequences of {phase.seq_len:,} tokens from {mixture}", False),
-        ("  tokens", f"{format_count(phase.budget_tokens)} asked for, {format_count(tokens)} in whole steps", True),
-        ("  steps", f"{phase.steps:,} over {phase.positions:,} sequences of {phase.mean_tokens:.1f} tokens", True),
-        ("  batch", batch, True),
-        ("  rate", rates, True),
-        ("  objective", _objectives_text(phase), len(phase.objectives) > 1),
-        ("  mask rate", _mask_rate_text(phase), False),
-        ("  RoPE bases", f"{phase.rope_global_theta:g} global, {phase.rope_local_theta:g} local", False),
-        ("  checkpoints", f"{len(phase.checkpoint_steps)}, {phase.tag}{phase.checkpoint_steps[0]} the first", True),
-        ("  held-out loss", f"{len(phase.held_out_steps)} times", True),
+        ("data", f"sequences of {phase.seq_len:,} tokens from {mixture}", False),
+        ("tokens", f"{format_count(phase.budget_tokens)} asked for, {format_count(tokens)} in whole steps", True),
+        ("steps", f"{phase.steps:,} over {phase.positions:,} sequences of {phase.mean_tokens:.1f} tokens", True),
+        ("batch", batch, True),
+        ("learning rate", rates, True),
+        ("objective", _objectives_text(phase), len(phase.objectives) > 1),
+        ("mask rate", _mask_rate_text(phase), False),
+        ("RoPE bases", f"{phase.rope_global_theta:g} global, {phase.rope_local_theta:g} local", False),
+        ("checkpoints", f"{len(phase.checkpoint_steps)}, {phase.tag}{phase.checkpoint_steps[0]} the first", True),
+        ("held-out loss", f"{len(phase.held_out_steps)} times", True),
     ]
 
 

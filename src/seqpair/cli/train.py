@@ -44,7 +44,7 @@ def train(
             require_float8(plan.runtime.float8, choose_device(plan.runtime.device))
         print(f"{plan.study}/{plan.member}: ready, would train in {run_folder(plan)}")
         return
-    with start_world(plan.runtime.device) as world:
+    with start_world(plan.runtime.device, timeout_seconds=plan.runtime.timeout_seconds) as world:
         outcome = train_member(plan, prepared, world, start_finder(prepared))
     if world.is_main:
         if as_json:

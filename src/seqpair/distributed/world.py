@@ -6,22 +6,27 @@ One process needs no process group; nothing is pickled.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
+from seqpair.distributed.heartbeat import Heartbeat
 from seqpair.errors import SeqpairError, TrainingError
 
 _DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+PATIENCE = 5
+"""How many times longer the ranks wait where one of them may compile, measure or write while the others do nothing."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class World:
         local_rank: This process's number on its machine, and its CUDA device's.
         device: Where its tensors live.
         backend: `gloo`, `nccl`, or `None` for a single process.
+        timeout_seconds: How long one exchange may take before the others count as lost.
+        heartbeat: What this rank tells the others of itself; `None` for a single process.
     """
 
     rank: int
@@ -42,6 +49,8 @@ class World:
     local_rank: int
     device: torch.device
     backend: str | None
+    timeout_seconds: float = 600.0
+    heartbeat: Heartbeat | None = field(default=None, compare=False)
 
     @property
     def is_main(self) -> bool:
@@ -66,7 +75,7 @@ class World:
             return [float(value) for value in values]
         # On the device, since nccl moves no CPU tensors.
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
-        with self._others("a sum over all ranks"):
+        with self.exchange("a sum over all ranks"):
             dist.all_reduce(sums)
             return [float(value) for value in sums.tolist()]
 
@@ -80,7 +89,7 @@ class World:
             return value
         text = json.dumps(value, allow_nan=False).encode("utf-8") if self.is_main else b""
         length = torch.tensor([len(text)], dtype=torch.int64, device=self.device)
-        with self._others("a value from rank 0"):
+        with self.exchange("a value from rank 0"):
             # The others need a buffer of the right size before the value itself can be sent.
             dist.broadcast(length, src=0)
             data = torch.zeros(int(length.item()), dtype=torch.uint8, device=self.device)
@@ -100,20 +109,66 @@ class World:
 
     def stop(self) -> None:
         """Leave the process group; the world cannot be used afterwards."""
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
         if self.backend is not None:
             dist.destroy_process_group()
 
+    def enter(self, step: int, part: str) -> None:
+        """Tell the others, should they wait for this rank, which part of which step it is in."""
+        if self.heartbeat is not None:
+            self.heartbeat.enter(step, part)
+
     @contextlib.contextmanager
-    def _others(self, what: str) -> Iterator[None]:
-        """Turn a failed exchange into an error that points at the other ranks."""
+    def exchange(self, what: str, *, computes: bool = False) -> Iterator[None]:
+        """Turn a failed exchange into an error that names the ranks that are lost; every exchange passes here.
+
+        Args:
+            what: What is waited for.
+            computes: The block also computes (a backward pass exchanges gradients as it goes), so an error may be one
+                of the computation, which passes unchanged; and a rank in it is not known to wait.
+        """
+        beat = self.heartbeat
+        before = None if beat is None else beat.place
+        if beat is not None and before is not None:
+            beat.enter(before[0], what, waits=not computes)
         try:
             yield
         except RuntimeError as error:
+            if computes and not _is_of_others(error):
+                raise
             raise TrainingError(
                 f"rank {self.rank} of {self.world_size} waited in vain for {what}",
-                seen=str(error).splitlines()[0],
-                fix="another rank failed first: look for its message, then start again; the run resumes",
+                seen=str(error).splitlines()[0] if beat is None else f"{beat.report()} ({str(error).splitlines()[0]})",
+                fix="look at the machine and the messages of the ranks named here, then start again; the run resumes",
             ) from error
+        if beat is not None and before is not None:
+            beat.enter(*before)
+
+    @contextlib.contextmanager
+    def patience(self) -> Iterator[None]:
+        """Let exchanges take `PATIENCE` times as long in the block: one rank may compile, measure or write in it."""
+        if self.backend is None:
+            yield
+            return
+        self._allow(PATIENCE * self.timeout_seconds)
+        try:
+            yield
+        finally:
+            self._allow(self.timeout_seconds)
+
+    def _allow(self, seconds: float) -> None:
+        """Set how long the exchanges to come may take."""
+        if self.heartbeat is not None and self.backend == "nccl":
+            self.heartbeat.alarm_seconds = 0.9 * seconds
+        groups = dist.distributed_c10d._world.pg_map  # a mesh of ranks has groups of its own, with times of their own
+        for group in [group for group in groups if isinstance(group, dist.ProcessGroup)]:
+            _set_pg_timeout(datetime.timedelta(seconds=seconds), group)
+
+
+def _is_of_others(error: RuntimeError) -> bool:
+    """Return whether an error inside a computation is of an exchange; gloo's have no type of their own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def start_world(
@@ -123,7 +178,8 @@ def start_world(
 
     Args:
         device: `auto`, `cpu`, `cuda` or `mps`.
-        timeout_seconds: How long one exchange may take before the others count as gone.
+        timeout_seconds: How long one exchange may take before the others count as lost; to come, they have `PATIENCE`
+            times as long.
         environment: Where torchrun's variables are; by default the process's environment.
 
     Raises:
@@ -138,24 +194,35 @@ def start_world(
     if chosen.type == "mps":
         raise SeqpairError("several processes cannot train on mps", seen=f"WORLD_SIZE={world_size}", allowed=1)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
-    world = World(rank, world_size, local_rank, chosen, backend)
-    with world._others("the process group"):
+    world = World(rank, world_size, local_rank, chosen, backend, timeout_seconds)
+    # Rank 0 may read all data before it comes here.
+    seconds = PATIENCE * timeout_seconds
+    with world.exchange("the machine of rank 0, where the ranks meet"):
+        store = _meeting_place(environment, rank, world_size, seconds)
+        # A connection of its own, since a thread that waits for an answer blocks all others on the same one.
+        beats = Heartbeat(_meeting_place(environment, None, world_size, seconds), rank, world_size)
+    world = dataclasses.replace(world, heartbeat=beats)
+    with world.exchange("the process group"):
         dist.init_process_group(
             backend,
-            store=_meeting_place(environment, rank, world_size, timeout_seconds),
+            store=store,
             rank=rank,
             world_size=world_size,
-            timeout=datetime.timedelta(seconds=timeout_seconds),
+            timeout=datetime.timedelta(seconds=seconds),
             device_id=chosen if chosen.type == "cuda" else None,
         )
+    world._allow(timeout_seconds)
     return world
 
 
-def _meeting_place(environment: Mapping[str, str], rank: int, world_size: int, timeout_seconds: float) -> dist.Store:
+def _meeting_place(
+    environment: Mapping[str, str], rank: int | None, world_size: int, timeout_seconds: float
+) -> dist.Store:
     """Return the store through which the ranks find each other, apart for each attempt of torchrun.
 
     Torch's own is shared by the attempts (2.13: `rendezvous.py`), so restarted ranks can connect to the ports
-    of the dead ones. Under torchrun the agent holds the store; else rank 0 does.
+    of the dead ones. Under torchrun the agent holds the store; else rank 0 does; without a rank
+    it is one more connection.
     """
     is_held_by_agent = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = dist.TCPStore(
@@ -163,6 +230,8 @@ def _meeting_place(environment: Mapping[str, str], rank: int, world_size: int, t
         int(environment.get("MASTER_PORT", "29500")),
         world_size,
         is_master=rank == 0 and not is_held_by_agent,
+        # The group waits for all ranks itself, and can then say which one never came.
+        wait_for_workers=False,
         timeout=datetime.timedelta(seconds=timeout_seconds),
     )
     return dist.PrefixStore(f"attempt{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

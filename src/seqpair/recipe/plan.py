@@ -244,6 +244,8 @@ class RuntimePlan(_Frozen):
         float8: Products of the layers' matrices in float8 by torchao, over the same fp32 weights: `off`, or the scales,
             `tensorwise` or `rowwise`. Microbatches then have one shape, too.
         loggers: Where metrics go besides `metrics.jsonl`: `tensorboard`, `trackio`, `wandb`.
+        timeout_seconds: How long a rank waits for the others before they count as lost; five times as long in the
+            first step and while one of them saves or measures.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -256,6 +258,7 @@ class RuntimePlan(_Frozen):
     prefetch_batches: int | None = Field(default=None, ge=0)
     float8: Literal["off", "tensorwise", "rowwise"] = "off"
     loggers: tuple[LoggerName, ...] = ()
+    timeout_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
 
     @field_validator("loggers")
     @classmethod

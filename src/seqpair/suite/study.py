@@ -136,7 +136,7 @@ def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
     if newest is not None and _is_end_of(plan, newest.manifest):
         note(f"{plan.member}: trained already ({newest.name})")
         return TrainingOutcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
-    with start_world(plan.runtime.device) as world:
+    with start_world(plan.runtime.device, timeout_seconds=plan.runtime.timeout_seconds) as world:
         return train_member(plan, prepared, world, start_finder(prepared))
 
 

@@ -106,7 +106,8 @@ def train_member(
         if world.is_main:
             pin_plan(plan, folder)
             prepared.tokenizer.save(folder / "tokenizer")
-        world.barrier()
+        with world.patience():
+            world.barrier()
         run = assemble_run(plan, prepared, world, emulate_float8=emulate_float8)
         with contextlib.closing(_Loop(run, stop, find_start)) as loop:
             return loop.go()
@@ -160,7 +161,10 @@ class _Loop:
             if self.place.total_step == 0:
                 self._measure_held_out(phase)
             while self.place.step < phase.steps:
-                self._one_step(phase, progress)
+                # The first step may compile, and ranks need not take equally long for that.
+                is_first = self.place.total_step == first
+                with self.run.world.patience() if is_first else contextlib.nullcontext():
+                    self._one_step(phase, progress)
                 stopping = self._asked_to_stop()
                 if stopping or self.place.step in phase.checkpoint_steps:
                     self._save(phase)
@@ -199,12 +203,14 @@ class _Loop:
 
     def _one_step(self, phase: PhasePlan, progress: Progress) -> None:
         run, step, began = self.run, self.place.step, time.monotonic()
+        run.world.enter(self.place.total_step, "reading the batch")
         work = self.feed.take()
         batch = work.batch
         assert (batch.phase, batch.step) == (phase.name, step), "the feed gives the steps in the loop's order"
         loss = step_gradients(run, phase, work)
         lr_frac = phase.lr_frac(step)
         run.optimizer.set_lr_frac(lr_frac)
+        run.world.enter(self.place.total_step, "the optimiser's step")
         numbers = run.optimizer.step().read()
         if not math.isfinite(numbers.grad_norm):
             raise not_finite(batch, "gradient norm", numbers.grad_norm)
@@ -224,10 +230,17 @@ class _Loop:
         return "" if self.loss_shown is None else f"loss {self.loss_shown:.3f}"
 
     def _measure_held_out(self, phase: PhasePlan) -> None:
-        """Measure on the main rank; the others wait at their next collective."""
+        """Measure on the main rank, while the others wait for it."""
         run, place = self.run, self.place
-        if not run.world.is_main:
-            return
+        if run.world.is_main:
+            run.world.enter(place.total_step, "measuring the held-out loss")
+            self._measure_on_this_rank(phase)
+        # The others wait here, where they may wait longer than at the next step's exchanges.
+        with run.world.patience():
+            run.world.barrier()
+
+    def _measure_on_this_rank(self, phase: PhasePlan) -> None:
+        run, place = self.run, self.place
         objective = phase.objective_of(max(0, place.step - 1))
         results = run.probes[phase.name].measure(
             run.model,
@@ -243,6 +256,7 @@ class _Loop:
     def _save(self, phase: PhasePlan) -> None:
         run, name = self.run, f"{phase.tag}{self.place.step}"
         if run.world.is_main and name != self.checkpoint_name:
+            run.world.enter(self.place.total_step, "saving a checkpoint")
             if self.ledger is not None:
                 self.ledger.sync()
             self.metrics.sync()
@@ -255,4 +269,5 @@ class _Loop:
             )
             thin(run.folder, run.plan.keep, run.plan.phases)
         self.checkpoint_name = name
-        run.world.barrier()
+        with run.world.patience():
+            run.world.barrier()

@@ -98,7 +98,8 @@ def accumulate_gradients(module: nn.Module, work: StepWork, world: World, *, bf1
         filler_tokens += made.filler_tokens
         all_tokens += made.layout.total
         inputs = made.map_tensors(lambda tensor: tensor.to(world.device, non_blocking=True))
-        with contextlib.nullcontext() if is_last else no_sync(module), autocast(world.device, active=bf16):
+        accumulates = contextlib.nullcontext() if is_last else no_sync(module)
+        with accumulates, autocast(world.device, active=bf16), world.exchange("the gradients", computes=True):
             loss = module(inputs, work.rope)
             (loss * (world.world_size / work.divisor)).backward()
         total += loss.detach()

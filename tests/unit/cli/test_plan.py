@@ -48,23 +48,38 @@ def test_every_line_that_rests_on_the_estimate_says_so(
     shown = capsys.readouterr().out
     assert "16,913,600 in all, 4,019,392 non-embedding" in shown
     assert "decoder" not in shown
-    estimated = (
+    lines = shown.splitlines()
+    assert lines[1].startswith("encoder ")
+    assert lines[1].endswith("(estimated)")
+    for label in (
         "tokens",
         "steps",
         "batch",
-        "rate",
+        "learning rate",
         "checkpoints",
         "held-out loss",
         "FLOPs",
-        "memory",
         "checkpoint disk",
-    )
-    lines = shown.splitlines()
-    for label in estimated:
+    ):
         index = next(i for i, line in enumerate(lines) if line.strip().startswith(label))
         assert "(estimated)" in lines[index] + lines[index + 1], label
     for label in ("mask rate", "RoPE bases", "run"):
         assert "(estimated)" not in next(line for line in lines if line.strip().startswith(label))
+
+
+def test_what_members_share_is_printed_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seqpair(monkeypatch, "plan", "study-1m", "--set", "data.sources.corpus.paths=[a.txt]") == 0
+    totals, *blocks = capsys.readouterr().out.rstrip().split("\n\n")
+    members = list(load_recipe("study-1m").members)
+    assert [line.split()[0] for line in totals.splitlines()] == ["member", *members]
+    assert [block.splitlines()[0].partition(" / ")[2] for block in blocks] == ["the same for all members", *members]
+    assert blocks[0].count("RoPE bases") == len({phase for phase in load_recipe("study-1m").phases})
+    for block in blocks[1:]:
+        assert "objective" in block
+        assert "learning rate" not in block
+        assert "batch" not in block
 
 
 def test_starts_and_objectives_are_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
