@@ -40,11 +40,16 @@ def test_a_missing_library_is_named(monkeypatch):
         require_onnx()
 
 
+def require_installed():
+    """Skip where a library is missing, which is asked for only in the extra `onnx`."""
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
 @pytest.fixture(scope="module", params=["mlm", "clm", "mntp"])
 def exported(request, tmp_path_factory):
     """The objective and the folder of an export with both kinds of ONNX files."""
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+    require_installed()
     folder = tmp_path_factory.mktemp(request.param)
     checkpoint = write_run(folder, request.param)
     export_checkpoint(checkpoint, folder / "export", real_texts()[:3], formats=("onnx", "onnx-int8"))
@@ -109,7 +114,8 @@ class TestFiles:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_int8_alone_leaves_no_other_file(exported, tmp_path):
+def test_int8_alone_leaves_no_other_file(tmp_path):
+    require_installed()
     export_checkpoint(write_run(tmp_path, "mlm"), tmp_path / "export", real_texts()[:2], formats=("onnx-int8",))
     names = sorted(path.name for path in (tmp_path / "export" / "onnx").iterdir())
     assert names == ["model_int8.onnx", "model_lm_int8.onnx"]
