@@ -44,6 +44,26 @@ def seqpair(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="session")
+def four_members(tmp_path_factory):
+    """A trained study of four members, nothing of it exported; tests must not change it."""
+    from released_study import train_four_members
+
+    return train_four_members(tmp_path_factory.mktemp("four"))
+
+
+@pytest.fixture(scope="session")
+def released(four_members, tmp_path_factory):
+    """The folder of that study's release; tests must not change it."""
+    from released_study import STATEMENT
+
+    from seqpair.suite.release import release_study
+
+    out = tmp_path_factory.mktemp("released") / "release"
+    release_study(four_members.place, out, statement=STATEMENT)
+    return out
+
+
+@pytest.fixture(scope="session")
 def random_exports(tmp_path_factory):
     """The folder of an export of each objective."""
     from checkpointed_run import real_texts, write_run

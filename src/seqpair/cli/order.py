@@ -104,8 +104,10 @@ def _require_one(asked: dict[str, object]) -> None:
 
 def _export(plan: Plan, phases: list[PhasePlan], prepared: Prepared, out: Path, *, as_json: bool) -> None:
     from seqpair.data.order.export import export_order
+    from seqpair.data.order.spans import Span
 
-    written = export_order(plan, phases, prepared.train, out)
+    spans = [Span(phase, 0, phase.steps) for phase in phases]
+    written = export_order(plan, spans, prepared.train, out)
     if as_json:
         print(json.dumps({"path": str(written.path), "rows": written.rows, "bytes": written.bytes}))
     else:

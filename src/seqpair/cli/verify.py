@@ -1,32 +1,53 @@
-"""The verb `verify`: is everything that a study left on disk what its plans, stores and records say?"""
+"""The verb `verify`: is everything that a study left, or published, what its plans, stores and records say?"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from seqpair.cli.options import JsonOption, MemberOption, SetOption, StudyArgument
+import typer
+
+from seqpair.cli.options import JsonOption, MemberOption, SetOption
 from seqpair.cli.table import print_table
 from seqpair.errors import VerificationError
+
+if TYPE_CHECKING:
+    from seqpair.suite.verify import Verification
 
 _MOST_NAMED = 10
 
 
 def verify(
-    study: StudyArgument, member: MemberOption = "", overrides: SetOption = None, as_json: JsonOption = False
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY|FOLDER|OWNER/NAME",
+            help="A study in any of its forms, a release, a revision, an export, a checkpoint, or a published member.",
+        ),
+    ],
+    member: MemberOption = "",
+    study: Annotated[
+        str | None, typer.Option(help="Compare a release with the checkpoints of this study, bit for bit.")
+    ] = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Check everything that a study left on disk: stores, ledgers, checkpoints, exports and results.
+    """Check everything that a study left on disk, or a release, one of its revisions, an export or a checkpoint.
 
-    Each step that a ledger records is read again from the stores, and its digest is compared. Files are compared with
-    their SHA-256, a checkpoint with its run's plan, a result with its items and with the weights it was computed with.
-    A member of the recipe that has no plan or no ledger is a fault. The exit code is 3 if there is any fault.
+    Of a study, each step that a ledger records is read again from the stores, and its digest is compared. Files are
+    compared with their SHA-256, a checkpoint with its run's plan, a result with its items and with the weights it was
+    computed with. A member of the recipe that has no plan or no ledger is a fault.
+
+    Of a release, all files are compared with their SHA-256, each revision with its parent and its plan, and the loss of
+    each revision is computed again. The exit code is 3 if there is any fault.
 
     Example: seqpair verify demo
-    """
-    from seqpair.suite.places import find_study
-    from seqpair.suite.verify import verify_study
 
-    found = verify_study(find_study(study, overrides or ()), [member] if member else [])
+    Example: seqpair verify releases/demo --study demo
+    """
+    found = _verification(place, member, study, overrides or [])
     if as_json:
         answer = {
             "checks": [asdict(check) for check in found.checks],
@@ -53,3 +74,17 @@ def verify(
             allowed="files as they were written",
             fix="put back good copies, or make again what is wrong; trust nothing that rests on it",
         )
+
+
+def _verification(place: str, member: str, study: str | None, overrides: list[str]) -> Verification:
+    """Check a place, which is a study unless its folder is something else."""
+    from seqpair.suite.places import find_study
+    from seqpair.suite.verify import verify_study
+    from seqpair.suite.verify_place import verify_place
+
+    folder, members = Path(place).expanduser(), [member] if member else []
+    if folder.is_dir():
+        found = verify_place(folder, members, None if study is None else find_study(study, overrides))
+        if found is not None:
+            return found
+    return verify_study(find_study(place, overrides), members)

@@ -39,6 +39,7 @@ from seqpair.suite.starts import start_finder
 from seqpair.text import note
 from seqpair.train.loggers import require_loggers
 from seqpair.train.loop import TrainingOutcome, train_member
+from seqpair.train.pinned_plan import require_pinnable
 
 Part = TypeVar("Part")
 
@@ -99,6 +100,8 @@ def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
         note(f"warning: {warning}")
     for plan in plans[1:]:
         require_declared(diff_plans(plans[0], plan), (plans[0].member, plan.member))
+    for plan in plans:  # before the first member is trained: a later one whose run is another plan's is an error now
+        require_pinnable(plan, run_folder(plan))
     for plan in plans:
         trained = _timed(outcome, f"train {plan.member}", lambda plan=plan: train_part(plan, prepared))
         if not trained.finished:
@@ -192,12 +195,18 @@ def export_part(plan: Plan) -> None:
             fix=f"train it first: seqpair train RECIPE --member {plan.member}",
         )
     for export in exports_of(plan):
-        record = export.folder / RECORD_NAME
-        if record.exists() and json.loads(record.read_text(encoding="utf-8")).get("checkpoint") == newest.name:
+        if _is_export_of(export.folder, newest.manifest):
             note(f"{export.name}: exported already ({newest.name})")
             continue
         texts = held_out_texts(newest.path)
         export_checkpoint(newest.path, export.folder, texts, as_class=export.as_class, overwrite=True)
+
+
+def _is_export_of(folder: Path, manifest: CheckpointManifest) -> bool:
+    """Return whether a folder is the export of this checkpoint, not of one of this name that a shorter plan made."""
+    path = folder / RECORD_NAME
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return (record.get("checkpoint"), record.get("plan_digest")) == (manifest.name, manifest.plan_digest)
 
 
 def export_checkpoints(run: Path) -> list[Path]:
@@ -215,14 +224,14 @@ def export_checkpoints(run: Path) -> list[Path]:
     )
     if not manifests:
         raise CheckpointError("the run has no checkpoint", seen=run, fix="train the member first")
-    record, found = run / EXPORT_FOLDER / RECORD_NAME, []
-    own = json.loads(record.read_text(encoding="utf-8")).get("checkpoint") if record.exists() else None
+    found = []
     for manifest in manifests:
-        folder = run / EXPORT_FOLDER if manifest.name == own else run / f"{EXPORT_FOLDER}-{manifest.name}"
-        if not (folder / RECORD_NAME).exists():
+        own = _is_export_of(run / EXPORT_FOLDER, manifest)
+        folder = run / EXPORT_FOLDER if own else run / f"{EXPORT_FOLDER}-{manifest.name}"
+        if not _is_export_of(folder, manifest):
             checkpoint = run / CHECKPOINTS_FOLDER / manifest.name
             note(f"export {manifest.name}")
-            export_checkpoint(checkpoint, folder, held_out_texts(checkpoint))
+            export_checkpoint(checkpoint, folder, held_out_texts(checkpoint), overwrite=folder.exists())
         found.append(folder)
     return found
 

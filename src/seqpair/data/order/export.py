@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from seqpair.data import Numbers
 from seqpair.data.order.batches import read_addresses
 from seqpair.data.order.order import ORDER_VERSION, PhaseOrder
-from seqpair.data.order.spans import steps_of
+from seqpair.data.order.spans import Span, steps_of
 from seqpair.data.store.ids import DocumentIds
 from seqpair.errors import RecipeError
 from seqpair.files import replacing_file
@@ -68,14 +68,14 @@ class ExportedOrder:
     bytes: int
 
 
-def export_order(plan: Plan, phases: Sequence[PhasePlan], stores: Mapping[str, Store], out: Path) -> ExportedOrder:
-    """Write the order of some phases of a plan.
+def export_order(plan: Plan, spans: Sequence[Span], stores: Mapping[str, Store], out: Path) -> ExportedOrder:
+    """Write the order of some spans of a plan's steps.
 
     Memory: one row group, and up to `ids.KEPT_BYTES` of ids a source.
 
     Args:
         plan: The member's plan.
-        phases: Those of its phases to write, in training order.
+        spans: The steps to write, in training order; a phase at most once.
         stores: The training store of every source.
         out: The file to make.
 
@@ -91,10 +91,10 @@ def export_order(plan: Plan, phases: Sequence[PhasePlan], stores: Mapping[str, S
         raise RecipeError(
             "the file to export to is there already", seen=out, allowed="a new file", fix="remove it, or name another"
         )
-    orders = [PhaseOrder(plan.seed, phase, stores) for phase in phases]
+    orders = [PhaseOrder(plan.seed, span.phase, stores) for span in spans]
     ids = {source: DocumentIds(stores[source]) for source in sorted({name for o in orders for name in o.sources})}
     schema = SCHEMA.with_metadata({"seqpair": json.dumps(_about(plan, orders))})
-    total = sum(phase.positions for phase in phases)
+    total = sum(len(span.positions) for span in spans)
     progress = Progress("order", total, "sequences")
     rows = 0
     with replacing_file(out) as temporary, temporary.open("wb") as handle:
@@ -104,9 +104,10 @@ def export_order(plan: Plan, phases: Sequence[PhasePlan], stores: Mapping[str, S
             compression="zstd",
             use_dictionary=["phase", "step", "source", "piece", "epoch", "checkpoint"],
         ) as writer:
-            for order in orders:
-                for first in range(0, order.phase.positions, GROUP_POSITIONS):
-                    positions = np.arange(first, min(first + GROUP_POSITIONS, order.phase.positions), dtype=np.int64)
+            for order, span in zip(orders, spans, strict=True):
+                stop = span.positions.stop
+                for first in range(span.positions.start, stop, GROUP_POSITIONS):
+                    positions = np.arange(first, min(first + GROUP_POSITIONS, stop), dtype=np.int64)
                     writer.write_batch(_rows(order, positions, ids, schema), row_group_size=GROUP_POSITIONS)
                     rows += int(positions.size)
                     progress.update(rows)

@@ -12,6 +12,7 @@ from seqpair.data.order import export as order_export
 from seqpair.data.order.batches import read_addresses
 from seqpair.data.order.export import export_order
 from seqpair.data.order.order import PhaseOrder
+from seqpair.data.order.spans import Span
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_member
 from seqpair.errors import DiskFullError, RecipeError
@@ -31,6 +32,10 @@ def plan(prepared_study):
     share = (MixtureShare(source="tales", epochs=1.0),)
     extend = made.phases[0].model_copy(update={"name": "extend", "tag": "ext", "seq_len": 128, "mixture": share})
     return made.model_copy(update={"phases": (made.phases[0], extend)})
+
+
+def whole(phases):
+    return [Span(phase, 0, phase.steps) for phase in phases]
 
 
 def expected_rows(plan, phases, stores):
@@ -56,7 +61,7 @@ def expected_rows(plan, phases, stores):
 @pytest.mark.parametrize("group", [50, 1 << 19])
 def test_the_file_holds_the_order_position_by_position(plan, stores, tmp_path, monkeypatch, group):
     monkeypatch.setattr(order_export, "GROUP_POSITIONS", group)
-    written = export_order(plan, plan.phases, stores, tmp_path / "order.parquet")
+    written = export_order(plan, whole(plan.phases), stores, tmp_path / "order.parquet")
     rows = pq.read_table(written.path).to_pylist()
     assert rows == list(expected_rows(plan, plan.phases, stores))
     assert written.rows == len(rows) == sum(phase.positions for phase in plan.phases)
@@ -67,7 +72,9 @@ def test_the_file_holds_the_order_position_by_position(plan, stores, tmp_path, m
 
 
 def test_the_checkpoint_of_a_row_has_seen_it_and_the_one_before_has_not(plan, stores, tmp_path):
-    table = pq.read_table(export_order(plan, plan.phases[:1], stores, tmp_path / "order.parquet").path).to_pydict()
+    table = pq.read_table(
+        export_order(plan, whole(plan.phases[:1]), stores, tmp_path / "order.parquet").path
+    ).to_pydict()
     phase = plan.phases[0]
     assert len(phase.checkpoint_steps) > 1
     for index, done in enumerate(phase.checkpoint_steps):
@@ -79,7 +86,9 @@ def test_the_checkpoint_of_a_row_has_seen_it_and_the_one_before_has_not(plan, st
 
 def test_where_a_phase_makes_no_checkpoint_after_a_step_there_is_none(plan, stores, tmp_path):
     phase = plan.phases[0].model_copy(update={"checkpoint_steps": (2,)})
-    names = pq.read_table(export_order(plan, [phase], stores, tmp_path / "o.parquet").path)["checkpoint"].to_pylist()
+    names = pq.read_table(export_order(plan, whole([phase]), stores, tmp_path / "o.parquet").path)[
+        "checkpoint"
+    ].to_pylist()
     seen = phase.positions_of(1).stop
     assert set(names[:seen]) == {"step2"}
     assert set(names[seen:]) == {None}
@@ -87,7 +96,7 @@ def test_where_a_phase_makes_no_checkpoint_after_a_step_there_is_none(plan, stor
 
 def test_one_phase_can_be_written_alone_and_the_file_says_what_it_is(plan, stores, tmp_path):
     phase = plan.phases[1]
-    path = export_order(plan, [phase], stores, tmp_path / "ext.parquet").path
+    path = export_order(plan, whole([phase]), stores, tmp_path / "ext.parquet").path
     assert pq.read_table(path).to_pylist() == list(expected_rows(plan, [phase], stores))
     about = json.loads(pq.read_schema(path).metadata[b"seqpair"])
     assert (about["study"], about["member"], about["seed"]) == ("tiny", "decoder", plan.seed)
@@ -98,10 +107,10 @@ def test_one_phase_can_be_written_alone_and_the_file_says_what_it_is(plan, store
 
 def test_a_file_in_the_way_or_of_another_kind_is_refused(plan, stores, tmp_path):
     with pytest.raises(RecipeError, match=r"(?s)exported as Parquet.*order\.csv\.parquet"):
-        export_order(plan, plan.phases, stores, tmp_path / "order.csv")
+        export_order(plan, whole(plan.phases), stores, tmp_path / "order.csv")
     (tmp_path / "order.parquet").write_text("mine")
     with pytest.raises(RecipeError, match="is there already"):
-        export_order(plan, plan.phases, stores, tmp_path / "order.parquet")
+        export_order(plan, whole(plan.phases), stores, tmp_path / "order.parquet")
     assert (tmp_path / "order.parquet").read_text() == "mine"
 
 
@@ -115,5 +124,5 @@ def test_a_disk_that_fills_up_leaves_nothing(plan, stores, tmp_path, monkeypatch
 
     monkeypatch.setattr(order_export, "_rows", full)
     with pytest.raises(DiskFullError, match=r"order\.parquet"):
-        export_order(plan, plan.phases, stores, tmp_path / "order.parquet")
+        export_order(plan, whole(plan.phases), stores, tmp_path / "order.parquet")
     assert os.listdir(tmp_path) == []

@@ -1,0 +1,218 @@
+"""What a released revision says of itself, and whether its files are the ones it names.
+
+The record names every other file by SHA-256, which a Hub keeps of large files, and by git's own digest, which it keeps
+of the small ones: the listing of a revision on the Hub is compared without a download.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from seqpair.errors import VerificationError
+from seqpair.files import file_digest
+from seqpair.recipe.plan import Plan
+
+REVISION_NAME = "seqpair_revision.json"
+RELEASE_NAME = "release.json"
+MAIN = "main"
+"""The revision that everyone loads who names none: a member's last checkpoint."""
+CARD_NAME = "README.md"
+_GIT_ATTRIBUTES = ".gitattributes"  # the Hub writes it into every repository
+_HEADER_BYTES = 8  # of a safetensors file: the length of its JSON header
+_CHUNK_BYTES = 1 << 20
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileDigest(_Frozen):
+    """A file's size and digests; a listing knows one of the two digests.
+
+    Attributes:
+        bytes: Its size.
+        sha256: SHA-256 of its content.
+        git: SHA-1 of git's blob, by which git names the content.
+    """
+
+    bytes: int
+    sha256: str | None = None
+    git: str | None = None
+
+    def fault_of(self, seen: FileDigest | None) -> str:
+        """Return how a file that was seen differs from this one; empty if it does not."""
+        if seen is None:
+            return "missing"
+        if seen.bytes != self.bytes:
+            return f"{seen.bytes} bytes instead of {self.bytes}"
+        for kind in ("sha256", "git"):
+            ours, theirs = getattr(self, kind), getattr(seen, kind)
+            if ours is not None and theirs is not None:
+                return "" if ours == theirs else f"{kind} {theirs[:16]} instead of {ours[:16]}"
+        return "no digest to compare"
+
+
+Listing = Mapping[str, FileDigest]
+
+
+class Parent(_Frozen):
+    """The revision that a revision was trained on from, and the digest of its tensors."""
+
+    member: str
+    revision: str
+    tensors: str
+
+
+class ProbeSequence(_Frozen):
+    """One held-out sequence of the probe: its id, its content tokens, and the places that are masked for an encoder."""
+
+    id: str
+    ids: tuple[int, ...]
+    masked: tuple[int, ...]
+
+
+class ProbeResult(_Frozen):
+    """The loss on the probe, in nats a predicted token, and the probe itself, so that anybody can compute it again."""
+
+    loss: float
+    predicted: int
+    sequences: tuple[ProbeSequence, ...]
+
+
+class Revision(_Frozen):
+    """The record of a revision, `seqpair_revision.json`.
+
+    Attributes:
+        format_version: Version of these fields.
+        study, member: Whose it is.
+        revision: Its name: the checkpoint's, or `main` for the last one.
+        checkpoint: The checkpoint's name.
+        checkpoint_sha256: SHA-256 of the checkpoint's model file.
+        phase: The phase that the checkpoint lies in.
+        phase_step, total_steps: Steps done in the phase, and in all phases of the member.
+        content_tokens: Content tokens that the member has read.
+        objective: The objective that the files are exported for.
+        dtype: The type of the weights.
+        plan_digest: The plan's digest.
+        plan: The plan, without the paths of the machine that trained it.
+        parent: What it was trained on from; null where that is the initialisation or is not released.
+        distance: The L2 norm of the difference between its weights and its parent's; null without a parent.
+        tensors: SHA-256 of the weights' bytes without the file's header, which names the checkpoint.
+        probe: The loss on the study's probe.
+        files: Every other file.
+    """
+
+    format_version: int = 1
+    study: str
+    member: str
+    revision: str
+    checkpoint: str
+    checkpoint_sha256: str
+    phase: str
+    phase_step: int
+    total_steps: int
+    content_tokens: int
+    objective: str
+    dtype: str
+    plan_digest: str
+    parent: Parent | None
+    distance: float | None
+    tensors: str
+    probe: ProbeResult
+    files: dict[str, FileDigest] = Field(min_length=1)
+    plan: Plan
+
+    @property
+    def repository(self) -> str:
+        """Return the name of the repository that the member is published in, without its owner."""
+        return repository_name(self.study, self.member)
+
+    def faults_of(self, listing: Listing) -> list[str]:
+        """Return what is wrong with a listing of the revision's files, each with the file's name."""
+        names = sorted({*self.files, *listing} - {REVISION_NAME, _GIT_ATTRIBUTES})
+        return [
+            f"{name}: {fault}"
+            for name in names
+            if (fault := self.files[name].fault_of(listing.get(name)) if name in self.files else "not in the record")
+        ]
+
+
+def repository_name(study: str, member: str) -> str:
+    """Return the name of the repository that a member is published in, without its owner."""
+    return f"{study}-{member}"
+
+
+def git_digest(content: bytes) -> str:
+    """Return the SHA-1 by which git names a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def digest_files(folder: Path, *, git: bool = False) -> dict[str, FileDigest]:
+    """Return the digests of all files below a folder, by their paths in it.
+
+    Args:
+        folder: The folder.
+        git: Compute git's digests, too; they are needed to compare with a Hub.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest = _git_of(path) if git else None
+            name = path.relative_to(folder).as_posix()
+            found[name] = FileDigest(bytes=path.stat().st_size, sha256=file_digest(path), git=digest)
+    return found
+
+
+def _git_of(path: Path) -> str:
+    state = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as handle:
+        while chunk := handle.read(_CHUNK_BYTES):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def tensors_digest(path: Path) -> str:
+    """Return the SHA-256 of a safetensors file without its header: equal weights have it whatever they are called."""
+    state = hashlib.sha256()
+    with path.open("rb") as handle:
+        handle.seek(_HEADER_BYTES + int.from_bytes(handle.read(_HEADER_BYTES), "little"))
+        while chunk := handle.read(_CHUNK_BYTES):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def parse_revision(text: str | bytes, place: str) -> Revision:
+    """Return the record in a text.
+
+    Args:
+        text: The JSON.
+        place: Where it was read, for the error.
+
+    Raises:
+        VerificationError: It is not a record.
+    """
+    try:
+        return Revision.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise VerificationError(
+            f"{place} is not the record of a revision",
+            seen=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            allowed="the file that `seqpair release` wrote",
+        ) from error
+
+
+def read_revision(folder: Path) -> Revision:
+    """Return the record of a revision's folder.
+
+    Raises:
+        VerificationError: There is none, or it cannot be read.
+    """
+    path = folder / REVISION_NAME
+    if not path.is_file():
+        raise VerificationError(f"{folder} is not a revision of a release", seen=f"no {REVISION_NAME}")
+    return parse_revision(path.read_bytes(), str(path))
