@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from seqpair.cli.options import DeviceOption, JsonOption
+from seqpair.cli.options import DeviceOption, JsonOption, TextsArgument
 
 
 def classify(
     model: Annotated[Path, typer.Argument(help="A folder that `seqpair finetune` kept: OUT/model.")],
-    texts: Annotated[
-        Path, typer.Argument(help="Read this JSON Lines, CSV, TSV, Parquet or .txt file; `-` is standard input.")
-    ],
+    texts: TextsArgument,
     head: Annotated[str, typer.Option(help="The head that answers, if the model has several.")] = "",
     text_key: Annotated[str, typer.Option(help="Read the text from this key.")] = "text",
     pair_key: Annotated[str, typer.Option(help="Read a second text from this key, for a head tuned on pairs.")] = "",

@@ -75,7 +75,7 @@ def model_card(
     Args:
         manifest: The checkpoint's manifest.
         objective: The objective it is exported for.
-        trained: The objective it was last trained with: the same, or one that mixes it with another.
+        trained: The objective it was last trained with, perhaps mixed with another.
         verification: The proof.
         formats: For each further format, and for weights of lower precision, what was measured of it.
     """
@@ -113,16 +113,15 @@ trained for similarity; fine-tune it first where that matters.
 ## Proof
 
 Loaded with the Auto classes in fp32 ({", ".join(verification.attention)}), the largest absolute difference between its
-logits and those of the trained model{rounded} was
-{verification.max_abs_difference:.2g} (tolerance {verification.tolerance:g})
-over {verification.checked_tokens} tokens of {verification.checked_texts} texts of up to {verification.longest_tokens}
-tokens, in padded batches.
+logits and those of the trained model{rounded} was {verification.max_abs_difference:.2g}
+(tolerance {verification.tolerance:g}) over {verification.checked_tokens} tokens of {verification.checked_texts} texts
+of up to {verification.longest_tokens} tokens, in padded batches.
 {_formats_table(formats, causal=causal)}
 ## Limits
 
 It is a base model: not instructed, not filtered for harm, and it repeats what its sources say. It was trained on
-sequences of at most {phase.seq_len} tokens. It was trained with a dropout of {plan.model.attn_out_dropout:g} after the
-attention output, which this class cannot express; that matters for further training only.
+sequences of at most {phase.seq_len} tokens, with a dropout of {plan.model.attn_out_dropout:g} after the attention
+output, which this class cannot express; that matters for further training only.
 {_needs(manifest, objective)}"""
 
 
