@@ -8,6 +8,7 @@ from typing import Any
 from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.hub.verify import TOLERANCE, Verification
 from seqpair.recipe.objectives import Objective
+from seqpair.recipe.plan import Plan
 from seqpair.recipe.schedule import mask_frac_text
 from seqpair.recipe.sizes import parameter_count
 from seqpair.text import format_count
@@ -170,7 +171,7 @@ def _training_table(manifest: CheckpointManifest, objective: Objective, trained:
     reach = f"{window} tokens back" if objective.direction == "causal" else f"{window} tokens to each side"
     return f"""| | |
 |---|---|
-| checkpoint | `{manifest.name}` ({_place(manifest)}) |
+{_start(plan)}| checkpoint | `{manifest.name}` ({_place(manifest)}) |
 | content tokens read | {format_count(manifest.content_tokens)} |
 | objective | `{objective.name}`, {objective.direction}{mask}{part} |
 | layers, width, inner width, heads | {shape.layers}, {shape.width}, {shape.inner}, {shape.heads} |
@@ -181,6 +182,11 @@ def _training_table(manifest: CheckpointManifest, objective: Objective, trained:
 | sources | {sources} |
 | seed | {plan.seed} |
 | plan digest | `{manifest.plan_digest}` |"""
+
+
+def _start(plan: Plan) -> str:
+    """Return the table's row that says what the member started from; nothing from scratch."""
+    return "" if plan.start is None else f"| started from | {plan.start.place} |\n"
 
 
 def _place(manifest: CheckpointManifest) -> str:

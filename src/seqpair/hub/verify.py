@@ -139,7 +139,13 @@ def _require_ids(texts: Sequence[str], rows: Sequence[np.ndarray], ids: Tensor, 
 
 
 def load_hub_model(
-    folder: Path, direction: Direction, attention: str, dtype: torch.dtype = torch.float32
+    folder: Path,
+    direction: Direction,
+    attention: str,
+    *,
+    has_head: bool = True,
+    attended: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Any, dict[str, list[str]]]:
     """Load a folder with the Auto class of a direction.
 
@@ -147,6 +153,8 @@ def load_hub_model(
         folder: The files.
         direction: `bidirectional` or `causal`.
         attention: The implementation, `eager` or `sdpa`.
+        has_head: Whether to load the class with the language-model head, or the backbone alone.
+        attended: A `local_attention` in place of the folder's.
         dtype: The precision in which it computes.
 
     Returns:
@@ -154,8 +162,14 @@ def load_hub_model(
     """
     transformers = require_transformers(ExportError, "loading a model")
     auto = "AutoModelForMaskedLM" if direction == "bidirectional" else "AutoModelForCausalLM"
-    model, info = getattr(transformers, auto).from_pretrained(
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if attended is not None:
+        # The decoder's `sliding_window` is an attribute of its own, which wins; the encoder's follows.
+        config.local_attention, config.sliding_window = attended, attended // 2
+    model, info = getattr(transformers, auto if has_head else "AutoModel").from_pretrained(
         folder,
+        config=config,
+        trust_remote_code=False,
         dtype=dtype,
         attn_implementation=attention,
         local_files_only=True,
