@@ -52,9 +52,6 @@ HEADLESS_CLASSES: dict[str, tuple[str, ...]] = {
 
 PREDICTS_KEY = "seqpair_predicts"
 """The key of `config.json` that says where predictions stand, written where the class does not imply it."""
-NEEDS_KEY = "seqpair_needs"
-"""The key of `config.json` for readers that transformers 4 would compute otherwise without a message."""
-NEEDS_FIVE = "transformers 5 or newer: transformers 4 uses one RoPE base for all layers of a decoder"
 
 
 @dataclass(frozen=True)
@@ -151,18 +148,13 @@ def hub_config(facts: ModelFacts, transformers_version: str) -> dict[str, Any]:
     }
     if facts.predicts == "masked_next":
         config[PREDICTS_KEY] = facts.predicts
-    if needs_five(facts):
-        config[NEEDS_KEY] = NEEDS_FIVE
+    if facts.direction == "causal" and facts.rope_global_theta != facts.rope_local_theta:
+        config["seqpair_needs"] = "transformers 5 or newer: version 4 has one RoPE base for all layers of a decoder"
     if facts.direction == "bidirectional":
         config["classifier_pooling"] = "cls"
     else:
         config["use_cache"] = True
     return config
-
-
-def needs_five(facts: ModelFacts) -> bool:
-    """Say whether transformers 4 would compute something else: a decoder with two RoPE bases."""
-    return facts.direction == "causal" and facts.rope_global_theta != facts.rope_local_theta
 
 
 def generation_config(specials: SpecialIds, transformers_version: str) -> dict[str, Any]:
