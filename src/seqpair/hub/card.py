@@ -107,7 +107,7 @@ member of a pair. The pair's other members have the same shape, data, order and 
 For vectors, `SentenceTransformer("PATH").encode(texts)` of sentence-transformers: {_POOLED[causal]}. It was not
 trained for similarity; fine-tune it first where that matters.
 {_NEXT_NOTE if objective.predicts == "masked_next" else ""}
-## How it was trained
+{_remark(objective)}## How it was trained
 
 {_training_table(manifest, objective, trained)}
 
@@ -157,6 +157,10 @@ def _formats_table(formats: Mapping[str, Mapping[str, Any]], *, causal: bool) ->
     if causal and {"onnx", "onnx-int8"} & set(formats):
         lines += ["", "The ONNX files have no cache: to generate with them, read the whole text again for each token."]
     return "\n".join([*lines, ""])
+
+
+def _remark(objective: Objective) -> str:
+    return f"## How to read its figures\n\n{objective.remark}\n\n" if objective.remark else ""
 
 
 def _training_table(manifest: CheckpointManifest, objective: Objective, trained: Objective) -> str:
