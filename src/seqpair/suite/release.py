@@ -36,6 +36,7 @@ from seqpair.hub.import_folder import read_hub_folder
 from seqpair.hub.revision import (
     CARD_NAME,
     MAIN,
+    ORDER_FOLDER,
     RELEASE_NAME,
     REVISION_NAME,
     Parent,
@@ -53,7 +54,6 @@ from seqpair.suite.release_card import Statement, card_text, main_sections, orde
 from seqpair.suite.release_probe import make_probe, measure_probe, weights_distance
 from seqpair.text import note
 
-ORDER_FOLDER = "order"
 FORMAT_VERSION = 1
 _NUMBERS = re.compile(r"\[\s+((?:-?\d+,\s+)*-?\d+)\s+\]")
 
