@@ -66,7 +66,7 @@ def scan_soups(run_folder: Path) -> Catalog:
     faults: list[CheckpointError] = []
     folder = run_folder / SOUPS_FOLDER
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_dir() and not path.name.startswith(TEMPORARY_PREFIX):
+        if path.is_dir() and not path.name.startswith(TEMPORARY_PREFIX) and ".aside-" not in path.name:
             try:
                 entries.append(CheckpointEntry(path, read_checkpoint_manifest(path)))
             except CheckpointError as error:

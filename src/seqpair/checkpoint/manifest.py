@@ -18,6 +18,7 @@ from seqpair.data.store.manifest import FileEntry
 from seqpair.errors import CheckpointError
 from seqpair.files import sha256_file
 from seqpair.paths import CHECKPOINTS_FOLDER, PLAN_FILE, SOUPS_FOLDER
+from seqpair.recipe.continuing import shared_steps
 from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.plan import Plan
 
@@ -244,13 +245,21 @@ def _require_own_place(checkpoint: Path, manifest: CheckpointManifest) -> None:
             fix="put back a good copy of plan.json",
         ) from error
     own, run = (manifest.member, manifest.plan_digest), (plan.member, plan_digest(plan))
-    if own != run:
+    # A run that was continued with a larger budget has checkpoints that the shorter plan made.
+    if own[0] != run[0] or not trains_alike(manifest, plan):
         raise CheckpointError(
             f"the checkpoint {checkpoint} does not belong to the run it lies in",
             seen=f"member {own[0]}, plan {own[1][:16]}",
             allowed=f"member {run[0]}, plan {run[1][:16]}, as in {path}",
             fix=f"move it back to the run of {manifest.study}/{manifest.member}, and put the run's own checkpoint here",
         )
+
+
+def trains_alike(manifest: CheckpointManifest, plan: Plan) -> bool:
+    """Return whether a plan trains what a checkpoint's own plan trained, up to the checkpoint's last step."""
+    if manifest.plan_digest == plan_digest(plan):
+        return True
+    return shared_steps(manifest.plan, plan).steps >= manifest.total_steps > 0
 
 
 def damaged(checkpoint: Path, file: str, *, seen: object, expected: object) -> CheckpointError:

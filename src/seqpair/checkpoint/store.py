@@ -221,7 +221,7 @@ def _set_aside_stale(run_folder: Path, fields: CheckpointFields) -> None:
                 verify_files(path, manifest)
         except CheckpointError as error:
             if same_name:
-                _set_aside(path, str(error))
+                set_aside(path, str(error))
             continue
         if same_name:
             raise CheckpointError(
@@ -230,10 +230,11 @@ def _set_aside_stale(run_folder: Path, fields: CheckpointFields) -> None:
                 fix="resume from it, or move it away if this step has to be repeated",
             )
         if manifest.total_steps > fields.total_steps:
-            _set_aside(path, f"it is {manifest.total_steps} steps on, but the run goes on from {fields.total_steps}")
+            set_aside(path, f"it is {manifest.total_steps} steps on, but the run goes on from {fields.total_steps}")
 
 
-def _set_aside(path: Path, reason: str) -> None:
+def set_aside(path: Path, reason: str) -> None:
+    """Give a checkpoint a name that no run resumes from; its files stay as they are."""
     names = (path.with_name(f"{path.name}.aside-{count}") for count in itertools.count(1))
     aside = next(name for name in names if not name.exists())
     path.rename(aside)

@@ -21,7 +21,8 @@ def train(
 ) -> None:
     """Train one member to the end of its plan, and resume from its newest checkpoint after an interruption.
 
-    The same command works under torchrun on several processes. SIGTERM and Ctrl-C save a checkpoint and stop. Of a
+    A finished run continues where the recipe now has a larger budget or a later phase. The same command works under
+    torchrun on several processes. SIGTERM and Ctrl-C save a checkpoint and stop. Of a
     folder of runs, the plan in it is trained on.
 
     Example: seqpair train demo --member encoder
@@ -33,19 +34,24 @@ def train(
     from seqpair.suite.starts import start_finder
     from seqpair.train.assembly import require_ready
     from seqpair.train.loop import train_member
+    from seqpair.train.pinned_plan import require_pinnable
 
     place = find_study(study, overrides or ())
     plan = place.plan(member)
     # One process compares the files' digests: the others wait for it at the first barrier.
-    prepared = place.open_data(verify=os.environ.get("RANK", "0") == "0")
+    first = os.environ.get("RANK", "0") == "0"
+    prepared = place.open_data(verify=first)
+    # The starts of all members are checked before the first of them trains: its pair must be possible, too.
+    find_start = start_finder(prepared, place.plans().values() if first and not run_folder(plan).exists() else ())
     if dry_run:
         require_ready(plan, prepared)
+        require_pinnable(plan, run_folder(plan))
         if plan.runtime.float8 != "off":
             require_float8(plan.runtime.float8, choose_device(plan.runtime.device))
         print(f"{plan.study}/{plan.member}: ready, would train in {run_folder(plan)}")
         return
     with start_world(plan.runtime.device, timeout_seconds=plan.runtime.timeout_seconds) as world:
-        outcome = train_member(plan, prepared, world, start_finder(prepared))
+        outcome = train_member(plan, prepared, world, find_start)
     if world.is_main:
         if as_json:
             print(json.dumps(asdict(outcome)))

@@ -41,10 +41,18 @@ def plan_digest(plan: Plan) -> str:
 
     Two plans with one digest train to the same weights, up to the float error that `runtime` brings.
     """
+    return sha256_json(learned_leaves(plan))
+
+
+def learned_leaves(plan: Plan) -> dict[str, Any]:
+    """Return everything in a plan that changes what is learned, as plain values."""
     learned = plan.model_dump(mode="json", exclude=_NOT_LEARNED)
     if plan.optimizer.momentum is None:  # older plans have no such key, and stay what they are
         del learned["optimizer"]["momentum"]
-    return sha256_json(learned)
+    for name in ("window_tokens", "draws_head"):
+        if plan.start is not None and not learned["start"][name]:
+            del learned["start"][name]
+    return learned
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,18 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
 from seqpair.recipe.sizes import Count
 
@@ -15,53 +24,95 @@ _Rate = Annotated[float, Field(gt=0, lt=1)]
 
 
 class LrCurve(BaseModel):
-    """A phase's learning-rate curve, stated by its two ends as fractions of the peak.
+    """A phase's learning-rate curve, stated as fractions of the peak.
 
     Attributes:
-        curve: `warmup_stable_decay` (linear warm-up from zero, plateau, linear decay), `one_minus_sqrt`
-            or `constant`.
+        curve: `warmup_stable_decay` (linear warm-up from zero, plateau, linear decay), `one_minus_sqrt`, `cosine`,
+            `constant`, or `points` (straight lines between given points).
         start_frac: The fraction after the warm-up (or at the phase's start).
         end_frac: The fraction at the phase's end.
         warmup_tokens: Content tokens of the linear warm-up from zero to `start_frac`.
         decay_tokens: Content tokens of the final decay to `end_frac` (`warmup_stable_decay` only).
+        values: The fractions at the points, the first at the phase's start and the last at its end (`points` only).
+        at_frac: After which fractions of the phase the points between lie, ascending; by default they are evenly
+            spaced.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    curve: Literal["warmup_stable_decay", "one_minus_sqrt", "constant"]
+    curve: Literal["warmup_stable_decay", "one_minus_sqrt", "cosine", "constant", "points"]
     start_frac: float = Field(default=1.0, ge=0, le=1)
     end_frac: float = Field(default=1.0, ge=0, le=1)
     warmup_tokens: Count = 0
     decay_tokens: Count = 0
+    values: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+    at_frac: tuple[_Rate, ...] = ()
 
     @model_validator(mode="after")
     def _says_what_it_does(self) -> LrCurve:
         if self.curve != "warmup_stable_decay" and self.decay_tokens:
             raise ValueError("'decay_tokens' belongs to curve 'warmup_stable_decay' only")
-        falls = self.curve == "one_minus_sqrt" or self.decay_tokens > 0
+        if (self.curve == "points") == (len(self.values) < 2) or (self.at_frac and not self.values):
+            raise ValueError("'values' and 'at_frac' belong to curve 'points', which needs at least two values")
+        if self.curve == "points" and (self.warmup_tokens or (self.start_frac, self.end_frac) != (1.0, 1.0)):
+            raise ValueError(
+                "curve 'points' is stated by 'values' alone, without a warm-up, 'start_frac' and 'end_frac'"
+            )
+        if self.at_frac and len(self.at_frac) != len(self.values) - 2:
+            raise ValueError(f"'at_frac' needs one fraction for each value between: {len(self.values) - 2}")
+        if list(self.at_frac) != sorted(set(self.at_frac)):
+            raise ValueError(f"'at_frac' must be ascending, but it is {list(self.at_frac)}")
+        falls = self.curve in ("one_minus_sqrt", "cosine") or self.decay_tokens > 0
         if not falls and self.end_frac != self.start_frac:
             raise ValueError("'end_frac' differs from 'start_frac' but nothing leads there: set 'decay_tokens'")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Plans made before there were points have no such keys, and their digests stay what they are.
+        written: dict[str, Any] = plain(self)
+        return {key: value for key, value in written.items() if value or key not in ("values", "at_frac")}
+
+    def tokens_before_length_matters(self, total_tokens: float) -> float:
+        """Return up to how many tokens a phase of `total_tokens` has the rates that a longer one has, too."""
+        if self.curve == "points":
+            return 0.0
+        if self.curve in ("one_minus_sqrt", "cosine"):
+            return float(self.warmup_tokens)
+        return total_tokens - self.decay_tokens if self.decay_tokens else math.inf
 
 
 def lr_fraction(curve: LrCurve, tokens: float, total_tokens: float) -> float:
     """Return the learning rate at `tokens` of `total_tokens`, as a fraction of the peak.
 
     one_minus_sqrt: f(t) = end + (start - end) * (1 - sqrt(t / T)).
+    cosine: f(t) = end + (start - end) * (1 + cos(pi t / T)) / 2. For both, t and T are counted from the warm-up's end.
 
-    Source: arXiv 2507.11412; facts of the published schedules in docs/recipe.md.
+    Source: arXiv 2507.11412; facts of the published schedules in docs/recipe.md. Cosine: arXiv 1608.03983, equation 5,
+    without restarts.
     Differs: the curve runs between two stated ends; nothing is multiplied into it from an earlier phase.
     """
     start, end = curve.start_frac, curve.end_frac
     if tokens < curve.warmup_tokens:
         return start * tokens / curve.warmup_tokens
-    if curve.curve == "one_minus_sqrt":
-        done = (tokens - curve.warmup_tokens) / max(total_tokens - curve.warmup_tokens, 1.0)
-        return end + (start - end) * (1.0 - math.sqrt(min(1.0, done)))
+    if curve.curve == "points":
+        return _between_points(curve, min(1.0, tokens / max(total_tokens, 1.0)))
+    if curve.curve in ("one_minus_sqrt", "cosine"):
+        done = min(1.0, (tokens - curve.warmup_tokens) / max(total_tokens - curve.warmup_tokens, 1.0))
+        left_frac = 1.0 - math.sqrt(done) if curve.curve == "one_minus_sqrt" else (1.0 + math.cos(math.pi * done)) / 2
+        return end + (start - end) * left_frac
     left = max(0.0, total_tokens - tokens)
     if left < curve.decay_tokens:
         return end + (start - end) * (left / curve.decay_tokens)
     return start
+
+
+def _between_points(curve: LrCurve, done: float) -> float:
+    count = len(curve.values) - 1
+    places: tuple[float, ...] = (0.0, *(curve.at_frac or (index / count for index in range(1, count))), 1.0)
+    after = max(1, bisect.bisect_left(places, done))
+    first, last = float(curve.values[after - 1]), float(curve.values[after])
+    return first + (last - first) * (done - places[after - 1]) / (places[after] - places[after - 1])
 
 
 class MaskCurve(BaseModel):
@@ -115,6 +166,11 @@ class MaskCurve(BaseModel):
         return math.fsum(
             value * (stop - first) for value, first, stop in zip(self.values, edges, edges[1:], strict=False)
         )
+
+    @property
+    def frac_before_length_matters(self) -> float:
+        """Return up to which fraction of a phase a longer phase has the same rates."""
+        return self.borders[0] if self.curve == "steps" else 0.0
 
     def at(self, done: float) -> float:
         """Return the rate after a fraction of the phase, 0 <= done < 1."""

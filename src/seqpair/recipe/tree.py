@@ -4,7 +4,8 @@ Scalars: `3e-3` is a float, `1_000` the integer 1000, `1:15` the text "1:15", `n
 still takes it as false); `true`, `false`, `null` and `~` are what YAML 1.2 says.
 
 Merging, for `extends` and `--set`: mappings merge key by key; a list replaces a list; null deletes a key. A mapping
-over a list whose items have names (`phases: {pretrain: {seq_len: 512}}`) merges into the items of those names.
+over a list whose items have names (`phases: {pretrain: {seq_len: 512}}`) merges into the items of those names; an item
+that states its own name (`phases: {decay: {name: decay, ...}}`) is added to the list's end.
 """
 
 from __future__ import annotations
@@ -154,11 +155,15 @@ def merge_trees(base: Tree, over: Tree, path: str = "") -> Tree:
         items: list[Tree] = list(base)
         for key, value in over.items():
             if key not in names:
+                if _is_named(value, key):
+                    items.append(value)
+                    names.append(key)
+                    continue
                 raise RecipeError(
                     f"'{path}' has no item named '{key}'{nearest(key, names)}",
                     seen=f"{path}.{key} ({first_origin(value)})",
                     allowed=", ".join(names),
-                    fix=f"use one of these names, or write the whole list under '{path}'",
+                    fix=f"use one of these names; to add an item, write `name: {key}` in it",
                 )
             items[names.index(key)] = merge_trees(base[names.index(key)], value, f"{path}.{key}")
         return [item for item in items if not is_null(item)]
@@ -172,6 +177,11 @@ def merge_trees(base: Tree, over: Tree, path: str = "") -> Tree:
             below: Tree = merged.get(key, {})
             merged[key] = merge_trees(below, value, f"{path}.{key}" if path else key)
     return merged
+
+
+def _is_named(item: Tree, name: str) -> bool:
+    """Return whether an item states its own name, so that a misspelt name never adds one."""
+    return isinstance(item, dict) and item_names([item]) == [name]
 
 
 def apply_set(tree: Tree, assignment: str) -> Tree:
@@ -195,6 +205,8 @@ def _set(tree: Tree, keys: list[str], value: Tree, whole: list[str]) -> Tree:
         return merge_trees(tree, value, ".".join(whole)) if isinstance(value, dict) else value
     here, rest = ".".join(whole[: len(whole) - len(keys)]), keys[1:]
     if isinstance(tree, list):
+        if not rest and _is_named(value, keys[0]) and keys[0] not in item_names(tree):
+            return [*tree, value]
         index = _item_index(tree, keys[0], here)
         items = [*tree[:index], _set(tree[index], rest, value, whole), *tree[index + 1 :]]
         return [item for item in items if not is_null(item)]

@@ -293,13 +293,15 @@ def _check_exports(done: Verification, run: RunPlace, plan: Plan | None) -> None
 def _check_export(run: RunPlace, folder: Path, plan: Plan | None) -> str:
     record = read_export_record(folder)
     proven = require_recorded(folder, record)
+    entries = {entry.name: entry.manifest for entry in (*scan(run.path).entries, *scan_soups(run.path).entries)}
+    manifest = entries.get(record["checkpoint"])
     if plan is not None:
-        wanted: dict[str, Any] = {"study": plan.study, "member": plan.member, "plan_digest": plan_digest(plan)}
+        # A checkpoint of a run that was continued may be the shorter plan's.
+        digest = plan_digest(plan) if manifest is None else manifest.plan_digest
+        wanted: dict[str, Any] = {"study": plan.study, "member": plan.member, "plan_digest": digest}
         _require_equal(f"{folder / EXPORT_RECORD} is of another run", {key: record.get(key) for key in wanted}, wanted)
     if record["model_digest"] != file_digest(folder / WEIGHTS_NAME):
         raise ExportError(f"the weights in {folder} are not those in its record", seen=record["model_digest"][:16])
-    entries = {entry.name: entry.manifest for entry in (*scan(run.path).entries, *scan_soups(run.path).entries)}
-    manifest = entries.get(record["checkpoint"])
     if manifest is not None:
         said = {"phase": manifest.phase, "content_tokens": manifest.content_tokens}
         _require_equal(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from seqpair.checkpoint.catalog import require_room_for_two
@@ -16,16 +15,16 @@ from seqpair.data.prepared import Prepared, require_stores
 from seqpair.data.store.store import Store
 from seqpair.distributed.acceleration import CountedCompile, Float8Copy, float8_copy, require_float8, should_compile
 from seqpair.distributed.world import World, wrap
-from seqpair.errors import CheckpointError, RecipeError, StoreError
-from seqpair.files import hash64, write_text
+from seqpair.errors import RecipeError, StoreError
+from seqpair.files import hash64
 from seqpair.nn.attention import TRACEABLE_KERNELS, suited_kernel
 from seqpair.nn.gpu_kernels import choose_flash
 from seqpair.nn.model import LanguageModel, initialise, maps_in
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.optim.choice import NamedOptimizer, make_optimizer
-from seqpair.paths import CHECKPOINTS_FOLDER, PLAN_FILE, run_folder
+from seqpair.paths import run_folder
 from seqpair.recipe.cost import checkpoint_bytes
-from seqpair.recipe.diff import diff_plans, plan_digest
+from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.text import note
 from seqpair.train.held_out import HeldOutProbe
@@ -141,7 +140,9 @@ def compile_model(
     kernel = plan.runtime.kernel
     if kernel == "auto":
         kernel = suited_kernel(torch.empty(1, 1, plan.model.shape.head_dim, dtype=dtype, device=device))
-    return CountedCompile(model.forward, whole=kernel in TRACEABLE_KERNELS, backend=backend)
+    objectives = [OBJECTIVES[span.objective] for phase in plan.phases for span in phase.objectives]
+    whole = kernel in TRACEABLE_KERNELS and not any(objective.has_prefix for objective in objectives)
+    return CountedCompile(model.forward, whole=whole, backend=backend)
 
 
 def float8_model(model: LanguageModel, plan: Plan, world: World, *, emulate: bool) -> Float8Copy | None:
@@ -190,59 +191,6 @@ def require_ready(plan: Plan, prepared: Prepared) -> None:
     require_stores(plan, prepared.train)
     for store in (*prepared.train.values(), *prepared.held_out.values()):
         store.require_tokenizer(prepared.tokenizer.digest)
-
-
-def pin_plan(plan: Plan, folder: Path) -> None:
-    """Write the plan into a new run; refuse to go on with another plan in an old one.
-
-    Raises:
-        CheckpointError: The run was started with a plan that learns something else, or its plan cannot
-            be read.
-    """
-    path = folder / PLAN_FILE
-    if path.exists():
-        earlier = _read_plan(path)
-        if plan_digest(earlier) != plan_digest(plan):
-            moved = [f"{d.path}: {d.a!r} -> {d.b!r}" for d in diff_plans(earlier, plan)][:6]
-            raise CheckpointError(
-                f"the run in {folder} was started with another plan",
-                seen="; ".join(moved) or "another digest",
-                fix="give the recipe another `name`, or remove the run folder to start over",
-            )
-    _tell_other_numbers(plan, folder)
-    write_text(path, plan.model_dump_json(indent=1))
-
-
-def _tell_other_numbers(plan: Plan, folder: Path) -> None:
-    """Say where this run so far, or another member of the study, was trained in other numbers; nothing forbids it."""
-    for path in sorted(folder.parent.glob("*/plan.json")):
-        if not (path.parent / CHECKPOINTS_FOLDER).is_dir():
-            continue  # nothing was trained
-        try:
-            other = _read_plan(path)
-        except CheckpointError:
-            continue  # its own run says so
-        if other.study != plan.study or other.runtime.numbers == plan.runtime.numbers:
-            continue
-        if path.parent == folder:
-            note(f"{plan.member}: was trained in {other.runtime.numbers} so far, goes on in {plan.runtime.numbers}")
-        else:
-            note(
-                f"warning: {other.member} was trained in {other.runtime.numbers}, {plan.member} is in "
-                f"{plan.runtime.numbers}: more than the objective differs"
-            )
-
-
-def _read_plan(path: Path) -> Plan:
-    try:
-        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, ValidationError) as error:
-        raise CheckpointError(
-            f"the plan of an earlier run, {path}, cannot be read",
-            seen=str(error).splitlines()[0],
-            allowed="a plan written by this version of seqpair",
-            fix="go on with the version that began the run, or give the recipe another `name`",
-        ) from error
 
 
 def seed_dropout(plan: Plan, phase_name: str, step: int, rank: int) -> None:

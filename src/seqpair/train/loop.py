@@ -22,10 +22,11 @@ from seqpair.distributed.world import World
 from seqpair.paths import LEDGER_FILE, run_folder
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.text import Progress, note
-from seqpair.train.assembly import Run, assemble_run, pin_plan, seed_dropout
+from seqpair.train.assembly import Run, assemble_run, seed_dropout
 from seqpair.train.feed import StepFeed
 from seqpair.train.loggers import open_loggers
 from seqpair.train.metrics import Metrics
+from seqpair.train.pinned_plan import pin_plan
 from seqpair.train.position import Place, StartingPoint, begin_from, manifest_fields, place_after, restore
 from seqpair.train.step import StepLoss, StepWork, accumulate_gradients, not_finite
 
@@ -86,7 +87,8 @@ def train_member(
     """Train one member to the end of its plan, from scratch or from its newest checkpoint.
 
     Repeating the call after any interruption ends with the bits of an uninterrupted run (on the same
-    machine and world size; on CUDA with `runtime.deterministic`).
+    machine and world size; on CUDA with `runtime.deterministic`). So does a call with a plan that is longer than the
+    one that the run was trained by: it continues from the newest checkpoint up to which both plans agree.
 
     Args:
         plan: The member's plan, made with the real stores.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import seqpair
 from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, latest_valid
-from seqpair.checkpoint.manifest import CheckpointFields
+from seqpair.checkpoint.manifest import CheckpointFields, trains_alike
 from seqpair.checkpoint.store import LoadedCheckpoint, load_checkpoint
 from seqpair.data.order.batches import Batch
 from seqpair.errors import CheckpointError
@@ -21,6 +21,7 @@ from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.plan import PhasePlan, Plan, Start
 from seqpair.text import note
 from seqpair.train.assembly import Run
+from seqpair.train.pinned_plan import read_pinned_plan
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def restore(run: Run, loaded: LoadedCheckpoint) -> Place:
     Raises:
         CheckpointError: The checkpoint belongs to another plan.
     """
-    if loaded.manifest.plan_digest != plan_digest(run.plan):
+    if not trains_alike(loaded.manifest, run.plan):
         raise CheckpointError(
             f"checkpoint {loaded.manifest.name} belongs to another plan",
             seen=loaded.manifest.plan_digest[:16],
@@ -123,12 +124,14 @@ class StartingPoint:
         model: The parameters by name.
         optimizer: The optimiser's tensors by name; None for a fresh optimiser.
         optimizer_state: The optimiser's JSON state; None for a fresh optimiser.
+        drawn: Parameters that are not among the weights and keep what the plan's seed has drawn.
     """
 
     place: str
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor] | None = None
     optimizer_state: dict[str, Any] | None = None
+    drawn: tuple[str, ...] = ()
 
 
 def starting_point_of(plan: Plan) -> StartingPoint:
@@ -140,8 +143,11 @@ def starting_point_of(plan: Plan) -> StartingPoint:
     start = plan.start
     assert start is not None, "the plan has a start"
     assert start.member is not None, "the start is a member"
-    entry = _entry_of(start, run_folder(plan).with_name(start.member))
-    if entry.manifest.plan_digest != start.plan_digest:
+    run = run_folder(plan).with_name(start.member)
+    entry = _entry_of(start, run)
+    # A checkpoint that was found belongs to its run's plan, though a shorter one may have made it.
+    trained = [entry.manifest.plan_digest, *(plan_digest(one) for one in (read_pinned_plan(run),) if one is not None)]
+    if start.plan_digest not in trained:
         raise CheckpointError(
             f"{plan.member} starts from {start.place}, which was trained by another plan",
             seen=entry.manifest.plan_digest[:16],
@@ -178,7 +184,8 @@ def _entry_of(start: Start, run: Path) -> CheckpointEntry:
 
 def begin_from(run: Run, point: StartingPoint) -> None:
     """Give a run that has no checkpoint yet the weights, and the optimiser's state, of its starting point."""
-    run.model.load_state_dict(point.model, strict=True)
+    drawn = {name: values for name, values in run.model.state_dict().items() if name in point.drawn}
+    run.model.load_state_dict({**drawn, **point.model}, strict=True)
     if point.optimizer is not None and point.optimizer_state is not None:
         run.optimizer.load_state(point.optimizer, point.optimizer_state, same_settings=False)
     if run.world.is_main:

@@ -123,3 +123,47 @@ def test_a_mask_rate_in_steps_has_each_value_from_its_border_on() -> None:
 def test_a_mask_curve_that_contradicts_itself_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         MaskCurve.model_validate(given)
+
+
+def test_cosine_runs_between_its_two_ends_after_the_warm_up() -> None:
+    curve = LrCurve(curve="cosine", start_frac=0.8, end_frac=0.2, warmup_tokens=100)
+    assert [lr_fraction(curve, tokens, 1100) for tokens in (0, 50, 100)] == [0.0, 0.4, 0.8]
+    assert lr_fraction(curve, 350, 1100) == pytest.approx(0.2 + 0.6 * (1 + math.cos(math.pi / 4)) / 2)
+    assert lr_fraction(curve, 600, 1100) == pytest.approx(0.5)
+    assert lr_fraction(curve, 1100, 1100) == lr_fraction(curve, 1200, 1100) == pytest.approx(0.2)
+
+
+def test_points_are_joined_by_straight_lines() -> None:
+    curve = LrCurve(curve="points", values=(0, 1, 1, 0.1), at_frac=(0.02, 0.8))
+    wanted = {0: 0.0, 10: 0.5, 20: 1.0, 500: 1.0, 800: 1.0, 900: 0.55, 1000: 0.1, 1100: 0.1}
+    assert {tokens: lr_fraction(curve, tokens, 1000) for tokens in wanted} == pytest.approx(wanted)
+    even = LrCurve(curve="points", values=(0.4, 0.8, 0.0))
+    assert [lr_fraction(even, tokens, 100) for tokens in (0, 25, 50, 75)] == pytest.approx([0.4, 0.6, 0.8, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("written", "fault"),
+    [
+        ({"curve": "points"}, "at least two values"),
+        ({"curve": "points", "values": [1]}, "at least two values"),
+        ({"curve": "cosine", "values": [1, 0]}, "belong to curve 'points'"),
+        ({"curve": "constant", "at_frac": [0.5]}, "belong to curve 'points'"),
+        ({"curve": "points", "values": [1, 0], "end_frac": 0.5}, "stated by 'values' alone"),
+        ({"curve": "points", "values": [1, 0], "warmup_tokens": 5}, "stated by 'values' alone"),
+        ({"curve": "points", "values": [1, 0, 1], "at_frac": [0.2, 0.4]}, "one fraction for each value between: 1"),
+        ({"curve": "points", "values": [1, 0, 1, 0], "at_frac": [0.6, 0.4]}, "ascending"),
+        ({"curve": "points", "values": [1, 2]}, "less than or equal to 1"),
+        ({"curve": "cosine", "decay_tokens": 5}, "belongs to curve 'warmup_stable_decay' only"),
+    ],
+)
+def test_a_curve_that_says_what_is_not_its_own_is_refused(written, fault) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        LrCurve.model_validate(written)
+
+
+def test_a_curve_without_points_is_written_as_it_always_was() -> None:
+    assert set(LrCurve(curve="constant").model_dump()) == {
+        "curve", "start_frac", "end_frac", "warmup_tokens", "decay_tokens"
+    }  # fmt: skip
+    points = LrCurve(curve="points", values=(1, 0))
+    assert LrCurve.model_validate_json(points.model_dump_json()) == points

@@ -131,6 +131,18 @@ def test_named_items_merge() -> None:
         merged("phases: {too: {n: 5}}")
 
 
+def test_an_item_that_states_its_own_name_is_added_at_the_end() -> None:
+    three = {"name": "three", "n": 3}
+    assert merged("phases: {three: {name: three, n: 3}}")["phases"][2:] == [three]
+    assert merged("phases: {three: {name: three, n: 3}, one: null}")["phases"] == [{"name": "two", "n": 2}, three]
+    with pytest.raises(RecipeError, match="no item named 'three'"):
+        merged("phases: {three: {name: other, n: 3}}")
+    base = read_tree("phases: [{name: one, n: 1}]", "file x.yaml")
+    assert strip(apply_set(base, "phases.three={name: three, n: 3}")) == {"phases": [{"name": "one", "n": 1}, three]}
+    with pytest.raises(RecipeError, match="no item 'three'"):
+        apply_set(base, "phases.three={n: 3}")
+
+
 @pytest.mark.parametrize("path", ["phases.1.n", "phases.two.n"])
 def test_set_reaches_list_items(path: str) -> None:
     assert after_set(f"{path}=512")["phases"] == [{"name": "one", "n": 1}, {"name": "two", "n": 512}]
