@@ -69,6 +69,10 @@ def verify(
             for check in found.checks
         ]
         print_table(("member", "part", "checked", "", "found"), rows)
+    _require_no_fault(found)
+
+
+def _require_no_fault(found: Verification) -> None:
     if found.faults:
         named = [
             " ".join(filter(None, (check.member, check.part, check.subject))) + f": {check.fault}"

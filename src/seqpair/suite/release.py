@@ -116,6 +116,8 @@ def release_study(
         StoreError: The study's data is not prepared.
     """
     statement = statement or Statement()
+    if dtype != "fp32":
+        raise ExportError("an export has weights of another type", seen=dtype, allowed="fp32")
     chosen = [run.member for run in study.chosen(members)]
     entries = {name: _entries(study, name, every_tokens) for name in study.training_order(chosen) if name in chosen}
     with _only_writer(out):
