@@ -11,6 +11,7 @@ import typer
 
 from seqpair.cli.bench import bench
 from seqpair.cli.checkpoints import checkpoints
+from seqpair.cli.convert import convert
 from seqpair.cli.data import data_app
 from seqpair.cli.diff import diff
 from seqpair.cli.doctor import doctor
@@ -41,7 +42,7 @@ from seqpair.text import printable
 EXIT_CODES = (
     "Exit codes: 0 success; 1 a fault in seqpair itself, with a traceback; 2 an error in the recipe, the data, a file "
     "or the command; 3 training cannot continue; 4 another process uses the run; 5 the disk is full; 6 an export is "
-    "not exact; 130 interrupted."
+    "not exact, or a model's files are unsafe; 130 interrupted."
 )
 FILE_ERROR, DISK_FULL_ERROR, INTERRUPTED = 2, 5, 130
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -59,6 +60,7 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     },
     "Use": {
         "export": export,
+        "convert": convert,
         "release": release,
         "generate": generate,
         "fill": fill,
