@@ -90,7 +90,7 @@ member of a pair. The pair's other members have the same shape, data, order and 
 For vectors, `SentenceTransformer("PATH").encode(texts)` of sentence-transformers: {_POOLED[causal]}. It was not
 trained for similarity; fine-tune it first where that matters.
 {_NEXT_NOTE if objective.predicts == "masked_next" else ""}
-## How it was trained
+{_remark(objective)}## How it was trained
 
 {_training_table(manifest, objective, trained)}
 
@@ -107,6 +107,10 @@ It is a base model: not instructed, not filtered for harm, and it repeats what i
 sequences of at most {phase.seq_len} tokens. It was trained with a dropout of {plan.model.attn_out_dropout:g} after the
 attention output, which this class cannot express; that matters for further training only.
 """
+
+
+def _remark(objective: Objective) -> str:
+    return f"## How to read its figures\n\n{objective.remark}\n\n" if objective.remark else ""
 
 
 def _training_table(manifest: CheckpointManifest, objective: Objective, trained: Objective) -> str:

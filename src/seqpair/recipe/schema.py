@@ -142,7 +142,9 @@ class HeldOutSpec(_Section):
 CHECKPOINT_NAME = re.compile(r"^(step|ext|decay|cross)([1-9][0-9]*)$")
 """A checkpoint's name: a phase's tag and the steps done in it."""
 
-_FORMS = "clm, mlm, mntp or diffusion; a list such as [{clm: 0.25}, {mlm: 0.75}]; or {hybrid: {causal_frac: 0.0625}}"
+_FORMS = (
+    "clm, mlm, mntp, diffusion or prefix; a list such as [{clm: 0.25}, {mlm: 0.75}]; or {hybrid: {causal_frac: 0.0625}}"
+)
 _FRACTIONS_TOLERANCE = 1e-6
 
 
