@@ -105,15 +105,13 @@ def evaluate_suites(
     _require_data(data, tasks)
     job = Shard.of(shard, os.environ)
     places, part, refused = _places(models, all_checkpoints, dry_run, job)
-    folders = [results_folder(place, context, out) for place in places]
-    require_own_folders(folders)
+    require_own_folders(folders := [results_folder(place, context, out) for place in places])
     if dry_run:
         for place, folder in zip(places, folders, strict=True):
             show_plans(place.name, folder, plan_tasks(place, tasks, context, folder))
-        _raise_first(refused)
-        return
-    reports = run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens, shard=part)
-    _end(reports, as_json, tasks, suites if job == WHOLE else [], (task or []) if job == WHOLE else [])
+    else:
+        reports = run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens, shard=part)
+        _end(reports, as_json, tasks, suites if job == WHOLE else [], (task or []) if job == WHOLE else [])
     _raise_first(refused)
 
 
