@@ -64,6 +64,7 @@ def test_the_locks_cover_what_the_package_asks_for():
             *extras["datasets"],
             *extras["hub"],
             *extras["report"],
+            "scikit-learn",
             "setuptools",
         ],
         "test.txt": project["dependency-groups"]["dev"],

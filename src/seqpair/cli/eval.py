@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +17,7 @@ from seqpair.errors import EvaluationError, RecipeError
 if TYPE_CHECKING:
     from seqpair.evaluate.runner import SuiteReport
     from seqpair.evaluate.study_text import StudyTexts
-    from seqpair.evaluate.task import SuiteTask
+    from seqpair.evaluate.task import Shard, SuiteTask
     from seqpair.models.place import ModelPlace
 
 Names = Annotated[list[str] | None, typer.Option(help="Run only this task of the suites; repeatable.")]
@@ -42,6 +44,9 @@ Recipe = Annotated[
     str | None, typer.Option(help="Recipe of the exports, for the suite `own`; by default the plan of their run.")
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: `a.b=c`; repeatable.")]
+ShardOption = Annotated[
+    str | None, typer.Option("--shard", help="Do part I of N only, as `1/4`; the N jobs may share one folder.")
+]
 BatchTokens = Annotated[
     int | None, typer.Option(min=1, help="Most places of a padded batch; 2048 on a CPU, else 16384.")
 ]
@@ -68,20 +73,21 @@ def evaluate_suites(
     overrides: Overrides = None,
     device: DeviceOption = "auto",
     batch_tokens: BatchTokens = None,
+    shard: ShardOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed; compute nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Evaluate any models by suites: your own exports, a Hugging Face folder, or a name on the hub.
 
     The results of an export go to `evaluation` beside it, those of other models to `evaluations/<model>`. A result for
-    the same weights, task, choices and data is not computed again; an interrupted run resumes.
+    the same weights, task, choices and data is not computed again; an interrupted run resumes. Torchrun's ranks share.
 
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite own --suite blimp --limit 500
     """
     from seqpair.cli.eval_tables import show_plans
     from seqpair.evaluate.registry import choose_tasks, read_settings
     from seqpair.evaluate.runner import plan_tasks, require_own_folders, results_folder, run_models
-    from seqpair.evaluate.task import TaskContext
+    from seqpair.evaluate.task import WHOLE, Shard, TaskContext
     from seqpair.models.score import ScoringOptions
 
     suites = suite or ([] if tasks_file else ["all"])
@@ -96,23 +102,25 @@ def evaluate_suites(
         study=_studies(recipe, overrides or []).of,
     )
     _require_data(data, tasks)
-    places = _places(models, all_checkpoints, dry_run)
+    job = Shard.of(shard, os.environ)
+    places, part = _places(models, all_checkpoints, dry_run, job)
     folders = [results_folder(place, context, out) for place in places]
     require_own_folders(folders)
     if dry_run:
         for place, folder in zip(places, folders, strict=True):
             show_plans(place.name, folder, plan_tasks(place, tasks, context, folder))
         return
-    reports = run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens)
-    _end(reports, as_json, tasks, suites, task or [])
+    reports = run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens, shard=part)
+    _end(reports, as_json, tasks, suites if job == WHOLE else [], (task or []) if job == WHOLE else [])
 
 
-def _places(models: Sequence[str], all_checkpoints: bool, dry_run: bool) -> list[ModelPlace]:
-    """Return the models that are named, or an export of every checkpoint of the runs."""
+def _places(models: Sequence[str], all_checkpoints: bool, dry_run: bool, job: Shard) -> tuple[list[ModelPlace], Shard]:
+    """Return the models that are named, or exports of the runs' checkpoints; and which part of their tasks is done."""
+    from seqpair.evaluate.task import WHOLE
     from seqpair.models.place import find_model
 
     if not all_checkpoints:
-        return [find_model(name) for name in models]
+        return [find_model(name) for name in models], job
     if dry_run:
         raise EvaluationError(
             "--all-checkpoints exports the checkpoints, and --dry-run writes nothing", fix="give one of the two"
@@ -121,7 +129,10 @@ def _places(models: Sequence[str], all_checkpoints: bool, dry_run: bool) -> list
     from seqpair.suite.study import export_checkpoints
 
     runs = [run.path for name in models for run in find_study(name).runs]
-    return [find_model(folder) for run in runs for folder in export_checkpoints(run)]
+    # The checkpoints are shared out before they are exported, so that no two jobs export one.
+    numbers = itertools.count()
+    wanted = [folder for run in runs for folder in export_checkpoints(run, lambda: job.holds(next(numbers)))]
+    return [find_model(folder) for folder in wanted], WHOLE
 
 
 def _require_data(data: Path, tasks: Sequence[SuiteTask]) -> None:
@@ -184,7 +195,8 @@ def _require_results(
 ) -> None:
     """Check that everything asked for by name gave a result with one model at least.
 
-    Of `all` any result will do: who asks for all suites takes what the data folder has.
+    Of `all` any result will do: who asks for all suites takes what the data folder has. One job of several asks for
+    nothing: its share may have none of what was named.
     """
     asked = {f"the task {name}": {name} for name in names}
     if not names:

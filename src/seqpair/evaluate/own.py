@@ -6,20 +6,24 @@ outside, only the stores that the study was trained with.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.counter import as_fraction_threshold, hash_words, key_words
+from seqpair.errors import install_extra
+from seqpair.evaluate.finetune.sets import Example, LabelledSet
+from seqpair.evaluate.probes import probe_set, probed_outcome
 from seqpair.evaluate.results import SAMPLES_NAME, ItemOutcome, weighted_mean
 from seqpair.evaluate.samples import make_samples
 from seqpair.evaluate.study_text import HeldOutSequence, StudyText, held_out_sequences, held_out_windows
 from seqpair.evaluate.task import BOTH, OWN_SUITE, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 from seqpair.files import hash64
-from seqpair.models.embed import embed_texts
 from seqpair.models.score import (
     Request,
     likelihood_bounds,
@@ -37,7 +41,9 @@ CONTEXT_TOKENS = 48
 CONTINUATION_TOKENS = 12
 CHOICES = 4
 MOST_ITEMS = 200
-LEAST_FUNCTIONS = 10
+PROBE_TOKENS = 16
+PROBE_WINDOWS = 500
+LEAST_PROBE_WINDOWS = 20
 _NO_TEXT = "the study holds out no text"
 _HOLD_OUT = "set held_out_frac of its sources above 0"
 
@@ -246,76 +252,50 @@ def measure_continuation(model: TextModel, context: TaskContext) -> TaskOutcome:
     )
 
 
-def ranks_of(queries: NDArray[np.float32], candidates: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the rank, from 1, of candidate i for query i by cosine.
+def measure_source_probe(model: TextModel, context: TaskContext) -> TaskOutcome:
+    """Measure how well a linear probe of the frozen states tells which source a held-out passage is of.
 
-    Args:
-        queries: (n, D) vectors.
-        candidates: (n, D) vectors in the same order.
-
-    Returns:
-        (n,) ranks; candidates that tie share their mean rank.
-    """
-    unit = [
-        vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
-        for vectors in (queries, candidates)
-    ]
-    cosine = unit[0] @ unit[1].T  # (n, n)
-    own = np.diagonal(cosine)[:, None]
-    above = (cosine > own).sum(axis=1)
-    ties = (cosine == own).sum(axis=1)  # counts the own candidate too
-    return 1.0 + above + (ties - 1) / 2.0
-
-
-def bags_of_tokens(texts: Sequence[str], study: StudyText) -> NDArray[np.float32]:
-    """Return (n, entries) vectors: how often each token occurs in a text, times its unigram bits."""
-    bits = study.unigram.bits
-    contents = study.prepared.tokenizer.encode(texts)
-    return np.stack([np.bincount(content, minlength=len(bits)) * bits for content in contents]).astype(np.float32)
-
-
-def measure_docstring_retrieval(model: TextModel, context: TaskContext) -> TaskOutcome:
-    """Measure how well a model of either direction finds the function for a docstring, without training for it.
-
-    An item is a held-out function: its docstring's first paragraph is the query, the code of all held-out functions
-    (docstrings removed) are the candidates, and the value is the reciprocal of the true function's rank by cosine of
-    the embeddings. A tie takes the mean rank. Docstrings and code share words, so even an untrained model is far above
-    chance: the baseline is a bag of tokens, each token's count times its unigram bits, under the same cosine.
+    An item is a window of 16 tokens, equally many of each source. A hash of the document's name puts it with the
+    windows that the probes learn from or with those they are asked of, so a module's prose and code stay together.
 
     Raises:
-        TaskSkippedError: The study has no `python` source, or it holds out too few functions.
+        TaskSkippedError: scikit-learn is not installed, or fewer than two sources hold out enough documents.
     """
-    study = context.study_of(model)
-    if len(study.functions) < LEAST_FUNCTIONS:
+    if importlib.util.find_spec("sklearn") is None:
+        raise TaskSkippedError("probes need the library scikit-learn", fix=install_extra("eval"))
+    prepared = context.study_of(model).prepared
+    by_source = held_out_windows(prepared.held_out, PROBE_TOKENS, "source_probe 1")
+    learn, asked, documents = [], [], {}
+    for label, (source, windows) in enumerate(by_source.items()):
+        parts: tuple[list[Example], list[Example]] = ([], [])
+        for window in windows:
+            document = window.id.rpartition("@")[0].removeprefix(f"{source}/")
+            part = parts[hash64(f"source_probe {document}") % 2]
+            if len(part) < PROBE_WINDOWS:
+                part.append(Example(window.id, prepared.tokenizer.decode(window.content), label))
+                documents[window.id] = document
+        learn.append(parts[0])
+        asked.append(parts[1])
+    # Equally many windows of each source, so that the most frequent source tells nothing.
+    sizes = [min(map(len, part)) for part in (learn, asked)]
+    if len(by_source) < 2 or min(sizes) < LEAST_PROBE_WINDOWS:
         raise TaskSkippedError(
-            "the docstring task needs held-out functions of a python source",
-            seen=f"{len(study.functions)} functions",
-            allowed=f"at least {LEAST_FUNCTIONS}",
-            fix="add a source of kind python, or hold out more of it",
+            "the probe of sources needs two sources that hold out documents",
+            seen=f"{min(sizes, default=0)} passages of the smallest",
+            allowed=f"at least {LEAST_PROBE_WINDOWS}",
+            fix="hold out more documents",
         )
-    key = key_words("evaluate", "docstring_retrieval", 1)
-    by_hash = sorted(
-        study.functions, key=lambda function: (hash_words(key, hash64(function.id) & 0xFFFFFFFF), function.id)
+    # Source after source in turn, so that a limit keeps the sources even too.
+    train, test = (
+        tuple(row for turn in zip(*(own[:size] for own in part), strict=True) for row in turn)
+        for part, size in zip((learn, asked), sizes, strict=True)
     )
-    functions = context.limited(by_hash[:MOST_ITEMS])
-    docstrings, codes = [function.docstring for function in functions], [function.code for function in functions]
-    context.watch(0, len(functions))
-    queries, candidates = (embed_texts(model, texts, "mean-text").vectors for texts in (docstrings, codes))
-    ranks = ranks_of(queries, candidates)
-    context.watch(len(functions), len(functions))
-    simple = ranks_of(bags_of_tokens(docstrings, study), bags_of_tokens(codes, study))
-    items = [
-        ItemOutcome(id=function.id, value=1.0 / float(rank), detail={"rank": float(rank)})
-        for function, rank in zip(functions, ranks, strict=True)
-    ]
-    n = len(items)
-    return TaskOutcome(
-        items=items,
-        settings={"most_items": MOST_ITEMS, "pooling": "mean over the text's own tokens", "similarity": "cosine"},
-        chance=math.fsum(1.0 / rank for rank in range(1, n + 1)) / n,  # the mean over a uniformly random rank
-        baselines={"bag_of_tokens": float((1.0 / simple).mean())},
-        figures={"accuracy_at_1": float((ranks == 1.0).mean()), "accuracy_at_1_chance": 1.0 / n},
-    )
+    test = tuple(context.limited(test))
+    labelled = LabelledSet("source_probe", "classes", tuple(by_source), train, train[:1], test)
+    outcome = probed_outcome(labelled, probe_set(model, labelled, context.watch))
+    items = [item.model_copy(update={"cluster": documents[item.id]}) for item in outcome.items]
+    settings = outcome.settings | {"window_tokens": PROBE_TOKENS}
+    return replace(outcome, items=items, settings=settings, standard_error=None)
 
 
 def _task(name: str, title: str, run: Callable[[TextModel, TaskContext], Any], **more: Any) -> SuiteTask:
@@ -358,12 +338,11 @@ TASKS = (
         uses=("scoring",),
     ),
     _task(
-        "docstring_retrieval",
-        "Function for a docstring",
-        measure_docstring_retrieval,
-        metric="mean_reciprocal_rank",
-        unit="mean reciprocal rank",
-        study_lacks=lambda study: study.no_functions,
+        "source_probe",
+        "Source of a passage, frozen probe",
+        measure_source_probe,
+        unit="share of passages",
+        study_lacks=lambda study: "" if len(study.prepared.held_out) > 1 else "the study has one source",
     ),
     _task(SAMPLES_NAME.removesuffix(".json"), "Samples, shown and never scored", make_samples, metric="", unit=""),
 )

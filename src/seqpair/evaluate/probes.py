@@ -25,7 +25,7 @@ from seqpair.evaluate.classification.sets import SETS, NamedSet
 from seqpair.evaluate.classification.tasks import UNITS
 from seqpair.evaluate.finetune.metrics import all_metrics, constant_guess, is_mean_of_rows
 from seqpair.evaluate.finetune.runs import bootstrap_error, measured_items
-from seqpair.evaluate.finetune.sets import Example, LabelledSet, split_rows
+from seqpair.evaluate.finetune.sets import Example, LabelledSet, shuffled
 from seqpair.evaluate.results import standard_error
 from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 from seqpair.models.embed import embed_layers
@@ -112,8 +112,8 @@ def probe_set(
 
 def _split(rows: Sequence[Example]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the places of the rows to fit on and of those to choose by, the same for all models."""
-    _, choosing = split_rows(rows, (1 - CHOOSING_SHARE, CHOOSING_SHARE))
-    names = {row.id for row in choosing}
+    order = shuffled(rows)
+    names = {row.id for row in order[min(round((1 - CHOOSING_SHARE) * len(order)), len(order) - 1) :]}
     is_choosing = np.array([row.id in names for row in rows])
     return np.flatnonzero(~is_choosing), np.flatnonzero(is_choosing)
 
@@ -162,10 +162,10 @@ def run(local: NamedSet, model: TextModel, context: TaskContext) -> TaskOutcome:
         EvaluationError: The set cannot be read, or scikit-learn is not installed.
     """
     labelled = replace(local.read(context.data), max_tokens=local.max_tokens).limited(context.limit)
-    return outcome_of(labelled, probe_set(model, labelled, context.watch))
+    return probed_outcome(labelled, probe_set(model, labelled, context.watch))
 
 
-def outcome_of(labelled: LabelledSet, probe: Probe) -> TaskOutcome:
+def probed_outcome(labelled: LabelledSet, probe: Probe) -> TaskOutcome:
     """Return the probes of a set as a task's outcome: the chosen layer's value, with those of all layers as figures."""
     items = measured_items(labelled, [probe.guesses])
     gold = [row.label for row in labelled.reported]

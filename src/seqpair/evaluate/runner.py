@@ -5,6 +5,7 @@ The key of a result covers the weights, the task, its choices and its data, so a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -23,7 +24,7 @@ from seqpair.evaluate.results import (
     read_results,
     write_result,
 )
-from seqpair.evaluate.task import OWN_SUITE, SuiteTask, TaskContext, TaskSkippedError, result_of
+from seqpair.evaluate.task import OWN_SUITE, WHOLE, Shard, SuiteTask, TaskContext, TaskSkippedError, result_of
 from seqpair.files import sha256_file, sha256_json, write_json
 from seqpair.models.open import open_model
 from seqpair.models.place import ModelPlace
@@ -239,6 +240,7 @@ def run_models(
     *,
     device: str = "auto",
     batch_tokens: int | None = None,
+    shard: Shard = WHOLE,
 ) -> Iterator[SuiteReport]:
     """Run tasks on models one after the other, and yield each model's report; a model is loaded only if needed.
 
@@ -252,20 +254,30 @@ def run_models(
         folders: Where each model's results go.
         device: Where the models run.
         batch_tokens: Most places of a padded batch; by default as `open_model` has it.
+        shard: Which part is done here: whole models if there are enough for all jobs, else single tasks of models.
     """
     digests = _Digests()
-    plans = [plan_tasks(place, tasks, context, folder, digests) for place, folder in zip(places, folders, strict=True)]
+    shares = [_share(shard, model, len(places), tasks) for model in range(len(places))]
+    work = [(place, folder, own) for place, folder, own in zip(places, folders, shares, strict=True) if own]
+    plans = [plan_tasks(place, own, context, folder, digests) for place, folder, own in work]
     open_plans = [
         Pending(plan.task.name, place.direction)
-        for place, own in zip(places, plans, strict=True)
+        for (place, _, _), own in zip(work, plans, strict=True)
         for plan in own
         if not plan.skipped and plan.cached is None
     ]
     left = TimeLeft(open_plans)
     if len(open_plans) > 1:
-        note(f"{len(open_plans)} results to compute, over {len(places)} models")
-    for place, folder, own in zip(places, folders, plans, strict=True):
+        note(f"{len(open_plans)} results to compute, over {len(work)} models")
+    for (place, folder, _), own in zip(work, plans, strict=True):
         yield _run_model(place, own, context, folder, left, device, batch_tokens)
+
+
+def _share(shard: Shard, model: int, models: int, tasks: Sequence[SuiteTask]) -> list[SuiteTask]:
+    """Return the tasks of one model that a job does; no two jobs do one, and all together do all."""
+    if models >= shard.count:  # then each model is loaded by one job only
+        return list(tasks) if shard.holds(model) else []
+    return [task for number, task in enumerate(tasks) if shard.holds(model * len(tasks) + number)]
 
 
 def _run_model(
@@ -279,6 +291,8 @@ def _run_model(
 ) -> SuiteReport:
     started, model = time.monotonic(), None
     report, seconds = SuiteReport(place.name, folder, []), {}
+    if place.remark:
+        note(f"{place.short_name}: {place.remark}")
     for number, plan in enumerate(plans, 1):
         task = plan.task
         if plan.skipped:
@@ -359,7 +373,7 @@ def _compute(
     write_result(folder, result, outcome.items)
     if work.is_dir():
         shutil.rmtree(work)
-        if not any(work.parent.iterdir()):
+        with contextlib.suppress(OSError):  # another task's work, or that of another job on this folder, is in there
             work.parent.rmdir()
     return [result]
 

@@ -1,12 +1,11 @@
-"""A study's own text as evaluation reads it: held-out sequences and windows, functions, and the unigram baseline.
+"""A study's own text as evaluation reads it: held-out sequences and windows, and the unigram baseline.
 
 Every sample is a function of the stores' content and of a purpose, so all members of a study get the same items.
 """
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,6 @@ from pydantic import ValidationError
 from seqpair.checkpoint.manifest import read_checkpoint_manifest
 from seqpair.counter import hash_words, key_words
 from seqpair.data.prepared import Prepared, open_prepared
-from seqpair.data.sources.python import HeldOutFunction, held_out_functions
 from seqpair.data.store.store import Store
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.errors import EvaluationError, StoreError
@@ -27,7 +25,6 @@ from seqpair.files import sha256_json
 from seqpair.hub.export import read_export_record
 from seqpair.models.place import ModelPlace
 from seqpair.paths import PLAN_FILE
-from seqpair.recipe.data_spec import SourceSpec
 from seqpair.recipe.plan import Plan
 
 Ids = NDArray[np.int64]
@@ -161,35 +158,15 @@ class StudyText:
     Attributes:
         prepared: The study's tokenizer and stores.
         seq_len: Tokens of a full sequence in the member's last phase, specials included.
-        sources: The recipe's sources.
     """
 
     prepared: Prepared
     seq_len: int
-    sources: Sequence[SourceSpec] = ()
 
     @cached_property
     def unigram(self) -> UnigramModel:
         """The unigram model of the training stores."""
         return UnigramModel.of(self.prepared.train, self.prepared.tokenizer)
-
-    @cached_property
-    def functions(self) -> list[HeldOutFunction]:
-        """The functions that every `python` source holds out; empty where `no_functions` has a reason."""
-        if self.no_functions:
-            return []
-        # A module is held out by a hash below the share: what the smallest share holds out, every source holds out.
-        return held_out_functions(min(source.held_out_frac for source in self._python))
-
-    @property
-    def no_functions(self) -> str:
-        """The reason why there can be no held-out functions, or empty."""
-        if not self._python:
-            return "the recipe has no source of kind python"
-        trained = self.prepared.train[self._python[0].name].manifest.python_version
-        if trained != platform.python_version():
-            return f"the stores contain Python {trained}, and this is Python {platform.python_version()}"
-        return ""
 
     @property
     def digest(self) -> str:
@@ -202,14 +179,8 @@ class StudyText:
                 **{
                     split: {name: store.manifest.digest for name, store in own.items()} for split, own in stores.items()
                 },
-                "python": [source.held_out_frac for source in self._python],
-                "no_functions": self.no_functions,
             }
         )
-
-    @property
-    def _python(self) -> list[SourceSpec]:
-        return [source for source in self.sources if source.kind == "python"]
 
 
 class StudyTexts:
@@ -246,7 +217,7 @@ class StudyTexts:
         )
         if key not in self._known:
             prepared = open_prepared(plan.sources, plan.tokenizer, Path(plan.store_folder))
-            self._known[key] = StudyText(prepared, int(record["seq_len"]), plan.sources)
+            self._known[key] = StudyText(prepared, int(record["seq_len"]))
         text = self._known[key]
         wanted = {
             "study": plan.study,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -159,6 +159,34 @@ class TaskContext:
                 done = done.and_more(*found)
         self.watch(len(rows), len(rows))
         return done
+
+
+class Shard(NamedTuple):
+    """One of several jobs that share the work of one command: the job `index`, from 0, of `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def of(cls, text: str | None, environment: Mapping[str, str]) -> Shard:
+        """Return the shard that a text `i/n` names, i from 1; without a text, this rank's among torchrun's.
+
+        Raises:
+            EvaluationError: The text names no shard.
+        """
+        if text is None:
+            return cls(int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1")))
+        index, slash, count = text.partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise EvaluationError("--shard names no part of the work", seen=text, allowed="1/4 to 4/4 for four jobs")
+        return cls(int(index) - 1, int(count))
+
+    def holds(self, number: int) -> bool:
+        """Return whether the piece of work of this number, from 0, is this job's."""
+        return number % self.count == self.index
+
+
+WHOLE = Shard()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from seqpair.compare.reading import gold_scores, model_of_plan, scores_of_columns
+from seqpair.compare.reading import model_of_plan
 from seqpair.compare.values import Model, Scores
 from seqpair.data.order.ledger import Ledger, LedgerComparison, compare_ledgers
 from seqpair.data.store.manifest import StoreManifest, read_index
@@ -20,12 +20,12 @@ from seqpair.errors import EvaluationError, SeqpairError
 from seqpair.paths import LEDGER_FILE
 from seqpair.recipe.plan import Plan
 from seqpair.report.member import (
-    MemberOutcome,
     MemberRun,
     collect_member,
     member_views,
     read_json_object,
     read_outcomes,
+    scores_of_outcome,
 )
 
 FIRST_MEMBERS = ("encoder", "decoder")
@@ -188,7 +188,7 @@ def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
     for member in members:
         if member.plan is None:
             continue
-        found += [_scores(final_model(member, member.plan), outcome) for outcome in member.outcomes.values()]
+        found += [scores_of_outcome(final_model(member, member.plan), outcome) for outcome in member.outcomes.values()]
         for evaluated in member.evaluated:
             model = model_of_plan(
                 member.plan,
@@ -197,8 +197,8 @@ def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
                 tokens=evaluated.manifest.content_tokens,
                 train_seconds=_seconds_until(member, evaluated.manifest.content_tokens),
             )
-            found += [_scores(model, outcome) for outcome in evaluated.outcomes.values()]
-    return [*found, *(gold for own in found for gold in gold_scores(own))]
+            found += [scores_of_outcome(model, outcome) for outcome in evaluated.outcomes.values()]
+    return found
 
 
 def final_model(member: MemberRun, plan: Plan) -> Model:
@@ -215,10 +215,3 @@ def _seconds_until(member: MemberRun, tokens: int) -> float | None:
     """Return the seconds of the training steps that read a member's first tokens; None without steps."""
     steps = [point.seconds for point in member.train if point.tokens <= tokens]
     return math.fsum(steps) if steps else None
-
-
-def _scores(model: Model, outcome: MemberOutcome) -> Scores:
-    found = scores_of_columns(
-        model, outcome.result, outcome.ids, outcome.values, outcome.weights, outcome.details, outcome.clusters
-    )
-    return replace(found, task=replace(found.task, name=outcome.key, title=outcome.title))

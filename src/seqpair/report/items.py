@@ -103,7 +103,7 @@ def task_items(members: Sequence[MemberRun]) -> list[TaskItems]:
 
     Results of another version of a task than the first member's are left out.
     """
-    keys = sorted({key for member in members for key in member.outcomes})
+    keys = sorted({key for member in members for key, own in member.outcomes.items() if not own.is_derived})
     tasks = [_task(key, members) for key in keys]
     return sorted(tasks, key=lambda task: -len(task.members))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,21 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folders, read_checkpoint_manifest
-from seqpair.compare.values import Interval
+from seqpair.compare.reading import gold_scores, scores_of_columns
+from seqpair.compare.values import Interval, Model, Scores
 from seqpair.errors import SeqpairError
-from seqpair.evaluate.results import SAMPLES_NAME, SUMMARY_NAME, TaskResult, read_items, read_result, result_files
+from seqpair.evaluate.results import (
+    SAMPLES_NAME,
+    SUMMARY_NAME,
+    ItemOutcome,
+    TaskResult,
+    read_items,
+    read_result,
+    result_files,
+    standard_error,
+    standard_interval,
+    weighted_mean,
+)
 from seqpair.files import JsonLines
 from seqpair.paths import EVALUATION_FOLDER, EXPORT_FOLDER, EXPORT_RECORD, METRICS_FILE, PLAN_FILE
 from seqpair.recipe.objectives import OBJECTIVES
@@ -74,6 +86,7 @@ class MemberOutcome:
         details: What else is known of an item, (n,).
         clusters: The cluster that an item names, or empty, (n,).
         choices: The name of the folder of the choices it was made with; empty for the default ones.
+        is_derived: Whether it was made of another outcome's items, as the bits per byte of the right answers are.
     """
 
     result: TaskResult
@@ -83,6 +96,7 @@ class MemberOutcome:
     details: tuple[Mapping[str, Any], ...] = ()
     clusters: tuple[str, ...] = ()
     choices: str = ""
+    is_derived: bool = False
 
     @property
     def key(self) -> str:
@@ -270,7 +284,7 @@ def read_outcomes(folder: Path, missing: list[str]) -> dict[str, MemberOutcome]:
                 said = error.what if isinstance(error, SeqpairError) else first_line(error)
                 missing.append(f"the result {path.stem} cannot be read ({said})")
             else:
-                outcomes[outcome.key] = outcome
+                outcomes |= {own.key: own for own in (outcome, *_gold_outcomes(outcome))}
     if not outcomes:
         missing.append(f"{folder.name}/ holds no result")
     return outcomes
@@ -287,6 +301,34 @@ def _outcome(folder: Path, result: TaskResult, choices: str) -> MemberOutcome:
         clusters=tuple(item.cluster for item in items),
         choices=choices,
     )
+
+
+def _gold_outcomes(outcome: MemberOutcome) -> list[MemberOutcome]:
+    """Return how likely the right answers of an outcome's items are, as outcomes beside it (`gold_scores`)."""
+    found = []
+    own = scores_of_outcome(Model("", "", 0), replace(outcome, choices=""))
+    for gold in gold_scores(own):
+        clusters = tuple(own.clusters.get(name, "") for name in own.ids)
+        columns = zip(gold.ids, gold.values, gold.weights, clusters, strict=True)
+        items = [ItemOutcome(id=name, value=v, weight=w, cluster=cluster) for name, v, w, cluster in columns]
+        interval, method = standard_interval(items)
+        told = {name: getattr(gold.task, name) for name in ("title", "metric", "unit", "higher_is_better", "chance")}
+        beside = {"value": weighted_mean(items), "interval": interval, "interval_method": method}
+        beside |= {"standard_error": standard_error(items), "baselines": {}, "figures": {}, "note": ""}
+        result = outcome.result.model_copy(update={"task": gold.task.name, **told, **beside})
+        details: tuple[Mapping[str, Any], ...] = ({},) * len(items)
+        found.append(
+            MemberOutcome(result, gold.ids, gold.values, gold.weights, details, clusters, outcome.choices, True)
+        )
+    return found
+
+
+def scores_of_outcome(model: Model, outcome: MemberOutcome) -> Scores:
+    """Return a member's outcome as scores of a model."""
+    found = scores_of_columns(
+        model, outcome.result, outcome.ids, outcome.values, outcome.weights, outcome.details, outcome.clusters
+    )
+    return replace(found, task=replace(found.task, name=outcome.key, title=outcome.title))
 
 
 def read_study_samples(folder: Path, missing: list[str]) -> Samples:

@@ -40,6 +40,7 @@ from seqpair.text import note
 from seqpair.train.loggers import require_loggers
 from seqpair.train.loop import TrainingOutcome, train_member
 from seqpair.train.pinned_plan import require_pinnable
+from seqpair.train.position import StartingPoint
 
 Part = TypeVar("Part")
 
@@ -102,8 +103,9 @@ def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
         require_declared(diff_plans(plans[0], plan), (plans[0].member, plan.member))
     for plan in plans:  # before the first member is trained: a later one whose run is another plan's is an error now
         require_pinnable(plan, run_folder(plan))
+    find_start = start_finder(prepared, plans)  # what cannot be started from is an error before anything is trained
     for plan in plans:
-        trained = _timed(outcome, f"train {plan.member}", lambda plan=plan: train_part(plan, prepared))
+        trained = _timed(outcome, f"train {plan.member}", lambda plan=plan: train_part(plan, prepared, find_start))
         if not trained.finished:
             outcome.signal_number = trained.signal_number
             return outcome
@@ -129,8 +131,15 @@ def prepare_part(data: DataSpec) -> Prepared:
     return prepare(data.sources, data.tokenizer, Path(data.stores), verify=True)
 
 
-def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
+def train_part(
+    plan: Plan, prepared: Prepared, find_start: Callable[[Plan], StartingPoint] | None = None
+) -> TrainingOutcome:
     """Train one member to its end, unless its run is finished.
+
+    Args:
+        plan: The member's plan.
+        prepared: Tokenizer and stores.
+        find_start: How its start is found; by default as `start_finder` does.
 
     Raises:
         SeqpairError: As `train_member`.
@@ -140,7 +149,7 @@ def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
         note(f"{plan.member}: trained already ({newest.name})")
         return TrainingOutcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
     with start_world(plan.runtime.device, timeout_seconds=plan.runtime.timeout_seconds) as world:
-        return train_member(plan, prepared, world, start_finder(prepared))
+        return train_member(plan, prepared, world, find_start or start_finder(prepared))
 
 
 def is_trained(plan: Plan) -> bool:
@@ -209,11 +218,15 @@ def _is_export_of(folder: Path, manifest: CheckpointManifest) -> bool:
     return (record.get("checkpoint"), record.get("plan_digest")) == (manifest.name, manifest.plan_digest)
 
 
-def export_checkpoints(run: Path) -> list[Path]:
+def export_checkpoints(run: Path, is_wanted: Callable[[], bool] = lambda: True) -> list[Path]:
     """Return an export of every checkpoint of a run, oldest first; those that are not there are made.
 
     The export of a checkpoint lies beside the member's own as `export-<checkpoint>`, where the report looks for its
     results; the checkpoint that the member's own export was made from has no second one.
+
+    Args:
+        run: The run.
+        is_wanted: Asked once for each checkpoint, in order: whether it is exported here and now.
 
     Raises:
         CheckpointError: The run has no checkpoint, or one cannot be used.
@@ -225,7 +238,7 @@ def export_checkpoints(run: Path) -> list[Path]:
     if not manifests:
         raise CheckpointError("the run has no checkpoint", seen=run, fix="train the member first")
     found = []
-    for manifest in manifests:
+    for manifest in [one for one in manifests if is_wanted()]:
         own = _is_export_of(run / EXPORT_FOLDER, manifest)
         folder = run / EXPORT_FOLDER if own else run / f"{EXPORT_FOLDER}-{manifest.name}"
         if not _is_export_of(folder, manifest):

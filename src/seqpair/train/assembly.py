@@ -24,6 +24,7 @@ from seqpair.objectives.targets import TargetBuilder
 from seqpair.optim.choice import NamedOptimizer, make_optimizer
 from seqpair.paths import run_folder
 from seqpair.recipe.cost import checkpoint_bytes
+from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.text import note
 from seqpair.train.held_out import HeldOutProbe
@@ -139,7 +140,9 @@ def compile_model(
     kernel = plan.runtime.kernel
     if kernel == "auto":
         kernel = suited_kernel(torch.empty(1, 1, plan.model.shape.head_dim, dtype=dtype, device=device))
-    return CountedCompile(model.forward, whole=kernel in TRACEABLE_KERNELS, backend=backend)
+    objectives = [OBJECTIVES[span.objective] for phase in plan.phases for span in phase.objectives]
+    whole = kernel in TRACEABLE_KERNELS and not any(objective.has_prefix for objective in objectives)
+    return CountedCompile(model.forward, whole=whole, backend=backend)
 
 
 def float8_model(model: LanguageModel, plan: Plan, world: World, *, emulate: bool) -> Float8Copy | None:

@@ -14,7 +14,6 @@ import pytest
 from checkpointed_run import write_run_of
 
 from seqpair.data.prepared import open_recipe_data
-from seqpair.data.sources.python import HeldOutFunction
 from seqpair.data.store.counts import plan_member
 from seqpair.evaluate import own
 from seqpair.evaluate.registry import choose_tasks
@@ -33,15 +32,8 @@ MODEL = SimpleNamespace(place="a model that is not asked")
 
 @pytest.fixture(scope="module")
 def study(prepared_study):
-    """The tiny study's text, with made-up functions."""
-    prepared = open_recipe_data(load_recipe(str(prepared_study.recipe)))
-    functions = [
-        HeldOutFunction(f"module:f{number}", f"f{number}", f"Return {number} things.", f"def f():\n    return {number}")
-        for number in range(30)
-    ]
-    text = StudyText(prepared, seq_len=96)
-    text.functions = functions
-    return text
+    """The tiny study's text."""
+    return StudyText(open_recipe_data(load_recipe(str(prepared_study.recipe))), seq_len=96)
 
 
 @pytest.fixture(scope="module")
@@ -95,36 +87,67 @@ def test_too_few_documents_skip_the_task(study):
     for measure in (own.measure_continuation, own.measure_bits_per_byte, own.measure_masked_accuracy):
         with pytest.raises(TaskSkippedError, match="held"):
             measure(MODEL, empty)
-    with pytest.raises(TaskSkippedError, match=r"(?s)python source.*seen: 0 functions"):
-        own.measure_docstring_retrieval(MODEL, empty)
 
 
-def test_ranks_count_what_is_nearer_and_share_ties():
-    queries = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    candidates = np.array([[5.0, 0.0], [3.0, 0.0], [1.0, 1.0]])
-    # The second query's own candidate is as far as the first's, and the third's is nearer to both.
-    assert own.ranks_of(queries, candidates).tolist() == [1.5, 2.5, 1.0]
-    same = np.ones((4, 3))
-    assert own.ranks_of(same, same).tolist() == [2.5] * 4
+def two_sources(study, passages=40):
+    """The windows of two sources: even numbers in one, odd ones in the other, each document in both."""
+
+    def windows(name, first):
+        numbers = range(first, 2 * passages, 2)
+        return [HeldOutSequence(f"{name}/doc{n // 2}@0", name, n // 2, np.array([n])) for n in numbers]
+
+    return {"even": windows("even", 0), "odd": windows("odd", 1)}
 
 
-def test_retrieval_knows_its_chance(study, context, monkeypatch):
-    def exact(_model, texts, _pooling):
-        return Embedded(np.eye(len(texts), dtype=np.float32), 0)
-
-    monkeypatch.setattr(own, "embed_texts", exact)
-    outcome = own.measure_docstring_retrieval(MODEL, context)
-    assert weighted_mean(outcome.items) == 1.0
-    assert outcome.figures["accuracy_at_1"] == 1.0
-    assert outcome.chance == pytest.approx(math.fsum(1 / rank for rank in range(1, 31)) / 30)
-    assert outcome.chance < outcome.baselines["bag_of_tokens"] <= 1.0
+@pytest.fixture
+def numbered(study, monkeypatch):
+    """Passages whose text is a number."""
+    monkeypatch.setattr(own, "LEAST_PROBE_WINDOWS", 10)
+    monkeypatch.setattr(own, "held_out_windows", lambda *_: two_sources(study))
+    monkeypatch.setattr(type(study.prepared.tokenizer), "decode", lambda _self, ids: str(int(ids[0])))
 
 
-def test_a_bag_of_tokens_knows_counts_and_not_order(study):
-    bags = own.bags_of_tokens(["ab ab", "ab ab ab", ""], study)
-    ids = study.prepared.tokenizer.encode(["ab ab"])[0]
-    assert bags[0].sum() == pytest.approx(study.unigram.bits[ids].sum())
-    assert bags[2].sum() == 0
+def embed_by(monkeypatch, feature):
+    monkeypatch.setattr(
+        "seqpair.evaluate.probes.embed_layers",
+        lambda _model, texts, *_: Embedded(np.array([[feature(int(text)) for text in texts]], dtype=np.float32), 0),
+    )
+
+
+def test_states_that_tell_the_source_give_one_and_others_chance(context, numbered, monkeypatch):
+    pytest.importorskip("sklearn")
+    embed_by(monkeypatch, lambda number: [float(number % 2)])
+    knowing = own.measure_source_probe(MODEL, context)
+    assert weighted_mean(knowing.items) == 1.0
+    assert knowing.chance == 0.5
+    assert knowing.settings["labels"] == ["even", "odd"]
+    embed_by(monkeypatch, lambda number: [float(number // 2)])
+    ignorant = own.measure_source_probe(MODEL, context)
+    assert weighted_mean(ignorant.items) == 0.5
+    assert [item.id for item in ignorant.items] == [item.id for item in knowing.items]
+    assert all(item.id.partition("/")[2] == f"{item.cluster}@0" for item in knowing.items)
+
+
+def test_no_document_is_both_learned_from_and_asked_of(context, numbered, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(own, "probe_set", lambda _model, labelled, _watch: seen.update(own=labelled) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        own.measure_source_probe(MODEL, context)
+    learned, asked = ({row.id.partition("/")[2] for row in part} for part in (seen["own"].train, seen["own"].test))
+    assert learned
+    assert asked
+    assert not learned & asked
+    for part in (seen["own"].train, seen["own"].test):
+        assert [row.label for row in part].count(0) * 2 == len(part)
+
+
+def test_without_scikit_learn_or_passages_the_probe_is_skipped(context, monkeypatch):
+    monkeypatch.setattr(own, "held_out_windows", lambda *_: {"one": [], "two": []})
+    with pytest.raises(TaskSkippedError, match="0 passages of the smallest"):
+        own.measure_source_probe(MODEL, context)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(TaskSkippedError, match="scikit-learn"):
+        own.measure_source_probe(MODEL, context)
 
 
 def test_masked_places_are_fixed_and_spare_special_ids():
@@ -212,14 +235,16 @@ def test_each_member_does_what_it_can(evaluated):
         "bits_per_byte_bound",
         "continuation",
         "masked_accuracy",
+        "source_probe",
     ]
     assert [result.task for result in read_results(evaluated.decoder.run / "evaluation")] == [
         "bits_per_byte",
         "continuation",
+        "source_probe",
     ]
     skipped = evaluated.encoder.report.skipped
     assert "bidirectional model cannot do it" in skipped["bits_per_byte"]
-    assert "no source of kind python" in skipped["docstring_retrieval"]
+    assert set(skipped) == {"bits_per_byte"}
 
 
 def test_members_answer_the_same_items(evaluated):
@@ -236,7 +261,7 @@ def test_members_answer_the_same_items(evaluated):
 def test_the_same_evaluation_gives_the_same_files(evaluated, tmp_path):
     member = evaluated.encoder
     evaluate(member.plan, member.run, tmp_path)
-    for name in ("continuation.items.jsonl", "continuation.json", "samples.json"):
+    for name in ("continuation.items.jsonl", "continuation.json", "source_probe.items.jsonl", "samples.json"):
         assert (tmp_path / name).read_bytes() == (member.run / "evaluation" / name).read_bytes()
 
 
@@ -245,7 +270,7 @@ def test_a_second_pass_computes_nothing(evaluated, monkeypatch):
     monkeypatch.setattr("seqpair.evaluate.runner.open_model", None)
     again = evaluate(member.plan, member.run, member.run / "evaluation")
     assert again.results == member.report.results
-    assert again.cached == ["bits_per_byte_bound", "masked_accuracy", "continuation", "samples"]
+    assert again.cached == ["bits_per_byte_bound", "masked_accuracy", "continuation", "source_probe", "samples"]
     assert again.failed == []
 
 
@@ -270,9 +295,9 @@ def test_one_task_alone_does_not_count_as_the_whole(evaluated, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["continuation.items.jsonl", "continuation.json"]
     summary = json.loads((member.run / "evaluation" / "summary.json").read_text())
     assert summary["model_digest"] == member.report.results[0].model_digest
-    assert summary["tasks"] == ["bits_per_byte", "continuation"]
+    assert summary["tasks"] == ["bits_per_byte", "continuation", "source_probe"]
     assert summary["seconds"] > 0
-    assert set(summary["skipped"]) == {"bits_per_byte_bound", "masked_accuracy", "docstring_retrieval"}
+    assert set(summary["skipped"]) == {"bits_per_byte_bound", "masked_accuracy"}
 
 
 def test_a_limit_takes_the_first_items(evaluated, tmp_path):
@@ -322,7 +347,3 @@ def test_a_run_that_lacks_its_plan_asks_for_the_recipe(evaluated, seqpair, prepa
     code, _, err = seqpair(*words, "--recipe", prepared_study.recipe, "--set", f"data.stores={tmp_path / 'none'}")
     assert code == 2
     assert "seqpair prepare" in err
-
-
-def test_a_study_without_python_says_so_before_anything_is_loaded(evaluated):
-    assert evaluated.encoder.report.skipped["docstring_retrieval"] == "the recipe has no source of kind python"

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -14,8 +18,8 @@ from seqpair.evaluate import runner
 from seqpair.evaluate.generative import average_of
 from seqpair.evaluate.registry import SUITES, choose_tasks
 from seqpair.evaluate.results import ItemOutcome, read_items
-from seqpair.evaluate.runner import Pending, TimeLeft, plan_tasks, results_folder
-from seqpair.evaluate.task import Outcomes, TaskContext
+from seqpair.evaluate.runner import Pending, TimeLeft, plan_tasks, results_folder, run_models
+from seqpair.evaluate.task import Outcomes, Shard, TaskContext
 from seqpair.models.place import find_model
 from seqpair.models.score import ScoringOptions
 
@@ -204,3 +208,64 @@ def test_a_task_to_come_lasts_as_long_as_the_same_task_did():
     left.gave_up()  # says nothing
     assert left.seconds(4, 0) == pytest.approx((100 + 2 + 4) / 3)
     assert left.words(4, 0) == "all: task 4 of 5, about 35 s left"
+
+
+def numbers_of(folder):
+    """What the results of a folder say, by file, without the time they took."""
+    rows = {path.name: json.loads(path.read_text()) for path in folder.rglob("*.json") if "summary" not in path.name}
+    return {name: {key: row[key] for key in ("task", "value", "key", "n")} for name, row in rows.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "shard"),
+    [
+        ("1/4", {}, Shard(0, 4)),
+        ("4/4", {"RANK": "1", "WORLD_SIZE": "2"}, Shard(3, 4)),
+        (None, {}, Shard(0, 1)),
+        (None, {"RANK": "1", "WORLD_SIZE": "2"}, Shard(1, 2)),
+    ],
+)
+def test_a_job_s_share_is_named_or_torchrun_s(text, environment, shard):
+    assert Shard.of(text, environment) == shard
+
+
+@pytest.mark.parametrize("text", ["", "0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2/3"])
+def test_a_share_that_is_none_is_refused(text):
+    with pytest.raises(EvaluationError, match="no part of the work"):
+        Shard.of(text, {})
+
+
+@pytest.mark.parametrize("models", [("clm",), ("mlm", "clm", "mlm")])
+def test_jobs_do_all_tasks_together_and_none_twice(random_exports, data, tmp_path, models):
+    tasks, context = choose_tasks(["generative"]), TaskContext(data)
+    places = [find_model(random_exports[name]) for name in models]
+    whole = [tmp_path / "whole" / str(number) for number in range(len(places))]
+    for _ in run_models(places, tasks, context, whole):
+        pass
+    folders = [tmp_path / "shared" / str(number) for number in range(len(places))]
+    done = []
+    for index in range(3):
+        for report in run_models(places, tasks, context, folders, shard=Shard(index, 3)):
+            assert not report.cached
+            done += [(report.folder, result.task) for result in report.results]
+    assert len(done) == len(set(done)) == len(places) * len(tasks)
+    assert [numbers_of(folder) for folder in folders] == [numbers_of(folder) for folder in whole]
+
+
+@pytest.mark.slow
+def test_two_jobs_at_once_on_one_folder_one_of_them_killed_and_repeated(random_exports, data, tmp_path):
+    def command(out, *more):
+        named = [str(random_exports["clm"]), "--suite", "generative", "--data", str(data), "--out", str(tmp_path / out)]
+        return [sys.executable, "-m", "seqpair", "eval", *named, *more]
+
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    jobs = [subprocess.Popen(command("shared", "--shard", f"{number}/2")) for number in (1, 2)]
+    while jobs[1].poll() is None and not list((tmp_path / "shared").rglob("*.items.jsonl")):
+        time.sleep(0.01)
+    jobs[1].send_signal(signal.SIGKILL)
+    assert jobs[0].wait(240) == 0
+    jobs[1].wait(60)
+    again = subprocess.run(command("shared", "--shard", "2/2", "--json"), check=True, capture_output=True, text=True)
+    assert numbers_of(tmp_path / "shared") == numbers_of(tmp_path / "whole")
+    seen = json.loads(again.stdout)[0]
+    assert len(seen["results"]) == len(numbers_of(tmp_path / "whole")) // 2

@@ -18,7 +18,7 @@ from seqpair.recipe.resolve import resolve_plan
 DIGEST = "5f" * 32
 TITLES = {
     "continuation": "True continuation among four",
-    "docstring_retrieval": "Function for a docstring",
+    "source_probe": "Source of a passage",
     "bits_per_byte": "Held-out text, bits per byte",
     "masked_accuracy": "Held-out text, masked tokens",
 }
@@ -118,7 +118,7 @@ def write_results(folder: Path, member: str) -> None:
     write_task(folder, "continuation", 0.6 * difficulty + 0.4 * own < better, chance=0.25)
     write_task(
         folder,
-        "docstring_retrieval",
+        "source_probe",
         own[:200] < {"encoder": 0.014, "decoder": 0.012}[member],
         chance=0.01,
         note="Both members embed by mean pooling.",

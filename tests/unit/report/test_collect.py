@@ -13,8 +13,8 @@ def test_a_finished_study_is_read_whole(finished_study):
     assert study.name == "demo"
     assert [member.name for member in study.members] == ["encoder", "decoder"]
     encoder, decoder = study.members
-    assert set(encoder.outcomes) == {"continuation", "docstring_retrieval", "masked_accuracy"}
-    assert set(decoder.outcomes) == {"continuation", "docstring_retrieval", "bits_per_byte"}
+    assert set(encoder.outcomes) == {"continuation", "source_probe", "masked_accuracy"}
+    assert set(decoder.outcomes) == {"continuation", "source_probe", "bits_per_byte"}
     assert encoder.outcomes["continuation"].ids == decoder.outcomes["continuation"].ids
     assert len(encoder.train) == encoder.plan.phases[0].steps
     assert {point.source for point in decoder.held_out} == {"prose", "code"}

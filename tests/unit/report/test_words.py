@@ -19,7 +19,7 @@ def test_a_finished_study_says_who_wins_what_beats_unigram_and_what_was_equal(fi
     winners, *lone, equal = sentences_of(finished_study)
     assert winners == (
         'Of the 2 tasks that the 1m encoder and the 1m decoder both do, the 1m encoder is ahead on one ("True '
-        'continuation among four") and neither is above chance on one ("Function for a docstring") (on these runs; one '
+        'continuation among four") and neither is above chance on one ("Source of a passage") (on these runs; one '
         "seed says nothing of other training runs)."
     )
     assert lone[0].startswith("Held-out text, bits per byte: the decoder reaches 1.4")
@@ -53,13 +53,13 @@ def test_without_results_nothing_is_claimed(finished_study):
 
 
 def test_a_simple_model_that_beats_both_members_is_named(finished_study):
-    for path in finished_study.glob("*/evaluation/docstring_retrieval.json"):
+    for path in finished_study.glob("*/evaluation/source_probe.json"):
         value = json.loads(path.read_text())
         value["baselines"] = {"bag_of_tokens": 0.37, "worse": 0.001}
         path.write_text(json.dumps(value))
     _, beaten, *_ = sentences_of(finished_study)
-    assert beaten == 'On "Function for a docstring" a simple bag of tokens model does better than all members (0.370).'
-    for path in finished_study.glob("*/evaluation/docstring_retrieval.json"):
+    assert beaten == 'On "Source of a passage" a simple bag of tokens model does better than all members (0.370).'
+    for path in finished_study.glob("*/evaluation/source_probe.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"is_lean": True}))
     assert beaten not in sentences_of(finished_study)
 

@@ -33,7 +33,7 @@ def parts(prepared_study):
     return prepared, plan, model.train(), probe, TargetBuilder(prepared.tokenizer, plan.seed)
 
 
-@pytest.mark.parametrize("objective", ["clm", "mlm", "mntp", "diffusion"])
+@pytest.mark.parametrize("objective", ["clm", "mlm", "mntp", "diffusion", "prefix"])
 def test_the_same_numbers_for_any_microbatch_and_at_any_time(parts, objective):
     _, _, model, probe, builder = parts
     first, second = (probe.measure(model, OBJECTIVES[objective], builder, CPU, size) for size in (2000, 150))

@@ -10,7 +10,6 @@ import ast
 import functools
 import inspect
 import platform
-import re
 import sysconfig
 import tokenize
 import warnings
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from seqpair.data.sources.documents import Document, SourceFile, Tally, Unit, file_groups, is_held_out
+from seqpair.data.sources.documents import Document, SourceFile, Tally, Unit, file_groups
 from seqpair.data.sources.remote import AnyFile
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
@@ -33,24 +32,6 @@ UNREADABLE = "does not parse"
 _UNIT_BYTES = 1 << 22
 
 _Owner = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@dataclass(frozen=True, slots=True)
-class PythonFunction:
-    """A function or method of a module.
-
-    Attributes:
-        name: Its qualified name inside the module.
-        docstring: The first paragraph of its docstring on one line; empty if it has none.
-        code: Its source without any docstring, dedented, decorators left out.
-        addressable: Whether it stands at the top level or in a class, not inside a function.
-    """
-
-    name: str
-    docstring: str
-    code: str
-    addressable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +47,6 @@ class PythonModule:
     name: str
     code: str
     prose: str
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOutFunction:
-    """One item of the docstring task.
-
-    Attributes:
-        id: `module:qualified.name`.
-        name: The qualified name.
-        docstring: The first paragraph of the docstring, on one line.
-        code: The function without its docstring, dedented.
-    """
-
-    id: str
-    name: str
-    docstring: str
-    code: str
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOutFunctions:
-    """The functions of held-out modules that occur in no training module, and how many were dropped."""
-
-    functions: tuple[HeldOutFunction, ...]
-    dropped_in_training: int
-    dropped_twins: int
 
 
 def library_folder() -> Path:
@@ -155,7 +110,7 @@ class PythonSource:
 
     def split_key(self, document: Document) -> str:
         """Return the module's name: the same modules are held out of both parts."""
-        return _split_key(document.id)
+        return f"module:{document.id}"
 
     def units(self) -> list[Unit]:
         """Return groups of modules."""
@@ -173,10 +128,6 @@ class PythonSource:
             text = module.prose if self.spec.part == "prose" else module.code
             if text.strip():
                 yield Document(module.name, text, len(text.encode("utf-8")), file.label, 0)
-
-
-def _split_key(name: str) -> str:
-    return f"module:{name}"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -233,24 +184,23 @@ def _parse(text: str) -> ast.Module:
         return ast.parse(text)
 
 
-def _owners(node: ast.AST, prefix: str = "", addressable: bool = True) -> Iterator[tuple[str, _Owner, bool]]:
-    """Yield the module, classes and functions in source order: name, node, not inside a function.
+def _owners(node: ast.AST) -> Iterator[_Owner]:
+    """Yield the module, classes and functions in source order.
 
     Only statements are descended into; expressions hold no definitions.
     """
     if isinstance(node, _Owner):
-        yield prefix.removesuffix("."), node, addressable
+        yield node
     for field in ("body", "handlers", "orelse", "finalbody", "cases"):
         for child in getattr(node, field, ()):
-            named = f"{prefix}{child.name}." if isinstance(child, _Function | ast.ClassDef) else prefix
             if not isinstance(child, ast.Expr | ast.Assign | ast.Return):
-                yield from _owners(child, named, addressable and not isinstance(node, _Function))
+                yield from _owners(child)
 
 
 def _docstrings(tree: ast.Module) -> list[tuple[_Owner, ast.Constant]]:
     """Return every docstring with its owner, in source order."""
     found: list[tuple[_Owner, ast.Constant]] = []
-    for _, node, _ in _owners(tree):
+    for node in _owners(tree):
         if node.body and isinstance(node.body[0], ast.Expr):
             value = node.body[0].value
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
@@ -277,86 +227,9 @@ def _cut(lines: list[bytes], owner: _Owner, constant: ast.Constant) -> None:
             del lines[first]
 
 
-@functools.lru_cache(maxsize=4096)
-def read_functions(file: SourceFile) -> tuple[PythonFunction, ...]:
-    """Return a readable module's functions in source order: docstrings, and code without them."""
-    module = read_module(file)
-    assert module is not None
-    lines = module.code.encode("utf-8").split(b"\n")
-    functions = []
-    pairs = zip(_owners(_parse(_source_text(file.path))), _owners(_parse(module.code)), strict=True)
-    for (name, full, addressable), (_, node, _) in pairs:
-        if isinstance(node, _Function) and isinstance(full, _Function):
-            segment = b"\n".join(lines[node.lineno - 1 : node.end_lineno]).decode("utf-8")
-            paragraph = (ast.get_docstring(full) or "").strip().split("\n\n")[0]
-            functions.append(
-                PythonFunction(name, " ".join(paragraph.split()), inspect.cleandoc("\n" + segment), addressable)
-            )
-    return tuple(functions)
-
-
 def _is_utf8(text: str) -> bool:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         return False
     return True
-
-
-def held_out_functions(held_out_frac: float, root: Path | None = None) -> list[HeldOutFunction]:
-    """Return the functions of held-out modules for the docstring task; see `check_held_out_functions`."""
-    return list(check_held_out_functions(held_out_frac, root).functions)
-
-
-def check_held_out_functions(held_out_frac: float, root: Path | None = None) -> HeldOutFunctions:
-    """Collect the documented functions of held-out modules, less those that training has seen.
-
-    A function is dropped when its code (name, spacing and comments aside) or its docstring's first
-    paragraph also occurs in a training module, or in an earlier held-out one: such an item would test
-    memory, or have two right answers. The order is that of the library's paths.
-
-    Args:
-        held_out_frac: The share that the recipe's `python` sources hold out.
-        root: The library; by default the running interpreter's.
-
-    Raises:
-        DataError: As `find_modules`.
-    """
-    training: list[PythonFunction] = []
-    held_out: list[tuple[str, PythonFunction]] = []
-    for file in find_modules(root or library_folder()):
-        module = read_module(file)
-        if module is not None and is_held_out(_split_key(module.name), held_out_frac):
-            held_out.extend((module.name, function) for function in read_functions(file))
-        elif module is not None:
-            training.extend(read_functions(file))
-    seen_code = {_normal_code(function.code) for function in training}
-    seen_text = {function.docstring.lower() for function in training}
-    kept: list[HeldOutFunction] = []
-    dropped, twins = 0, 0
-    own: set[str] = set()
-    for module_id, function in held_out:
-        if not function.addressable or not _is_task_item(function):
-            continue
-        code, text = _normal_code(function.code), function.docstring.lower()
-        if code in seen_code or text in seen_text:
-            dropped += 1
-        elif code in own or text in own:
-            twins += 1
-        else:
-            own.update((code, text))
-            name = function.name
-            kept.append(HeldOutFunction(f"{module_id}:{name}", name, function.docstring, function.code))
-    return HeldOutFunctions(tuple(kept), dropped, twins)
-
-
-def _is_task_item(function: PythonFunction) -> bool:
-    """Return whether a docstring says something (20 to 400 characters) and the code is not a stub."""
-    lines = [line for line in function.code.splitlines() if line.strip()]
-    return 20 <= len(function.docstring) <= 400 and len(lines) >= 3 and len(function.code) <= 4000
-
-
-def _normal_code(code: str) -> str:
-    """Return code without its own name, whole-line comments and spacing."""
-    lines = [line for line in code.splitlines() if not line.lstrip().startswith("#")]
-    return "".join(re.sub(r"\bdef\s+\w+", "def", "\n".join(lines), count=1).split())

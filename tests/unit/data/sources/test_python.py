@@ -7,13 +7,7 @@ from pydantic import ValidationError
 
 from seqpair.data.sources import python as python_source
 from seqpair.data.sources.documents import Tally, documents, is_held_out
-from seqpair.data.sources.python import (
-    PythonSource,
-    check_held_out_functions,
-    find_modules,
-    held_out_functions,
-    without_docstrings,
-)
+from seqpair.data.sources.python import PythonSource, find_modules, without_docstrings
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec
 
@@ -132,37 +126,6 @@ def test_prose_and_code_are_what_they_say(library: Path) -> None:
     assert code.text == (
         "import os  # kept\n\ndef documented_m00(x):\n    # a comment that stays\n    y = x + x\n    return y\n"
     )
-
-
-def held_out_name(library: Path, *, held_out: bool) -> str:
-    return next(
-        file.label.removesuffix(".py")
-        for file in find_modules(library)
-        if is_held_out(f"module:{file.label.removesuffix('.py')}", 0.3) == held_out
-    )
-
-
-def test_held_out_functions_are_not_in_training(library: Path) -> None:
-    # All 60 modules hold the same body under other names: every held-out function has a twin in training.
-    found = check_held_out_functions(0.3, library)
-    assert found.functions == ()
-    assert found.dropped_in_training > 5
-    held_out = held_out_name(library, held_out=True)
-    unique = (
-        "class A:\n    def own(self, a):\n        '''Add three to the argument given.'''\n"
-        "        b = a + 3\n        return b\n"
-    )
-    same_text = (
-        "def other(q):\n    '''Return twice the value of {}.'''\n    while q:\n        q -= 1\n    return q * 7\n"
-    )
-    training = held_out_name(library, held_out=False)
-    (library / f"{held_out}.py").write_text(unique + same_text.format(training) + unique.replace("class A", "class B"))
-    found = check_held_out_functions(0.3, library)
-    assert [(f.id, f.name) for f in found.functions] == [(f"{held_out}:A.own", "A.own")]
-    assert found.functions[0].docstring == "Add three to the argument given."
-    assert found.functions[0].code == "def own(self, a):\n    b = a + 3\n    return b"
-    assert found.dropped_twins == 1
-    assert list(found.functions) == held_out_functions(0.3, library)
 
 
 def test_too_small_a_library_is_an_error(tmp_path: Path) -> None:
