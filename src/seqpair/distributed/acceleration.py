@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from seqpair.errors import SeqpairError, install_extra
+from seqpair.nn.attention import prepare_compilation
 from seqpair.text import note
 
 _MOST_GRAPHS = 64
@@ -79,6 +80,7 @@ class CountedCompile:
     def __init__(self, function: Callable[..., Tensor], *, whole: bool, backend: str = "inductor") -> None:
         import torch._dynamo.backends.registry  # costs a second, so only where something is compiled
 
+        prepare_compilation()
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
         self.graphs = 0
         self._seen: set[Hashable] = set()

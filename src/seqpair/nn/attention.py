@@ -24,6 +24,7 @@ from seqpair.nn.gpu_kernels import (
     attend_varlen,
     flash_is_usable,
     flex_is_usable,
+    is_ampere_or_newer,
     varlen_is_usable,
 )
 from seqpair.nn.layout import Layout, Window
@@ -51,7 +52,18 @@ KERNELS: dict[str, Kernel] = {
 }
 TRACEABLE_KERNELS = ("reference", "varlen")
 """What torch can compile together with the layers around it: the work is the same for every layout."""
+_BETWEEN_GRAPHS: list[Callable[..., Tensor]] = []  # one function, from `prepare_compilation` on
 _GPU_KERNELS = (("varlen", varlen_is_usable), ("flash", flash_is_usable), ("flex", flex_is_usable))
+
+
+def prepare_compilation() -> None:
+    """Tell torch's compiler how to take the kernels; called before anything that attends is compiled.
+
+    It is no decorator of theirs, as that would import the compiler wherever a model is used: two seconds.
+    """
+    torch.compiler.assume_constant_result(is_ampere_or_newer)
+    # What a kernel that cannot be traced plans differs from layout to layout, so it runs between two compiled graphs.
+    _BETWEEN_GRAPHS[:] = [torch.compiler.disable(_attend_by)]
 
 
 def suited_kernel(query: Tensor) -> str:
@@ -101,15 +113,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: Wi
         SeqpairError: There is no kernel of this name, or it cannot run on such queries.
     """
     chosen = suited_kernel(query) if kernel == "auto" else check_kernel(kernel)
-    if torch.compiler.is_compiling() and (chosen not in TRACEABLE_KERNELS or layout.prefixes is not None):
-        return _attend_uncompiled(chosen, query, key, value, layout, window)
-    return _attend_by(chosen, query, key, value, layout, window)
-
-
-@torch.compiler.disable
-def _attend_uncompiled(name: str, query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: Window) -> Tensor:
-    """Run a kernel between two compiled graphs: its plan of work differs from layout to layout."""
-    return _attend_by(name, query, key, value, layout, window)
+    compiling = torch.compiler.is_compiling()
+    between = compiling and (chosen not in TRACEABLE_KERNELS or layout.prefixes is not None)
+    return (_BETWEEN_GRAPHS[0] if between else _attend_by)(chosen, query, key, value, layout, window)
 
 
 def _attend_by(name: str, query: Tensor, key: Tensor, value: Tensor, layout: Layout, window: Window) -> Tensor:

@@ -237,7 +237,10 @@ class Backbone(nn.Module):
         super().__init__()
         check_kernel(kernel)
         self.plan = plan
-        self.embedding = nn.Embedding(plan.vocab_size, plan.shape.width)
+        table = torch.empty(plan.vocab_size, plan.shape.width)
+        if not table.is_meta:  # drawing there imports torch's compiler: two seconds for every use of an export
+            nn.init.normal_(table)
+        self.embedding = nn.Embedding.from_pretrained(table, freeze=False)
         self.embedding_norm = layer_norm(plan)
         self.layers = nn.ModuleList(Layer(plan, index, kernel) for index in range(plan.shape.layers))
         self.final_norm = layer_norm(plan)
