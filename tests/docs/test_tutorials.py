@@ -14,7 +14,13 @@ from seqpair.cli import app as cli
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
-SMALLER = {"--size 1m": "--size test", "extends: 1m": "extends: test", "budget: 2M": "budget: 6k", "every_tokens: 200k": "every_tokens: 2k"}
+SMALLER = {
+    "--size 1m": "--size test",
+    "extends: 1m": "extends: test",
+    "budget: 2M": "budget: 3k",
+    "every_tokens: 200k": "every_tokens: 1k",
+    "seqpair run pair.yaml --set seed=2 --set name=pair-2\n": "",
+}
 
 
 def run_verb(line, monkeypatch):
