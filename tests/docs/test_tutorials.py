@@ -38,9 +38,10 @@ def test_a_tutorial_runs(page, tmp_path, monkeypatch, capsys):
     for number in range(40):
         (tmp_path / "texts" / f"{number:02d}.txt").write_text(made_up_text(rng, 12), encoding="utf-8")
     names = {}
-    for language, title, body in FENCE.findall(page.read_text(encoding="utf-8")):
-        for whole, small in SMALLER.items():
-            body = body.replace(whole, small)
+    text = page.read_text(encoding="utf-8")
+    for whole, small in SMALLER.items():
+        text = text.replace(whole, small)
+    for language, title, body in FENCE.findall(text):
         if title:
             Path(title).write_text(body, encoding="utf-8")
         elif language == "python":
