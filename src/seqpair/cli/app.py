@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -10,7 +11,9 @@ from typing import Annotated
 import typer
 
 from seqpair.cli.bench import bench
+from seqpair.cli.chat import chat
 from seqpair.cli.checkpoints import checkpoints
+from seqpair.cli.classify import classify
 from seqpair.cli.data import data_app
 from seqpair.cli.diff import diff
 from seqpair.cli.doctor import doctor
@@ -30,6 +33,7 @@ from seqpair.cli.publish import publish
 from seqpair.cli.release import release
 from seqpair.cli.report import report
 from seqpair.cli.run import run
+from seqpair.cli.search import search
 from seqpair.cli.soup import soup
 from seqpair.cli.sweep import sweep
 from seqpair.cli.tokenizer import tokenizer_app
@@ -65,7 +69,10 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "generate": generate,
         "fill": fill,
         "embed": embed,
+        "search": search,
         "finetune": finetune,
+        "classify": classify,
+        "chat": chat,
     },
     "Evaluate": {"eval": evaluate_suites, "import-results": import_results, "power": power},
     "Look": {"report": report, "watch": watch, "diff": diff, "order": order, "verify": verify},
@@ -108,6 +115,10 @@ def main() -> None:
     """Run the command line and exit: an error that the user can correct is one message, not a traceback."""
     if sys.platform == "win32":
         _fail("seqpair needs Linux or macOS; on Windows use the Windows Subsystem for Linux", SeqpairError.exit_code)
+    # transformers imports torchao where it is installed, and both warn of builds that nothing here uses. Between a command
+    # and its error a reader would take these lines for the reason.
+    for library in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         app()
     except SeqpairError as error:
