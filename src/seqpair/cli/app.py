@@ -115,8 +115,8 @@ def main() -> None:
     """Run the command line and exit: an error that the user can correct is one message, not a traceback."""
     if sys.platform == "win32":
         _fail("seqpair needs Linux or macOS; on Windows use the Windows Subsystem for Linux", SeqpairError.exit_code)
-    # transformers imports torchao where it is installed, and both warn of builds that nothing here uses. Between a command
-    # and its error a reader would take these lines for the reason.
+    # transformers imports torchao where it is installed, and both warn of builds that nothing here uses. Between a
+    # command and its error a reader would take these lines for the reason.
     for library in ("torchao", "torch.utils._pytree"):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
