@@ -185,6 +185,7 @@ def _values(view: StudyView) -> dict[str, Any]:
         "plan_table": view.table("plan-differences"),
         "checkpoints": view.table("checkpoints"),
         "cost": view.table("cost"),
+        "drift": view.table("drift"),
         "environment": view.table("environment"),
         "seconds": view.table("seconds"),
         "sources": view.table("sources"),
