@@ -25,6 +25,8 @@ from seqpair.data.order.spans import Span
 from seqpair.errors import ExportError, RunLockedError
 from seqpair.hub.revision import read_revision
 from seqpair.recipe.diff import diff_plans, plan_digest
+from seqpair.suite import verify_release as verify_module
+from seqpair.suite.places import find_study
 from seqpair.suite.release import release_study
 from seqpair.suite.release_card import Statement
 from seqpair.suite.release_probe import measure_probe
@@ -141,6 +143,21 @@ def test_what_is_missing_or_damaged_is_made_again_and_nothing_else(four_members,
     assert outcome.exported == ["encoder/step2", "encoder/main"]
     assert contents_of(copy) == contents_of(released)
     assert {path: path.stat().st_mtime_ns for path in (copy / "decoder").rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_after_more_training_main_moves_on_and_the_release_is_that_of_the_whole_run(four_members, released, tmp_path):
+    runs = Path(shutil.copytree(four_members.runs, tmp_path / "runs" / "tiny"))
+    shutil.move(runs / "decoder" / "checkpoints" / "step5", tmp_path / "step5")
+    out = tmp_path / "release"
+    release_study(find_study(runs), out, ["decoder", "encoder-from-decoder"], statement=STATEMENT)
+    assert read_revision(out / "decoder" / "main").checkpoint == "step4"
+    assert read_revision(out / "encoder-from-decoder" / "cross3").parent is None
+    shutil.move(tmp_path / "step5", runs / "decoder" / "checkpoints" / "step5")
+    outcome = release_study(find_study(runs), out, statement=STATEMENT)
+    assert {"decoder/step4", "decoder/main"} < set(outcome.exported)
+    assert not [one for one in outcome.exported if one.startswith("encoder-from-decoder")]
+    assert contents_of(out) == contents_of(released)
 
 
 def test_a_release_of_another_owner_is_not_written_over(four_members, released):
@@ -362,10 +379,18 @@ PLANTED: dict[str, tuple[Callable[[Path], None], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("planted", PLANTED)
-def test_a_planted_fault_is_found_with_its_file_and_revision(copy, planted):
+BY_THE_PROBE = {name for name, (_, words) in PLANTED.items() if " probe " in words[0]}
+QUICK_PROBE = "right hashes of wrong weights"
+
+
+@pytest.mark.parametrize(
+    "planted", [pytest.param(one, marks=[pytest.mark.slow] * (one in BY_THE_PROBE - {QUICK_PROBE})) for one in PLANTED]
+)
+def test_a_planted_fault_is_found_with_its_file_and_revision(copy, planted, monkeypatch):
     plant, words = PLANTED[planted]
     plant(copy)
+    if planted not in BY_THE_PROBE:  # found by hashes, so that nothing needs to be computed
+        monkeypatch.setattr(verify_module, "check_weights", lambda *_: None)
     faults = faults_of(copy, "encoder")
     assert any(all(word in fault for word in words) for fault in faults), faults
 
@@ -389,6 +414,8 @@ RELEASE_IT = """\
 import sys
 from pathlib import Path
 from released_study import STATEMENT
+from seqpair.suite.places import find_study
+from seqpair.suite import verify_release as verify_module
 from seqpair.suite.places import find_study
 from seqpair.suite.release import release_study
 
