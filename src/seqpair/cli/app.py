@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from seqpair.cli.bench import bench
+from seqpair.cli.chat import chat
 from seqpair.cli.checkpoints import checkpoints
+from seqpair.cli.classify import classify
 from seqpair.cli.data import data_app
 from seqpair.cli.diff import diff
 from seqpair.cli.doctor import doctor
@@ -30,6 +32,7 @@ from seqpair.cli.publish import publish
 from seqpair.cli.release import release
 from seqpair.cli.report import report
 from seqpair.cli.run import run
+from seqpair.cli.search import search
 from seqpair.cli.soup import soup
 from seqpair.cli.sweep import sweep
 from seqpair.cli.tokenizer import tokenizer_app
@@ -65,7 +68,10 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "generate": generate,
         "fill": fill,
         "embed": embed,
+        "search": search,
         "finetune": finetune,
+        "classify": classify,
+        "chat": chat,
     },
     "Evaluate": {"eval": evaluate_suites, "import-results": import_results, "power": power},
     "Look": {"report": report, "watch": watch, "diff": diff, "order": order, "verify": verify},

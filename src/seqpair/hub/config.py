@@ -148,6 +148,8 @@ def hub_config(facts: ModelFacts, transformers_version: str) -> dict[str, Any]:
     }
     if facts.predicts == "masked_next":
         config[PREDICTS_KEY] = facts.predicts
+    if facts.direction == "causal" and facts.rope_global_theta != facts.rope_local_theta:
+        config["seqpair_needs"] = "transformers 5 or newer: version 4 has one RoPE base for all layers of a decoder"
     if facts.direction == "bidirectional":
         config["classifier_pooling"] = "cls"
     else:

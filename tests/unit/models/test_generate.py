@@ -156,7 +156,7 @@ def test_the_verb_refuses_in_one_message(seqpair, random_exports, words, part):
 def test_a_file_of_texts_names_its_bad_line(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text('{"text": "one", "id": "a"}\n{"text": "two"}\n', encoding="utf-8")
-    assert read_texts(path) == [("a", "one"), ("2", "two")]
+    assert read_texts(path) == [("a", "one", None), ("2", "two", None)]
     for line, words in (
         ('{"body": "three"}', "line 3 has no text"),
         ("{", "line 3 is not JSON"),

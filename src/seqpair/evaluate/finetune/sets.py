@@ -110,6 +110,11 @@ class LabelledSet:
         return {"number": 1, "span": 2}.get(self.kind, len(self.labels))
 
     @property
+    def has_chats(self) -> bool:
+        """Whether the rows are chats rather than texts."""
+        return bool(self.train[0].turns)
+
+    @property
     def label_counts(self) -> dict[str, int]:
         """How often each class or tag stands in the training rows; empty for other kinds."""
         if self.kind not in ("classes", "tags"):
