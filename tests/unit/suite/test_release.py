@@ -176,15 +176,21 @@ def test_two_processes_do_not_write_one_release(four_members, copy):
     os.close(descriptor)
 
 
-def test_fewer_members_and_fewer_checkpoints_can_be_released(four_members, tmp_path):
+def test_fewer_members_and_fewer_checkpoints_can_be_released_and_in_bf16(four_members, tmp_path):
     plan = four_members.place.plan("decoder-from-encoder")
     out = tmp_path / "some"
-    release_study(four_members.place, out, ["decoder-from-encoder"], every_tokens=1_000_000)
+    release_study(four_members.place, out, ["decoder-from-encoder"], every_tokens=1_000_000, dtype="bf16")
     assert [path.name for path in (out / "decoder-from-encoder").iterdir()] == ["main"]
     record = read_revision(out / "decoder-from-encoder" / "main")
     assert record.parent is None  # the encoder is not released
     assert record.checkpoint == f"cross{plan.phases[-1].steps}"
-    assert faults_of(out) == []
+    weights = load_file(out / "decoder-from-encoder" / "main" / WEIGHTS)
+    assert {values.dtype for values in weights.values()} == {torch.bfloat16}
+    done = verify_release(out, study=four_members.place)
+    assert done.faults == []
+    assert {check.part for check in done.checks} > {"probe", "run"}
+    with pytest.raises(ExportError, match="dtype bf16"):
+        release_study(four_members.place, out, ["decoder-from-encoder"], every_tokens=1_000_000)
     card = (out / "decoder-from-encoder" / "main" / "README.md").read_text(encoding="utf-8")
     assert "license" not in card.split("---")[1]
     assert "have not stated a licence" in card
