@@ -27,7 +27,8 @@ from seqpair.hub.config import ModelFacts, generation_config, hub_config
 from seqpair.hub.formats import DTYPES, Dtype, ExportSource, Format, add_formats, require_formats
 from seqpair.hub.library import require_transformers
 from seqpair.hub.verify import Verification, texts_to_check, verify_export
-from seqpair.hub.weights import WEIGHTS_NAME, to_hub, weights_bytes
+from seqpair.hub.weight_files import weights_bytes
+from seqpair.hub.weights import WEIGHTS_NAME, to_hub
 from seqpair.paths import CHECKPOINTS_FOLDER
 from seqpair.recipe.objectives import OBJECTIVES, Direction, Objective
 

@@ -6,11 +6,9 @@ token table and is never written (a second copy that differs would load untied, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from seqpair.errors import ExportError, HubFolderError, SeqpairError
@@ -131,20 +129,3 @@ def _backbone_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not any(name.startswith("model.") for name in tensors):
         return {f"model.{name}": values for name, values in tensors.items()}
     return {name: values for name, values in tensors.items() if name.startswith("model.")}
-
-
-def weights_bytes(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
-    """Return a safetensors file that has the same bytes for the same tensors.
-
-    Args:
-        tensors: The tensors by name.
-        about: What the file says of itself, beside its format.
-    """
-    data = save(dict(tensors), metadata={"format": "pt"} | dict(about))
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    # The library writes the metadata in another order each time, and the order would change the file's digest.
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(data)[8 + size :]))

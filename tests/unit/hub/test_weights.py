@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from checkpointed_run import plan_for, random_state
-from safetensors import safe_open
 
 from seqpair.errors import ExportError, HubFolderError
-from seqpair.hub.weights import from_hub, to_hub, weights_bytes
+from seqpair.hub.weights import from_hub, to_hub
 
 
 @pytest.mark.parametrize("direction", ["bidirectional", "causal"])
@@ -66,15 +65,3 @@ def test_the_projection_is_split_in_the_order_query_key_value():
     rows = state["backbone.layers.1.attention.wqkv.weight"]
     for place, name in enumerate("qkv"):
         assert torch.equal(tensors[f"model.layers.1.attn.{name}_proj.weight"], rows[32 * place : 32 * (place + 1)])
-
-
-def test_a_file_of_the_same_tensors_has_the_same_bytes_and_says_what_it_is(tmp_path):
-    tensors = to_hub(random_state(plan_for("clm", 64)), 4, "causal")
-    about = {"study": "na\u00efve", "member": "decoder", "checkpoint": "step10", "plan": "0" * 64}
-    first = weights_bytes(tensors, about)
-    assert {weights_bytes(tensors, about) for _ in range(8)} == {first}
-    (tmp_path / "model.safetensors").write_bytes(first)
-    with safe_open(tmp_path / "model.safetensors", "pt") as opened:
-        assert opened.metadata() == {"format": "pt"} | about
-        assert set(opened.keys()) == set(tensors)
-        assert all(torch.equal(opened.get_tensor(name), values) for name, values in tensors.items())
