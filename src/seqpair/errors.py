@@ -139,6 +139,12 @@ class EvaluationError(SeqpairError):
     """An evaluation that cannot be run on what was given."""
 
 
+class UnsafeModelError(HubFolderError, EvaluationError):
+    """Files of a model that are refused unread: a pickle, code, a shard outside its folder, a header without end."""
+
+    exit_code = 6
+
+
 class VerificationError(SeqpairError):
     """Something of a study is not what its plans, stores and records say."""
 

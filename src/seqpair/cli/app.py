@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from seqpair.cli.bench import bench
 from seqpair.cli.chat import chat
 from seqpair.cli.checkpoints import checkpoints
 from seqpair.cli.classify import classify
+from seqpair.cli.convert import convert
 from seqpair.cli.data import data_app
 from seqpair.cli.diff import diff
 from seqpair.cli.doctor import doctor
@@ -46,7 +48,7 @@ from seqpair.text import printable
 EXIT_CODES = (
     "Exit codes: 0 success; 1 a fault in seqpair itself, with a traceback; 2 an error in the recipe, the data, a file "
     "or the command; 3 training cannot continue; 4 another process uses the run; 5 the disk is full; 6 an export is "
-    "not exact; 130 interrupted."
+    "not exact, or a model's files are unsafe; 130 interrupted."
 )
 FILE_ERROR, DISK_FULL_ERROR, INTERRUPTED = 2, 5, 130
 _COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
@@ -65,6 +67,7 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     },
     "Use": {
         "export": export,
+        "convert": convert,
         "release": release,
         "publish": publish,
         "generate": generate,
@@ -114,6 +117,10 @@ def seqpair(
 
 def main() -> None:
     """Run the command line and exit: an error that the user can correct is one message, not a traceback."""
+    # transformers imports torchao where it is installed, and both warn of builds that nothing here uses. Between a
+    # command and its error a reader would take these lines for the reason.
+    for library in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     if sys.stdout.isatty():
         sys.stdout = cast(TextIO, _Terminal(sys.stdout))
     try:

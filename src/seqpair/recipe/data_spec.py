@@ -198,7 +198,8 @@ class TokenizerSpec(BaseModel):
     """A tokenizer to load, or one to train on the recipe's own sources.
 
     Attributes:
-        path: A folder (or `tokenizer.json`) in Hugging Face's format; `None` means: train one.
+        path: A folder (or `tokenizer.json`) in Hugging Face's format, or a folder's URL such as `hf://owner/name`;
+            `None` means: train one.
         train_vocab_size: Entries of a trained tokenizer, specials included, before padding.
         train_bytes: At most this much text is used for training it, spread over the sources.
         pad_vocab_to: The model's vocabulary is padded to a multiple of this.
@@ -216,8 +217,10 @@ class TokenizerSpec(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out the newest key where it is not set, so that it changes no older digest."""
+        """Leave out the newest key where it is not set, so that older digests stay, and the secrets of a URL."""
         values: dict[str, object] = write(self)
+        if self.path is not None and "path" in values:
+            values["path"] = without_secrets(self.path)
         return {name: value for name, value in values.items() if name != "allow_lost_text" or value}
 
 

@@ -227,6 +227,23 @@ def readings_table(readings: Sequence[PlanReading]) -> DataTable | None:
     return DataTable("readings", caption, columns, body, filters=len(body) > 8) if body else None
 
 
+def drift_table(members: Sequence[MemberRun]) -> DataTable | None:
+    """Return how far each layer of a member has moved from the checkpoint or model that it started from."""
+    moved = [member for member in members if member.drift and member.second_of is None]
+    columns = [Column("Part"), *(Column(member.name, True) for member in moved)]
+    found = {part for member in moved for part in member.drift}
+    layers = sorted((part for part in found if part.isdigit()), key=int)
+    body = [
+        [Cell(f"layer {part}" if part.isdigit() else part), *(number_cell(member.drift.get(part)) for member in moved)]
+        for part in ("embedding", *layers, "head")
+    ]
+    caption = (
+        "How far each part of a member has moved from its start: the Euclidean length of the change of its weights, "
+        "divided by that of the weights at the start. A part that is not trained has 0."
+    )
+    return DataTable("drift", caption, columns, body, filters=False) if moved else None
+
+
 def environment_table(members: Sequence[MemberRun]) -> DataTable | None:
     """Return the versions and the way in which each member was trained; one column where all are alike."""
     facts: dict[str, dict[str, str]] = {}
