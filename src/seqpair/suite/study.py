@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -108,7 +109,7 @@ def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
         if not trained.finished:
             outcome.signal_number = trained.signal_number
             return outcome
-    require_same_order(plans)
+    _require_same_order(plans)
     for plan in plans:
         _timed(outcome, f"export {plan.member}", lambda plan=plan: export_part(plan))
         _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan, more))
@@ -163,33 +164,12 @@ def _is_end_of(plan: Plan, manifest: CheckpointManifest) -> bool:
     return manifest.total_steps == steps and manifest.plan_digest == plan_digest(plan)
 
 
-def require_same_order(plans: Sequence[Plan]) -> int:
-    """Compare the ledgers of all runs that ought to read the same sequences; return how many groups of runs there are.
-
-    Raises:
-        TrainingError: Two of them part.
-    """
-    heads: list[Plan] = []
-    for plan in plans:
-        alike = [head for head in heads if _ought_to_agree(head, plan)]
-        for head in alike:
-            require_same_sequences(*(Ledger(run_folder(one) / LEDGER_FILE) for one in (head, plan)))
-        if not alike:
-            heads.append(plan)
-    return len(heads)
-
-
-def _ought_to_agree(one: Plan, other: Plan) -> bool:
-    """Return whether two plans ought to read the same sequences at the same steps of the phases that both have."""
-    first, second = ({phase.name: phase for phase in plan.phases} for plan in (one, other))
-    shared = [(first[name], second[name]) for name in first if name in second]
-    alike = all(
-        (a.seq_len, a.mixture) == (b.seq_len, b.mixture)
-        # One of them may be longer, with more stages.
-        and all(x == y for x, y in zip(a.batch_stages, b.batch_stages, strict=False))
-        for a, b in shared
-    )
-    return bool(shared) and alike and one.seed == other.seed
+def _require_same_order(plans: Sequence[Plan]) -> None:
+    """Check that members that share a phase read the same sequences at every step of it, by their ledgers."""
+    for first, second in itertools.combinations(plans, 2):
+        if {phase.name for phase in first.phases} & {phase.name for phase in second.phases}:
+            ledgers = (Ledger(run_folder(plan) / LEDGER_FILE) for plan in (first, second))
+            require_same_sequences(*ledgers)
 
 
 class MemberExport(NamedTuple):
