@@ -28,7 +28,7 @@ from seqpair.train.loggers import open_loggers
 from seqpair.train.metrics import Metrics
 from seqpair.train.pinned_plan import pin_plan
 from seqpair.train.position import Place, StartingPoint, begin_from, manifest_fields, place_after, restore
-from seqpair.train.step import StepLoss, StepWork, accumulate_gradients, not_finite
+from seqpair.train.step import ObjectiveLoss, StepLoss, StepWork, accumulate_gradients, not_finite
 
 
 class StopRequest:
@@ -232,44 +232,49 @@ class _Loop:
         return "" if self.loss_shown is None else f"loss {self.loss_shown:.3f}"
 
     def _measure_held_out(self, phase: PhasePlan) -> None:
-        """Measure on the main rank, while the others wait for it."""
+        """Measure on the main rank; with sharded parameters on all, which gather them together."""
         run, place = self.run, self.place
-        if run.world.is_main:
-            run.world.enter(place.total_step, "measuring the held-out loss")
-            self._measure_on_this_rank(phase)
-        # The others wait here, where they may wait longer than at the next step's exchanges.
+        # Others wait here for the main rank, where they may wait longer than at the next step's exchanges.
         with run.world.patience():
+            run.world.enter(place.total_step, "measuring the held-out loss")
+            if run.world.is_main or run.sharding is not None:
+                with run.world.exchange("the shards of a measurement", computes=True):
+                    results = run.probes[phase.name].measure(
+                        ObjectiveLoss(run.model) if run.sharding is None else run.module,
+                        phase.objective_of(max(0, place.step - 1)),
+                        run.builder,
+                        run.world.device,
+                        run.plan.runtime.microbatch_tokens,
+                        bf16=run.plan.runtime.precision == "bf16",
+                    )
+                for result in results:
+                    self.metrics.held_out(place, phase.name, result)
             run.world.barrier()
-
-    def _measure_on_this_rank(self, phase: PhasePlan) -> None:
-        run, place = self.run, self.place
-        objective = phase.objective_of(max(0, place.step - 1))
-        results = run.probes[phase.name].measure(
-            run.model,
-            objective,
-            run.builder,
-            run.world.device,
-            run.plan.runtime.microbatch_tokens,
-            bf16=run.plan.runtime.precision == "bf16",
-        )
-        for result in results:
-            self.metrics.held_out(place, phase.name, result)
 
     def _save(self, phase: PhasePlan) -> None:
-        run, name = self.run, f"{phase.tag}{self.place.step}"
-        if run.world.is_main and name != self.checkpoint_name:
-            run.world.enter(self.place.total_step, "saving a checkpoint")
-            if self.ledger is not None:
-                self.ledger.sync()
-            self.metrics.sync()
-            save_checkpoint(
-                run.folder,
-                manifest_fields(run, phase, self.place),
-                model=run.model.state_dict(),
-                optimizer=run.optimizer.tensor_state(),
-                state={"place": self.place.as_json(), "optimizer": run.optimizer.json_state()},
-            )
-            thin(run.folder, run.plan.keep, run.plan.phases)
+        name = f"{phase.tag}{self.place.step}"
+        with self.run.world.patience():
+            if name != self.checkpoint_name:
+                self._write_checkpoint(phase)
+            self.run.world.barrier()
         self.checkpoint_name = name
-        with run.world.patience():
-            run.world.barrier()
+
+    def _write_checkpoint(self, phase: PhasePlan) -> None:
+        run = self.run
+        run.world.enter(self.place.total_step, "saving a checkpoint")
+        model, optimizer = run.model.state_dict(), run.optimizer.tensor_state()
+        if run.sharding is not None:  # the file is the same for any sharding, so that any other can read it
+            model, optimizer = run.sharding.whole(model), run.sharding.whole(optimizer)
+        if not run.world.is_main:
+            return
+        if self.ledger is not None:
+            self.ledger.sync()
+        self.metrics.sync()
+        save_checkpoint(
+            run.folder,
+            manifest_fields(run, phase, self.place),
+            model=model,
+            optimizer=optimizer,
+            state={"place": self.place.as_json(), "optimizer": run.optimizer.json_state()},
+        )
+        thin(run.folder, run.plan.keep, run.plan.phases)
