@@ -7,12 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from checkpointed_run import plan_for
+from safetensors.torch import save_file
 from tiny import write_tiny_study
 
-from seqpair.hub.revision import REVISION_NAME, digest_files, tensors_digest
+from seqpair.hub.revision import MAIN, REVISION_NAME, Parent, ProbeResult, Revision, digest_files, tensors_digest
+from seqpair.recipe.diff import plan_digest
 from seqpair.suite import study as study_module
 from seqpair.suite.places import StudyPlace, find_study
-from seqpair.suite.release_card import Statement
+from seqpair.suite.release_card import SHOWN_DIGITS, Statement
 
 STATEMENT = Statement(license="mit", language="en", owner="lab")
 
@@ -91,3 +95,37 @@ def seal(release: Path) -> None:
             entry |= {"record_sha256": record, "weights_sha256": files["model.safetensors"]["sha256"]}
     contents["order"] = {name: one.sha256 for name, one in digest_files(release / "order").items()}
     (release / "release.json").write_text(json.dumps(contents), encoding="utf-8")
+
+
+def write_random_release(out: Path, revisions: int) -> Path:
+    """Write the release of one member with made-up files, which costs no export; its weights are random bytes."""
+    plan = plan_for("mlm", 64)
+    steps = tuple(range(1, revisions + 1))
+    phase = plan.phases[0].model_copy(update={"steps": revisions, "checkpoint_steps": steps})
+    plan = plan.model_copy(update={"phases": (phase,)})
+    generator, parent, rows = torch.Generator().manual_seed(3), None, []
+    for step in steps:
+        name = MAIN if step == revisions else f"step{step}"
+        folder = out / "encoder" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"step": step}), encoding="utf-8")
+        save_file({"table": torch.randn(8, 8, generator=generator)}, folder / "model.safetensors")
+        tensors = tensors_digest(folder / "model.safetensors")
+        rows.append(f"| `{name}` | `step{step}` | | | | `{tensors[:SHOWN_DIGITS]}` |\n")
+        (folder / "README.md").write_text("".join(rows) if name == MAIN else "A revision.\n", encoding="utf-8")
+        record = Revision(
+            **dict.fromkeys(("phase_step", "total_steps", "content_tokens"), step),
+            study=plan.study, member="encoder", revision=name, checkpoint=f"step{step}", checkpoint_sha256="0" * 64,
+            phase="pretrain", objective="mlm", dtype="fp32", plan_digest=plan_digest(plan), plan=plan,
+            parent=parent, distance=None if parent is None else 1.0, tensors=tensors,
+            probe=ProbeResult(loss=1.0, predicted=1, sequences=()), files=digest_files(folder, git=True),
+        )  # fmt: skip
+        (folder / REVISION_NAME).write_text(record.model_dump_json(), encoding="utf-8")
+        parent = Parent(member="encoder", revision=name, tensors=tensors)
+    (out / "order").mkdir()
+    (out / "order" / "README.md").write_text("The order.\n", encoding="utf-8")
+    names = {path.name: {} for path in (out / "encoder").iterdir()}
+    contents = {"study": plan.study, "owner": "", "members": {"encoder": {"repository": "tiny-encoder"}}}
+    contents["members"]["encoder"]["revisions"] = names
+    (out / "release.json").write_text(json.dumps(contents), encoding="utf-8")
+    return out

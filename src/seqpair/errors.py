@@ -77,6 +77,10 @@ class ExportError(SeqpairError):
     exit_code = 6
 
 
+class PublishError(SeqpairError):
+    """A release that cannot be published as it is, or a Hub that refuses it or does not answer."""
+
+
 class HubFolderError(SeqpairError):
     """A Hugging Face folder that cannot be a starting point: what it computes cannot be expressed here, or differs."""
 

@@ -11,7 +11,7 @@ from seqpair.recipe.schema import Recipe
 from seqpair.recipe.sizes import Count
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "recipe.md"
-WHOLE = {"size", "mixture"}
+WHOLE = {"size", "mixture", "starts_from"}
 """Keys that the page explains as a whole, with what may stand in them."""
 ELSEWHERE = (
     "data.sources[].cleaning",

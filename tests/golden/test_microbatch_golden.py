@@ -48,6 +48,7 @@ def order(tmp_path):
         ("clm", None, "9f8452b61fb543a8"),
         ("hybrid", 0.4, "df9c2fa07e85e928"),
         ("diffusion", None, "a907780eaa511f02"),
+        ("prefix", None, "74052c4c5bba028f"),
     ],
 )
 def test_inputs_and_targets_of_a_fixed_key_do_not_change(order, name, frac, expected):
@@ -65,6 +66,7 @@ def test_inputs_and_targets_of_a_fixed_key_do_not_change(order, name, frac, expe
                 layout = given.layout
                 seen += [group, given.ids, given.output_index, given.target_ids]
                 seen += [] if given.votes is None else [given.votes.view(torch.int32)]
+                seen += [] if layout.prefixes is None else [np.array(layout.prefixes)]
                 seen += [layout.starts, layout.positions, layout.sequence_ids, np.array(layout.lengths)]
     assert digest_of(*seen, np.array(counts)) == expected
 

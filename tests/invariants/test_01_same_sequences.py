@@ -26,11 +26,12 @@ def write_ledger(study, path, member: str, *overrides: str) -> Ledger:
     return ledger
 
 
-MEMBERS = [f"members.{name}={{objective: {name}}}" for name in ("mntp", "diffusion")]
-BIDIRECTIONAL = ["encoder", "mntp", "diffusion"]
+MEMBERS = [f"members.{name}={{objective: {name}}}" for name in ("mntp", "diffusion", "prefix")]
+MEMBERS += ["members.biphasic={objective: [{clm: 0.25}, {mlm: 0.75}]}"]
+OTHERS = ["encoder", "mntp", "diffusion", "prefix", "biphasic"]
 
 
-@pytest.mark.parametrize("member", BIDIRECTIONAL)
+@pytest.mark.parametrize("member", OTHERS)
 def test_same_sequences_at_every_step_as_the_decoder(prepared_study, tmp_path, member):
     encoder = write_ledger(prepared_study, tmp_path / "encoder.jsonl", member, *MEMBERS)
     decoder = write_ledger(prepared_study, tmp_path / "decoder.jsonl", "decoder")
@@ -40,7 +41,7 @@ def test_same_sequences_at_every_step_as_the_decoder(prepared_study, tmp_path, m
     assert encoder.path.read_bytes() == decoder.path.read_bytes()
 
 
-@pytest.mark.parametrize("member", BIDIRECTIONAL)
+@pytest.mark.parametrize("member", OTHERS)
 def test_same_sequences_reach_both_models_but_for_the_declared_sep(prepared_study, member):
     recipe = load_recipe(str(prepared_study.recipe), MEMBERS)
     prepared = open_recipe_data(recipe)

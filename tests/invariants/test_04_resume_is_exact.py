@@ -17,7 +17,7 @@ from tiny import write_tiny_study
 from seqpair.data.prepare.preparation import prepare
 from seqpair.recipe.load import load_recipe
 
-DIFFUSION = "members.diffusion={objective: diffusion}"
+MEMBERS = ["members.diffusion={objective: diffusion}", "members.prefix={objective: prefix}"]
 TIMED = ("tokens_per_second", "seconds")
 
 
@@ -65,25 +65,25 @@ def uninterrupted(tmp_path_factory, request):
     recipe = load_recipe(str(study.recipe))
     prepare(recipe.data.sources, recipe.data.tokenizer, Path(recipe.data.stores))
     bits = {}
-    for member in ("encoder", "decoder", "diffusion"):
-        finish(start_training(study.recipe, study.folder / "whole", member, DIFFUSION))
+    for member in ("encoder", "decoder", "diffusion", "prefix"):
+        finish(start_training(study.recipe, study.folder / "whole", member, *MEMBERS))
         bits[member] = final_bits(study.folder / "whole" / "tiny" / member)
     return study, bits
 
 
-@pytest.mark.parametrize("member", ["encoder", "diffusion"])
-def test_resume_is_exact_after_kill_9_at_five_random_steps(uninterrupted, member):
+@pytest.mark.parametrize(("member", "kills"), [("encoder", 5), ("diffusion", 5), ("prefix", 2)])
+def test_resume_is_exact_after_kill_9_at_random_steps(uninterrupted, member, kills):
     study, bits = uninterrupted
     runs = study.folder / "killed"
     folder = runs / "tiny" / member
     total = bits[member]["ledger"].count(b"\n")
-    kill_at = sorted(random.Random(11).sample(range(2, total), 5))
+    kill_at = sorted(random.Random(11).sample(range(2, total), kills))
     for steps in kill_at:
-        process = start_training(study.recipe, runs, member, DIFFUSION)
+        process = start_training(study.recipe, runs, member, *MEMBERS)
         wait_for_steps(process, folder, steps)
         process.kill()
         process.communicate()
-    finish(start_training(study.recipe, runs, member, DIFFUSION))
+    finish(start_training(study.recipe, runs, member, *MEMBERS))
     assert final_bits(folder) == bits[member]
 
 
@@ -93,11 +93,11 @@ def test_resume_is_exact_after_sigterm_and_sigterm_saves(uninterrupted):
     ahead = "runtime.prefetch_batches=3"
     runs = study.folder / "stopped"
     folder = runs / "tiny" / "decoder"
-    process = start_training(study.recipe, runs, "decoder", DIFFUSION, ahead)
+    process = start_training(study.recipe, runs, "decoder", *MEMBERS, ahead)
     wait_for_steps(process, folder, 3)
     os.kill(process.pid, signal.SIGTERM)
     assert finish(process) == 128 + signal.SIGTERM
     saved_at = steps_in_ledger(folder)
     assert (folder / "checkpoints" / f"step{saved_at}").is_dir()
-    finish(start_training(study.recipe, runs, "decoder", DIFFUSION, ahead))
+    finish(start_training(study.recipe, runs, "decoder", *MEMBERS, ahead))
     assert final_bits(folder) == bits["decoder"]

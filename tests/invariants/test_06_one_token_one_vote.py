@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ OVERRIDES = [
     "model.attn_out_dropout=0.0",
     "members.both={objective: {hybrid: {causal_frac: 0.4}}}",
     "members.diffusion={objective: diffusion}",
+    "members.prefix={objective: prefix}",
 ]
 
 
@@ -38,6 +40,9 @@ class PretendedWorld:
 
     def all_reduce_sum(self, values: list[float]) -> list[float]:
         return values
+
+    def exchange(self, what: str, *, computes: bool = False) -> contextlib.nullcontext[None]:
+        return contextlib.nullcontext()
 
 
 def one_step(
@@ -63,7 +68,7 @@ def one_step(
     return sum(loss.loss for loss in losses), mean
 
 
-@pytest.mark.parametrize("member", ["encoder", "decoder", "both", "diffusion"])
+@pytest.mark.parametrize("member", ["encoder", "decoder", "both", "diffusion", "prefix"])
 def test_one_token_one_vote_for_any_microbatch_and_world_size(prepared_study, member):
     reference_loss, reference = one_step(prepared_study, member, microbatch_tokens=100_000, world_size=1)
     layouts = ((128, 1, False), (500, 1, False), (100_000, 2, False), (300, 4, False), (100, 16, False))
@@ -77,7 +82,7 @@ def test_one_token_one_vote_for_any_microbatch_and_world_size(prepared_study, me
             )
 
 
-@pytest.mark.parametrize("member", ["encoder", "decoder", "diffusion"])
+@pytest.mark.parametrize("member", ["encoder", "decoder", "diffusion", "prefix"])
 def test_the_loss_is_the_mean_over_all_votes_of_the_batch(prepared_study, member):
     """The loss equals plain cross entropy over one long list of all predicted tokens, or its weighted sum."""
     recipe = load_recipe(str(prepared_study.recipe), OVERRIDES)

@@ -15,10 +15,11 @@ from seqpair.hub import export as export_module
 from seqpair.hub.export import checkpoint_at, export_checkpoint
 from seqpair.hub.native import NativeModel
 from seqpair.hub.verify import texts_to_check, verify_export
+from seqpair.models.place import find_model
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.objectives import OBJECTIVES
 
-OBJECTIVE_NAMES = ("mlm", "clm", "mntp", "diffusion")
+OBJECTIVE_NAMES = ("mlm", "clm", "mntp", "diffusion", "prefix")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,10 @@ def test_reloaded_logits_are_the_native_ones_past_the_window_and_past_padding(ex
     assert record["max_abs_difference"] == proof.max_abs_difference
     assert record["class"] == OBJECTIVES[name].hub_class
     assert record["predicts"] == OBJECTIVES[name].predicts
+    remark = OBJECTIVES[name].remark
+    assert find_model(folder).remark == find_model(exported[name][0]).remark == remark
+    assert ("How to read its figures" in (folder / "README.md").read_text()) == bool(remark)
+    assert remark in (folder / "README.md").read_text()
 
 
 def test_the_check_sees_logits_that_are_not_near_zero(exported):

@@ -26,6 +26,7 @@ from seqpair.cli.order import order
 from seqpair.cli.plan import plan
 from seqpair.cli.power import power
 from seqpair.cli.prepare import prepare
+from seqpair.cli.publish import publish
 from seqpair.cli.release import release
 from seqpair.cli.report import report
 from seqpair.cli.run import run
@@ -60,6 +61,7 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Use": {
         "export": export,
         "release": release,
+        "publish": publish,
         "generate": generate,
         "fill": fill,
         "embed": embed,

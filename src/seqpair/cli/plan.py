@@ -255,6 +255,8 @@ def _mask_rate_text(phase: PhasePlan) -> str:
 
     if phase.mask_frac is not None:
         return mask_frac_text(phase.mask_frac)
+    if any(objective.has_prefix for objective, _ in objective_shares(phase)):
+        return "none; each sequence has a prefix of half of it on average, which is not predicted"
     rates = [objective.own_rate for objective, _ in objective_shares(phase) if objective.own_rate is not None]
     return f"one of its own for each sequence, {rates[0]:g} on average" if rates else "none"
 

@@ -39,7 +39,10 @@ def train(
     place = find_study(study, overrides or ())
     plan = place.plan(member)
     # One process compares the files' digests: the others wait for it at the first barrier.
-    prepared = place.open_data(verify=os.environ.get("RANK", "0") == "0")
+    first = os.environ.get("RANK", "0") == "0"
+    prepared = place.open_data(verify=first)
+    # The starts of all members are checked before the first of them trains: its pair must be possible, too.
+    find_start = start_finder(prepared, place.plans().values() if first and not run_folder(plan).exists() else ())
     if dry_run:
         require_ready(plan, prepared)
         require_pinnable(plan, run_folder(plan))
@@ -48,7 +51,7 @@ def train(
         print(f"{plan.study}/{plan.member}: ready, would train in {run_folder(plan)}")
         return
     with start_world(plan.runtime.device, timeout_seconds=plan.runtime.timeout_seconds) as world:
-        outcome = train_member(plan, prepared, world, start_finder(prepared))
+        outcome = train_member(plan, prepared, world, find_start)
     if world.is_main:
         if as_json:
             print(json.dumps(asdict(outcome)))

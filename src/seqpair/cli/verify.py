@@ -31,6 +31,9 @@ def verify(
     study: Annotated[
         str | None, typer.Option(help="Compare a release with the checkpoints of this study, bit for bit.")
     ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Of a published member, download the weights and compute the losses again.")
+    ] = False,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,13 +44,16 @@ def verify(
     computed with. A member of the recipe that has no plan or no ledger is a fault.
 
     Of a release, all files are compared with their SHA-256, each revision with its parent and its plan, and the loss of
-    each revision is computed again. The exit code is 3 if there is any fault.
+    each revision is computed again. Of a published member the Hub's listings and small files are compared, and with
+    --deep the weights, too. The exit code is 3 if there is any fault.
 
     Example: seqpair verify demo
 
     Example: seqpair verify releases/demo --study demo
+
+    Example: seqpair verify my-lab/demo-encoder --deep
     """
-    found = _verification(place, member, study, overrides or [])
+    found = _verification(place, member, study, overrides or [], deep=deep)
     if as_json:
         answer = {
             "checks": [asdict(check) for check in found.checks],
@@ -63,6 +69,10 @@ def verify(
             for check in found.checks
         ]
         print_table(("member", "part", "checked", "", "found"), rows)
+    _require_no_fault(found)
+
+
+def _require_no_fault(found: Verification) -> None:
     if found.faults:
         named = [
             " ".join(filter(None, (check.member, check.part, check.subject))) + f": {check.fault}"
@@ -76,15 +86,16 @@ def verify(
         )
 
 
-def _verification(place: str, member: str, study: str | None, overrides: list[str]) -> Verification:
+def _verification(place: str, member: str, study: str | None, overrides: list[str], *, deep: bool) -> Verification:
     """Check a place, which is a study unless its folder is something else."""
     from seqpair.suite.places import find_study
     from seqpair.suite.verify import verify_study
-    from seqpair.suite.verify_place import verify_place
+    from seqpair.suite.verify_place import is_hub_name, verify_place, verify_published
 
     folder, members = Path(place).expanduser(), [member] if member else []
-    if folder.is_dir():
-        found = verify_place(folder, members, None if study is None else find_study(study, overrides))
-        if found is not None:
-            return found
+    against = None if study is None else find_study(study, overrides)
+    if folder.is_dir() and (found := verify_place(folder, members, against)) is not None:
+        return found
+    if is_hub_name(place):
+        return verify_published(place, deep=deep or against is not None, study=against)
     return verify_study(find_study(place, overrides), members)

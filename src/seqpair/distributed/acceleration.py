@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from seqpair.errors import SeqpairError, install_extra
+from seqpair.nn.attention import prepare_compilation
 from seqpair.text import note
 
 _MOST_GRAPHS = 64
@@ -90,6 +91,7 @@ class CountedCompile:
     ) -> None:
         import torch._dynamo.backends.registry  # costs a second, so only where something is compiled
 
+        prepare_compilation()
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
         self.graphs = 0
         self._seen: set[Hashable] = set()

@@ -291,6 +291,8 @@ def _run_model(
 ) -> SuiteReport:
     started, model = time.monotonic(), None
     report, seconds = SuiteReport(place.name, folder, []), {}
+    if place.remark:
+        note(f"{place.short_name}: {place.remark}")
     for number, plan in enumerate(plans, 1):
         task = plan.task
         if plan.skipped:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from seqpair.checkpoint.manifest import CheckpointManifest
 from seqpair.hub.verify import Verification
 from seqpair.recipe.objectives import Objective
+from seqpair.recipe.plan import Plan
 from seqpair.recipe.schedule import mask_frac_text
 from seqpair.recipe.sizes import parameter_count
 from seqpair.text import format_count
@@ -89,7 +90,7 @@ member of a pair. The pair's other members have the same shape, data, order and 
 For vectors, `SentenceTransformer("PATH").encode(texts)` of sentence-transformers: {_POOLED[causal]}. It was not
 trained for similarity; fine-tune it first where that matters.
 {_NEXT_NOTE if objective.predicts == "masked_next" else ""}
-## How it was trained
+{_remark(objective)}## How it was trained
 
 {_training_table(manifest, objective, trained)}
 
@@ -108,6 +109,10 @@ attention output, which this class cannot express; that matters for further trai
 """
 
 
+def _remark(objective: Objective) -> str:
+    return f"## How to read its figures\n\n{objective.remark}\n\n" if objective.remark else ""
+
+
 def _training_table(manifest: CheckpointManifest, objective: Objective, trained: Objective) -> str:
     """Return how the member was trained as a Markdown table."""
     plan = manifest.plan
@@ -120,7 +125,7 @@ def _training_table(manifest: CheckpointManifest, objective: Objective, trained:
     reach = f"{window} tokens back" if objective.direction == "causal" else f"{window} tokens to each side"
     return f"""| | |
 |---|---|
-| checkpoint | `{manifest.name}` ({_place(manifest)}) |
+{_start(plan)}| checkpoint | `{manifest.name}` ({_place(manifest)}) |
 | content tokens read | {format_count(manifest.content_tokens)} |
 | objective | `{objective.name}`, {objective.direction}{mask}{part} |
 | layers, width, inner width, heads | {shape.layers}, {shape.width}, {shape.inner}, {shape.heads} |
@@ -131,6 +136,11 @@ def _training_table(manifest: CheckpointManifest, objective: Objective, trained:
 | sources | {sources} |
 | seed | {plan.seed} |
 | plan digest | `{manifest.plan_digest}` |"""
+
+
+def _start(plan: Plan) -> str:
+    """Return the table's row that says what the member started from; nothing from scratch."""
+    return "" if plan.start is None else f"| started from | {plan.start.place} |\n"
 
 
 def _place(manifest: CheckpointManifest) -> str:

@@ -43,6 +43,13 @@ HUB_CLASSES: dict[str, tuple[str, str]] = {
 }
 """For each attention direction, the class that computes it and its `model_type`."""
 
+_TASKS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
+HEADLESS_CLASSES: dict[str, tuple[str, ...]] = {
+    "bidirectional": ("ModernBertModel", *(f"ModernBertFor{task}" for task in _TASKS)),
+    "causal": ("ModernBertDecoderModel", "ModernBertDecoderForSequenceClassification"),
+}
+"""Classes whose backbone is ours, without a language-model head: bare, or with a head for another task."""
+
 PREDICTS_KEY = "seqpair_predicts"
 """The key of `config.json` that says where predictions stand, written where the class does not imply it."""
 
@@ -231,9 +238,19 @@ class FolderConfig(BaseModel):
         return HUB_CLASSES[self.direction][0]
 
     @property
+    def has_head(self) -> bool:
+        """Return whether the folder has a language-model head; without `architectures` the model type decides."""
+        return not self.architectures or self.hub_class in self.architectures
+
+    @property
     def predicts(self) -> Predicts:
         """Return which output predicts which token, as in the objectives table."""
         return self.seqpair_predicts or ("next" if self.direction == "causal" else "masked")
+
+    def trained_with(self, window_tokens: int) -> FolderConfig:
+        """Return the configuration of the same model with another window, as `window_tokens` counts it."""
+        attention = local_attention(window_tokens, self.direction)
+        return self.model_copy(update={"local_attention": attention, "sliding_window": None})
 
     def window_tokens(self) -> int:
         """Return how many tokens a local layer sees on each visible side, the token itself not counted.
@@ -390,7 +407,9 @@ def read_folder_config(folder: Path) -> FolderConfig:
     return config
 
 
-_ALLOWED_CLASSES = " or ".join(f"{name} (model_type {kind})" for name, kind in HUB_CLASSES.values())
+_ALLOWED_CLASSES = " or ".join(
+    f"{name} (model_type {kind}), {', '.join(HEADLESS_CLASSES[way])}" for way, (name, kind) in HUB_CLASSES.items()
+)
 
 
 def _first_fault(error: Exception) -> str:
@@ -403,13 +422,13 @@ def _first_fault(error: Exception) -> str:
 
 
 def _require_expressible(path: Path, config: FolderConfig) -> None:
-    # Without `architectures` the model type decides; with them the head must be a language model's.
-    if config.architectures and config.hub_class not in config.architectures:
+    known = {config.hub_class, *HEADLESS_CLASSES[config.direction]}
+    if config.architectures and not known & set(config.architectures):
         raise HubFolderError(
             "the folder's model is of another class",
             seen=f"architectures {config.architectures} in {path}",
             allowed=_ALLOWED_CLASSES,
-            fix="use the folder of the model with its language-model head",
+            fix="use a folder of one of these classes",
         )
     # All of them at once, so that a reader sees everything that stands in the way.
     other = {key: getattr(config, key) for key, value in _FIXED.items() if getattr(config, key) != value}

@@ -1,8 +1,8 @@
 """A Hugging Face folder as a member's starting point: its plan, weights and tokenizer in our form, and their proof.
 
-The proof compares, in fp32: the ids that `AutoTokenizer` gives texts, without specials, with ours; and the logits of
-every real token of padded batches of rows `[CLS]` content, with `[SEP]` for encoders, among them rows longer than
-both sides of the window.
+The proof compares, in fp32: the ids that `AutoTokenizer` gives texts, without specials, with ours; and the logits (of a
+folder without a language-model head the last hidden states) of every real token of padded batches of rows `[CLS]`
+content, with `[SEP]` for encoders, among them rows longer than both sides of the window.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,14 @@ from torch import Tensor
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.errors import HubFolderError
 from seqpair.files import sha256_file, sha256_json
-from seqpair.hub.config import CONFIG_NAME, FolderConfig, Predicts, read_folder_config
+from seqpair.hub.config import (
+    CONFIG_NAME,
+    HEADLESS_CLASSES,
+    FolderConfig,
+    Predicts,
+    local_attention,
+    read_folder_config,
+)
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel
 from seqpair.hub.verify import (
@@ -47,20 +55,22 @@ _REBASING_TAG = "ext"
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """A model read from a Hugging Face folder.
+    """A model read from a Hugging Face folder, or from a checkpoint as if it were one.
 
     Attributes:
         folder: Where it was read.
-        hub_class: Its Hugging Face class.
+        hub_class: The Hugging Face class of its direction with a language-model head.
         model_plan: Its shape, vocabulary, window and constants.
         rope: The RoPE bases of its global and local layers.
         direction: The attention direction of its class.
         predicts: Which output predicts which token: `next`, `masked` or `masked_next`.
         seq_len: The longest row its configuration names, in tokens with specials.
-        model: Its parameters in our names, fp32, on the CPU.
+        model: Its parameters in our names, fp32, on the CPU; without a head only the backbone's.
         tokenizer: Its tokenizer, padded to the rows of the token table.
         digest: SHA-256 over the configuration, the weights' and the tokenizer's files.
         notes: What differs from training here and changes nothing now, such as dropouts.
+        has_head: Whether it has a language-model head.
+        states_window: Whether the window is the one that the caller stated, instead of the one that its class computes.
     """
 
     folder: Path
@@ -74,32 +84,45 @@ class ImportedModel:
     tokenizer: Tokenizer
     digest: str
     notes: tuple[str, ...]
+    has_head: bool = True
+    states_window: bool = False
+
+    @property
+    def headless(self) -> tuple[str, ...]:
+        """Return the names of the parameters that the folder does not have: those of the language-model head."""
+        return tuple(name for name in _parameters(self.model_plan) if name not in self.model)
 
 
-def read_hub_folder(folder: Path) -> ImportedModel:
-    """Read a folder of ModernBertForMaskedLM or ModernBertDecoderForCausalLM.
+def read_hub_folder(folder: Path, window_tokens: int | None = None) -> ImportedModel:
+    """Read a folder of the encoder or the decoder class, with its language-model head or without.
 
     Args:
         folder: An export of ours, or a downloaded model: `config.json`, the weights as safetensors (one
             file, or several with their index) and `tokenizer.json`.
+        window_tokens: The window that it was trained with, where its class computes another one.
 
     Raises:
         HubFolderError: A file is missing or damaged, or the model cannot be expressed here.
         DataError: The tokenizer is none that seqpair can use.
     """
-    config = read_folder_config(folder)
+    config, notes = read_folder_config(folder), []
+    if window_tokens is not None and window_tokens != (computed := config.window_tokens()):
+        config = config.trained_with(window_tokens)
+        notes.append(f"the window is {window_tokens} tokens, as stated; its class computes {computed}")
     plan = config.model_plan()
     files = _weight_files(folder)
     tensors = _read_tensors(files)
-    if not config.tie_word_embeddings and "decoder.weight" not in tensors:
+    if config.has_head and not config.tie_word_embeddings and "decoder.weight" not in tensors:
         raise HubFolderError(
             "the folder's output matrix is missing",
             seen="tie_word_embeddings false, and no decoder.weight",
             allowed="tied weights",
             fix="use a model with tie_word_embeddings",
         )
-    notes = [*config.notes(), *_precision_note(tensors)]
-    state = {name: values.float() for name, values in from_hub(tensors, plan.shape.layers, config.direction).items()}
+    states_window = bool(notes)
+    notes += [*config.notes(), *_precision_note(tensors)]
+    given = from_hub(tensors, plan.shape.layers, config.direction, has_head=config.has_head)
+    state = {name: values.float() for name, values in given.items()}
     _require_usable(state, plan)
     tokenizer = _tokenizer_of(folder, config)
     named = [folder / CONFIG_NAME, *files, folder / "tokenizer.json"]
@@ -115,11 +138,25 @@ def read_hub_folder(folder: Path) -> ImportedModel:
         tokenizer=tokenizer,
         digest=sha256_json({path.name: sha256_file(path) for path in named}),
         notes=tuple(notes),
+        has_head=config.has_head,
+        states_window=states_window,
     )
 
 
+def _parameters(plan: ModelPlan) -> dict[str, torch.Size]:
+    """Return the shapes of a model's parameters by name."""
+    with torch.device("meta"):
+        return {name: values.shape for name, values in LanguageModel(plan).state_dict().items()}
+
+
+def with_blank_head(state: Mapping[str, Tensor], plan: ModelPlan) -> dict[str, Tensor]:
+    """Return parameters with zeros for those that are missing, for the use of a backbone alone."""
+    missing = {name: torch.zeros(shape) for name, shape in _parameters(plan).items() if name not in state}
+    return {**state, **missing}
+
+
 def require_fits(plan: Plan, imported: ImportedModel, tokenizer: Tokenizer) -> None:
-    """Check that a member's plan trains the very model that a folder holds.
+    """Check that a member's plan trains the very model that was read.
 
     The shape, the vocabulary, the window, the pattern of global layers, the norms' epsilon, the tokenizer
     and the RoPE bases must agree. A first phase with the tag `ext` may change the bases: that is what
@@ -152,7 +189,7 @@ def require_fits(plan: Plan, imported: ImportedModel, tokenizer: Tokenizer) -> N
         f"the recipe's member {plan.member!r} is not the model in {imported.folder}",
         seen="; ".join(f"{name} {_shown(ours)}" for name, (ours, _) in wrong.items()),
         allowed="; ".join(f"{name} {_shown(value)}" for name, (_, value) in wrong.items()),
-        fix=_advice(wrong, imported, phase.name),
+        fix=_advice(wrong, imported, plan),
     )
 
 
@@ -160,9 +197,9 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _advice(wrong: Iterable[str], imported: ImportedModel, phase: str) -> str:
+def _advice(wrong: Iterable[str], imported: ImportedModel, plan: Plan) -> str:
     """Return which keys of the recipe to change."""
-    shape = imported.model_plan.shape
+    shape, phase = imported.model_plan.shape, plan.phases[0].name
     keys = [name for name in wrong if name.startswith("model.")]
     if any(name.startswith("size.") for name in wrong):
         values = ", ".join(f"{name}: {value}" for name, value in shape)
@@ -171,7 +208,10 @@ def _advice(wrong: Iterable[str], imported: ImportedModel, phase: str) -> str:
         padding = imported.tokenizer.pad_vocab_to
         keys.append(f"data.tokenizer (to {{path: {imported.folder}, pad_vocab_to: {padding}}})")
     keys += [f"{name} of phase {phase!r}" for name in wrong if name.startswith("rope_")]
-    return "set in the recipe: " + ", ".join(keys)
+    given = plan.start.path if plan.start is not None else imported.folder
+    stated = f"{{model: {given}, window_tokens: {plan.model.window_tokens}}}"
+    trained = f"; or, if the model was trained with that window, members.{plan.member}.from (to {stated})"
+    return "set in the recipe: " + ", ".join(keys) + (trained if "model.window_tokens" in wrong else "")
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -215,10 +255,12 @@ def _precision_note(tensors: Mapping[str, Tensor]) -> list[str]:
 
 def _require_usable(state: Mapping[str, Tensor], plan: ModelPlan) -> None:
     """Check every parameter's shape against the plan, and that it is finite."""
-    with torch.device("meta"):
-        wanted = {name: tuple(values.shape) for name, values in LanguageModel(plan).state_dict().items()}
-    shapes = {name: tuple(values.shape) for name, values in state.items()}
-    other = [f"{name} {shapes[name]} for {shape}" for name, shape in wanted.items() if shapes[name] != shape]
+    wanted = _parameters(plan)
+    other = [
+        f"{name} {tuple(values.shape)} for {tuple(wanted[name])}"
+        for name, values in state.items()
+        if values.shape != wanted[name]
+    ]
     if other:
         raise HubFolderError(
             "the folder's weights do not have the shapes that its config.json states",
@@ -254,43 +296,38 @@ _CHECKED_TEXTS = 12
 def verify_import(
     imported: ImportedModel, texts: Sequence[str] | None = None, *, tolerance: float = TOLERANCE
 ) -> Verification:
-    """Compare our model with the folder's, as transformers loads it.
+    """Compare our model with the folder's, as transformers loads it, with the stated window if one was stated.
 
     Args:
         imported: What `read_hub_folder` read.
         texts: Real texts; the study's held-out text is best. `None` takes this package's source.
-        tolerance: The largest absolute difference of logits that is let through.
+        tolerance: The largest absolute difference of logits, or of hidden states, that is let through.
 
     Raises:
-        HubFolderError: Ids or logits differ, the folder does not load, or transformers is missing.
+        HubFolderError: Ids or outputs differ, the folder does not load, or transformers is missing.
     """
     transformers = require_transformers(HubFolderError, "starting from a Hugging Face folder")
     plan, tokenizer = imported.model_plan, imported.tokenizer
     row_tokens = min(MOST_CHECKED_TOKENS, max(imported.seq_len, 3 * plan.window_tokens + 8))
     texts = texts_to_check(texts, tokenizer, row_tokens)[:_CHECKED_TEXTS]
     _require_ids(transformers.AutoTokenizer.from_pretrained(imported.folder, local_files_only=True), texts, imported)
-    model, problems = load_hub_model(imported.folder, imported.direction, ATTENTION)
-    if problems or type(model).__name__ != imported.hub_class:
-        raise HubFolderError(
-            "transformers does not load the folder as it should",
-            seen=f"{type(model).__name__} with {problems}",
-            allowed=f"{imported.hub_class} with every parameter found",
-            fix="use a folder whose files belong together",
-        )
-    native = NativeModel(plan, imported.model, imported.direction, imported.rope)
+    model = _load_class(imported)
+    native = NativeModel(plan, with_blank_head(imported.model, plan), imported.direction, imported.rope)
+    outputs = "logits" if imported.has_head else "hidden states"
     worst = 0.0
     lengths: list[int] = []
     for batch in batches(texts, row_tokens, plan.vocab_size):
         rows = rows_of_training(batch, tokenizer, imported.direction, row_tokens)
         ids, mask = _padded(rows, tokenizer.specials.pad)
-        logits = model(input_ids=ids, attention_mask=mask.long()).logits  # (B, T, V)
-        expected = native.logits(rows)
-        worst = max(worst, *(difference(logits[i, mask[i]], values) for i, values in enumerate(expected)))
+        out = model(input_ids=ids, attention_mask=mask.long())
+        seen = out.logits if imported.has_head else out.last_hidden_state  # (B, T, V) or (B, T, D)
+        expected = native.logits(rows) if imported.has_head else native.row_states(rows)
+        worst = max(worst, *(difference(seen[i, mask[i]], values) for i, values in enumerate(expected)))
         lengths.extend(len(row) for row in rows)
     if not worst <= tolerance:
         raise HubFolderError(
             "the model read from the folder does not compute what transformers computes from it",
-            seen=f"max |difference| of logits {worst:.3g} ({ATTENTION})",
+            seen=f"max |difference| of {outputs} {worst:.3g} ({ATTENTION})",
             allowed=f"at most {tolerance:g} over {sum(lengths)} tokens of {len(lengths)} texts",
             fix="report this with the folder's config.json and the version of transformers",
         )
@@ -303,6 +340,29 @@ def verify_import(
         window_tokens=plan.window_tokens,
         attention=(ATTENTION,),
     )
+
+
+def _load_class(imported: ImportedModel) -> Any:
+    """Load the folder with its class, which must find all that we read from it and nothing more of the backbone."""
+    attention = None
+    if imported.states_window:
+        attention = local_attention(imported.model_plan.window_tokens, imported.direction)
+    model, problems = load_hub_model(
+        imported.folder, imported.direction, ATTENTION, has_head=imported.has_head, attended=attention
+    )
+    if not imported.has_head:
+        # The heads of other tasks are left over; of the backbone nothing may be.
+        left = [name for name in problems.pop("unexpected_keys", []) if name.startswith(("layers.", "embeddings."))]
+        problems |= {"unexpected_keys": left} if left else {}
+    expected = imported.hub_class if imported.has_head else HEADLESS_CLASSES[imported.direction][0]
+    if problems or type(model).__name__ != expected:
+        raise HubFolderError(
+            "transformers does not load the folder as it should",
+            seen=f"{type(model).__name__} with {problems}",
+            allowed=f"{expected} with every parameter found",
+            fix="use a folder whose files belong together",
+        )
+    return model
 
 
 def _require_ids(auto_tokenizer: object, texts: Sequence[str], imported: ImportedModel) -> None:

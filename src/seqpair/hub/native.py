@@ -106,7 +106,12 @@ class NativeModel:
         """Return the logits (M, V) of states (M, D)."""
         return self.model.logits(self.model.head(states))
 
+    def row_states(self, rows: Sequence[np.ndarray]) -> list[Tensor]:
+        """Return the states after the final norm of every token of every row, one (T, D) tensor per row."""
+        states = self.states(rows, [np.arange(len(row)) for row in rows])  # (N, D)
+        return list(states.split([len(row) for row in rows]))
+
     def logits(self, rows: Sequence[np.ndarray]) -> list[Tensor]:
         """Return the logits of every token of every row, one (T, V) tensor a row."""
-        states = self.states(rows, [np.arange(len(row)) for row in rows])  # (N, D)
+        states = torch.cat(self.row_states(rows))
         return list(self.head(states).split([len(row) for row in rows]))

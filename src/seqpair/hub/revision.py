@@ -18,6 +18,7 @@ from seqpair.recipe.plan import Plan
 
 REVISION_NAME = "seqpair_revision.json"
 RELEASE_NAME = "release.json"
+ORDER_FOLDER = "order"
 MAIN = "main"
 """The revision that everyone loads who names none: a member's last checkpoint."""
 CARD_NAME = "README.md"

@@ -113,21 +113,31 @@ def _require_ids(texts: Sequence[str], rows: Sequence[np.ndarray], ids: Tensor, 
             )
 
 
-def load_hub_model(folder: Path, direction: Direction, attention: str) -> tuple[Any, dict[str, list[str]]]:
+def load_hub_model(
+    folder: Path, direction: Direction, attention: str, *, has_head: bool = True, attended: int | None = None
+) -> tuple[Any, dict[str, list[str]]]:
     """Load a folder with the Auto class of a direction, in fp32.
 
     Args:
         folder: The files.
         direction: `bidirectional` or `causal`.
         attention: The implementation, `eager` or `sdpa`.
+        has_head: Whether to load the class with the language-model head, or the backbone alone.
+        attended: A `local_attention` in place of the folder's.
 
     Returns:
         The model in evaluation mode, and the parameters that were missing or not expected, by kind.
     """
     transformers = require_transformers(ExportError, "loading a model")
     auto = "AutoModelForMaskedLM" if direction == "bidirectional" else "AutoModelForCausalLM"
-    model, info = getattr(transformers, auto).from_pretrained(
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if attended is not None:
+        # The decoder's `sliding_window` is an attribute of its own, which wins; the encoder's follows.
+        config.local_attention, config.sliding_window = attended, attended // 2
+    model, info = getattr(transformers, auto if has_head else "AutoModel").from_pretrained(
         folder,
+        config=config,
+        trust_remote_code=False,
         dtype=torch.float32,
         attn_implementation=attention,
         local_files_only=True,

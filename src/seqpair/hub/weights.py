@@ -85,11 +85,19 @@ def to_hub(state: Mapping[str, Tensor], layers: int, direction: Direction) -> di
     return tensors
 
 
-def from_hub(tensors: Mapping[str, Tensor], layers: int, direction: Direction) -> dict[str, Tensor]:
+def from_hub(
+    tensors: Mapping[str, Tensor], layers: int, direction: Direction, *, has_head: bool = True
+) -> dict[str, Tensor]:
     """Return our model's parameters for the tensors of a Hugging Face file; the inverse of `to_hub`.
 
     A `decoder.weight` that equals the token table is accepted and dropped. Tensors that need no joining are
     those given, not copies.
+
+    Args:
+        tensors: The file's tensors by name.
+        layers: How many layers the model has.
+        direction: The attention direction of its class.
+        has_head: Whether its head is a language model's. Without one only the backbone is taken.
 
     Raises:
         HubFolderError: A parameter is missing or unknown, or the output matrix is not the token table.
@@ -104,10 +112,20 @@ def from_hub(tensors: Mapping[str, Tensor], layers: int, direction: Direction) -
             fix="use a model with tie_word_embeddings",
         )
     names = _name_map(layers, direction)
+    if not has_head:
+        names = {ours: theirs for ours, theirs in names.items() if ours.startswith("backbone.")}
+        tensors = _backbone_of(tensors)
     wanted = {name for theirs in names.values() for name in theirs}
-    fix = "use a folder of the class with its language-model head, whose config.json belongs to its weights"
+    fix = "use a folder whose config.json belongs to its weights"
     _require_names(set(tensors) - {"decoder.weight"}, wanted, HubFolderError, fix)
     return {
         ours: tensors[theirs[0]] if len(theirs) == 1 else torch.cat([tensors[name] for name in theirs])
         for ours, theirs in names.items()
     }
+
+
+def _backbone_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the backbone's tensors under the names that they have below a head; a bare model's lack the prefix."""
+    if not any(name.startswith("model.") for name in tensors):
+        return {f"model.{name}": values for name, values in tensors.items()}
+    return {name: values for name, values in tensors.items() if name.startswith("model.")}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,13 +17,32 @@ from seqpair.models.forward import Ids
 from seqpair.models.text_model import TextModel
 
 POOLINGS: dict[str, str] = {
-    "default": "what an export states for sentence-transformers: `mean` of an encoder, `last` of a decoder",
+    "default": "what the folder states for sentence-transformers; else `mean` of an encoder, `last` of a decoder",
     "mean": "the mean over all tokens, [CLS] and [SEP] too, as sentence-transformers and fine-tuned heads take it",
     "mean-text": "the mean over the text's own tokens, the same for both directions; [CLS] for a text without tokens",
     "cls": "the first token, [CLS]; a decoder's sees nothing of the text",
     "last": "the last token: [SEP] of an encoder, the text's last token of a decoder",
 }
 EMBED_BATCH_TOKENS = 8192
+_MODULES = "modules.json"
+_STATED = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+"""The poolings of sentence-transformers that we have, under its names and ours."""
+
+
+class StatedPooling(NamedTuple):
+    """What a folder's sentence-transformers modules say.
+
+    Attributes:
+        pooling: A name in `POOLINGS`.
+        normalise: Whether vectors are scaled to length 1.
+        prompt: What is put in front of every text.
+        max_tokens: The longest row; None is what the model reads.
+    """
+
+    pooling: str
+    normalise: bool = False
+    prompt: str = ""
+    max_tokens: int | None = None
 
 
 class Embedded(NamedTuple):
@@ -69,9 +90,11 @@ def embed_texts(
         watch: Called after every batch with how many tokens are done.
 
     Raises:
-        EvaluationError: There is no such pooling.
+        EvaluationError: There is no such pooling, or the folder states one that is not among ours.
     """
-    rows, places, truncated = _rows_of(model, texts, pooling)
+    stated = stated_pooling(model) if pooling == "default" else StatedPooling(pooling)
+    texts, normalise = [stated.prompt + text for text in texts], normalise or stated.normalise
+    rows, places, truncated = _rows_of(model, texts, stated.pooling, stated.max_tokens)
     vectors = np.empty((len(rows), model.width), dtype=np.float32)
     done = 0
     for batch, states in model.states_at(rows, places, batch_tokens):
@@ -99,7 +122,7 @@ def embed_layers(
     Raises:
         EvaluationError: There is no such pooling.
     """
-    rows, places, truncated = _rows_of(model, texts, pooling)
+    rows, places, truncated = _rows_of(model, texts, stated_pooling(model).pooling if pooling == "default" else pooling)
     vectors, done = np.empty((0, len(rows), model.width), dtype=np.float32), 0
     for batch, states in model.layer_states_at(rows, places):
         if not len(vectors):  # how many layers there are is known when the first batch has passed through them
@@ -113,12 +136,53 @@ def embed_layers(
     return Embedded(vectors, truncated)
 
 
-def _rows_of(model: TextModel, texts: Sequence[str], pooling: str) -> tuple[list[Ids], list[Ids], int]:
+def stated_pooling(model: TextModel) -> StatedPooling:
+    """Return what a model's folder states for sentence-transformers; without modules its direction decides.
+
+    Raises:
+        EvaluationError: The modules do something that is not done here.
+    """
+    usual = StatedPooling("mean" if model.direction == "bidirectional" else "last")
+    folder = model.folder
+    if folder is None or not (folder / _MODULES).is_file():
+        return usual
+    modules = [(str(entry["type"]).rsplit(".", 1)[-1], entry["path"]) for entry in _read(folder / _MODULES)]
+    kinds = [kind for kind, _ in modules]
+    pooling = _read(folder / modules[1][1] / "config.json") if kinds[1:2] == ["Pooling"] else {}
+    # Since version 6 the modes are a name or a list of names, before one switch for each.
+    named = pooling.get("pooling_mode", [])
+    modes = [named] if isinstance(named, str) else list(named)
+    modes += [key.removeprefix("pooling_mode_").removesuffix("_tokens") for key, on in pooling.items() if on is True]
+    modes = [mode.replace("cls_token", "cls") for mode in modes if mode != "include_prompt"]
+    settings = _read(folder / "config_sentence_transformers.json")
+    lengths = _read(folder / "sentence_bert_config.json")
+    done_here = kinds in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
+    whole = pooling.get("include_prompt", True) and not lengths.get("do_lower_case")
+    if not (done_here and whole and len(modes) == 1 and modes[0] in _STATED):
+        raise EvaluationError(
+            f"the sentence-transformers modules of {model.name} do something that is not done here",
+            seen=f"{', '.join(kinds)}; pooling {' and '.join(modes) or 'none'}; {lengths}",
+            allowed=f"Transformer, Pooling by one of {', '.join(_STATED)}, and Normalize",
+            fix="name a pooling, such as `--pooling mean`, or embed with sentence-transformers",
+        )
+    prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name") or "", "")
+    return StatedPooling(_STATED[modes[0]], "Normalize" in kinds, prompt, lengths.get("max_seq_length"))
+
+
+def _read(path: Path) -> Any:
+    """Return the JSON of a file; nothing where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise EvaluationError(f"{path} is not JSON", seen=error, fix="save the model again") from error
+
+
+def _rows_of(
+    model: TextModel, texts: Sequence[str], pooling: str, max_tokens: int | None = None
+) -> tuple[list[Ids], list[Ids], int]:
     """Return the texts' rows, the places of each that are pooled, and how many texts were cut."""
     require_pooling(pooling)
-    if pooling == "default":
-        pooling = "mean" if model.direction == "bidirectional" else "last"
-    room = model.max_tokens - 1 - len(model.ends())
+    room = min(model.max_tokens, max_tokens or model.max_tokens) - 1 - len(model.ends())
     whole = model.encode(texts)
     contents = [ids[:room] for ids in whole]
     rows = [model.wrap(content) for content in contents]

@@ -21,9 +21,9 @@ import torch
 from safetensors import SafetensorError
 
 from seqpair.errors import EvaluationError, HubFolderError
-from seqpair.hub.config import HUB_CLASSES, read_folder_config
+from seqpair.hub.config import HEADLESS_CLASSES, HUB_CLASSES, read_folder_config
 from seqpair.hub.export import write_unproven
-from seqpair.hub.import_folder import read_hub_folder
+from seqpair.hub.import_folder import read_hub_folder, with_blank_head
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel
 from seqpair.hub.weights import from_hub
@@ -37,6 +37,7 @@ _PROOF_TOKENS = 8
 """Tokens beyond the window in the row on which our own forward pass is proven."""
 _UNREADABLE = (SafetensorError, UnpicklingError, EOFError)  # weights that are cut off or damaged
 _CLASS_NAMES = {name for name, _ in HUB_CLASSES.values()}
+_NATIVE_NAMES = {*_CLASS_NAMES, *(names[0] for names in HEADLESS_CLASSES.values())}
 
 
 def open_model(
@@ -175,7 +176,7 @@ def _open_any(loader: _Loader, batch_tokens: int) -> TextModel:
             fix="export the checkpoint with this version",
         )
     _require_fitting(place, network, tokenizer)
-    native = _native_of(network, place) if type(network).__name__ in _CLASS_NAMES else None
+    native = _native_of(network, place) if type(network).__name__ in _NATIVE_NAMES else None
     return TextModel(
         place.direction,
         place.predicts,
@@ -238,15 +239,17 @@ def _native_of(network: Any, place: ModelPlace) -> NativeModel | None:
     try:
         config = read_folder_config(place.folder)
         plan = config.model_plan()
-        native = NativeModel(
-            plan, from_hub(network.state_dict(), plan.shape.layers, config.direction), config.direction, config.rope()
-        )
+        state = from_hub(network.state_dict(), plan.shape.layers, config.direction, has_head=place.has_head)
+        if not place.has_head:
+            state = with_blank_head(state, plan)
+        native = NativeModel(plan, state, config.direction, config.rope())
     except HubFolderError:
         return None  # something that our model cannot express: the class itself computes it
     tokens = min(plan.window_tokens + _PROOF_TOKENS, config.max_position_embeddings)
     row = np.arange(tokens, dtype=np.int64) * 7 % plan.vocab_size
     options = {"use_cache": False} if config.direction == "causal" else {}
-    theirs = network.model(input_ids=torch.from_numpy(row)[None].to(network.device), **options).last_hidden_state[0]
+    backbone = backbone_of(network, has_head=place.has_head)
+    theirs = backbone(input_ids=torch.from_numpy(row)[None].to(network.device), **options).last_hidden_state[0]
     if torch.allclose(native.states([row], [np.arange(tokens)]), theirs, rtol=1e-3, atol=1e-3):
         return native
     note(f"{place.name}: our own forward differs from {type(network).__name__}, which is taken instead; it is slower")

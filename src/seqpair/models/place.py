@@ -26,7 +26,7 @@ from seqpair.hub.library import require_transformers
 from seqpair.hub.weights import WEIGHTS_NAME
 from seqpair.models.integrity import require_recorded, weights_digest
 from seqpair.paths import CHECKPOINTS_FOLDER, EXPORT_FOLDER, EXPORT_RECORD
-from seqpair.recipe.objectives import Direction
+from seqpair.recipe.objectives import OBJECTIVES, Direction
 
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
 TOKENIZER_FILES = (
@@ -65,6 +65,7 @@ class ModelPlace:
         is_ours: Whether it is an export of seqpair.
         is_proven: Whether every file is the one that an export proved against the trained model.
         as_class: For a checkpoint, the objective that it is read as; empty for anything else.
+        remark: What has to be known to read its figures; empty if nothing.
     """
 
     name: str
@@ -77,6 +78,7 @@ class ModelPlace:
     is_ours: bool
     is_proven: bool = False
     as_class: str = ""
+    remark: str = ""
 
     @property
     def short_name(self) -> str:
@@ -120,7 +122,11 @@ def find_model(name: str | Path, as_class: str | None = None) -> ModelPlace:
         _require_no_code(folder, config)
         direction: Direction = record["direction"]
         digest, auto = file_digest(folder / WEIGHTS_NAME), _AUTO_CLASSES[direction]
-        return ModelPlace(str(name), folder, direction, record["predicts"], auto, True, digest, True, proven)
+        trained = OBJECTIVES.get(record["objective"])  # an objective of one's own may not be in the table here
+        remark = "" if trained is None else trained.remark
+        return ModelPlace(
+            str(name), folder, direction, record["predicts"], auto, True, digest, True, proven, remark=remark
+        )
     direction, auto = _kind(folder, config)
     predicts = config.get(PREDICTS_KEY, "next" if direction == "causal" else "masked")
     return ModelPlace(str(name), folder, direction, predicts, auto, auto != _BARE, weights_digest(weights), False)
@@ -151,7 +157,16 @@ def _checkpoint(name: str, folder: Path, as_class: str | None) -> ModelPlace:
     digest = sha256_json([seen, manifest.plan_digest, objective.name])
     auto = _AUTO_CLASSES[objective.direction]
     return ModelPlace(
-        name, folder, objective.direction, objective.predicts, auto, True, digest, False, as_class=objective.name
+        name,
+        folder,
+        objective.direction,
+        objective.predicts,
+        auto,
+        has_head=True,
+        model_digest=digest,
+        is_ours=False,
+        as_class=objective.name,
+        remark=objective.remark,
     )
 
 

@@ -152,16 +152,21 @@ class Attention(nn.Module):
         self, states: Tensor, layout: Layout, window: Window, theta: float, output_index: Tensor | None
     ) -> Tensor:
         """Return (N, D), or (M, D) at `output_index` only."""
-        if output_index is not None and self._can_attend_at(states) and few_places(layout, output_index):
+        if output_index is not None and self._can_attend_at(states, layout) and few_places(layout, output_index):
             return self._attend_at(states, layout, window, theta, output_index)
         qkv = self.project(states)
         query, key, value = rotated_parts(qkv, rotary_tables(layout, theta, self.head_dim))  # (N, H, K) each
         mixed = attend(query, key, value, layout, window, self.kernel)
         return self.output(mixed if output_index is None else mixed.index_select(0, output_index))
 
-    def _can_attend_at(self, states: Tensor) -> bool:
+    def _can_attend_at(self, states: Tensor, layout: Layout) -> bool:
         """Return whether queries may be computed at some tokens only: on a CPU, where nothing is trained."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or states.dtype != self.wqkv.weight.dtype:
+        if (
+            layout.prefixes is not None
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or states.dtype != self.wqkv.weight.dtype
+        ):
             return False
         return self.kernel == "blocked" or (self.kernel == "auto" and suited_kernel(states) == "blocked")
 
@@ -232,7 +237,10 @@ class Backbone(nn.Module):
         super().__init__()
         check_kernel(kernel)
         self.plan = plan
-        self.embedding = nn.Embedding(plan.vocab_size, plan.shape.width)
+        table = torch.empty(plan.vocab_size, plan.shape.width)
+        if not table.is_meta:  # drawing there imports torch's compiler: two seconds for every use of an export
+            nn.init.normal_(table)
+        self.embedding = nn.Embedding.from_pretrained(table, freeze=False)
         self.embedding_norm = layer_norm(plan)
         self.layers = nn.ModuleList(Layer(plan, index, kernel) for index in range(plan.shape.layers))
         self.final_norm = layer_norm(plan)
@@ -265,6 +273,9 @@ class Backbone(nn.Module):
             (M, D), or (N, D) without `output_index`.
         """
         states = self.embedding_norm(self.embedding(ids))
+        if layout.prefixes is not None:
+            assert direction == "causal", "what stands after a prefix is causal"
+            direction = "bidirectional"  # the windows': the layout bounds what of them is seen
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             window = attention_window(self.plan, index, direction)

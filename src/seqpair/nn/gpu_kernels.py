@@ -2,7 +2,8 @@
 
 They run on CUDA only, so their tests carry the mark `gpu`; what can be checked without a GPU (FlexAttention's mask,
 the choice of the flash generation) is tested everywhere. FlexAttention has no backward pass on a CPU, and compiled
-it was seen to be wrong there (torch 2.13, head dimension 16).
+it was seen to be wrong there (torch 2.13, head dimension 16). Both of torch's bring its compiler with them, which takes
+two seconds to import, so they are imported where they run.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import functools
 import importlib
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.attention
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
-from torch.nn.attention.varlen import varlen_attn
 
 from seqpair.errors import SeqpairError
 from seqpair.nn.layout import Layout, Window
 from seqpair.text import note
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 _SMALLEST_HEAD_DIM = 16
 """Triton's matrix product takes no narrower tiles."""
@@ -35,12 +37,12 @@ def varlen_is_usable(query: Tensor) -> bool:
         query.device.type == "cuda"
         and query.dtype in (torch.bfloat16, torch.float16)
         and torch.version.hip is None
-        and _is_ampere_or_newer(query.device.index)
+        and is_ampere_or_newer(query.device.index)
     )
 
 
-@torch.compiler.assume_constant_result
-def _is_ampere_or_newer(device_index: int) -> bool:
+def is_ampere_or_newer(device_index: int) -> bool:
+    """Return whether a CUDA device has compute capability 8.0 at least."""
     return torch.cuda.get_device_capability(device_index) >= (8, 0)
 
 
@@ -92,6 +94,8 @@ def attend_varlen(query: Tensor, key: Tensor, value: Tensor, layout: Layout, win
             allowed="bf16 or fp16 on a CUDA device of compute capability 8.0 or newer",
             fix="set runtime.kernel to auto, or runtime.precision to bf16",
         )
+    from torch.nn.attention.varlen import varlen_attn
+
     starts = short_starts(layout)
     left, right = (-1 if side is None else side for side in window)
     parts = (states.contiguous() for states in (query, key, value))
@@ -183,6 +187,8 @@ def visible_pairs(layout: Layout, window: Window) -> Callable[..., Tensor]:
 
 
 def _block_mask(layout: Layout, window: Window) -> BlockMask:
+    from torch.nn.attention.flex_attention import create_block_mask
+
     size = layout.total
     # compiled, the N x N mask is reduced to blocks without being held
     return create_block_mask(visible_pairs(layout, window), None, None, size, size, device=layout.device, _compile=True)
@@ -190,5 +196,7 @@ def _block_mask(layout: Layout, window: Window) -> BlockMask:
 
 @functools.cache
 def _compiled() -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention
+
     compiled: Callable[..., Any] = torch.compile(flex_attention)
     return compiled

@@ -24,15 +24,25 @@ class Layout:
         lengths: Tokens of each sequence, on the host, so that kernels plan without a device sync.
         total: N, their sum.
         max_length: The longest, or the bound that was given.
+        prefixes: Tokens at the beginning of each sequence, at least 1, that see each other in both directions where
+            the rest is causal; None where no sequence has such a part.
         starts: (S+1,) int64, where each sequence begins, and N.
         positions: (N,) int64, a token's index in its own sequence.
         sequence_ids: (N,) int64, the sequence a token belongs to.
     """
 
-    def __init__(self, sizes: npt.NDArray[np.int64], device: torch.device, longest_tokens: int | None) -> None:
+    def __init__(
+        self,
+        sizes: npt.NDArray[np.int64],
+        device: torch.device,
+        longest_tokens: int | None,
+        prefixes: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         assert sizes.size, "a layout holds at least one sequence"
         assert sizes.min() > 0, "a sequence holds at least one token"
         self.lengths: tuple[int, ...] = tuple(sizes.tolist())
+        assert prefixes is None or (prefixes >= 1).all() and (prefixes <= sizes).all(), "a prefix is in its sequence"
+        self.prefixes: tuple[int, ...] | None = None if prefixes is None else tuple(prefixes.tolist())
         self.total = int(sizes.sum())
         self.max_length = int(sizes.max()) if longest_tokens is None else longest_tokens
         self.device = device
@@ -53,6 +63,7 @@ class Layout:
         lengths: Sequence[int] | npt.NDArray[np.int64],
         device: torch.device | str = "cpu",
         longest_tokens: int | None = None,
+        prefixes: Sequence[int] | npt.NDArray[np.int64] | None = None,
     ) -> Layout:
         """Return the layout of sequences of these lengths, each at least 1.
 
@@ -60,8 +71,10 @@ class Layout:
             lengths: S lengths: a list, a tuple or an integer array.
             device: Where the index tensors live.
             longest_tokens: A bound of the lengths that is known before them, taken for the longest.
+            prefixes: S lengths of prefixes, if the sequences have any.
         """
-        return cls(np.asarray(lengths, dtype=np.int64), torch.device(device), longest_tokens)
+        heads = None if prefixes is None else np.asarray(prefixes, dtype=np.int64)
+        return cls(np.asarray(lengths, dtype=np.int64), torch.device(device), longest_tokens, heads)
 
     def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Layout:
         """Return this layout with its index tensors changed (pinned, or copied to a device) and nothing derived yet."""
@@ -80,12 +93,20 @@ class Layout:
         value: Value = self._derived[key]
         return value
 
+    def prefix_parts(self) -> tuple[Layout, Layout, Tensor]:
+        """Return these sequences without their prefixes, the prefixes as sequences, and (P,) their tokens' places."""
+        assert self.prefixes is not None, "the layout has prefixes"
+        whole = copy.copy(self)
+        whole.prefixes, whole._derived = None, {}
+        heads = Layout.from_lengths(self.prefixes, self.device)
+        return whole, heads, self.starts[heads.sequence_ids] + heads.positions
+
     def visible(self, window: Window) -> Tensor:
         """Return the (N, N) mask of a window: row i is true where token i may look.
 
         Args:
             window: Tokens to the left and to the right that may be seen, the token itself extra;
-                `None` is unbounded within the sequence.
+                `None` is unbounded within the sequence. With prefixes, only those of a prefix are seen to the right.
         """
         index = torch.arange(self.total, device=self.device)
         offset = index[None, :] - index[:, None]  # key minus query
@@ -95,4 +116,7 @@ class Layout:
             mask &= offset >= -left
         if right is not None:
             mask &= offset <= right
+        if self.prefixes is not None:
+            ends = torch.tensor(self.prefixes, device=self.device)[self.sequence_ids]
+            mask &= (offset <= 0) | (self.positions < ends)[None, :]
         return mask

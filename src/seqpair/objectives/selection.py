@@ -173,6 +173,25 @@ def _by_sequence_rates(counters: TokenCounters, seed: int, phase: str, mask_frac
     return Masking(chosen, (1.0 / rates).astype(np.float32)[counters.sequence])
 
 
+def prefix_tokens(
+    positions: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], seed: int, phase: str
+) -> npt.NDArray[np.int64]:
+    """Return how many content tokens of each sequence are its prefix, uniform in [0, n - 1]: one is always predicted.
+
+    Args:
+        positions: (S,) the sequences' training positions.
+        lengths: (S,) their content tokens n, each at least 1.
+        seed: The study's seed.
+        phase: The phase's name.
+
+    Returns:
+        (S,) int64.
+    """
+    words = hash_words(key_words(seed, phase, "prefix"), positions & MASK_32, positions >> 32)
+    prefixes: npt.NDArray[np.int64] = words.astype(np.int64) * lengths >> 32
+    return prefixes
+
+
 Rule = Callable[[TokenCounters, int, str, float | None], Masking]
 """Takes the tokens' addresses, the seed, the phase's name and its mask rate; a pure function of these."""
 

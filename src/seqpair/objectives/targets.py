@@ -6,6 +6,7 @@ built.
 | objective | output t predicts | at |
 |---|---|---|
 | clm | token t + 1 of its sequence | every t but the last of a sequence |
+| prefix | token t + 1 | as clm, from the prefix's last token on |
 | mlm, diffusion | token t | chosen t |
 | mntp | token t + 1 | t + 1 chosen |
 """
@@ -24,7 +25,7 @@ from torch import Tensor
 from seqpair.data.order.batches import Batch, PackedRows, borders_of, chunks, span_numbers
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.nn.layout import Layout
-from seqpair.objectives.selection import MASKINGS, Part, TokenCounters, corrupted_ids
+from seqpair.objectives.selection import MASKINGS, Part, TokenCounters, corrupted_ids, prefix_tokens
 from seqpair.recipe.objectives import Direction, Objective
 
 IntArray = npt.NDArray[np.int64]
@@ -97,11 +98,14 @@ class Chosen:
         divisor: What the summed loss is divided by: the count, or where tokens have weighted votes, how many content
             tokens could have been chosen. It depends on neither the model nor the layout.
         tokens: Which content tokens; None where every next token is predicted.
+        prefixes: (S,) int64, for each sequence of the batch how many of its tokens, `[CLS]` included, are its prefix;
+            None where there are none.
     """
 
     count: int
     divisor: int
     tokens: ChosenTokens | None
+    prefixes: IntArray | None = None
 
 
 class TargetBuilder:
@@ -133,7 +137,13 @@ class TargetBuilder:
         if objective.predicts == "next":
             ends = batch.is_last_piece[part.indices] | objective.ends_every_piece
             count = int(lengths.sum() + ends.sum())  # [CLS] is no target; [SEP] is one where it stands
-            return Chosen(count, count, None)
+            if not objective.has_prefix:
+                return Chosen(count, count, None)
+            hidden = prefix_tokens(batch.positions[part.indices], lengths, self._seed, batch.phase)
+            prefixes = np.ones(batch.positions.size, dtype=np.int64)
+            prefixes[part.indices] += hidden
+            count -= int(hidden.sum())
+            return Chosen(count, count, None, prefixes)
         assert objective.masking is not None, "an objective that does not predict every next token chooses some"
         rule = MASKINGS[objective.masking]
         found: list[tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.float32]]] = []
@@ -183,9 +193,13 @@ class TargetBuilder:
         ids = np.asarray(rows.ids, dtype=np.int64)
         if chosen.tokens is None:
             has_next = np.ones(ids.size, dtype=bool)
-            has_next[np.cumsum(rows.lengths) - 1] = False
+            ends = np.cumsum(rows.lengths)
+            has_next[ends - 1] = False
+            prefixes = None if chosen.prefixes is None else chosen.prefixes[rows.indices]
+            if prefixes is not None:  # a prefix's last token predicts what follows it, the others see what they would
+                has_next[span_numbers(ends - rows.lengths, prefixes - 1)] = False
             outputs = np.flatnonzero(has_next)
-            return self._place(ids, rows, objective, outputs, ids[1:][has_next[:-1]], device)
+            return self._place(ids, rows, objective, outputs, ids[1:][has_next[:-1]], device, prefixes=prefixes)
         first = chosen.tokens.borders[rows.indices]
         counts = chosen.tokens.borders[rows.indices + 1] - first
         mine = span_numbers(first, counts)
@@ -220,10 +234,11 @@ class TargetBuilder:
         targets: IntArray,
         device: torch.device | str,
         votes: npt.NDArray[np.float32] | None = None,
+        prefixes: IntArray | None = None,
     ) -> ModelInput:
         return ModelInput(
             ids=torch.from_numpy(ids).to(device),
-            layout=Layout.from_lengths(rows.lengths, device),
+            layout=Layout.from_lengths(rows.lengths, device, prefixes=prefixes),
             direction=objective.direction,
             output_index=torch.from_numpy(outputs).to(device),
             target_ids=torch.from_numpy(targets).to(device),
@@ -284,11 +299,14 @@ def fill(given: ModelInput, shape: FixedShape, filler_id: int) -> ModelInput:
     assert missing >= 0, "a microbatch is packed to the shape's tokens"
     assert given.layout.max_length <= shape.longest_tokens, "no sequence is longer than the phase's"
     whole, rest = divmod(missing, shape.longest_tokens)
-    lengths = [*given.layout.lengths, *[shape.longest_tokens] * whole, *([rest] if rest else [])]
+    added = [*[shape.longest_tokens] * whole, *([rest] if rest else [])]
+    prefixes = given.layout.prefixes and (*given.layout.prefixes, *[1] * len(added))
     return replace(
         given,
         ids=_extended(given.ids, shape.tokens, filler_id),
-        layout=Layout.from_lengths(lengths, given.layout.device, longest_tokens=shape.longest_tokens),
+        layout=Layout.from_lengths(
+            [*given.layout.lengths, *added], given.layout.device, shape.longest_tokens, prefixes=prefixes
+        ),
         output_index=_extended(given.output_index, outputs, shape.tokens - 1),
         filler_tokens=given.filler_tokens + missing,
     )

@@ -102,10 +102,28 @@ def mean_keys(tokens: float, window: int | None, objective: Objective) -> float:
     """Return how many keys a token sees on average, itself included, in a sequence of `tokens` tokens.
 
     On one side a token at distance i from the end sees min(i, w) others; the mean over i = 0 .. n - 1 is
-    (n - 1) / 2 without a window, else w - w (w + 1) / (2 n) once n > w.
+    (n - 1) / 2 without a window, else w - w (w + 1) / (2 n) once n > w. With a prefix of c tokens only these see what
+    is to their right, and c is uniform in 1 .. n - 1.
     """
     side = (tokens - 1) / 2 if window is None or tokens <= window + 1 else window - window * (window + 1) / (2 * tokens)
+    if objective.has_prefix:
+        return 1 + side + _keys_after(tokens, tokens if window is None else window)
     return 1 + side * (2 if objective.direction == "bidirectional" else 1)
+
+
+def _keys_after(tokens: float, window: float) -> float:
+    """Return the mean keys to the right of a token that lie in its window and in a prefix it lies in too.
+
+    A prefix of c tokens has c (c - 1) / 2 such pairs up to c = w + 1, and c w - w (w + 1) / 2 from there on.
+    """
+    longest = tokens - 1
+    if longest <= 0:
+        return 0.0
+    short = min(longest, window + 1)
+    pairs = (short + 1) * short * (short - 1) / 6
+    more = longest - short
+    pairs += window * more * (longest + short + 1) / 2 - more * window * (window + 1) / 2
+    return pairs / longest / tokens
 
 
 def flops_per_token(model: ModelPlan, phase: PhasePlan) -> float:

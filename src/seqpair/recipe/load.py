@@ -6,6 +6,7 @@ All faults of a recipe are reported in one error, each with its path, value, all
 from __future__ import annotations
 
 import math
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from seqpair.errors import RecipeError
-from seqpair.recipe.schema import Recipe, is_folder
+from seqpair.recipe.schema import Recipe, is_model
 from seqpair.recipe.tree import Leaf, Tree, apply_set, merge_trees, read_tree, strip
 from seqpair.text import MOST_COUNT, nearest
 
 PRESETS_FOLDER = Path(__file__).parent / "presets"
+_HUB_NAME = re.compile(r"(?![.~])[\w.-]+(/[\w.-]+)?(@\S+)?$")
 
 
 def preset_names() -> list[str]:
@@ -202,9 +204,17 @@ def _with_eval_paths(cleaning: Any, folder: Path) -> Any:
 
 def _with_start(member: Any, folder: Path) -> Any:
     start = member.get("from") if isinstance(member, dict) else None
-    if not isinstance(start, Leaf) or not isinstance(start.value, str) or not is_folder(start.value):
+    if isinstance(start, dict) and "model" in start:
+        return {**member, "from": {**start, "model": _joined_model(start["model"], folder)}}
+    if not isinstance(start, Leaf) or not isinstance(start.value, str) or not is_model(start.value):
         return member
-    return {**member, "from": _joined(start, folder)}
+    return {**member, "from": _joined_model(start, folder)}
+
+
+def _joined_model(leaf: Any, folder: Path) -> Any:
+    """Return a model's place made absolute, unless it can only be a name on the hub: one that no folder has."""
+    named = isinstance(leaf, Leaf) and isinstance(leaf.value, str) and _HUB_NAME.match(leaf.value)
+    return leaf if named and not (folder / leaf.value).exists() else _joined(leaf, folder)
 
 
 def _absolute_starts(tree: Any, folder: Path) -> Any:
@@ -273,7 +283,7 @@ def recipe_error(
     )
 
 
-_TAGS = ("label", "shape", "[number]", "[curve]", "[key]")
+_TAGS = ("label", "shape", "[number]", "[curve]", "[key]", "[name]", "[model]")
 """What pydantic puts into a location beside keys."""
 
 

@@ -19,7 +19,10 @@ class Objective(BaseModel):
             every next token is predicted.
         shows: What stands where a token was chosen: `bert` (80 % the mask, 10 % a random token, 10 % the token
             itself) or `mask` (always the mask).
-        own_rate: The mean share of tokens that the rule chooses by itself; null where it takes the phase's mask rate.
+        own_rate: The mean share of tokens that is predicted by a rule of its own; null where it is the phase's mask
+            rate, or all.
+        has_prefix: Whether a keyed cut divides each sequence: the tokens before it see each other and are not
+            predicted, those after it are predicted from all that stands to their left.
         predicts: `next` (output t predicts token t + 1, every t), `masked` (output t predicts token t
             where t was chosen) or `masked_next` (output t - 1 predicts token t where t was chosen).
         ends_every_piece: Whether `[SEP]` ends every piece of a document, or only its last one.
@@ -28,6 +31,7 @@ class Objective(BaseModel):
         padding_side: The exported tokenizer's padding side.
         parts: For an objective whose steps mix two others, their names: that of the causal share of the
             sequences, then that of the rest. The other columns are then those of the rest.
+        remark: What has to be known to read a member's figures; empty where they are what they seem.
         also_exports: The second objective whose class and template such a member is exported with too.
     """
 
@@ -38,6 +42,7 @@ class Objective(BaseModel):
     masking: str | None = None
     shows: Literal["bert", "mask"] = "bert"
     own_rate: float | None = None
+    has_prefix: bool = False
     predicts: Literal["next", "masked", "masked_next"]
     ends_every_piece: bool
     hub_class: str
@@ -45,6 +50,7 @@ class Objective(BaseModel):
     padding_side: Literal["left", "right"]
     parts: tuple[str, str] | None = None
     also_exports: str | None = None
+    remark: str = ""
 
     @property
     def takes_mask_frac(self) -> bool:
@@ -61,21 +67,35 @@ _ENCODER = {
     "padding_side": "right",
 }
 
-_DIFFUSION = {"masking": "sequence_rates", "shows": "mask", "own_rate": 0.5}
+_DECODER = {
+    "direction": "causal",
+    "predicts": "next",
+    "ends_every_piece": False,
+    "hub_class": "ModernBertDecoderForCausalLM",
+    "template": "[CLS] $A",
+    "padding_side": "left",
+}
+
+_DIFFUSION = {
+    "masking": "sequence_rates",
+    "shows": "mask",
+    "own_rate": 0.5,
+    "remark": "The held-out bits per byte of diffusion estimate an upper bound, not the likelihood itself.",
+}
+
+_PREFIX = {
+    "has_prefix": True,
+    "own_rate": 0.5,
+    "remark": "The exported class of prefix is causal, so evaluations read it with an empty prefix; its held-out bits "
+    "per byte in training are of the tokens after the cut only.",
+}
 
 OBJECTIVES: dict[str, Objective] = {
-    "clm": Objective(
-        name="clm",
-        direction="causal",
-        predicts="next",
-        ends_every_piece=False,
-        hub_class="ModernBertDecoderForCausalLM",
-        template="[CLS] $A",
-        padding_side="left",
-    ),
+    "clm": Objective(name="clm", **_DECODER),
     "mlm": Objective(name="mlm", predicts="masked", **_ENCODER),
     "mntp": Objective(name="mntp", predicts="masked_next", **_ENCODER),
     "diffusion": Objective(name="diffusion", predicts="masked", **_ENCODER | _DIFFUSION),
+    "prefix": Objective(name="prefix", **_DECODER | _PREFIX),
     "hybrid": Objective(name="hybrid", predicts="masked_next", parts=("clm", "mntp"), also_exports="clm", **_ENCODER),
 }
 

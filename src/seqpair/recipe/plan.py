@@ -299,12 +299,14 @@ class Start(_Frozen):
     """Where a member's weights come from, if not from the initialisation.
 
     Attributes:
-        kind: `member` (a checkpoint of this study) or `folder` (a Hugging Face folder).
-        member: The member started from; null for a folder.
+        kind: `member` (a checkpoint of this study) or `folder` (any other model).
+        member: The member started from; null for another model.
         checkpoint: The checkpoint's name, such as `ext12`; null for the member's last one.
-        path: The folder; null for a member.
+        path: Where the other model is, or its name on the hub; null for a member.
         optimizer: `fresh`, or `carried` on from the checkpoint: moments and their step counts.
-        plan_digest: The digest of that member's plan, so that a plan says what it rests on; empty for a folder.
+        plan_digest: The digest of that member's plan, so that a plan says what it rests on; empty for another model.
+        window_tokens: The window that the recipe says the other model was trained with; null is what its class has.
+        draws_head: Whether the other model has no language-model head, so that one is drawn by the plan's seed.
     """
 
     kind: Literal["member", "folder"]
@@ -313,12 +315,15 @@ class Start(_Frozen):
     path: str | None = None
     optimizer: Literal["fresh", "carried"] = "fresh"
     plan_digest: str = ""
+    window_tokens: int | None = None
+    draws_head: bool = False
 
     @property
     def place(self) -> str:
-        """Return the place in words: `decoder@ext12`, `decoder`'s last checkpoint, or the folder."""
+        """Return the place in words: `decoder@ext12`, `decoder`'s last checkpoint, or the other model."""
         if self.kind == "folder":
-            return str(self.path)
+            window = "" if self.window_tokens is None else f", trained with a window of {self.window_tokens} tokens"
+            return f"{self.path}{window}{', its head drawn by the seed' if self.draws_head else ''}"
         return f"{self.member}@{self.checkpoint}" if self.checkpoint else f"{self.member}'s last checkpoint"
 
 

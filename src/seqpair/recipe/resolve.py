@@ -117,8 +117,14 @@ class _Resolver:
     def _beginning(self, member: str) -> tuple[Start | None, Sequence[ObjectivePart]]:
         """Return what a member starts from, and the parts of its objective."""
         spec = self.recipe.members[member]
-        if spec.folder is not None:
-            return Start(kind="folder", path=spec.folder), spec.objective or ()
+        if (given := spec.outside) is not None:
+            start = Start(
+                kind="folder",
+                path=given.model,
+                window_tokens=given.window_tokens,
+                draws_head=_lacks_head(Path(given.model)),
+            )
+            return start, spec.objective or ()
         if spec.source is None:
             return None, spec.objective or ()
         source = self.plan(spec.source)
@@ -217,6 +223,15 @@ def _entries(path: Path) -> int:
         raise RecipeError(
             f"{path} is not a tokenizer", seen=f"{type(error).__name__}: {error}", allowed="a tokenizer.json"
         ) from error
+
+
+def _lacks_head(folder: Path) -> bool:
+    """Return whether a folder's configuration names a class without a language-model head; a hub name's is not read."""
+    try:
+        classes = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures")
+    except (OSError, ValueError, AttributeError):
+        return False  # what is wrong with the folder is said where it is opened
+    return bool(classes) and not any(str(name).endswith(("ForMaskedLM", "ForCausalLM")) for name in classes)
 
 
 def _store_ref(source: str, stats: Mapping[str, StoreStats] | None) -> StoreRef:

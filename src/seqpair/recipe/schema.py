@@ -142,7 +142,9 @@ class HeldOutSpec(_Section):
 CHECKPOINT_NAME = re.compile(r"^(step|ext|decay|cross)([1-9][0-9]*)$")
 """A checkpoint's name: a phase's tag and the steps done in it."""
 
-_FORMS = "clm, mlm, mntp or diffusion; a list such as [{clm: 0.25}, {mlm: 0.75}]; or {hybrid: {causal_frac: 0.0625}}"
+_FORMS = (
+    "clm, mlm, mntp, diffusion or prefix; a list such as [{clm: 0.25}, {mlm: 0.75}]; or {hybrid: {causal_frac: 0.0625}}"
+)
 _FRACTIONS_TOLERANCE = 1e-6
 
 
@@ -177,9 +179,33 @@ class ObjectivePart:
     causal_frac: float | None = None
 
 
-def is_folder(start: str) -> bool:
-    """Return whether a member's `from` is a path rather than a member's name."""
+class ModelStart(BaseModel):
+    """A model from outside the study, as a member's `from`.
+
+    Attributes:
+        model: A run, a checkpoint, an export, a Hugging Face folder, or a name on the hub with `@revision`.
+        window_tokens: The window that it was trained with, where its Hugging Face class computes another one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1)
+    window_tokens: int | None = Field(default=None, ge=1)
+
+
+def is_model(start: str) -> bool:
+    """Return whether a member's `from`, written as a text, is a model's place rather than a member's name."""
     return "/" in start or start.startswith((".", "~"))
+
+
+def _start_kind(value: object) -> str:
+    return "[name]" if isinstance(value, str) else "[model]"
+
+
+WrittenStart = Annotated[
+    Annotated[str, Field(min_length=1), Tag("[name]")] | Annotated[ModelStart, Tag("[model]")],
+    Discriminator(_start_kind),
+]
 
 
 def _parts(value: object) -> object:
@@ -248,8 +274,8 @@ class MemberSpec(BaseModel):
     Attributes:
         objective: Its parts in order; null (only where `from` names a member) goes on with the objective
             that the checkpoint was trained with.
-        starts_from: Written `from`: a member (`decoder`), one of its checkpoints (`decoder@ext12`) or a
-            Hugging Face folder; null is from scratch.
+        starts_from: Written `from`: a member (`decoder`), one of its checkpoints (`decoder@ext12`), or any other
+            model; null is from scratch.
         phases: The phases it runs, in this order; null is all but those with tag `cross`.
         mask_frac: Its mask rate in all its phases, a number or a curve; null takes each phase's.
         optimizer: `fresh` or `carried` over from the checkpoint; null carries it where the objective stays.
@@ -258,20 +284,22 @@ class MemberSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     objective: WrittenObjective = None
-    starts_from: str | None = Field(default=None, alias="from", min_length=1)
+    starts_from: WrittenStart | None = Field(default=None, alias="from")
     phases: tuple[PhaseName, ...] | None = None
     mask_frac: MaskFrac | None = None
     optimizer: Literal["fresh", "carried"] | None = None
 
     @property
-    def folder(self) -> str | None:
-        """Return the folder it starts from, if it starts from one."""
-        return self.starts_from if self.starts_from is not None and is_folder(self.starts_from) else None
+    def outside(self) -> ModelStart | None:
+        """Return the model from outside the study that it starts from, if it starts from one."""
+        if isinstance(self.starts_from, str):
+            return ModelStart(model=self.starts_from) if is_model(self.starts_from) else None
+        return self.starts_from
 
     @property
     def source(self) -> str | None:
         """Return the member it starts from, if it starts from one."""
-        return None if self.starts_from is None or self.folder else self.starts_from.partition("@")[0]
+        return None if self.starts_from is None or self.outside else str(self.starts_from).partition("@")[0]
 
     @property
     def checkpoint(self) -> str | None:
@@ -288,8 +316,8 @@ class MemberSpec(BaseModel):
             raise ValueError(f"'phases' must name at least one phase and none twice, but it is {list(self.phases)}")
         if self.optimizer is not None and self.starts_from is None:
             raise ValueError("'optimizer' belongs to members with 'from': from scratch it is always fresh")
-        if self.optimizer == "carried" and self.folder is not None:
-            raise ValueError("'optimizer: carried' needs a checkpoint; a Hugging Face folder has no optimiser state")
+        if self.optimizer == "carried" and self.outside is not None:
+            raise ValueError("'optimizer: carried' needs a member's checkpoint; other models have no optimiser state")
         named = "@" in str(self.starts_from) and self.source is not None
         if named and not CHECKPOINT_NAME.match(self.checkpoint or ""):
             raise ValueError(
@@ -315,7 +343,7 @@ def check_members(members: Mapping[str, MemberSpec], phases: Iterable[str]) -> N
         if spec.source is not None and spec.source not in members:
             raise ValueError(
                 f"members.{name}.from: there is no member '{spec.source}'{nearest(spec.source, members)}; "
-                f"there are {', '.join(members)}, and a folder is written with a '/'"
+                f"there are {', '.join(members)}; another model is written with a '/', or as {{model: NAME}}"
             )
     for name in members:
         chain = [name]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from seqpair.recipe.diff import Difference, diff_plans
+from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.recipe.schedule import MaskCurve
 from seqpair.recipe.sizes import parameter_count
@@ -164,6 +165,8 @@ def member_facts(member: MemberRun) -> list[Fact]:
         objectives = " then ".join(dict.fromkeys(span.objective for p in member.plan.phases for span in p.objectives))
         rate = _rate_text(last.mask_frac) if last.mask_frac is not None else ""
         facts.append(Fact("Objective", f"{objectives} ({member.plan.derived.direction}{rate})"))
+        if remark := OBJECTIVES[last.objectives[-1].objective].remark:
+            facts.append(Fact("Its figures", remark))
         facts.append(Fact("Started from", member.plan.start.place if member.plan.start else "scratch"))
     if member.train:
         tokens, seconds = member.train[-1].tokens, sum(point.seconds for point in member.train)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from seqpair.compare.progress import Curve, curves
 from seqpair.compare.values import Scores, metric_words
 from seqpair.report.comparison_figures import Line, ShareRow, ValueRow, lines_drawing, shares_drawing, values_drawing
 from seqpair.report.figures import Drawing, figure_id
 from seqpair.report.member import MemberRun
-from seqpair.report.study_tables import PublishedRow, base_name, held_out_means, member_colours, suite_name
+from seqpair.report.study_tables import (
+    PublishedRow,
+    base_name,
+    held_out_means,
+    held_out_remarks,
+    member_colours,
+    suite_name,
+)
 
 DIRECTIONS = {"causal": "from left to right", "bidirectional": "masked tokens"}
 _MOST_TASKS = 30
@@ -57,7 +65,9 @@ def held_out_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
         if lines:
             title = f"Held-out text by tokens, {words}, mean of {', '.join(sources) or 'the sources'}"
             name = figure_id("by-tokens", direction)
-            drawings.append(lines_drawing(name, title, "bits per byte, lower is better", "content tokens", lines))
+            drawing = lines_drawing(name, title, "bits per byte, lower is better", "content tokens", lines)
+            remarks = held_out_remarks(here)
+            drawings.append(replace(drawing, caption=". ".join([title, " ".join(remarks)])) if remarks else drawing)
     return drawings
 
 

@@ -89,7 +89,14 @@ def checkpoints_table(members: Sequence[MemberRun]) -> DataTable | None:
         "Checkpoints on disk. Held-out: the mean over the sources, bits per byte of the predicted tokens, at the last "
         "look at or before the checkpoint."
     )
+    caption = " ".join([caption, *held_out_remarks(members)])
     return DataTable("checkpoints", caption, columns, body) if body else None
+
+
+def held_out_remarks(members: Sequence[MemberRun]) -> list[str]:
+    """Return what has to be known to compare the members' held-out figures, a sentence for each objective."""
+    trained = [member.plan.phases[-1].objectives[-1].objective for member in members if member.plan is not None]
+    return [remark for name in dict.fromkeys(trained) if (remark := OBJECTIVES[name].remark)]
 
 
 def held_out_means(member: MemberRun, sources: Sequence[str] = ()) -> list[tuple[int, float]]:

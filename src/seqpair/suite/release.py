@@ -36,6 +36,7 @@ from seqpair.hub.import_folder import read_hub_folder
 from seqpair.hub.revision import (
     CARD_NAME,
     MAIN,
+    ORDER_FOLDER,
     RELEASE_NAME,
     REVISION_NAME,
     Parent,
@@ -53,7 +54,6 @@ from seqpair.suite.release_card import Statement, card_text, main_sections, orde
 from seqpair.suite.release_probe import make_probe, measure_probe, weights_distance
 from seqpair.text import note
 
-ORDER_FOLDER = "order"
 FORMAT_VERSION = 1
 _NUMBERS = re.compile(r"\[\s+((?:-?\d+,\s+)*-?\d+)\s+\]")
 
@@ -116,6 +116,8 @@ def release_study(
         StoreError: The study's data is not prepared.
     """
     statement = statement or Statement()
+    if dtype != "fp32":
+        raise ExportError("an export has weights of another type", seen=dtype, allowed="fp32")
     chosen = [run.member for run in study.chosen(members)]
     entries = {name: _entries(study, name, every_tokens) for name in study.training_order(chosen) if name in chosen}
     with _only_writer(out):

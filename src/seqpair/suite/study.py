@@ -40,6 +40,7 @@ from seqpair.text import note
 from seqpair.train.loggers import require_loggers
 from seqpair.train.loop import TrainingOutcome, train_member
 from seqpair.train.pinned_plan import require_pinnable
+from seqpair.train.position import StartingPoint
 
 Part = TypeVar("Part")
 
@@ -102,8 +103,9 @@ def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
         require_declared(diff_plans(plans[0], plan), (plans[0].member, plan.member))
     for plan in plans:  # before the first member is trained: a later one whose run is another plan's is an error now
         require_pinnable(plan, run_folder(plan))
+    find_start = start_finder(prepared, plans)  # what cannot be started from is an error before anything is trained
     for plan in plans:
-        trained = _timed(outcome, f"train {plan.member}", lambda plan=plan: train_part(plan, prepared))
+        trained = _timed(outcome, f"train {plan.member}", lambda plan=plan: train_part(plan, prepared, find_start))
         if not trained.finished:
             outcome.signal_number = trained.signal_number
             return outcome
@@ -129,8 +131,15 @@ def prepare_part(data: DataSpec) -> Prepared:
     return prepare(data.sources, data.tokenizer, Path(data.stores), verify=True)
 
 
-def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
+def train_part(
+    plan: Plan, prepared: Prepared, find_start: Callable[[Plan], StartingPoint] | None = None
+) -> TrainingOutcome:
     """Train one member to its end, unless its run is finished.
+
+    Args:
+        plan: The member's plan.
+        prepared: Tokenizer and stores.
+        find_start: How its start is found; by default as `start_finder` does.
 
     Raises:
         SeqpairError: As `train_member`.
@@ -140,7 +149,7 @@ def train_part(plan: Plan, prepared: Prepared) -> TrainingOutcome:
         note(f"{plan.member}: trained already ({newest.name})")
         return TrainingOutcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
     with start_world(plan.runtime.device, timeout_seconds=plan.runtime.timeout_seconds) as world:
-        return train_member(plan, prepared, world, start_finder(prepared))
+        return train_member(plan, prepared, world, find_start or start_finder(prepared))
 
 
 def is_trained(plan: Plan) -> bool:

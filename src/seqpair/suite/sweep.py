@@ -37,6 +37,7 @@ from seqpair.report.sweep import (
     sweep_remarks,
 )
 from seqpair.report.sweep_page import PairChoice, choose_pairs, sweep_as_json, write_sweep_page
+from seqpair.suite.starts import start_finder
 from seqpair.suite.study import evaluate_part, export_part, is_trained, prepare_part, train_part
 from seqpair.text import format_count, format_seconds, note
 
@@ -351,6 +352,7 @@ def _train(sweep: Sweep, prepared: Prepared, failed: dict[str, str]) -> int | No
     plans = sweep.runs
     tokens = {_name(plan): planned_tokens(plan) for plan in plans}
     left = sum(tokens[_name(plan)] for plan in plans if not is_trained(plan))
+    find_start = start_finder(prepared, plans)
     began, done = time.monotonic(), 0.0
     for number, plan in enumerate(plans, 1):
         name = _name(plan)
@@ -364,7 +366,7 @@ def _train(sweep: Sweep, prepared: Prepared, failed: dict[str, str]) -> int | No
             failed[name] = f"{source}, which it starts from, diverged"
             continue
         try:
-            trained = train_part(plan, prepared)
+            trained = train_part(plan, prepared, find_start)
         except NotFiniteError as error:
             failed[name] = f"diverged: {error.what}"
             note(f"{name} {failed[name]}; the sweep continues without it")

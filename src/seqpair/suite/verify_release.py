@@ -26,6 +26,7 @@ from seqpair.hub.import_folder import ImportedModel, read_hub_folder
 from seqpair.hub.revision import (
     CARD_NAME,
     MAIN,
+    ORDER_FOLDER,
     RELEASE_NAME,
     REVISION_NAME,
     Listing,
@@ -39,7 +40,7 @@ from seqpair.paths import EXPORT_RECORD
 from seqpair.recipe.diff import plan_digest
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.suite.places import StudyPlace
-from seqpair.suite.release import ORDER_FOLDER, stretches
+from seqpair.suite.release import stretches
 from seqpair.suite.release_card import SHOWN_DIGITS
 from seqpair.suite.release_probe import LOSS_TOLERANCE, measure_probe, weights_distance
 from seqpair.suite.verify import Verification

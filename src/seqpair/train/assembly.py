@@ -32,6 +32,7 @@ from seqpair.objectives.targets import TargetBuilder
 from seqpair.optim.choice import NamedOptimizer, make_optimizer
 from seqpair.paths import run_folder
 from seqpair.recipe.cost import checkpoint_bytes
+from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.text import note
 from seqpair.train.held_out import HeldOutProbe
@@ -159,8 +160,10 @@ def compile_model(
     kernel = plan.runtime.kernel
     if kernel == "auto":
         kernel = suited_kernel(torch.empty(1, 1, plan.model.shape.head_dim, dtype=dtype, device=device))
+    objectives = [OBJECTIVES[span.objective] for phase in plan.phases for span in phase.objectives]
+    whole = kernel in TRACEABLE_KERNELS and not any(objective.has_prefix for objective in objectives)
     layers = tuple(model.backbone.layers) if by_layer else ()
-    return CountedCompile(model.forward, whole=kernel in TRACEABLE_KERNELS, backend=backend, layers=layers)
+    return CountedCompile(model.forward, whole=whole, backend=backend, layers=layers)
 
 
 def float8_model(model: LanguageModel, plan: Plan, world: World, *, emulate: bool) -> Float8Copy | None:

@@ -126,12 +126,14 @@ class StartingPoint:
         model: The parameters by name.
         optimizer: The optimiser's tensors by name; None for a fresh optimiser.
         optimizer_state: The optimiser's JSON state; None for a fresh optimiser.
+        drawn: Parameters that are not among the weights and keep what the plan's seed has drawn.
     """
 
     place: str
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor] | None = None
     optimizer_state: dict[str, Any] | None = None
+    drawn: tuple[str, ...] = ()
 
 
 def starting_point_of(plan: Plan) -> StartingPoint:
@@ -184,7 +186,9 @@ def _entry_of(start: Start, run: Path) -> CheckpointEntry:
 
 def begin_from(run: Run, point: StartingPoint) -> None:
     """Give a run that has no checkpoint yet the weights, and the optimiser's state, of its starting point."""
-    run.model.load_state_dict(cut_like(run.model.state_dict(), point.model), strict=True)
+    own = run.model.state_dict()
+    drawn = {name: values for name, values in own.items() if name in point.drawn}
+    run.model.load_state_dict({**drawn, **cut_like(own, point.model)}, strict=True)
     if point.optimizer is not None and point.optimizer_state is not None:
         tensors = cut_like(run.optimizer.tensor_state(), point.optimizer)
         run.optimizer.load_state(tensors, point.optimizer_state, same_settings=False)

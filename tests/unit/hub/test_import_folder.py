@@ -162,7 +162,7 @@ def test_the_window_is_the_one_that_transformers_computes(exported, tmp_path, na
         ("mlm", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_scaling"),
         ("clm", {"rope_parameters": None, "local_rope_theta": None}, r"RoPE base of a decoder.*add local_rope_theta"),
         ("mlm", {"model_type": "bert"}, r"model_type.*'bert'.*ModernBertForMaskedLM"),
-        ("mlm", {"architectures": ["ModernBertModel"]}, r"another class.*ModernBertModel"),
+        ("mlm", {"architectures": ["ModernBertDecoderModel"]}, r"another class.*ModernBertForTokenClassification"),
         ("mlm", {"hidden_size": "32"}, "hidden_size"),
         ("mlm", {"num_attention_heads": 32}, "shape cannot be expressed"),
         ("mlm", {"intermediate_size": 64}, r"shapes that its config.json states.*mlp.wi"),

@@ -1,6 +1,8 @@
 """Packed vectors against one text at a time, and sentence-transformers' rules."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -81,3 +83,16 @@ def test_the_verb_writes_vectors_and_ids_in_the_files_order(seqpair, models, ran
     assert code == 2
     assert "--overwrite" in err
     assert seqpair(*words, "--overwrite")[0] == 0
+
+
+def test_the_use_of_an_export_imports_neither_torch_compiler_nor_transformers(random_exports):
+    """Each would double the seconds that `fill`, `generate`, `embed` and a small `eval` take to start."""
+    code = (
+        "import sys; from seqpair.models.open import open_model; from seqpair.models.embed import embed_texts\n"
+        "embed_texts(open_model(sys.argv[1]), ['a text'])\n"
+        "print([name for name in ('torch._dynamo', 'sympy', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, random_exports["mlm"]], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -14,11 +14,11 @@ from seqpair.nn.layout import Layout
 WINDOWS = [(reach, reach) for reach in (0, 4, 64, None)] + [(reach, 0) for reach in (4, 64, None)] + [(3, 7)]
 
 
-def forward_and_backward(kernel, lengths, window, heads=2, head_dim=8, seed=0):
+def forward_and_backward(kernel, lengths, window, heads=2, head_dim=8, seed=0, prefixes=None):
     make = torch.Generator().manual_seed(seed)
     shape = (sum(lengths), heads, head_dim)
     inputs = [torch.randn(shape, generator=make, requires_grad=True) for _ in range(3)]
-    out = attend(*inputs, Layout.from_lengths(lengths), window, kernel)
+    out = attend(*inputs, Layout.from_lengths(lengths, prefixes=prefixes), window, kernel)
     grads = torch.autograd.grad(out, inputs, torch.randn(shape, generator=make))
     return out.detach(), *grads
 
@@ -45,17 +45,31 @@ def test_blocked_equals_reference_forward_and_backward(lengths, window):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    cut_lengths=st.lists(st.integers(1, 150).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n))), min_size=1),
+    window=st.sampled_from(WINDOWS),
+)
+def test_blocked_equals_reference_with_prefixes(cut_lengths, window):
+    lengths, prefixes = zip(*cut_lengths[:6], strict=True)
+    wanted = forward_and_backward("reference", lengths, window, prefixes=prefixes)
+    got = forward_and_backward("blocked", lengths, window, prefixes=prefixes)
+    for name, mine, theirs in zip(("out", "query", "key", "value"), got, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
 @pytest.mark.parametrize("window", WINDOWS)
-def test_reference_is_the_formula_written_as_loops(window):
+@pytest.mark.parametrize("prefixes", [None, [3, 1, 4], [5, 1, 1]])
+def test_reference_is_the_formula_written_as_loops(window, prefixes):
     lengths = [5, 1, 9]
     make = torch.Generator().manual_seed(1)
     query, key, value = (torch.randn(15, 2, 4, generator=make, dtype=torch.float64) for _ in range(3))
-    got = attend(query, key, value, Layout.from_lengths(lengths), window, "reference")
+    got = attend(query, key, value, Layout.from_lengths(lengths, prefixes=prefixes), window, "reference")
     left, right = (10**6 if side is None else side for side in window)
     start = 0
-    for length in lengths:
+    for length, prefix in zip(lengths, prefixes or lengths, strict=True):
         for i in range(length):
-            seen = [start + j for j in range(length) if i - left <= j <= i + right]
+            seen = [start + j for j in range(length) if i - left <= j <= i + right and (j <= i or j < prefix)]
             for head in range(2):
                 weights = torch.softmax((key[seen, head] @ query[start + i, head]) / 2.0, 0)
                 torch.testing.assert_close(got[start + i, head], weights @ value[seen, head], rtol=1e-6, atol=1e-6)
@@ -144,13 +158,13 @@ def test_blocked_equals_reference_in_bf16_to_3e_2(window):
     check_in_half_precision("blocked", [200, 1, 33, 129], window, "cpu")
 
 
-def check_in_half_precision(kernel, lengths, window, device):
+def check_in_half_precision(kernel, lengths, window, device, prefixes=None):
     """Compare with the fp32 reference: within 3e-2, about four steps of bf16 at 1."""
     make = torch.Generator().manual_seed(0)
     shape = (sum(lengths), 2, 64)
     parts = [torch.randn(shape, generator=make).bfloat16().to(device) for _ in range(3)]
     upstream = torch.randn(shape, generator=make).bfloat16().to(device)
-    layout = Layout.from_lengths(lengths, device)
+    layout = Layout.from_lengths(lengths, device, prefixes=prefixes)
     results = []
     for name, dtype in ((kernel, torch.bfloat16), ("reference", torch.float32)):
         inputs = [part.to(dtype).requires_grad_() for part in parts]
@@ -218,7 +232,8 @@ def test_a_flash_attention_3_that_cannot_be_used_is_named_and_left(monkeypatch, 
 def test_gpu_kernels_equal_the_reference_in_bf16(kernel, window):
     if kernel == "flash":
         pytest.importorskip("flash_attn")
-    check_in_half_precision(kernel, [400, 1, 33, 129, 2000], window, "cuda")
+    for prefixes in (None, [399, 1, 1, 60, 700]):
+        check_in_half_precision(kernel, [400, 1, 33, 129, 2000], window, "cuda", prefixes)
 
 
 @pytest.mark.gpu

@@ -20,6 +20,7 @@ from seqpair.objectives.selection import (
     corrupted_ids,
     measured_objective,
     parts_of_step,
+    prefix_tokens,
     sequence_rates,
 )
 from seqpair.objectives.targets import TargetBuilder
@@ -96,6 +97,18 @@ def test_a_hybrid_step_counts_what_its_parts_predict():
 def test_a_mixed_objective_is_measured_by_its_rest():
     assert measured_objective(HYBRID).name == "mntp"
     assert measured_objective(OBJECTIVES["clm"]).name == "clm"
+
+
+def test_prefixes_are_uniform_leave_a_token_and_depend_on_the_position_alone():
+    positions = np.arange(1 << 33, (1 << 33) + 20_000)
+    lengths = np.where(positions % 2 == 0, 10, 1)
+    found = prefix_tokens(positions, lengths, 7, "pretrain")
+    assert (found[lengths == 1] == 0).all()
+    share = np.bincount(found[lengths == 10], minlength=10) / 10_000
+    assert share.size == 10
+    assert share == pytest.approx(np.full(10, 0.1), abs=0.015)
+    assert np.array_equal(prefix_tokens(positions[5:9], lengths[5:9], 7, "pretrain"), found[5:9])
+    assert not np.array_equal(prefix_tokens(positions, lengths, 8, "pretrain"), found)
 
 
 REGULAR = np.array([5, 6, 7, 9, 11, 200, 319])

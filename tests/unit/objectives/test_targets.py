@@ -102,6 +102,24 @@ def test_clm_predicts_the_next_token_and_the_end_and_never_across_sequences():
     assert BUILDER.choose(whole(OBJECTIVES["clm"], batch), batch, None).count == 8
 
 
+def test_prefix_predicts_what_follows_its_cut_and_nothing_before():
+    """Against the definition: the targets are the last tokens of what clm predicts, read from the cut on."""
+    contents = [[10, 11, 12, 13], [20], list(range(5, 60))]
+    batch = make_batch(contents, [True, False, False])
+    objective = OBJECTIVES["prefix"]
+    chosen = BUILDER.choose(whole(objective, batch), batch, None)
+    got = BUILDER.build(objective, pack_rows(batch, np.arange(3), ends_every_piece=False), chosen, "cpu")
+    assert got.layout.prefixes == tuple(chosen.prefixes)
+    assert got.layout.prefixes[1] == 1  # [CLS] alone before a single token
+    targets, outputs = [], []
+    for start, prefix, length in zip(got.layout.starts.tolist(), got.layout.prefixes, got.layout.lengths, strict=False):
+        targets += got.ids[start + prefix : start + length].tolist()
+        outputs += range(start + prefix - 1, start + length - 1)
+    assert (got.target_ids.tolist(), got.output_index.tolist()) == (targets, outputs)
+    assert chosen.count == chosen.divisor == len(targets)
+    assert got.direction == "causal"
+
+
 @pytest.mark.parametrize(("name", "shift"), [("mlm", 0), ("mntp", 1)])
 def test_masked_objectives_predict_the_original_tokens(name, shift):
     rng = np.random.default_rng(3)
@@ -158,7 +176,7 @@ def test_inputs_and_targets_do_not_depend_on_ranks_and_microbatches(given_sequen
     batch = make_batch([c for c, _ in given_sequences], [end for _, end in given_sequences], first)
     chosen = BUILDER.choose(whole(objective, batch), batch, 0.4)
 
-    def by_position(groups: list[np.ndarray]) -> dict[int, tuple[list[int], list[int], list[int]]]:
+    def by_position(groups: list[np.ndarray]) -> dict[int, tuple[object, ...]]:
         found = {}
         for group in groups:
             built = BUILDER.build(objective, pack_rows(batch, group, objective.ends_every_piece), chosen, "cpu")
@@ -166,7 +184,8 @@ def test_inputs_and_targets_do_not_depend_on_ranks_and_microbatches(given_sequen
                 start, stop = built.layout.starts[number : number + 2]
                 mine = (built.output_index >= start) & (built.output_index < stop)
                 places = (built.output_index[mine] - start).tolist()
-                found[int(index)] = (built.ids[start:stop].tolist(), places, built.target_ids[mine].tolist())
+                prefix = built.layout.prefixes and built.layout.prefixes[number]
+                found[int(index)] = (built.ids[start:stop].tolist(), places, built.target_ids[mine].tolist(), prefix)
         return found
 
     lengths = sequence_lengths(batch, objective.ends_every_piece)

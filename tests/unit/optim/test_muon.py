@@ -107,20 +107,31 @@ def test_it_is_the_formula_in_float64_up_to_bfloat16(dtype) -> None:
     assert distance(model, unsplit, start) > 0.1, "the tolerance must tell maps that are stepped as one"
 
 
-def test_a_matrix_by_itself_is_torch_muon_to_the_bit() -> None:
+def test_every_map_is_stepped_as_torch_muon_does_to_the_bit() -> None:
     ours, theirs = Small(), Small()
     optimizer = made(ours)
+    matrices = {
+        name: [nn.Parameter(part.clone()) for part in theirs.get_parameter(name).detach().chunk(count)]
+        for name, count in MAPS.items()
+    }
     oracle = torch.optim.Muon(
-        [theirs.square.weight], lr=PEAK, weight_decay=DECAY / PEAK, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"
+        [part for parts in matrices.values() for part in parts],
+        lr=PEAK,
+        weight_decay=DECAY / PEAK,
+        momentum=MOMENTUM,
+        adjust_lr_fn="match_rms_adamw",
     )
     for step, frac in enumerate(FRACS):
         give_gradients(ours, step)
-        give_gradients(theirs, step)
+        for name, parts in matrices.items():
+            for part, grad in zip(parts, ours.get_parameter(name).grad.chunk(len(parts)), strict=True):
+                part.grad = grad
         optimizer.set_lr_frac(frac)
         oracle.param_groups[0]["lr"] = PEAK * frac
         optimizer.step()
         oracle.step()
-    assert torch.equal(ours.square.weight, theirs.square.weight)
+    for name, parts in matrices.items():
+        assert torch.equal(ours.get_parameter(name), torch.cat(parts)), name
 
 
 def test_the_rest_is_stable_adamw_to_the_bit() -> None:

@@ -34,6 +34,16 @@ def test_mean_keys_equals_counting(tokens: int, window: int | None) -> None:
         assert mean_keys(tokens, window, OBJECTIVES[name]) == pytest.approx(sum(seen) / tokens)
 
 
+@given(st.integers(1, 60), st.one_of(st.none(), st.integers(1, 40)))
+def test_mean_keys_of_a_prefix_equals_counting_over_its_cuts(tokens: int, window: int | None) -> None:
+    reach = tokens if window is None else window
+    cuts = range(1, max(2, tokens))
+    seen = [
+        sum(abs(k - q) <= reach and (k <= q or k < cut) for q in range(tokens) for k in range(tokens)) for cut in cuts
+    ]
+    assert mean_keys(tokens, window, OBJECTIVES["prefix"]) == pytest.approx(sum(seen) / len(cuts) / tokens)
+
+
 def test_flops_of_a_token_by_hand() -> None:
     plan = plan_of("17m", "encoder", "data.expected_mean_tokens=1022")
     phase = plan.phases[0]

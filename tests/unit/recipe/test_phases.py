@@ -109,6 +109,7 @@ def test_a_member_may_start_from_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
     recipe = tmp_path / "r.yaml"
     (tmp_path / "bare").mkdir()
     (tmp_path / "encoder").mkdir()
+    (tmp_path / "models" / "modernbert").mkdir(parents=True)
     recipe.write_text(
         f"extends: {FOUR}\nmembers:\n"
         "  a: {from: models/modernbert, objective: mlm}\n"

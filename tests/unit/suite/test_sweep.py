@@ -230,10 +230,10 @@ def test_a_member_that_starts_from_another_finds_the_shared_run(folder, unevalua
 def test_a_diverged_run_is_a_result_and_the_sweep_goes_on(folder, unevaluated, monkeypatch):
     real = sweep_module.train_part
 
-    def train(plan, prepared):
+    def train(plan, prepared, find_start):
         if (plan.study, plan.member) == ("lr-0p9", "encoder"):
             raise NotFiniteError("the loss is not finite in phase 'pretrain', step 3")
-        return real(plan, prepared)
+        return real(plan, prepared, find_start)
 
     monkeypatch.setattr(sweep_module, "train_part", train)
     outcome = run_sweep(request(folder, "optimizer.lr=3e-3,0.9", name="wild"))

@@ -28,6 +28,7 @@ def _nothing_compiled():
 
 def make_run(folder, member, kernel="reference", mode="off", backend="eager"):
     overrides = ["runtime.microbatch_tokens=200", f"runtime.kernel={kernel}", "model.attn_out_dropout=0"]
+    overrides += ["members.prefix={objective: prefix}"]
     plan, prepared = synthetic_study(
         folder, "test", member, vocab_size=512, seq_len=64, batch_tokens=400, precision="fp32", overrides=overrides
     )
@@ -71,6 +72,16 @@ def test_derived_gradients_of_the_compiled_graph_too_are_those_of_the_uncompiled
     compiled = make_run(tmp_path / "a", "decoder", mode="on", backend="aot_eager")
     compare(make_run(tmp_path / "b", "decoder"), compiled, steps=2)
     assert compiled.compiled.graphs == 1
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's, of its own tracing
+def test_prefixes_run_between_graphs_that_are_made_once(tmp_path, capsys):
+    compiled = make_run(tmp_path / "a", "prefix", mode="on")
+    step(compiled, 0)
+    graphs = compiled.compiled.graphs
+    compare(make_run(tmp_path / "b", "prefix"), compiled, steps=3)
+    assert compiled.compiled.graphs == graphs > 1
+    assert "compiled again" not in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's, of its own tracing

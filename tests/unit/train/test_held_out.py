@@ -34,7 +34,7 @@ def parts(prepared_study):
     return prepared, plan, model.train(), probe, TargetBuilder(prepared.tokenizer, plan.seed)
 
 
-@pytest.mark.parametrize("objective", ["clm", "mlm", "mntp", "diffusion"])
+@pytest.mark.parametrize("objective", ["clm", "mlm", "mntp", "diffusion", "prefix"])
 def test_the_same_numbers_for_any_microbatch_and_at_any_time(parts, objective):
     _, _, model, probe, builder = parts
     scored = ObjectiveLoss(model)
