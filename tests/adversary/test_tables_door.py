@@ -223,7 +223,7 @@ def test_what_is_right_is_read_everywhere(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(rows)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(rows))
     for name in ("a.jsonl", "b.jsonl.gz"):
-        assert [text for _, text in read_texts(tmp_path / name)] == ["one", "two"]
+        assert [one.text for one in read_texts(tmp_path / name)] == ["one", "two"]
         assert read("jsonl", tmp_path / name)[0] == ["one", "two"]
     (tmp_path / "q.tsv").write_bytes(b'text\tlabel\n"begins\ta\nends"\tb\n')
     assert [row["text"] for _, row in table_rows(tmp_path / "q.tsv")] == ['"begins', 'ends"']

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.cli.options import AsClassOption, DeviceOption, DryRunOption, JsonOption, ModelArgument, OverwriteOption
+from seqpair.cli.options import (
+    AsClassOption,
+    DeviceOption,
+    DryRunOption,
+    JsonOption,
+    ModelArgument,
+    OverwriteOption,
+    TextsArgument,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +26,7 @@ if TYPE_CHECKING:
 
 def embed(
     source: ModelArgument,
-    texts: Annotated[Path, typer.Argument(help="Read this JSON Lines file, one object with a text per line.")],
+    texts: TextsArgument,
     out: Annotated[Path, typer.Option(help="Write this .npy array; the ids go beside it as .ids.json.")],
     pooling: Annotated[
         str, typer.Option(help="Pool by `default`, `mean`, `mean-text`, `cls` or `last` (docs/evaluation.md).")
@@ -59,11 +67,11 @@ def embed(
         return
     progress = Progress("embed", 0, "tokens")
     started = time.perf_counter()
-    texts_given = [text for _, text in given]
-    vectors, truncated = embed_texts(model, texts_given, pooling, normalise=normalise, watch=progress.update)
+    found = [one.text for one in given]
+    vectors, truncated = embed_texts(model, found, pooling, normalise=normalise, watch=progress.update)
     seconds = time.perf_counter() - started
     progress.finish()
-    _write(out, ids_file, vectors, [index for index, _ in given])
+    _write(out, ids_file, vectors, [one.id for one in given])
     about = {"vectors": str(out), "ids": str(ids_file), "texts": len(given), "width": model.width, "seconds": seconds}
     if as_json:
         print(

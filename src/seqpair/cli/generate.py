@@ -16,7 +16,7 @@ def generate(
     source: ModelArgument,
     prompts: Annotated[list[str] | None, typer.Argument(help="Continue these texts.")] = None,
     prompt_file: Annotated[
-        Path | None, typer.Option("--file", help="Read more texts from this JSON Lines file, from the key `text`.")
+        Path | None, typer.Option("--file", help="Read more texts from this file's key `text`; `-` is standard input.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Add at most this many tokens to each text.")] = 64,
     temperature: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,9 @@ StudyArgument = Annotated[
 ModelArgument = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="An export, a checkpoint, a run, or a Hugging Face folder or name@revision."),
+]
+TextsArgument = Annotated[
+    Path, typer.Argument(help="Read this JSON Lines, CSV, TSV, Parquet or .txt file; `-` is standard input.")
 ]
 MemberOption = Annotated[str, typer.Option(help="Use only this member.")]
 MembersOption = Annotated[str | None, typer.Option(help="Use only these members, separated by commas.")]

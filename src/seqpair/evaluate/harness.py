@@ -1,9 +1,9 @@
 """Any model of ours or Hugging Face's as a model of lm-eval, under the name `seqpair`; encoders too.
 
-Only this file imports lm_eval, so import it before the name is used:
+lm-eval finds models by a list of its own, so its command line is started from here, where the name is known; in Python,
+import this file before the name is used:
 
-    import seqpair.evaluate.generative.harness
-    lm_eval.simple_evaluate(model="seqpair", model_args={"pretrained": "runs/demo/encoder/export"}, tasks=[...])
+    python -m seqpair.evaluate.harness run --model seqpair --model_args pretrained=runs/demo/encoder/export --tasks ...
 
 Differs from lm-eval's own `hf` model: rows always begin with the tokenizer's beginning token if it has a template
 that adds one, also where a context is cut on the left; generation is greedy only.
@@ -130,3 +130,9 @@ class SeqpairLM(LM):  # type: ignore[misc]
             if progress:
                 progress.update(len(scores))
         return scores
+
+
+if __name__ == "__main__":
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from seqpair.checkpoint.manifest import CheckpointManifest
-from seqpair.hub.verify import Verification
+from seqpair.hub.verify import TOLERANCE, Verification
 from seqpair.recipe.objectives import Objective
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.schedule import mask_frac_text
@@ -15,13 +18,13 @@ _MASKED = """from transformers import AutoModelForMaskedLM, AutoTokenizer, pipel
 tokenizer = AutoTokenizer.from_pretrained("PATH")
 model = AutoModelForMaskedLM.from_pretrained("PATH")
 fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)
-print(fill("Return the length of the [MASK]."))"""
+print(fill("They walked along the [MASK] in the evening."))"""
 
 _CAUSAL = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("PATH")
 model = AutoModelForCausalLM.from_pretrained("PATH")
-batch = tokenizer(["Return the length of"], return_tensors="pt", padding=True)
+batch = tokenizer(["They walked along the"], return_tensors="pt", padding=True)
 print(tokenizer.batch_decode(model.generate(**batch, max_new_tokens=40), skip_special_tokens=True))"""
 
 _MASKED_NEXT = """import torch
@@ -29,7 +32,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("PATH")
 model = AutoModelForMaskedLM.from_pretrained("PATH")
-batch = tokenizer("Return the length of the [MASK].", return_tensors="pt")
+batch = tokenizer("They walked along the [MASK] in the evening.", return_tensors="pt")
 mask = int((batch["input_ids"][0] == tokenizer.mask_token_id).nonzero()[0])
 with torch.no_grad():
     logits = model(**batch).logits[0, mask - 1]  # one position to the left of the mask
@@ -53,22 +56,36 @@ _POOLED = {False: "the mean over all tokens", True: "the state of the last token
 _LOADING = {"next": _CAUSAL, "masked": _MASKED, "masked_next": _MASKED_NEXT}
 
 
+_FORMAT_LINES = {
+    "bf16": "`model.safetensors`: weights rounded to bf16",
+    "onnx": "`onnx/model.onnx` (last hidden states, for embeddings) and `onnx/model_lm.onnx` (logits), fp32",
+    "onnx-int8": "`onnx/model_int8.onnx` and `onnx/model_lm_int8.onnx`: int8 weights",
+    "gguf": "`gguf/model-f32.gguf` and `gguf/model-f16.gguf` for llama.cpp: embeddings, mean pooling",
+}
+
+
 def model_card(
-    manifest: CheckpointManifest, objective: Objective, trained: Objective, verification: Verification
+    manifest: CheckpointManifest,
+    objective: Objective,
+    trained: Objective,
+    verification: Verification,
+    formats: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """Return the model card of an export as Markdown.
 
     Args:
         manifest: The checkpoint's manifest.
         objective: The objective it is exported for.
-        trained: The objective it was last trained with: the same, or one that mixes it with another.
+        trained: The objective it was last trained with, perhaps mixed with another.
         verification: The proof.
+        formats: For each further format, and for weights of lower precision, what was measured of it.
     """
     plan = manifest.plan
     phase = plan.phase(manifest.phase)
     counts = parameter_count(plan.model.shape, plan.model.vocab_size)
     causal = objective.direction == "causal"
     kind = "decoder" if causal else "encoder"
+    rounded = " with its weights rounded to bf16" if "bf16" in formats else ""
     return f"""---
 library_name: transformers
 pipeline_tag: {_PIPELINE_TAGS[objective.predicts]}
@@ -97,16 +114,49 @@ trained for similarity; fine-tune it first where that matters.
 ## Proof
 
 Loaded with the Auto classes in fp32 ({", ".join(verification.attention)}), the largest absolute difference between its
-logits and those of the trained model was {verification.max_abs_difference:.2g} (tolerance {verification.tolerance:g})
-over {verification.checked_tokens} tokens of {verification.checked_texts} texts of up to {verification.longest_tokens}
-tokens, in padded batches.
-
+logits and those of the trained model{rounded} was {verification.max_abs_difference:.2g}
+(tolerance {verification.tolerance:g}) over {verification.checked_tokens} tokens of {verification.checked_texts} texts
+of up to {verification.longest_tokens} tokens, in padded batches.
+{_formats_table(formats, causal=causal)}
 ## Limits
 
 It is a base model: not instructed, not filtered for harm, and it repeats what its sources say. It was trained on
-sequences of at most {phase.seq_len} tokens. It was trained with a dropout of {plan.model.attn_out_dropout:g} after the
-attention output, which this class cannot express; that matters for further training only.
-"""
+sequences of at most {phase.seq_len} tokens, with a dropout of {plan.model.attn_out_dropout:g} after the attention
+output, which this class cannot express; that matters for further training only.
+{_needs(manifest, objective)}"""
+
+
+def _needs(manifest: CheckpointManifest, objective: Objective) -> str:
+    """Return what the model needs of transformers, where it is not any version."""
+    phase = manifest.plan.phase(manifest.phase)
+    if objective.direction != "causal" or phase.rope_global_theta == phase.rope_local_theta:
+        return ""
+    return (
+        "\nIt needs transformers 5 or newer: it has two RoPE bases, and transformers 4 uses one for all layers of a "
+        "decoder.\n"
+    )
+
+
+def _formats_table(formats: Mapping[str, Mapping[str, Any]], *, causal: bool) -> str:
+    """Return the further formats as a Markdown section; empty without any."""
+    if not formats:
+        return ""
+    lines = ["", "## Formats", "", "| files | compared with the trained model in fp32 |", "|---|---|"]
+    for name, found in formats.items():
+        if "loss_change" in found:
+            seen = (
+                f"largest difference of a logit {found['max_abs_difference']:.2g}; the likeliest token is the same at "
+                f"{found['equal_argmax']:.2%} of {found['tokens']} positions; loss {found['loss']:.4f}, change "
+                f"{found['loss_change']:+.4f} nats"
+            )
+        elif "max_abs_difference" in found:
+            seen = f"largest difference {found['max_abs_difference']:.2g} (tolerance {TOLERANCE:g})"
+        else:
+            seen = f"read back: {found['read_back']}"
+        lines.append(f"| {_FORMAT_LINES[name]} | {seen} |")
+    if causal and {"onnx", "onnx-int8"} & set(formats):
+        lines += ["", "The ONNX files have no cache: to generate with them, read the whole text again for each token."]
+    return "\n".join([*lines, ""])
 
 
 def _remark(objective: Objective) -> str:
@@ -150,6 +200,11 @@ def _place(manifest: CheckpointManifest) -> str:
     if manifest.soup is None:
         return place
     return f"{place}; {manifest.soup.weighting} average of {', '.join(part.name for part in manifest.soup.parts)}"
+
+
+def loading_code(predicts: str) -> str:
+    """Return the code that loads a model and uses what it predicts; `PATH` stands for its folder."""
+    return _LOADING[predicts]
 
 
 def article(word: str) -> str:

@@ -16,21 +16,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
-
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import MANIFEST_NAME, CheckpointManifest
-from seqpair.checkpoint.store import LoadedCheckpoint, load_checkpoint
+from seqpair.checkpoint.store import load_checkpoint
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.errors import CheckpointError, ExportError
 from seqpair.files import TEMPORARY_PREFIX, replacing_folder, sha256_file, write_bytes, write_json, write_text
 from seqpair.hub.card import model_card
 from seqpair.hub.config import ModelFacts, generation_config, hub_config
+from seqpair.hub.formats import DTYPES, Dtype, ExportSource, Format, add_formats, require_formats
 from seqpair.hub.library import require_transformers
-from seqpair.hub.native import NativeModel
-from seqpair.hub.verify import MOST_CHECKED_TOKENS, Verification, texts_to_check, verify_export
+from seqpair.hub.verify import Verification, texts_to_check, verify_export
+from seqpair.hub.weight_files import weights_bytes
 from seqpair.hub.weights import WEIGHTS_NAME, to_hub
-from seqpair.nn.rope import RopeBases
 from seqpair.paths import CHECKPOINTS_FOLDER
 from seqpair.recipe.objectives import OBJECTIVES, Direction, Objective
 
@@ -50,6 +48,7 @@ class ExportReport:
         checkpoint: The checkpoint's name.
         model_digest: SHA-256 of the weights file.
         verification: The proof.
+        formats: For each further format, and for weights of lower precision, what was measured of it.
     """
 
     folder: Path
@@ -58,6 +57,7 @@ class ExportReport:
     checkpoint: str
     model_digest: str
     verification: Verification
+    formats: dict[str, dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
         """Return the values as JSON."""
@@ -109,6 +109,19 @@ def exported_objective(trained: Objective, as_class: str | None) -> Objective:
     return OBJECTIVES[as_class or choices[0]]
 
 
+def _read_source(checkpoint: Path, as_class: str | None, dtype: Dtype = "fp32") -> ExportSource:
+    if dtype not in DTYPES:
+        raise ExportError("weights cannot be stored in this precision", seen=dtype, allowed=", ".join(DTYPES))
+    loaded = load_checkpoint(checkpoint, model_only=True)
+    tokenizer = checkpoint_tokenizer(checkpoint, loaded.manifest)
+    trained = last_objective(loaded.manifest)
+    objective = exported_objective(trained, as_class)
+    facts = _facts(loaded.manifest, objective, tokenizer)
+    exact = to_hub(loaded.model, facts.model.shape.layers, facts.direction)
+    tensors = {name: values.to(DTYPES[dtype]) for name, values in exact.items()}
+    return ExportSource(loaded.manifest, tensors, tokenizer, trained, objective, facts, dtype, dict(loaded.model))
+
+
 def export_checkpoint(
     checkpoint: Path,
     out: Path,
@@ -116,6 +129,8 @@ def export_checkpoint(
     *,
     as_class: str | None = None,
     overwrite: bool = False,
+    dtype: Dtype = "fp32",
+    formats: Sequence[Format] = (),
 ) -> ExportReport:
     """Export a checkpoint, prove the export, and only then give it its name.
 
@@ -125,40 +140,24 @@ def export_checkpoint(
         texts: Real texts to compare on; the study's held-out text is best. `None` takes this package's source.
         as_class: For a member trained with `hybrid`: `mntp` (the encoder class, the default) or `clm`.
         overwrite: Replace `out` if it is an earlier export.
+        dtype: The precision of the weights in the file. With `bf16` the file is proven against the trained model with
+            its weights rounded, and the distance to the model itself is measured.
+        formats: Further formats to make of these weights, in the same folder: `onnx`, `onnx-int8`, `gguf`.
 
     Raises:
         ExportError: The export would not compute what the model computes, `out` is in the way, `as_class`
-            is not what was trained, or transformers is missing. Nothing is written then, and an earlier
-            export stays.
+            is not what was trained, a format cannot hold the model, or a library is missing. Nothing is written
+            then, and an earlier export stays.
         CheckpointError: The checkpoint cannot be used, or its tokenizer is missing or another one.
     """
     _require_free(out, overwrite)
     version = require_transformers(ExportError, "exporting").__version__
-    checkpoint = checkpoint_at(checkpoint)
-    loaded = load_checkpoint(checkpoint, model_only=True)
-    tokenizer = checkpoint_tokenizer(checkpoint, loaded.manifest)
-    trained = last_objective(loaded.manifest)
-    objective = exported_objective(trained, as_class)
-    facts = _facts(loaded.manifest, objective, tokenizer)
-    rope = RopeBases(facts.rope_global_theta, facts.rope_local_theta)
-    native = NativeModel(facts.model, loaded.model, objective.direction, rope)
-    row_tokens = min(MOST_CHECKED_TOKENS, max(facts.seq_len, 3 * facts.model.window_tokens + 8))
+    source = _read_source(checkpoint_at(checkpoint), as_class, dtype)
+    require_formats(source, formats)
     aside: Path | None = None
     try:
         with replacing_folder(out) as folder:
-            _write_files(folder, loaded, facts, objective, tokenizer, version)
-            real = texts_to_check(texts, tokenizer, row_tokens)
-            proof = verify_export(folder, native, tokenizer, objective, real, row_tokens=row_tokens)
-            write_text(folder / "README.md", model_card(loaded.manifest, objective, trained, proof))
-            files = {
-                path.relative_to(folder).as_posix(): sha256_file(path)
-                for path in sorted(folder.rglob("*"))
-                if path.is_file()
-            }
-            digest = files[WEIGHTS_NAME]
-            report = ExportReport(out, objective.hub_class, objective.name, loaded.manifest.name, digest, proof)
-            record = _record(loaded.manifest, objective, report, version)
-            write_json(folder / RECORD_NAME, record | {"files": files})
+            report = _fill(folder, out, source, texts, formats, version)
             aside = _move_aside(out)
     finally:
         if aside is not None and out.exists():
@@ -166,6 +165,26 @@ def export_checkpoint(
             shutil.rmtree(aside)
         elif aside is not None:
             aside.rename(out)
+    return report
+
+
+def _fill(
+    folder: Path, out: Path, source: ExportSource, texts: Sequence[str] | None, formats: Sequence[Format], version: str
+) -> ExportReport:
+    """Write and prove all files of an export; `folder` becomes `out` afterwards."""
+    _write_files(folder, source, version)
+    native = source.native(rounded=True)
+    real = texts_to_check(texts, source.tokenizer, source.row_tokens)
+    proof = verify_export(folder, native, source.tokenizer, source.objective, real, row_tokens=source.row_tokens)
+    measured = add_formats(folder, source, native, real, formats)
+    write_text(folder / "README.md", model_card(source.manifest, source.objective, source.trained, proof, measured))
+    files = {
+        path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    objective, digest = source.objective, files[WEIGHTS_NAME]
+    report = ExportReport(out, objective.hub_class, objective.name, source.manifest.name, digest, proof, measured)
+    record = _record(source, report, version)
+    write_json(folder / RECORD_NAME, record | {"files": files})
     return report
 
 
@@ -181,11 +200,7 @@ def write_unproven(checkpoint: Path, folder: Path, as_class: str | None = None) 
         ExportError: `as_class` is not what was trained.
         CheckpointError: The checkpoint cannot be used, or its tokenizer is missing or another one.
     """
-    loaded = load_checkpoint(checkpoint, model_only=True)
-    tokenizer = checkpoint_tokenizer(checkpoint, loaded.manifest)
-    objective = exported_objective(last_objective(loaded.manifest), as_class)
-    facts = _facts(loaded.manifest, objective, tokenizer)
-    _write_files(folder, loaded, facts, objective, tokenizer, version="")
+    _write_files(folder, _read_source(checkpoint, as_class), version="")
 
 
 def read_export_record(folder: Path) -> dict[str, Any]:
@@ -273,19 +288,19 @@ def _facts(manifest: CheckpointManifest, objective: Objective, tokenizer: Tokeni
     )
 
 
-def _write_files(
-    folder: Path, loaded: LoadedCheckpoint, facts: ModelFacts, objective: Objective, tokenizer: Tokenizer, version: str
-) -> None:
-    write_json(folder / "config.json", hub_config(facts, version))
+def _write_files(folder: Path, source: ExportSource, version: str) -> None:
+    facts, objective = source.facts, source.objective
+    config = hub_config(facts, version) | {"dtype": str(DTYPES[source.dtype]).removeprefix("torch.")}
+    write_json(folder / "config.json", config)
     if facts.direction == "causal":
         write_json(folder / "generation_config.json", generation_config(facts.specials, version))
-    tensors = to_hub(loaded.model, facts.model.shape.layers, facts.direction)
-    write_bytes(folder / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
-    write_tokenizer(folder, tokenizer, objective, facts.seq_len)
+    write_bytes(folder / WEIGHTS_NAME, weights_bytes(source.tensors, source.about()))
+    write_tokenizer(folder, source.tokenizer, objective, facts.seq_len)
     write_sentence_files(folder, facts.direction, facts.model.shape.width, facts.seq_len)
 
 
-def _record(manifest: CheckpointManifest, objective: Objective, report: ExportReport, version: str) -> dict[str, Any]:
+def _record(source: ExportSource, report: ExportReport, version: str) -> dict[str, Any]:
+    manifest, objective = source.manifest, source.objective
     return {
         "format_version": FORMAT_VERSION,
         "study": manifest.study,
@@ -295,11 +310,13 @@ def _record(manifest: CheckpointManifest, objective: Objective, report: ExportRe
         "phase": manifest.phase,
         "content_tokens": manifest.content_tokens,
         "objective": objective.name,
-        "trained_objective": last_objective(manifest).name,
+        "trained_objective": source.trained.name,
         "direction": objective.direction,
         "predicts": objective.predicts,
         "class": objective.hub_class,
-        "seq_len": manifest.plan.phase(manifest.phase).seq_len,
+        "seq_len": source.facts.seq_len,
+        "dtype": source.dtype,
+        "formats": report.formats,
         **report.verification.as_json(),
         "model_digest": report.model_digest,
         "plan_digest": manifest.plan_digest,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ SHIFTED_TOLERANCE = 1e-2
 ATTENTIONS = ("eager", "sdpa")
 MOST_CHECKED_TOKENS = 1024
 CACHED_STEPS = 6
+_DEVIATION_TOKENS = 8192
+_MASK_EVERY = 7
 _LOGIT_BYTES = 1 << 28
 _EDGE_TEXTS = ("", "x", " two  spaces\nand a line", "na\u00efve \u4e2d\u6587 \U0001f642 \u00df", "[MASK] [SEP] [CLS]")
 
@@ -58,6 +60,29 @@ class Verification:
     longest_tokens: int
     window_tokens: int
     attention: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values as JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far a file of lower precision is from the trained model in fp32; nothing is refused because of it.
+
+    Attributes:
+        max_abs_difference: The largest difference of a logit.
+        equal_argmax: The share of positions whose likeliest token is the same.
+        loss: The trained model's loss in nats per predicted token.
+        loss_change: The loss of the file minus that one.
+        tokens: Positions compared.
+    """
+
+    max_abs_difference: float
+    equal_argmax: float
+    loss: float
+    loss_change: float
+    tokens: int
 
     def as_json(self) -> dict[str, Any]:
         """Return the values as JSON."""
@@ -114,9 +139,15 @@ def _require_ids(texts: Sequence[str], rows: Sequence[np.ndarray], ids: Tensor, 
 
 
 def load_hub_model(
-    folder: Path, direction: Direction, attention: str, *, has_head: bool = True, attended: int | None = None
+    folder: Path,
+    direction: Direction,
+    attention: str,
+    *,
+    has_head: bool = True,
+    attended: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Any, dict[str, list[str]]]:
-    """Load a folder with the Auto class of a direction, in fp32.
+    """Load a folder with the Auto class of a direction.
 
     Args:
         folder: The files.
@@ -124,6 +155,7 @@ def load_hub_model(
         attention: The implementation, `eager` or `sdpa`.
         has_head: Whether to load the class with the language-model head, or the backbone alone.
         attended: A `local_attention` in place of the folder's.
+        dtype: The precision in which it computes.
 
     Returns:
         The model in evaluation mode, and the parameters that were missing or not expected, by kind.
@@ -138,7 +170,7 @@ def load_hub_model(
         folder,
         config=config,
         trust_remote_code=False,
-        dtype=torch.float32,
+        dtype=dtype,
         attn_implementation=attention,
         local_files_only=True,
         output_loading_info=True,
@@ -266,3 +298,64 @@ def verify_export(
         window_tokens=plan.window_tokens,
         attention=ATTENTIONS,
     )
+
+
+def padded(rows: Sequence[np.ndarray], pad_id: int, side: str = "right") -> tuple[Tensor, Tensor]:
+    """Return rows as one batch: ids (B, T) and mask (B, T), both int64."""
+    longest = max(map(len, rows))
+    ids, mask = torch.full((len(rows), longest), pad_id), torch.zeros((len(rows), longest), dtype=torch.int64)
+    for index, row in enumerate(rows):
+        place = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
+        ids[index, place], mask[index, place] = torch.from_numpy(row), 1
+    return ids, mask
+
+
+@torch.no_grad()
+def measure_deviation(
+    logits_of: Callable[[Tensor, Tensor], Tensor],
+    native: NativeModel,
+    tokenizer: Tokenizer,
+    objective: Objective,
+    texts: Sequence[str],
+    row_tokens: int,
+) -> Deviation:
+    """Compare what a file of lower precision computes with the trained model, on the longest texts.
+
+    An encoder's rows have every seventh token masked, so that its loss is one of training.
+
+    Args:
+        logits_of: From ids and mask (B, T) to logits (B, T, V).
+        native: The trained model in fp32.
+        tokenizer: The tokenizer of training.
+        objective: The objective that it is exported for; it fixes where predictions stand.
+        texts: Real texts.
+        row_tokens: Rows are cut to this many tokens.
+    """
+    rows = rows_of_training(texts, tokenizer, objective.direction, row_tokens)
+    rows = sorted(rows, key=len, reverse=True)[: max(1, _DEVIATION_TOKENS // row_tokens)]
+    largest, equal, losses = 0.0, 0, []
+    for row in rows:
+        read, seen = np.arange(len(row) - 1), row.copy()  # a decoder's logits at i are for the token at i + 1
+        targets = read + 1
+        if objective.direction == "bidirectional":
+            targets = np.arange(1, len(row) - 1, _MASK_EVERY)
+            read = targets - (objective.predicts == "masked_next")
+            seen[targets] = tokenizer.specials.mask
+        wanted = native.logits([seen])[0]
+        found = logits_of(*padded([seen], tokenizer.specials.pad))[0].float()
+        largest = max(largest, float((found - wanted).abs().max()))
+        equal += int((found.argmax(-1) == wanted.argmax(-1)).sum())
+        truth = torch.from_numpy(row[targets])
+        losses.append([_loss_sum(each[torch.from_numpy(read)], truth) for each in (wanted, found)])
+    tokens, predicted = sum(map(len, rows)), sum(_predicted(len(row), objective) for row in rows)
+    ours, theirs = (sum(column) / max(1, predicted) for column in zip(*losses, strict=True))
+    return Deviation(largest, equal / tokens, ours, theirs - ours, tokens)
+
+
+def _loss_sum(logits: Tensor, targets: Tensor) -> float:
+    return float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+
+
+def _predicted(length: int, objective: Objective) -> int:
+    """Return how many tokens of a row of this length `measure_deviation` takes the loss of."""
+    return len(range(1, length - 1, _MASK_EVERY)) if objective.direction == "bidirectional" else length - 1

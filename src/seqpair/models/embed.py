@@ -108,6 +108,30 @@ def embed_texts(
     return Embedded(vectors, truncated)
 
 
+def nearest_texts(
+    model: TextModel, texts: Sequence[str], queries: Sequence[str], top: int, pooling: str = "default"
+) -> list[list[tuple[int, float]]]:
+    """Return for each query the nearest texts, nearest first: their indices and the cosines of the vectors.
+
+    Args:
+        model: An encoder or a decoder.
+        texts: The texts that are searched.
+        queries: The queries.
+        top: How many texts to return for a query, if there are as many.
+        pooling: A name in `POOLINGS`, the same for both.
+
+    Raises:
+        EvaluationError: There is no such pooling.
+    """
+    vectors = embed_texts(model, texts, pooling, normalise=True).vectors
+    found = []
+    for query in embed_texts(model, queries, pooling, normalise=True).vectors:
+        cosines = vectors @ query  # (n,)
+        best = np.argsort(-cosines, kind="stable")[:top]  # stable, so that equal texts stay in the file's order
+        found.append([(int(index), float(cosines[index])) for index in best])
+    return found
+
+
 def embed_layers(
     model: TextModel, texts: Sequence[str], pooling: str = "mean-text", watch: Callable[[int], None] | None = None
 ) -> Embedded:

@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
+from torch import Tensor
+
 from seqpair.checkpoint.catalog import latest_valid, lock_run, thin
 from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
 from seqpair.data.order.ledger import Ledger
 from seqpair.data.prepared import Prepared
 from seqpair.distributed.world import World
-from seqpair.paths import LEDGER_FILE, run_folder
+from seqpair.files import write_json
+from seqpair.nn.model import drift
+from seqpair.paths import DRIFT_FILE, LEDGER_FILE, run_folder
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.text import Progress, note
 from seqpair.train.assembly import Run, assemble_run, seed_dropout
@@ -125,7 +129,7 @@ class _Loop:
     """The state of one training process between two steps."""
 
     def __init__(self, run: Run, stop: StopRequest, find_start: Callable[[Plan], StartingPoint] | None) -> None:
-        self.run, self.stop = run, stop
+        self.run, self.stop, self.find_start = run, stop, find_start
         self.place = Place.at_start()
         writes = run.world.is_main
         self.ledger = Ledger(run.folder / LEDGER_FILE) if writes else None
@@ -172,6 +176,9 @@ class _Loop:
                     self._save(phase)
                 if stopping:
                     return self._outcome(began, first, finished=False)
+        if not planned:
+            self._save(plan.phases[-1])  # a member without a step is its start, and has a checkpoint all the same
+        self._write_drift()
         progress.finish(self._extra())
         return self._outcome(began, first, finished=True)
 
@@ -251,6 +258,19 @@ class _Loop:
                     self.metrics.held_out(place, phase.name, result)
             run.world.barrier()
 
+    def _write_drift(self) -> None:
+        """Write how far each layer has moved from the start, for a member that has one."""
+        run = self.run
+        if run.plan.start is None or self.find_start is None:
+            return
+        model = self._whole(run.model.state_dict())
+        if run.world.is_main:
+            write_json(run.folder / DRIFT_FILE, drift(model, self.find_start(run.plan).model))
+
+    def _whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors as files have them, the same for any sharding; of shards on the main rank only."""
+        return tensors if self.run.sharding is None else self.run.sharding.whole(tensors)
+
     def _save(self, phase: PhasePlan) -> None:
         name = f"{phase.tag}{self.place.step}"
         with self.run.world.patience():
@@ -262,9 +282,7 @@ class _Loop:
     def _write_checkpoint(self, phase: PhasePlan) -> None:
         run = self.run
         run.world.enter(self.place.total_step, "saving a checkpoint")
-        model, optimizer = run.model.state_dict(), run.optimizer.tensor_state()
-        if run.sharding is not None:  # the file is the same for any sharding, so that any other can read it
-            model, optimizer = run.sharding.whole(model), run.sharding.whole(optimizer)
+        model, optimizer = self._whole(run.model.state_dict()), self._whole(run.optimizer.tensor_state())
         if not run.world.is_main:
             return
         if self.ledger is not None:

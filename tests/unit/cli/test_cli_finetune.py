@@ -85,6 +85,9 @@ def test_rows_in_a_file_become_a_model_that_transformers_loads(exports, files, t
     learned = [line.split("\t") for line in (files / "rows.tsv").read_text().splitlines()[1:5]]
     answers = open_tuned(tmp_path / "job/model").answer("rows", [Example(text, text, 0) for text, _ in learned])
     assert answers == [label for _, label in learned] == ["bad", "good", "bad", "good"]
+    lines = "".join(f"{text}\n" for text, _ in learned)
+    said = CliRunner().invoke(app, ["classify", str(tmp_path / "job/model"), "-"], input=lines)
+    assert said.stdout == "1\tbad\n2\tgood\n3\tbad\n4\tgood\n"
     assert not list((tmp_path / "job/runs").glob("*.safetensors"))
     again = json.loads(run(*given, *FAST, "--test", files / "rows.tsv", "--out", tmp_path / "job", "--json").stdout)
     assert again["kept"]["was_there"]
@@ -127,6 +130,20 @@ def test_a_decoder_learns_to_write_and_is_kept_as_a_causal_model(exports, files,
     assert figures["chrf_mean"] > 90
     assert report["results"][0]["metric"] == "bleu"
     assert open_model(tmp_path / "job/model").has_head
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "job/model")
+    said = CliRunner().invoke(app, ["chat", str(tmp_path / "job/model")], input="one\nagain\n\nnot read\n")
+    if file == "pairs":
+        assert tokenizer.chat_template is None
+        assert "was not tuned to chat" in str(said.exception)
+        return
+    # The template makes the prompts of tuning, beginning token included, for whoever loads the folder.
+    turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "def"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert text == "[CLS]user: one\nassistant: def\nassistant: "
+    assert said.stdout == "def\nthe stone\n"
+    write = transformers.pipeline("text-generation", model=str(tmp_path / "job/model"))
+    answer = write(turns[:1], max_new_tokens=8, do_sample=False)[0]["generated_text"][-1]
+    assert (answer["role"], answer["content"].strip()) == ("assistant", "def")
 
 
 def test_texts_are_not_for_encoders(exports, files, tmp_path):

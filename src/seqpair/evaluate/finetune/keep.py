@@ -27,6 +27,7 @@ from seqpair.evaluate.finetune.sets import Example, Kind, LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting
 from seqpair.files import replacing_folder, write_json
 from seqpair.hub.library import require_transformers
+from seqpair.models.chat import plain_chat_template
 from seqpair.models.open import open_model
 from seqpair.models.text_model import TextModel
 
@@ -61,7 +62,7 @@ class TunedFolder:
     record: dict[str, Any]
 
     def answer(self, name: str, examples: Sequence[Example]) -> list[Any]:
-        """Return what a head answers: class or tag names, numbers, or texts.
+        """Return what a head answers: class or tag names, numbers, or texts; the rows' labels are not read.
 
         Raises:
             EvaluationError: There is no head of this name.
@@ -69,7 +70,7 @@ class TunedFolder:
         if name not in self.record["sets"]:
             raise EvaluationError("this model has no such head", seen=name, allowed=", ".join(self.record["sets"]))
         about = self.record["sets"][name]
-        rows = tuple(examples)
+        rows = tuple(_without_label(example, about["kind"]) for example in examples)
         labelled = LabelledSet(name, about["kind"], tuple(about["labels"]), rows, rows)
         made = RowMaker(self.loaded, self.record["setting"]["max_tokens"]).make(rows, labelled.kind)
         guesses = predict(self.loaded, self.tuned, EncodedSet(labelled, [], made, made, 0.0, 1.0, {}), "dev")
@@ -78,6 +79,12 @@ class TunedFolder:
         if labelled.kind == "tags":
             return [[labelled.labels[tag] for tag in guess] for guess in guesses]
         return guesses
+
+
+def _without_label(example: Example, kind: Kind) -> Example:
+    """Return a row with a label that fits its form and says nothing."""
+    label: Any = {"tags": (0,) * len(example.words), "span": ()}.get(kind, 0)
+    return replace(example, label=label, answer_start=-1)
 
 
 def keep_tuned(model: TextModel, result: GridResult, folder: Path) -> dict[str, Any]:
@@ -216,12 +223,15 @@ def _prove(
 
 
 def _keep_writer(model: TextModel, tuned: TunedModel, result: GridResult, folder: Path) -> dict[str, Any]:
-    """Write a decoder that learned to write; its tokenizer is the one it had."""
+    """Write a decoder that learned to write; its tokenizer is the one it had, with the template of chats if any."""
     record = _record(model, result, tuned, tuned.backbone, "")
+    tokenizer = copy.deepcopy(model.tokenizer)
+    if result.sets[0].labelled.has_chats and not getattr(tokenizer, "chat_template", None):
+        tokenizer.chat_template = plain_chat_template(RowMaker(model, model.max_tokens).begin)
     ids, _, mask = _probe(model, result.sets[0])
     with replacing_folder(folder) as partial, torch.no_grad():
         tuned.backbone.save_pretrained(partial)
-        model.tokenizer.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
         again = open_model(partial, device=model.device)
         options = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
         real = mask.bool()

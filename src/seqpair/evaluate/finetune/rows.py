@@ -14,6 +14,7 @@ import numpy as np
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.sets import Example, Kind
+from seqpair.models.chat import chat_prompt
 from seqpair.models.forward import Ids
 from seqpair.models.text_model import TextModel
 
@@ -123,12 +124,13 @@ class RowMaker:
         """Return what stands before a target: a text, or a chat in the tokenizer's template, or `role: content`."""
         if not example.turns:
             return example.text
-        if getattr(self._tokenizer, "chat_template", None):
-            turns = [{"role": role, "content": content} for role, content in example.turns]
-            text = str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-            begin = self._tokenizer.decode(list(self.single.begin)) if self.single.begin else ""
-            return text.removeprefix(begin)  # it stands there anyway
-        return "".join(f"{role}: {content}\n" for role, content in example.turns) + "assistant: "
+        turns = [{"role": role, "content": content} for role, content in example.turns]
+        return chat_prompt(self._tokenizer, turns, self.begin)
+
+    @property
+    def begin(self) -> str:
+        """The text of what stands before every row."""
+        return str(self._tokenizer.decode(list(self.single.begin))) if self.single.begin else ""
 
     def _pieces(self, texts: Sequence[str]) -> list[_Piece]:
         encoded = self._tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
