@@ -33,27 +33,30 @@ if TYPE_CHECKING:
 
 _SHOWN_READINGS = 20
 _SHOWN_READINGS_OF_A_TEXT = 5
+TextOption = Annotated[
+    str | None, typer.Option(help="Find the documents that contain this text, and show when each is read.")
+]
+IgnoreCaseOption = Annotated[
+    bool, typer.Option("--ignore-case", "-i", help="With --text: treat upper and lower case alike.")
+]
+PublishedOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="With --text or --document: search the published order.")
+]
 
 
 def order(
     study: StudyArgument,
     step: Annotated[int | None, typer.Option(help="Show this step's documents; steps of a phase count from 0.")] = None,
     document: Annotated[str | None, typer.Option(help="Show when the document of this id is read.")] = None,
-    text: Annotated[
-        str | None, typer.Option(help="Find the documents that contain this text, and show when each is read.")
-    ] = None,
+    text: TextOption = None,
     export: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the whole order to FILE.parquet.")] = None,
     phase: Annotated[str, typer.Option(help="Use only this phase.")] = "",
     source: Annotated[str, typer.Option(help="Search for documents in this source only.")] = "",
     member: Annotated[str, typer.Option(help="Use this member's plan; by default the first member's.")] = "",
-    ignore_case: Annotated[
-        bool, typer.Option("--ignore-case", "-i", help="With --text: treat upper and lower case alike.")
-    ] = False,
+    ignore_case: IgnoreCaseOption = False,
     limit: Annotated[int, typer.Option(min=1, help="With --text: stop after this many documents.")] = 20,
     search_all: Annotated[bool, typer.Option("--all", help="With --text: find all documents.")] = False,
-    published: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="With --text or --document: search the published order.")
-    ] = None,
+    published: PublishedOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
