@@ -27,7 +27,10 @@ def __getattr__(name: str) -> object:
     """Import a public name when it is first used (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module 'seqpair' has no attribute {name!r}")
-    home = importlib.import_module("seqpair.errors" if name == "SeqpairError" else "seqpair.api")
+    errors = importlib.import_module("seqpair.errors")
+    if name != "SeqpairError":
+        errors.require_system()  # before the imports that only some systems have
+    home = errors if name == "SeqpairError" else importlib.import_module("seqpair.api")
     found: object = getattr(home, name)
     globals()[name] = found
     return found

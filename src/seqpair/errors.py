@@ -1,6 +1,44 @@
-"""Errors that a user can cause, each with the same four parts."""
+"""Errors that a user can cause, each with the same four parts, and none of which shows the secrets of a URL."""
 
 from __future__ import annotations
+
+import re
+import sys
+
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/\s@?#'\"]*@)?(?P<rest>[^\s'\"<>]*)")
+_SECRET = re.compile(
+    r"x-(amz|goog|ms|oss|cos)-.*|awsaccesskeyid|googleaccessid|key-pair-id|policy|expires|sig|(.*[-_])?signature|hmac"
+    r"|.*token|.*secret.*|.*passw(or)?d|pwd|.*credentials?|(.*[-_])?(api|access|private|auth)?[-_]?key|auth(orization)?",
+    re.IGNORECASE,
+)
+"""Names of what signs a URL, or lets in whoever has it."""
+_OF_A_SHARED_SIGNATURE = ("se", "sp", "sr", "st", "sv", "ss", "srt", "spr", "sip", "si")
+"""Azure's names for what its `sig` signs; alone they may mean anything."""
+
+
+def without_secrets(text: str) -> str:
+    """Return a text in which every URL is without its user, its password and what signs it.
+
+    This is what is stored and shown of a URL. One without any of them stays as it is, to the letter.
+    """
+    return _URL.sub(_public_url, text) if "://" in text else text
+
+
+def _public_url(found: re.Match[str]) -> str:
+    # In hf:// the part before an @ is a repository's name.
+    user = found["user"] or "" if found["scheme"] == "hf" else ""
+    path, mark, query = found["rest"].partition("?")
+    parts = query.split("&")
+    names = [part.partition("=")[0].lower() for part in parts]
+    signed = "sig" in names
+    kept = [
+        part
+        for part, name in zip(parts, names, strict=True)
+        if not _SECRET.fullmatch(name) and not (signed and name in _OF_A_SHARED_SIGNATURE)
+    ]
+    if len(kept) == len(parts):
+        return f"{found['scheme']}://{user}{found['rest']}"
+    return f"{found['scheme']}://{user}{path}" + (mark + "&".join(kept) if kept else "")
 
 
 class SeqpairError(Exception):
@@ -16,6 +54,8 @@ class SeqpairError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, *, seen: object = None, allowed: object = None, fix: str | None = None) -> None:
+        what, fix = without_secrets(what), None if fix is None else without_secrets(fix)
+        seen, allowed = (without_secrets(one) if isinstance(one, str) else one for one in (seen, allowed))
         self.what, self.seen, self.allowed, self.fix = what, seen, allowed, fix
         parts = [what]
         if seen is not None:
@@ -24,7 +64,17 @@ class SeqpairError(Exception):
             parts.append(f"allowed: {allowed}")
         if fix is not None:
             parts.append(f"next: {fix}")
-        super().__init__("\n  ".join(parts))
+        super().__init__(without_secrets("\n  ".join(parts)))
+
+
+def require_system() -> None:
+    """Refuse a system without the file locks and signals that everything here rests on.
+
+    Raises:
+        SeqpairError: It is Windows.
+    """
+    if sys.platform == "win32":
+        raise SeqpairError("seqpair needs Linux or macOS; on Windows use the Windows Subsystem for Linux")
 
 
 def install_extra(*extras: str) -> str:
@@ -87,6 +137,12 @@ class HubFolderError(SeqpairError):
 
 class EvaluationError(SeqpairError):
     """An evaluation that cannot be run on what was given."""
+
+
+class UnsafeModelError(HubFolderError, EvaluationError):
+    """Files of a model that are refused unread: a pickle, code, a shard outside its folder, a header without end."""
+
+    exit_code = 6
 
 
 class VerificationError(SeqpairError):

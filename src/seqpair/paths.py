@@ -14,6 +14,7 @@ from seqpair.recipe.schema import Recipe
 PLAN_FILE = "plan.json"
 METRICS_FILE = "metrics.jsonl"
 LEDGER_FILE = "ledger.jsonl"
+DRIFT_FILE = "drift.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 SOUPS_FOLDER = "soups"
 EXPORT_FOLDER = "export"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from decimal import Decimal
 
-from seqpair.errors import DataError, SeqpairError
+from seqpair.errors import DataError, SeqpairError, without_secrets
 
 _SCALES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 _COUNT = re.compile(r"^\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)\s*([kmbgt]?)\s*$", re.IGNORECASE)
@@ -141,7 +141,7 @@ def format_seconds(value: float) -> str:
 
 def note(message: str) -> None:
     """Print one line for the person who watches, on standard error."""
-    sys.stderr.write(printable(message.rstrip("\n")) + "\n")
+    sys.stderr.write(printable(without_secrets(message.rstrip("\n"))) + "\n")
     sys.stderr.flush()
 
 

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from refusals import refuses
 
+from seqpair.data.prepare import workers
 from seqpair.data.prepare.preparation import plan_preparation, prepare
+from seqpair.data.prepare.study_tokenizer import training_texts
 from seqpair.data.sources.documents import is_held_out
+from seqpair.data.sources.opening import open_source
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
 
 TOKENIZER = TokenizerSpec(train_vocab_size=300)
@@ -90,3 +93,37 @@ def test_the_innermost_cause_of_a_data_set_that_cannot_be_built_is_shown(tmp_pat
     (tmp_path / "b.jsonl").write_text('{"text": "y", "meta": {"a": 1}}\n{"text": cut\n')
     error = refuses(lambda: prepare(spec(tmp_path, "hub"), TOKENIZER, tmp_path / "stores"), "cannot be loaded or read")
     assert "DatasetGenerationError" not in str(error.seen)
+
+
+def test_an_id_that_stands_twice_stops_before_the_rest_is_tokenized(tmp_path: Path, monkeypatch: Any) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for number in range(6):
+        rows = [{"text": f"some words {number} {row}", "id": f"{number}-{row}"} for row in range(150)]
+        if number == 2:
+            rows[140]["id"] = "1-120"
+        jsonl(folder / f"{number}.jsonl", *rows)
+    made: list[str] = []
+    whole = workers.make_part
+    monkeypatch.setattr(
+        workers, "make_part", lambda task, *rest: (made.append(task.unit.file.label), whole(task, *rest))
+    )
+    action = lambda: prepare(spec(folder, id_field="id"), TOKENIZER, tmp_path / "stores")  # noqa: E731
+    words = ("source 's' has two documents of one id", "'1-120' at 1.jsonl and at 2.jsonl")
+    refuses(action, *words)
+    assert made[:3] == ["0.jsonl", "1.jsonl", "2.jsonl"]
+    assert len(made) < 6, "one or two more were under way"
+    made.clear()
+    refuses(action, *words)
+    assert made == [], "what is finished is compared first"
+
+
+@pytest.mark.parametrize("order", ["abc", "bca", "cab"])
+def test_a_large_file_leaves_room_for_the_others_in_the_tokenizers_sample(tmp_path: Path, order: str) -> None:
+    for name, letters in zip(order, ("large", "medium", "small"), strict=True):
+        size = {"large": 100_000, "medium": 50_000, "small": 2_000}[letters]
+        (tmp_path / f"{name}.txt").write_text((f"{letters} words " * size)[:size])
+    source = open_source(spec(tmp_path, "text")[0])
+    texts = list(training_texts([source], 40_000))
+    shares = {text.split()[0]: len(text) for text in texts}
+    assert shares == {"large": 19_000, "medium": 19_000, "small": 2_000}

@@ -137,6 +137,23 @@ def test_a_tokenizer_that_loses_text_is_refused_unless_the_recipe_allows_it(
     assert "bits per byte are over what is left" in capsys.readouterr().err
 
 
+def test_an_unknown_token_beyond_the_sample_is_found_while_the_rest_is_tokenized(
+    tmp_path: Path, good: Content, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = copy.deepcopy(good)
+    unknown(content)
+    folder, file = str(written(tmp_path, content)), tmp_path / "rows.jsonl"
+    texts = ["the river and the stone return"] * 300
+    texts[100], texts[200] = "the [UNK] river", "the caf\u00e9 and the caf\u00e9"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    specs = [SourceSpec(name="rows", kind="jsonl", paths=(str(file),), held_out_frac=0.0)]
+    refuses(
+        lambda: prepare(specs, TokenizerSpec(path=folder), tmp_path / "s"), "does not hold the text", "4 unknown tokens"
+    )
+    prepare(specs, TokenizerSpec(path=folder, allow_lost_text=True), tmp_path / "s")
+    assert ": 4 of " in capsys.readouterr().err, "the token that the text spells is known"
+
+
 def test_roles_that_export_needs_are_checked_before_anything_is_tokenized(tmp_path: Path, good: Content) -> None:
     folder = str(written(tmp_path, {**good, "added_tokens": []}))
     error = refuses(
@@ -165,9 +182,11 @@ def test_a_normaliser_loses_nothing(tmp_path: Path, good: Content) -> None:
     prepare(source(tmp_path, "\ufb01ne cafe\u0301 "), TokenizerSpec(path=folder), tmp_path / "s")
 
 
-def test_a_row_without_a_token_is_never_sampled() -> None:
+def test_a_row_without_a_token_is_never_chosen() -> None:
     logits, numbers = torch.zeros(200, 32), torch.arange(200)
     never = tuple(range(1, 32, 2))
+    logits[:, never] = 5.0
+    assert not set(choose_tokens(logits.clone(), Sampling(never=never), numbers, 0).tolist()) & set(never)
     for options in ({}, {"top_k": 30}, {"top_p": 0.99}):
         sampling = Sampling(2.0, never=never, **options)
         chosen = set(choose_tokens(logits.clone(), sampling, numbers, 0).tolist())

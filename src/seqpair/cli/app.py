@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
@@ -13,6 +14,7 @@ from seqpair.cli.bench import bench
 from seqpair.cli.chat import chat
 from seqpair.cli.checkpoints import checkpoints
 from seqpair.cli.classify import classify
+from seqpair.cli.convert import convert
 from seqpair.cli.data import data_app
 from seqpair.cli.diff import diff
 from seqpair.cli.doctor import doctor
@@ -39,15 +41,16 @@ from seqpair.cli.tokenizer import tokenizer_app
 from seqpair.cli.train import train
 from seqpair.cli.verify import verify
 from seqpair.cli.watch import watch
-from seqpair.errors import SeqpairError
+from seqpair.errors import SeqpairError, require_system
 from seqpair.text import printable
 
 EXIT_CODES = (
     "Exit codes: 0 success; 1 a fault in seqpair itself, with a traceback; 2 an error in the recipe, the data, a file "
     "or the command; 3 training cannot continue; 4 another process uses the run; 5 the disk is full; 6 an export is "
-    "not exact; 130 interrupted."
+    "not exact, or a model's files are unsafe; 130 interrupted."
 )
 FILE_ERROR, DISK_FULL_ERROR, INTERRUPTED = 2, 5, 130
+_COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
@@ -63,6 +66,7 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     },
     "Use": {
         "export": export,
+        "convert": convert,
         "release": release,
         "publish": publish,
         "generate": generate,
@@ -112,9 +116,10 @@ def seqpair(
 
 def main() -> None:
     """Run the command line and exit: an error that the user can correct is one message, not a traceback."""
-    if sys.platform == "win32":
-        _fail("seqpair needs Linux or macOS; on Windows use the Windows Subsystem for Linux", SeqpairError.exit_code)
+    if sys.stdout.isatty():
+        sys.stdout = cast(TextIO, _Terminal(sys.stdout))
     try:
+        require_system()
         app()
     except SeqpairError as error:
         _fail(str(error), error.exit_code)
@@ -124,6 +129,29 @@ def main() -> None:
         _fail(_file_fault(error), DISK_FULL_ERROR if error.errno in _NO_SPACE else FILE_ERROR)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+class _Terminal:
+    """Standard output where it is a terminal: names, ids and texts that a file or a model wrote cannot control it.
+
+    Only the codes of colours pass, which help and tables are shown in.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text with its control characters as escapes; return its length."""
+        self._stream.write("".join(map(_shown, _COLOUR.split(text))))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the terminal's own."""
+        return getattr(self._stream, name)
+
+
+def _shown(part: str) -> str:
+    return part if _COLOUR.fullmatch(part) else printable(part)
 
 
 def _fail(message: str, exit_code: int) -> None:

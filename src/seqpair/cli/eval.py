@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seqpair.cli.options import DeviceOption
-from seqpair.errors import EvaluationError, RecipeError
+from seqpair.errors import EvaluationError, RecipeError, SeqpairError
+from seqpair.text import note
 
 if TYPE_CHECKING:
     from seqpair.evaluate.runner import SuiteReport
@@ -103,24 +104,38 @@ def evaluate_suites(
     )
     _require_data(data, tasks)
     job = Shard.of(shard, os.environ)
-    places, part = _places(models, all_checkpoints, dry_run, job)
-    folders = [results_folder(place, context, out) for place in places]
-    require_own_folders(folders)
+    places, part, refused = _places(models, all_checkpoints, dry_run, job)
+    require_own_folders(folders := [results_folder(place, context, out) for place in places])
     if dry_run:
         for place, folder in zip(places, folders, strict=True):
             show_plans(place.name, folder, plan_tasks(place, tasks, context, folder))
-        return
-    reports = run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens, shard=part)
-    _end(reports, as_json, tasks, suites if job == WHOLE else [], (task or []) if job == WHOLE else [])
+    else:
+        reports = run_models(places, tasks, context, folders, device=device, batch_tokens=batch_tokens, shard=part)
+        _end(reports, as_json, tasks, suites if job == WHOLE else [], (task or []) if job == WHOLE else [])
+    _raise_first(refused)
 
 
-def _places(models: Sequence[str], all_checkpoints: bool, dry_run: bool, job: Shard) -> tuple[list[ModelPlace], Shard]:
-    """Return the models that are named, or exports of the runs' checkpoints; and which part of their tasks is done."""
+def _places(
+    models: Sequence[str], all_checkpoints: bool, dry_run: bool, job: Shard
+) -> tuple[list[ModelPlace], Shard, list[SeqpairError]]:
+    """Return the models that are named, or exports of the runs' checkpoints; which part is done; what was refused.
+
+    A model that is refused does not stop the others, unless there are no others.
+    """
     from seqpair.evaluate.task import WHOLE
     from seqpair.models.place import find_model
 
     if not all_checkpoints:
-        return [find_model(name) for name in models], job
+        places, refused = [], []
+        for name in models:
+            try:
+                places.append(find_model(name))
+            except SeqpairError as error:
+                refused.append(error)
+                note(f"{name} is left out: {error}")
+        if not places:
+            _raise_first(refused)
+        return places, job, refused
     if dry_run:
         raise EvaluationError(
             "--all-checkpoints exports the checkpoints, and --dry-run writes nothing", fix="give one of the two"
@@ -132,7 +147,12 @@ def _places(models: Sequence[str], all_checkpoints: bool, dry_run: bool, job: Sh
     # The checkpoints are shared out before they are exported, so that no two jobs export one.
     numbers = itertools.count()
     wanted = [folder for run in runs for folder in export_checkpoints(run, lambda: job.holds(next(numbers)))]
-    return [find_model(folder) for folder in wanted], WHOLE
+    return [find_model(folder) for folder in wanted], WHOLE, []
+
+
+def _raise_first(refused: Sequence[SeqpairError]) -> None:
+    if refused:
+        raise refused[0]
 
 
 def _require_data(data: Path, tasks: Sequence[SuiteTask]) -> None:

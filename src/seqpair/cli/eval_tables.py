@@ -28,6 +28,7 @@ def show_plans(name: str, folder: Path, plans: list[TaskPlan]) -> None:
 def show_report(report: SuiteReport) -> None:
     """Print the results of one model, a line each, and what was skipped."""
     from seqpair.evaluate.generative import average_of
+    from seqpair.report.published import published_beside
 
     for result in report.results:
         _show_result(report.model, result, result.task in report.cached)
@@ -35,6 +36,9 @@ def show_report(report: SuiteReport) -> None:
     if average:
         value, error, chance = average["value"], average["standard_error"], average["chance"]
         print(f"{report.model} {average['label']}: {value:.4f} +- {error:.4f}, chance {chance:.4f}")
+    done = {result.task for result in report.results}, {result.suite for result in report.results}
+    for line in published_beside(report.model, *done):
+        print(f"{report.model} published: {line}")
     for skipped, reason in report.skipped.items():
         print(f"{report.model} {skipped}: skipped, {reason}")
     print(f"{report.model}: results in {report.folder}")

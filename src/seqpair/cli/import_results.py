@@ -18,20 +18,25 @@ def import_results(
         str, typer.Option(help="Take this metric of lm-eval's samples; by default acc_norm or acc.")
     ] = "",
     out: Annotated[Path | None, typer.Option(help="Write the results to a folder for the model in this one.")] = None,
+    absent: Annotated[
+        bool, typer.Option("--absent", help="File the results under the model's name; no file of it is here.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Import results of lm-eval (`--log_samples`) and mteb, so that they are compared like those of `seqpair eval`.
 
-    They go where `eval` writes: to `evaluation` beside an export, so that the report pairs the members by item.
+    They go where `eval` writes: to `evaluation` beside an export, so that the report pairs the members by item; else to
+    `evaluations/<model>`, which `seqpair report STUDY --also` compares with the members.
 
     Example: seqpair import-results runs/demo/encoder/export lm_eval_output/encoder
     """
+    from seqpair.evaluate.imported import absent_model
     from seqpair.evaluate.imported import import_results as write_imported
     from seqpair.evaluate.runner import results_folder
     from seqpair.evaluate.task import TaskContext
     from seqpair.models.place import find_model
 
-    place = find_model(model)
+    place = absent_model(model) if absent else find_model(model)
     folder = results_folder(place, TaskContext(Path()), out)
     names = write_imported(files, place, folder, metric)
     if as_json:

@@ -203,6 +203,7 @@ def _model_rows(plan: Plan, cost: Cost, mark: str) -> list[tuple[str, str]]:
             f"{plan.derived.direction}, exported as {plan.derived.hub_class}{_second_export(plan)}",
         ),
         *start,
+        *_trained_parts(plan),
         ("optimiser", _optimizer_words(plan.optimizer)),
         # The vocabulary belongs to the tokenizer, so the counts that include it are estimates as long as it is one.
         (
@@ -213,10 +214,23 @@ def _model_rows(plan: Plan, cost: Cost, mark: str) -> list[tuple[str, str]]:
     ]
 
 
+def _trained_parts(plan: Plan) -> list[tuple[str, str]]:
+    parts = None if plan.start is None else plan.start.train_layers
+    if parts is None:
+        return []
+    return [("trained layers", f"{', '.join(map(str, parts))}; FLOPs, memory and disk are those of training all")]
+
+
 def _phase_rows(plan: Plan, phase: PhasePlan, stats: Mapping[str, StoreStats] | None) -> list[tuple[str, str, bool]]:
     """Return (label, text, whether it rests on the estimate) for each line of a phase."""
     from seqpair.data.order.mixture import phase_readings
 
+    if not phase.steps:
+        return [
+            ("steps", "none: its start as it is", False),
+            ("objective", _objectives_text(phase), False),
+            ("RoPE bases", f"{phase.rope_global_theta:g} global, {phase.rope_local_theta:g} local", False),
+        ]
     first, last = phase.batch_stages[0], phase.batch_stages[-1]
     batch = f"{last.sequences:,} sequences, about {format_count(last.sequences * phase.mean_tokens)} tokens"
     if len(phase.batch_stages) > 1:

@@ -38,6 +38,9 @@ def report(
     questions: Annotated[
         Path | None, typer.Option(help="A YAML file of questions written beforehand; their answers come first.")
     ] = None,
+    last: Annotated[
+        int, typer.Option(min=1, help="Compare means over this many last evaluated checkpoints of each member.")
+    ] = 1,
     out: Annotated[Path | None, typer.Option(help="Write here instead of into `<study>/report`.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the table, write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table and the page's path as JSON.")] = False,
@@ -60,16 +63,16 @@ def report(
         require_page_packages()
         from seqpair.report.page import write_report
 
-        page = str(write_report(collected, published=published, asked=asked, out=out))
+        page = str(write_report(collected, published=published, asked=asked, out=out, last=last))
     for what in collected.missing:
         note(f"warning: {what}")
     if as_json:
         from seqpair.report.comparison import comparison_as_json
 
-        rows = comparison_as_json(collected.members, _answers(collected, asked))
+        rows = comparison_as_json(collected.members, _answers(collected, asked, last))
         print(json.dumps({"study": collected.name, "page": page, "rows": rows, "missing": collected.missing}))
         return
-    _print_study(collected, asked)
+    _print_study(collected, asked, last)
     if page is not None:
         print(f"page: {page}")
 
@@ -108,18 +111,19 @@ def _require_statistics() -> None:
         )
 
 
-def _answers(study: Study, asked: AskedBefore | None) -> list[Comparison]:
+def _answers(study: Study, asked: AskedBefore | None, last: int) -> list[Comparison]:
     from seqpair.compare.planned import answers_to
+    from seqpair.compare.progress import over_last
     from seqpair.report.collect import scores_of_members
 
-    return answers_to(scores_of_members(study.members), asked)
+    return answers_to(over_last(scores_of_members(study.members), last), asked)
 
 
-def _print_study(study: Study, asked: AskedBefore | None) -> None:
+def _print_study(study: Study, asked: AskedBefore | None, last: int = 1) -> None:
     if not any(member.outcomes for member in study.members):
         print(f"{study.name}: no results yet; `seqpair eval --suite own` makes them")
         return
-    print_tables(study.members, _answers(study, asked))
+    print_tables(study.members, _answers(study, asked, last))
 
 
 def print_tables(members: Sequence[MemberRun], answers: Sequence[Comparison]) -> None:

@@ -21,7 +21,9 @@ Codes = npt.NDArray[np.int64]
 ACROSS_SIZES = ("shape", "optimizer")
 """The parts of a pair's identity that two sizes may differ in: their shape, and the rate that suits it."""
 _LEAST_WHOLE_FRAC = 0.9
-_SHARED_SETTINGS = ("limit", "seeds")
+LAST_SETTING = "last_checkpoints"
+"""The setting of scores that are means over so many checkpoints."""
+_SHARED_SETTINGS = ("limit", "seeds", LAST_SETTING)
 """Settings that must be equal for both sides; how an encoder reads a continuation is its own."""
 
 
@@ -40,6 +42,7 @@ class Paired:
         left_out_seeds: Seeds that only one side has.
         by_jackknife: Whether outcomes are jackknife pseudo-values.
         clusters: The cluster of each item, (I,); None if each is its own.
+        one_run: The label of a model from elsewhere, of which one run stands against every seed of the other side.
     """
 
     task: Task
@@ -54,6 +57,7 @@ class Paired:
     left_out_seeds: tuple[int, ...] = ()
     by_jackknife: bool = False
     clusters: Codes | None = None
+    one_run: str = ""
 
     @property
     def differences(self) -> Floats:
@@ -117,6 +121,9 @@ def pair_sides(
             pair and nobody said that they need not be.
     """
     firsts, seconds = _by_seed(first, "first"), _by_seed(second, "second")
+    one_run = ""
+    if firsts.keys() != seconds.keys():
+        firsts, seconds, one_run = _facing(firsts, seconds)
     task = _one_task([*firsts.values(), *seconds.values()])
     differs_in = _identities([*firsts.values()], [*seconds.values()], may_differ, unpaired)
     seeds = sorted(set(firsts) & set(seconds))
@@ -144,7 +151,22 @@ def pair_sides(
         left_out_seeds=tuple(sorted(set(firsts) ^ set(seconds))),
         by_jackknife=any(scores.by_jackknife for scores in [*firsts.values(), *seconds.values()]),
         clusters=cluster_codes([*firsts.values(), *seconds.values()], ids),
+        one_run=one_run,
     )
+
+
+def _facing(firsts: dict[int, Scores], seconds: dict[int, Scores]) -> tuple[dict[int, Scores], dict[int, Scores], str]:
+    """Return both sides at equal seeds where one is the one run of a model from elsewhere, and that model's label.
+
+    Its outcomes stand against every run of the other side: constant over seeds, they add nothing to the seeds'
+    variance, and what they add to the items' is counted.
+    """
+    for own, other in ((firsts, seconds), (seconds, firsts)):
+        (only, *more) = own.values()
+        if only.model.is_elsewhere and not more:
+            spread = dict.fromkeys(other, only)
+            return (spread, other, only.model.label) if own is firsts else (other, spread, only.model.label)
+    return firsts, seconds, ""
 
 
 def cluster_codes(side: Sequence[Scores], ids: tuple[str, ...]) -> Codes | None:
@@ -235,7 +257,7 @@ def disagreements(
 
 
 def _details(side: Sequence[Scores], paired: Paired) -> Mapping[str, Mapping[str, Any]]:
-    used = sorted((one for one in side if one.model.seed in paired.seeds), key=lambda one: one.model.seed)
+    used = sorted(side, key=lambda one: (one.model.seed not in paired.seeds, one.model.seed))
     return used[0].details if used else {}
 
 

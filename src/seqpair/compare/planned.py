@@ -48,8 +48,8 @@ class PlannedQuestion:
     Attributes:
         name: What is asked, in a few words.
         tasks: Names of tasks, each `task`, or `task@choices` where it was done in several ways.
-        first: The member that differences are of.
-        second: The member that is taken from it.
+        first: The member, or model from elsewhere, that differences are of.
+        second: The one that is taken from it.
         margin: The largest difference that counts as none, in the tasks' unit; None asks only who is ahead.
     """
 
@@ -156,7 +156,7 @@ def planned_answers(
         options: How to compare.
     """
     found: list[Comparison] = []
-    for size in sizes_of(scores):
+    for size in sizes_of(scores) or [""]:
         own = [_answer(scores, question, size, options, len(questions)) for question in questions]
         if options.correct:
             own = corrected(own)
@@ -171,6 +171,9 @@ def _answer(
         kept = []
         for task in question.tasks:
             sides = _side(scores, size, question.first, task), _side(scores, size, question.second, task)
+            # Naming a model from elsewhere is asking for a comparison of what is no pair.
+            named = any(side[0].model.is_elsewhere for side in sides)
+            options = replace(options, unpaired=options.unpaired or named)
             paired = pair_sides(*sides, may_differ=options.may_differ, unpaired=options.unpaired)
             kept.append((compare(PLANNED, *sides, options), paired))
         if len(kept) == 1:
@@ -217,7 +220,8 @@ def _side(scores: Sequence[Scores], size: str, member: str, task: str) -> list[S
     Raises:
         EvaluationError: There are none, or the task was done in several ways and none of them is named.
     """
-    own = [one for one in scores if (one.model.size, one.model.member, one.model.checkpoint) == (size, member, "")]
+    finals = [one for one in scores if one.model.member == member and not one.model.checkpoint]
+    own = [one for one in finals if one.model.size == size or one.model.is_elsewhere]
     exact = [one for one in own if one.task.name == task]
     meant = exact or [one for one in own if one.task.name.split("@")[0] == task]
     ways = sorted({one.task.name for one in meant})

@@ -15,6 +15,7 @@ from seqpair.compare.pairing import ACROSS_SIZES, Paired, pair_sides
 from seqpair.compare.power import detectable_difference, spread_of
 from seqpair.compare.values import (
     CROSSING,
+    ELSEWHERE,
     EQUAL_SIZE,
     FEWEST_ITEMS,
     FEWEST_SEEDS,
@@ -75,6 +76,7 @@ def answers_of(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Com
         native_or_crossed(scores, options),
         other_pairs(scores, options) if few else [],
         crossings(scores, options) if few else [],
+        with_elsewhere(scores, options),
     ):
         found += [*averages(scores, own, options), *own]
     return found
@@ -182,6 +184,18 @@ def crossings(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Comp
     return _answers(CROSSING, scores, wanted, allowed)
 
 
+def with_elsewhere(scores: Sequence[Scores], options: Options = DEFAULT) -> list[Comparison]:
+    """Ask of every member whether it beats each model from elsewhere, and of every two of those which is better.
+
+    More than the objective differs, and there is one run of a model from elsewhere: with three seeds and more of the
+    member, the verdict is about other seeds of the member.
+    """
+    outside = list(dict.fromkeys((one.model.size, one.model.member) for one in scores if one.model.is_elsewhere))
+    wanted = [(size, name, *other) for size in sizes_of(scores) for name in _models(scores, size) for other in outside]
+    wanted += [(*one, *two) for one, two in combinations(outside, 2)]
+    return _answers(ELSEWHERE, scores, wanted, replace(options, unpaired=True))
+
+
 def _answers(
     question: str, scores: Sequence[Scores], wanted: Iterable[tuple[str, str, str, str]], options: Options
 ) -> list[Comparison]:
@@ -252,7 +266,7 @@ def _sides(first: Sequence[Scores], second: Sequence[Scores], paired: Paired, le
     made = []
     for side, outcomes in ((first, paired.first), (second, paired.second)):
         value = value_estimate(outcomes, right_or_wrong=paired.is_right_or_wrong, level=level, clusters=paired.clusters)
-        used = [scores.model for scores in side if scores.model.seed in paired.seeds]
+        used = [own.model for own in side if own.model.seed in paired.seeds] or [side[0].model]
         tokens = {model.tokens for model in used}
         made.append(
             Side(
@@ -297,6 +311,8 @@ def _cautions(paired: Paired) -> tuple[str, ...]:
         found.append("No item differs at any seed: check that these are two models.")
     if paired.differs_in:
         found.append(f"Not a pair: they differ in {', '.join(paired.differs_in)}.")
+    if paired.one_run and len(paired.seeds) > 1:
+        found.append(f"There is one run of {paired.one_run}, so this is about other seeds of the other side alone.")
     if paired.left_out_seeds:
         found.append(f"Seeds on one side only are left out: {', '.join(map(str, paired.left_out_seeds))}.")
     if len(paired.seeds) < FEWEST_SEEDS:
@@ -306,9 +322,11 @@ def _cautions(paired: Paired) -> tuple[str, ...]:
 
 
 def sizes_of(scores: Sequence[Scores]) -> list[str]:
-    """Return the sizes, smallest first by parameters without embedding; unknown ones by name, last."""
+    """Return the members' sizes, smallest first by parameters without embedding; unknown ones by name, last."""
     known: dict[str, float] = {}
     for one in scores:
+        if one.model.is_elsewhere:
+            continue
         parameters = one.model.non_embedding_parameters
         known[one.model.size] = max(known.get(one.model.size, 0.0), float("inf") if parameters is None else parameters)
     return sorted(known, key=lambda size: (known[size], size))
@@ -316,7 +334,8 @@ def sizes_of(scores: Sequence[Scores]) -> list[str]:
 
 def _models(scores: Sequence[Scores], size: str) -> dict[str, Model]:
     """Return a size's final models by member, in the order they come."""
-    return {one.model.member: one.model for one in scores if one.model.size == size and not one.model.checkpoint}
+    own = [one.model for one in scores if one.model.size == size and not one.model.checkpoint]
+    return {model.member: model for model in own if not model.is_elsewhere}
 
 
 def _tasks(scores: Sequence[Scores]) -> list[str]:
@@ -366,7 +385,8 @@ def _averages(scores: Sequence[Scores], own: Sequence[Comparison], options: Opti
             continue
         sides = [side_of(scores, side.size, side.member, task.name) for side in (one.first, one.second)]
         allowed = (*options.may_differ, *(ACROSS_SIZES if one.question == CROSSING else ()))
-        paired = pair_sides(sides[0], sides[1], may_differ=allowed, unpaired=options.unpaired)
+        unpaired = options.unpaired or one.question == ELSEWHERE
+        paired = pair_sides(sides[0], sides[1], may_differ=allowed, unpaired=unpaired)
         if paired.is_right_or_wrong:
             kept.append((one, paired))
     if len(kept) < 2 or len({paired.seeds for _, paired in kept}) != 1:

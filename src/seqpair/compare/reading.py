@@ -86,10 +86,7 @@ def model_of_plan(
 
 
 def model_from_elsewhere(name: str, *, size: str = "", direction: str = "", seed: int = 0) -> Model:
-    """Return a model that was not trained here: it has no identity, so it is compared only when asked for.
-
-    To compare it with runs of ours, whose seeds it does not have, use `at_seed`.
-    """
+    """Return a model that was not trained here: it has no identity, and one run that stands against all of ours."""
     return Model(member=name, size=size, seed=seed, direction=direction)
 
 
@@ -219,11 +216,6 @@ def task_of(result: TaskResult) -> Task:
         chance=result.chance,
         settings=result.settings,
     )
-
-
-def at_seed(scores: Scores, seed: int) -> Scores:
-    """Return the same scores as if of this seed: to compare one model from elsewhere with several runs."""
-    return replace(scores, model=replace(scores.model, seed=seed))
 
 
 def item_pseudo_values(result: TaskResult, values: Floats, details: Details) -> Floats:

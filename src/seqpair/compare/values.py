@@ -135,6 +135,11 @@ class Model:
         """Return the name in words: `4m encoder`."""
         return f"{self.size} {self.member}".strip()
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Return whether it was not trained here, so that there is one run of it and nothing that a pair must share."""
+        return self.identity is None
+
 
 def metric_words(metric: str, *, higher_is_better: bool, is_lean: bool) -> str:
     """Return a metric and its direction in words: `accuracy, higher is better`."""
@@ -201,6 +206,7 @@ class Scores:
 NATIVE_OR_CROSSED = "native against cross-objective"
 CROSSING = "a smaller model against a larger one"
 TWO_MEMBERS = "two members at equal size"
+ELSEWHERE = "with a model from elsewhere"
 PLANNED = "asked beforehand"
 
 

@@ -1,7 +1,10 @@
 """The ten generative columns of the published table as tasks on local files.
 
 Eight columns have files in the data folder; SciQ and SIQA are done where their rows are put there too, with the
-hub's columns. `acc_norm` divides a candidate's score by its characters; candidates that tie share the point.
+hub's columns. HellaSwag and TriviaQA have a part of the published items there; a file of all, with the hub's columns,
+is named by `hellaswag_file` and `triviaqa_file`.
+
+`acc_norm` divides a candidate's score by its characters; candidates that tie share the point.
 LAMBADA counts a row if every token of the last word is the model's likeliest.
 """
 
@@ -58,6 +61,15 @@ COLUMNS = (
 )
 
 
+def _file(column: GenerativeColumn) -> str:
+    return f"generative/{column.file}.jsonl"
+
+
+def _named(column: GenerativeColumn) -> str:
+    """Return the setting that names a file of all published items; empty for a column whose file has all."""
+    return f"{column.name}_file" if column.note else ""
+
+
 def _train_file(column: GenerativeColumn) -> str:
     return f"generative/{column.file}_train.jsonl"
 
@@ -69,7 +81,8 @@ def measure_column(column: GenerativeColumn, model: TextModel, context: TaskCont
         TaskSkippedError: The file has no rows.
         EvaluationError: A file cannot be read, a candidate is longer than the model, or examples are too few.
     """
-    found = read_question_rows(context.input(f"generative/{column.file}.jsonl"), column.kind)
+    given = context.settings.get(_named(column))
+    found = read_question_rows(context.input(str(given or _file(column))), column.kind)
     if not found:
         raise TaskSkippedError("the file has no rows", seen=column.file)
     train = _train_file(column)
@@ -86,7 +99,7 @@ def measure_column(column: GenerativeColumn, model: TextModel, context: TaskCont
         figures["log_perplexity_of_the_word"] = -mean
     if column.kind == "answer":
         settings |= {"stop": list(STOP), "max_new_tokens": ANSWER_TOKENS}
-    return replace(outcome, settings=settings, chance=column.chance, note=column.note)
+    return replace(outcome, settings=settings, chance=column.chance, note="" if given else column.note)
 
 
 TASKS = tuple(
@@ -99,9 +112,10 @@ TASKS = tuple(
         unit="share of items",
         higher_is_better=True,
         directions=BOTH,
-        inputs=(f"generative/{column.file}.jsonl",),
+        inputs=() if column.note else (_file(column),),
         run=partial(measure_column, column),
-        uses=("scoring", "shots"),
+        uses=("scoring", "shots", *([_named(column)] if column.note else [])),
+        files=((_named(column), _file(column)),) if column.note else (),
         shot_inputs=(_train_file(column),),
         without_inputs=_FROM_HUB if column.name in ("sciq", "social_iqa") else "",
     )

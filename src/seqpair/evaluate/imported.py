@@ -23,6 +23,8 @@ from seqpair.models.place import ModelPlace
 from seqpair.text import decoded_text
 
 LM_EVAL, MTEB = "lm_eval", "mteb"
+ALL_TASKS = "all tasks"
+"""The task whose items are tasks of mteb, imported or run here by the suite `mteb`."""
 PREFERRED = ("acc_norm", "acc", "exact_match", "em", "f1")
 """The metric that is taken of a sample, if it has several and none is named: the first of these."""
 _LOWER_IS_BETTER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
@@ -60,6 +62,11 @@ def import_results(paths: Iterable[Path], place: ModelPlace, folder: Path, metri
     return names
 
 
+def absent_model(name: str) -> ModelPlace:
+    """Return a model that is known by its results alone: no file of it is here, so nothing can be computed with it."""
+    return ModelPlace(name, Path(), "causal", "next", "", has_head=False, model_digest="", is_ours=False)
+
+
 def _files(paths: Iterable[Path]) -> list[Path]:
     found = []
     for path in paths:
@@ -95,7 +102,8 @@ def _read(path: Path, metric: str) -> list[Imported]:
     return [_mteb(path, read)]
 
 
-def _name_of(library: str, task: str) -> str:
+def task_name(library: str, task: str) -> str:
+    """Return what a task of a library is called here: `mteb_nfcorpus`."""
     return f"{library}_{re.sub('[^a-z0-9]+', '_', task.lower()).strip('_')}"
 
 
@@ -115,7 +123,7 @@ def _lm_eval(path: Path, wanted: str) -> list[Imported]:
     items = [_sample(where, row, metric) for where, row in rows]
     task = match["task"] if match else path.stem
     measured = Measurement(
-        name=_name_of(LM_EVAL, task),
+        name=task_name(LM_EVAL, task),
         version=1,
         title=f"{task}, by lm-eval",
         suite=LM_EVAL,
@@ -202,7 +210,7 @@ _WITHOUT_ITEMS = "mteb's file has no items, so the interval is over its subsets.
 
 def _of_mteb(task: str, title: str) -> Measurement:
     return Measurement(
-        name=_name_of(MTEB, task),
+        name=task_name(MTEB, task),
         version=1,
         title=title,
         suite=MTEB,
@@ -219,4 +227,4 @@ def _together(tasks: Sequence[Imported]) -> Imported:
         for measured, outcome in tasks
     ]
     settings = {"imported_from": MTEB, "tasks": [measured.name for measured, _ in tasks]}
-    return _of_mteb("all tasks", f"mean of {len(tasks)} tasks of mteb"), TaskOutcome(items, settings)
+    return _of_mteb(ALL_TASKS, f"mean of {len(tasks)} tasks of mteb"), TaskOutcome(items, settings)

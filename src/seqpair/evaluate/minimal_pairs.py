@@ -137,7 +137,7 @@ def _pseudo(form: PseudoForm, model: TextModel, _context: TaskContext, sentences
     return pseudo_log_likelihoods(model, sentences, form)
 
 
-def run(suite: PairSuite, rule: _Sentences, model: TextModel, context: TaskContext) -> TaskOutcome:
+def measure_suite(suite: PairSuite, rule: _Sentences, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure a model on a suite by one rule.
 
     Raises:
@@ -230,7 +230,7 @@ def pair_tasks(suite: PairSuite, suite_name: str, **more: Any) -> tuple[SuiteTas
             higher_is_better=True,
             directions=directions,
             inputs=(suite.folder,),
-            run=partial(run, suite, rule),
+            run=partial(measure_suite, suite, rule),
             uses=uses,
             **more,
         )

@@ -155,7 +155,7 @@ def _fit(kind: str, known: Vectors, labels: NDArray[Any], asked: Vectors, penalt
     return [int(label) for label in fitted.predict(asked)], int(fitted.n_iter_.max()) < MOST_STEPS
 
 
-def run(local: NamedSet, model: TextModel, context: TaskContext) -> TaskOutcome:
+def measure_probe(local: NamedSet, model: TextModel, context: TaskContext) -> TaskOutcome:
     """Probe a model on a set of the suite `classification`.
 
     Raises:
@@ -204,7 +204,7 @@ TASKS = tuple(
         higher_is_better=True,
         directions=BOTH,
         inputs=local.inputs,
-        run=partial(run, local),
+        run=partial(measure_probe, local),
         needs_head=False,
         uses=(),
     )

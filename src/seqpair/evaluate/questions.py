@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -79,7 +80,15 @@ def _question(name: str, row: dict[str, Any]) -> ScoredRow:
 
 
 def _bare(name: str, row: dict[str, Any]) -> ScoredRow:
+    if "endings" in row:  # HellaSwag as the hub has it
+        context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
+        return _choices(name, _unbracketed(context), [*map(_unbracketed, row["endings"])], int(row["label"]))
     return _choices(name, row["query"], row["choices"], row["gold"])
+
+
+def _unbracketed(text: str) -> str:
+    """Return a text of HellaSwag without the marks of WikiHow, as lm-eval cleans it."""
+    return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
 def _partial(name: str, row: dict[str, Any]) -> ScoredRow:
@@ -96,6 +105,8 @@ def _last_word(name: str, row: dict[str, Any]) -> ScoredRow:
 
 
 def _answer(name: str, row: dict[str, Any]) -> AnswerRow:
+    if "question" in row:  # TriviaQA as the hub has it; lm-eval adds a question mark to the question's own
+        return AnswerRow(name, f"Question: {row['question']}?\nAnswer:", tuple(dict.fromkeys(row["answer"]["aliases"])))
     return AnswerRow(name, row["context"], tuple(dict.fromkeys([row["answer"], *row["aliases"]])))
 
 

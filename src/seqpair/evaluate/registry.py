@@ -24,8 +24,11 @@ _AREAS: tuple[tuple[SuiteTask, ...], ...] = (
     probes.TASKS,
     retrieval.TASKS,
     bias.TASKS,
+    retrieval.MTEB_TASKS,
 )
 _WITH_OPTIONS = {"scoring", "seeds", "shots", "grid", "pooling"}  # choices that have an option of their own
+
+_NOT_IN_ALL = ("mteb",)  # a day of computing, and gigabytes from the hub
 
 SUITES: dict[str, tuple[SuiteTask, ...]] = {tasks[0].suite: tasks for tasks in _AREAS}
 
@@ -34,7 +37,7 @@ def choose_tasks(suites: Sequence[str], names: Sequence[str] = (), tasks_file: P
     """Return the tasks of some suites, or those of them with these names.
 
     Args:
-        suites: Names of suites, or `all`.
+        suites: Names of suites, or `all` but the benchmark of mteb.
         names: Names of tasks; empty takes all.
         tasks_file: A file that declares more tasks, which join those of the suites.
 
@@ -48,7 +51,8 @@ def choose_tasks(suites: Sequence[str], names: Sequence[str] = (), tasks_file: P
             seen=", ".join(unknown),
             allowed=", ".join((*SUITES, "all")),
         )
-    wanted = list(SUITES) if "all" in suites else [suite for suite in SUITES if suite in suites]
+    every = [suite for suite in SUITES if suite not in _NOT_IN_ALL] if "all" in suites else []
+    wanted = [suite for suite in SUITES if suite in suites or suite in every]
     tasks = [task for suite in wanted for task in SUITES[suite]]
     more = [] if tasks_file is None else declared.read_tasks(tasks_file)
     taken = {task.name for own in SUITES.values() for task in own} & {task.name for task in more}

@@ -202,6 +202,11 @@ def _place(manifest: CheckpointManifest) -> str:
     return f"{place}; {manifest.soup.weighting} average of {', '.join(part.name for part in manifest.soup.parts)}"
 
 
+def loading_code(predicts: str) -> str:
+    """Return the code that loads a model and uses what it predicts; `PATH` stands for its folder."""
+    return _LOADING[predicts]
+
+
 def article(word: str) -> str:
     """Return `an` before a vowel, else `a`."""
     return "an" if word[:1] in "aeiou" else "a"

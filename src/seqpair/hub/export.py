@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
-
 from seqpair.checkpoint.catalog import latest_valid
 from seqpair.checkpoint.manifest import MANIFEST_NAME, CheckpointManifest
 from seqpair.checkpoint.store import load_checkpoint
@@ -29,6 +27,7 @@ from seqpair.hub.config import ModelFacts, generation_config, hub_config
 from seqpair.hub.formats import DTYPES, Dtype, ExportSource, Format, add_formats, require_formats
 from seqpair.hub.library import require_transformers
 from seqpair.hub.verify import Verification, texts_to_check, verify_export
+from seqpair.hub.weight_files import weights_bytes
 from seqpair.hub.weights import WEIGHTS_NAME, to_hub
 from seqpair.paths import CHECKPOINTS_FOLDER
 from seqpair.recipe.objectives import OBJECTIVES, Direction, Objective
@@ -295,7 +294,7 @@ def _write_files(folder: Path, source: ExportSource, version: str) -> None:
     write_json(folder / "config.json", config)
     if facts.direction == "causal":
         write_json(folder / "generation_config.json", generation_config(facts.specials, version))
-    write_bytes(folder / WEIGHTS_NAME, save(source.tensors, metadata={"format": "pt"} | source.about()))
+    write_bytes(folder / WEIGHTS_NAME, weights_bytes(source.tensors, source.about()))
     write_tokenizer(folder, source.tokenizer, objective, facts.seq_len)
     write_sentence_files(folder, facts.direction, facts.model.shape.width, facts.seq_len)
 

@@ -7,7 +7,6 @@ content, with `[SEP]` for encoders, among them rows longer than both sides of th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.errors import HubFolderError
 from seqpair.files import sha256_file, sha256_json
-from seqpair.hub.config import (
-    CONFIG_NAME,
-    HEADLESS_CLASSES,
-    FolderConfig,
-    Predicts,
-    local_attention,
-    read_folder_config,
-)
+from seqpair.hub.config import CONFIG_NAME, Predicts, local_attention
+from seqpair.hub.folder_config import HEADLESS_CLASSES, FolderConfig, read_folder_config
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel
 from seqpair.hub.verify import (
@@ -42,13 +33,13 @@ from seqpair.hub.verify import (
     rows_of_training,
     texts_to_check,
 )
-from seqpair.hub.weights import WEIGHTS_NAME, from_hub
+from seqpair.hub.weight_files import read_tensors, weight_files
+from seqpair.hub.weights import from_hub
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.objectives import Direction
 from seqpair.recipe.plan import ModelPlan, Plan
 
-INDEX_NAME = "model.safetensors.index.json"
 _USUAL_PADDING = 64
 _REBASING_TAG = "ext"
 
@@ -110,8 +101,8 @@ def read_hub_folder(folder: Path, window_tokens: int | None = None) -> ImportedM
         config = config.trained_with(window_tokens)
         notes.append(f"the window is {window_tokens} tokens, as stated; its class computes {computed}")
     plan = config.model_plan()
-    files = _weight_files(folder)
-    tensors = _read_tensors(files)
+    files = weight_files(folder)
+    tensors = read_tensors(files)
     if config.has_head and not config.tie_word_embeddings and "decoder.weight" not in tensors:
         raise HubFolderError(
             "the folder's output matrix is missing",
@@ -212,40 +203,6 @@ def _advice(wrong: Iterable[str], imported: ImportedModel, plan: Plan) -> str:
     stated = f"{{model: {given}, window_tokens: {plan.model.window_tokens}}}"
     trained = f"; or, if the model was trained with that window, members.{plan.member}.from (to {stated})"
     return "set in the recipe: " + ", ".join(keys) + (trained if "model.window_tokens" in wrong else "")
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """Return the folder's weights: one file, or the shards that the index names."""
-    single, index = folder / WEIGHTS_NAME, folder / INDEX_NAME
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        raise HubFolderError(
-            "the folder holds no weights that can be read",
-            seen=f"neither {WEIGHTS_NAME} nor {INDEX_NAME} in {folder}",
-            allowed="weights as safetensors; pickled weights (pytorch_model.bin) are never opened",
-            fix="download the safetensors files, or write them with save_pretrained",
-        )
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise HubFolderError(f"{index} cannot be read", seen=repr(error), fix="download it again") from error
-    missing = sorted(name for name in names if Path(name).name != name or not (folder / name).is_file())
-    if missing:
-        raise HubFolderError(
-            "the folder lacks some of its weights", seen=f"no {', '.join(missing)}", fix="download all files again"
-        )
-    return [folder / name for name in sorted(names)]
-
-
-def _read_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for path in files:
-        try:
-            tensors |= load_file(path)
-        except SafetensorError as error:
-            raise HubFolderError(f"{path} is damaged", seen=error, fix="download or write it again") from error
-    return tensors
 
 
 def _precision_note(tensors: Mapping[str, Tensor]) -> list[str]:

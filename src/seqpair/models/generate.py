@@ -230,13 +230,13 @@ def _decode(
     batch_rows: int = BATCH_ROWS,
     watch: Watch | None = None,
 ) -> list[Continuation]:
-    sampling = sampling if sampling.greedy else replace(sampling, never=tuple(model.empty_ids))
     prompts = [[*model.begin(len(content)), *content.tolist()] for content in contents]
     limits = [min(max_new_tokens, model.max_tokens - len(prompt)) for prompt in prompts]
     if model.native is None:
+        sampling = replace(sampling, never=tuple(model.empty_ids))
         return _decode_by_transformers(model, prompts, limits, sampling, is_done, batch_rows, watch)
     return generate(
-        CachedDecoder(model.native.model, model.native.rope),
+        CachedDecoder(model.native.model, model.native.rope, never=model.empty_ids),
         prompts,
         limits,
         stop_ids=[model.sep_id],
@@ -301,7 +301,9 @@ def _fill_on(
         first_masks = [np.array([len(row) - len(tail) - model.shift]) for row in rows]
         chosen: dict[int, int] = {}
         for batch, readings in model.read_at(rows, first_masks):
-            best = model.log_probabilities(readings).argmax(-1).tolist()
+            table = model.log_probabilities(readings)
+            table[:, model.empty_ids] = -torch.inf
+            best = table.argmax(-1).tolist()
             chosen |= {running[place]: token for place, token in zip(batch, best, strict=True)}
         for index, token in chosen.items():
             made[index] += [] if token == model.sep_id else [token]
@@ -360,7 +362,7 @@ def _choose_for_masks(
 ) -> tuple[Ids, NDArray[np.float32]]:
     """Return a token for each row of log-probabilities, and the logarithm of the model's probability for it."""
     # A mask among the tokens would be filled again and again, and no other special token was ever a target.
-    log_probs[:, [model.cls_id, model.sep_id, model.mask_id, model.pad_id]] = -torch.inf
+    log_probs[:, [model.cls_id, model.sep_id, model.mask_id, model.pad_id, *model.empty_ids]] = -torch.inf
     chosen = choose_tokens(log_probs, sampling, torch.from_numpy(keys).to(log_probs.device), step)
     sureness = log_probs.gather(1, chosen.to(log_probs.device)[:, None])[:, 0]
     return chosen.cpu().numpy(), sureness.cpu().numpy()

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from seqpair.errors import EvaluationError, HubFolderError
-from seqpair.hub.config import HEADLESS_CLASSES, HUB_CLASSES, read_folder_config
+from seqpair.errors import EvaluationError, HubFolderError, UnsafeModelError
+from seqpair.hub.config import HUB_CLASSES
 from seqpair.hub.export import write_unproven
+from seqpair.hub.folder_config import HEADLESS_CLASSES, read_folder_config
 from seqpair.hub.import_folder import read_hub_folder, with_blank_head
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel
@@ -35,7 +36,7 @@ from seqpair.text import note
 
 _PROOF_TOKENS = 8
 """Tokens beyond the window in the row on which our own forward pass is proven."""
-_UNREADABLE = (SafetensorError, UnpicklingError, EOFError)  # weights that are cut off or damaged
+_UNREADABLE = (SafetensorError, EOFError)  # weights that are cut off or damaged
 _CLASS_NAMES = {name for name, _ in HUB_CLASSES.values()}
 _NATIVE_NAMES = {*_CLASS_NAMES, *(names[0] for names in HEADLESS_CLASSES.values())}
 
@@ -116,6 +117,13 @@ class _Loader:
                 output_loading_info=True,
                 **options,
             )
+        except UnpicklingError as error:
+            raise UnsafeModelError(
+                f"the pickled weights of {place.name} hold more than tensors, or are damaged; nothing in them was run",
+                seen=str(place.folder),
+                allowed="weights as safetensors",
+                fix="download the safetensors files, or convert the file where you trust it",
+            ) from error
         except (*_UNREADABLE, OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             raise _cannot_load(place, str(error).splitlines()[0]) from error
         _require_whole(place, network, info)
@@ -144,6 +152,8 @@ def _open_ours(loader: _Loader, batch_tokens: int) -> TextModel:
     place = loader.place
     try:
         read = read_hub_folder(loader.folder)
+    except UnsafeModelError:
+        raise
     except HubFolderError as error:
         raise EvaluationError(f"the model {place.name} cannot be opened", seen=error) from error
     native = NativeModel(read.model_plan, read.model, read.direction, read.rope)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seqpair.checkpoint.manifest import MANIFEST_NAME, MODEL_NAME, damaged, read_checkpoint_manifest
-from seqpair.errors import EvaluationError, ExportError
+from seqpair.errors import EvaluationError, ExportError, UnsafeModelError
 from seqpair.files import file_digest, sha256_json
 from seqpair.hub.config import CONFIG_NAME, PREDICTS_KEY
 from seqpair.hub.export import (
@@ -23,6 +23,7 @@ from seqpair.hub.export import (
     read_export_record,
 )
 from seqpair.hub.library import require_transformers
+from seqpair.hub.weight_files import PICKLES, first_pickle, pickled, require_safe_files
 from seqpair.hub.weights import WEIGHTS_NAME
 from seqpair.models.integrity import require_recorded, weights_digest
 from seqpair.paths import CHECKPOINTS_FOLDER, EXPORT_FOLDER, EXPORT_RECORD
@@ -105,16 +106,20 @@ def find_model(name: str | Path, as_class: str | None = None) -> ModelPlace:
     Raises:
         EvaluationError: There is no such model, a file is not the one that was exported, or the model is of a kind
             that cannot be used; the message names the nearest folder that can.
+        UnsafeModelError: It is a pickle, has code of its own, or names files outside its folder.
         CheckpointError: The checkpoint is damaged.
         ExportError: `as_class` is not what was trained, or was given for an export, which has one class.
     """
     folder = Path(name).expanduser()
+    if folder.suffix in PICKLES and not folder.is_dir():
+        raise pickled(folder)
     folder = _inside(folder, as_class) if folder.is_dir() else _download(str(name))
     if _is_checkpoint(folder):
         return _checkpoint(str(name), folder, as_class)
     if as_class is not None:
         raise ExportError("an export has one class already", seen=as_class, fix="leave the choice out")
     weights = _require_files(folder)
+    require_safe_files(folder)
     config = _config(folder)
     if (folder / EXPORT_RECORD).is_file():
         record = read_export_record(folder)
@@ -255,6 +260,8 @@ def _require_files(folder: Path) -> list[Path]:
         missing.append(CONFIG_NAME)
     if not any(True for pattern in TOKENIZER_FILES for _ in folder.glob(pattern)):
         missing.append("a tokenizer (tokenizer.json)")
+    if not weights and (pickle := first_pickle(folder)) is not None:
+        raise pickled(pickle)
     if not weights:
         missing.append("weights (model.safetensors)")
     if missing:
@@ -268,19 +275,24 @@ def _require_files(folder: Path) -> list[Path]:
     return safe or weights
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path, name: str = CONFIG_NAME) -> dict[str, Any]:
+    """Return what a file of settings says; nothing where there is none."""
+    path = folder / name
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
-        raise EvaluationError(f"{folder / CONFIG_NAME} is not JSON", seen=error) from error
+        raise EvaluationError(f"{path} is not JSON", seen=error) from error
     return config
 
 
 def _require_no_code(folder: Path, config: dict[str, Any]) -> None:
+    path = folder / CONFIG_NAME
+    if "auto_map" not in config:
+        path, config = folder / "tokenizer_config.json", _config(folder, "tokenizer_config.json")
     if "auto_map" in config:
-        raise EvaluationError(
-            "a model with code of its own cannot be evaluated: its code is never run",
-            seen=f"auto_map in {folder / CONFIG_NAME}",
+        raise UnsafeModelError(
+            "a model with code of its own cannot be used: its code is never run",
+            seen=f"auto_map in {path}",
             allowed="a text encoder (masked language model) or a text decoder (causal) that transformers knows",
         )
 

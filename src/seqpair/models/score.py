@@ -281,6 +281,7 @@ def masked_predictions(
     """
     found: list[tuple[Ids, NDArray[np.float32]]] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(contents)
     for index, table in _masked_tables(model, contents, chosen):
+        table[:, model.empty_ids] = -torch.inf
         best = table.topk(top, dim=-1)
         found[index] = (best.indices.numpy(), best.values.numpy())
     return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -146,6 +148,29 @@ def _cut_normal(shape: torch.Size, std: float, seed: int, name: str) -> Tensor:
     generator = torch.Generator("cpu").manual_seed(low | high << 32)
     values = torch.empty(shape, dtype=torch.float32)
     return nn.init.trunc_normal_(values, std=std, a=-2 * std, b=2 * std, generator=generator)
+
+
+def part_of(name: str) -> int | Literal["embedding", "head"]:
+    """Return the part of the model that a parameter belongs to: its layer's number, `embedding` or `head`."""
+    if name.startswith("backbone.layers."):
+        return int(name.split(".")[2])
+    return "embedding" if name.startswith("backbone.embedding") else "head"
+
+
+@torch.no_grad()
+def drift(model: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return how far each part of a model is from where it started: |w - w0| / |w0| over all of the part's parameters.
+
+    Args:
+        model: Its parameters by name.
+        start: Those that it started from.
+    """
+    sums: dict[str, tuple[float, float]] = {}
+    for name, before in start.items():
+        moved, size = sums.get(str(part_of(name)), (0.0, 0.0))
+        then, now = before.double(), model[name].to(before.device).double()
+        sums[str(part_of(name))] = moved + float((now - then).square().sum()), size + float(then.square().sum())
+    return {part: math.sqrt(moved / size) for part, (moved, size) in sums.items()}
 
 
 def maps_in(name: str) -> int:

@@ -184,6 +184,8 @@ def scoring_cost(
 
 def objective_shares(phase: PhasePlan) -> list[tuple[Objective, float]]:
     """Return what share of a phase's sequences each objective has; a hybrid is given as its two parts."""
+    if not phase.steps:
+        return [(phase.objective_of(0), 1.0)]
     ends = [span.first_step for span in phase.objectives[1:]] + [phase.steps]
     shares: list[tuple[Objective, float]] = []
     for span, end in zip(phase.objectives, ends, strict=True):

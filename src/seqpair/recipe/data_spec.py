@@ -6,7 +6,7 @@ The data layer takes these values as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from seqpair.errors import DataError
+from seqpair.errors import DataError, without_secrets
 from seqpair.recipe.cleaning_spec import CleaningSpec, effective_cleaning
 from seqpair.recipe.sizes import Count
 
@@ -124,8 +124,13 @@ class SourceSpec(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_unused_options(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out what another kind uses and what is not set, so that a new option changes no older digest."""
-        values: dict[str, object] = write(self)
+        """Leave out what another kind uses and what is not set, so that a new option changes no older digest.
+
+        What is written of a URL is without its secrets, in plans and in every digest; reading uses `paths` as they are.
+        """
+        values: dict[str, Any] = write(self)
+        if "paths" in values:
+            values["paths"] = type(values["paths"])(map(without_secrets, self.paths))  # a list in JSON's form
         return {
             name: value
             for name, value in values.items()

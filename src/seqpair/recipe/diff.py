@@ -49,7 +49,7 @@ def learned_leaves(plan: Plan) -> dict[str, Any]:
     learned = plan.model_dump(mode="json", exclude=_NOT_LEARNED)
     if plan.optimizer.momentum is None:  # older plans have no such key, and stay what they are
         del learned["optimizer"]["momentum"]
-    for name in ("window_tokens", "draws_head"):
+    for name in ("window_tokens", "draws_head", "train_layers"):
         if plan.start is not None and not learned["start"][name]:
             del learned["start"][name]
     return learned

@@ -9,6 +9,7 @@ import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from seqpair.errors import RecipeError
 from seqpair.recipe.schema import Recipe, is_model
-from seqpair.recipe.tree import Leaf, Tree, apply_set, merge_trees, read_tree, strip
+from seqpair.recipe.tree import Leaf, Tree, apply_set, merge_trees, missed_deletions, read_set, read_tree, strip
 from seqpair.text import MOST_COUNT, nearest
 
 PRESETS_FOLDER = Path(__file__).parent / "presets"
@@ -42,6 +43,9 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
     tree = _load_onto({}, path, ())
     # Paths of `--set` are relative to the current folder, those of a file to that file, so both are resolved here.
     for assignment in overrides:
+        keys, value = read_set(assignment)
+        over = reduce(lambda below, key: {key: below}, reversed(keys), value)
+        _require_something_deleted(tree, over)
         tree = _absolute_paths(apply_set(tree, assignment), Path.cwd())
     folder = Path.cwd() if path.parent == PRESETS_FOLDER else path.parent
     tree = _absolute_starts(tree, folder)
@@ -59,6 +63,28 @@ def load_recipe(path_or_preset: str, overrides: Sequence[str] = ()) -> Recipe:
     recipe._origins = origins
     recipe._folder = folder
     return recipe
+
+
+def _require_something_deleted(base: Tree, over: Tree) -> None:
+    """Refuse a null for a key that neither the layers below nor the schema have: a misspelt key would pass in silence.
+
+    Raises:
+        RecipeError: There is such a key.
+    """
+    for keys, origin in missed_deletions(base, over).items():
+        try:
+            fields = _fields_at(Recipe, list(keys[:-1]))
+        except StopIteration:
+            continue  # a section that is not known is reported with all other faults
+        if keys[-1] in fields:
+            continue  # it has its default already
+        path = ".".join(keys)
+        kind = "unknown key" if fields else "nothing to delete:"
+        raise RecipeError(
+            f"{kind} '{path}'{nearest(keys[-1], fields)} ({origin})",
+            allowed=", ".join(fields) or "a key that is there",
+            fix="correct the key; a null, or `--set KEY=`, deletes it",
+        )
 
 
 def _require_numbers(value: object, origins: Mapping[str, str], path: str = "") -> None:
@@ -138,6 +164,7 @@ def _load_onto(below: Tree, path: Path, above: tuple[Path, ...]) -> Tree:
     # Each base is laid over the ones before it and this file over all of them.
     for base in _bases(tree.pop("extends", None), label):
         below = _load_onto(below, _find(base, folder, label), (*above, path))
+    _require_something_deleted(below, tree)
     return merge_trees(below, tree if is_preset else _absolute_paths(tree, path.parent))
 
 

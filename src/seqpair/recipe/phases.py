@@ -52,7 +52,7 @@ def require_member(recipe: Recipe, name: str) -> None:
 
 
 def phases_of(recipe: Recipe, member: str) -> list[PhaseSpec]:
-    """Return the phases that a member runs, in order.
+    """Return the phases that a member runs, in order; none for a member that is left untrained.
 
     Raises:
         RecipeError: There are none, or two have one tag, so that their checkpoints would have one name.
@@ -63,7 +63,7 @@ def phases_of(recipe: Recipe, member: str) -> list[PhaseSpec]:
     else:
         by_name = {phase.name: phase for phase in recipe.phases}
         phases = [by_name[name] for name in chosen]
-    if not phases:
+    if not phases and chosen is None:
         raise RecipeError(
             f"the member '{member}' runs no phase",
             seen="every phase of the recipe has tag 'cross'",
@@ -104,7 +104,7 @@ def place_spans(
         spans[index].append(ObjectiveSpan(first_step=step, objective=part.objective, causal_frac=part.causal_frac))
         before += part.frac
         ends = _nearest_border(before * total, phases[: last + 1])
-        if ends <= place:
+        if ends <= place and total:
             raise RecipeError(
                 f"no step is left to the objective '{part.objective}' of the member '{member}'",
                 seen=f"a fraction of {part.frac:g}",

@@ -6,7 +6,7 @@ of the stores (`StoreStats`); without them a plan is an estimate.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,6 +19,8 @@ MUON_MOMENTUM = 0.95
 """Of the nesterov momentum; source: Jordan et al., kellerjordan.github.io/posts/muon, and `torch.optim.Muon`."""
 
 LoggerName = Literal["tensorboard", "trackio", "wandb"]
+ModelPart = Annotated[int, Field(ge=0)] | Literal["embedding", "head"]
+"""A layer by its number, the token table with its norm, or all that comes after the layers."""
 LOGGER_NAMES: tuple[str, ...] = get_args(LoggerName)
 
 
@@ -301,6 +303,8 @@ class Start(_Frozen):
         plan_digest: The digest of that member's plan, so that a plan says what it rests on; empty for another model.
         window_tokens: The window that the recipe says the other model was trained with; null is what its class has.
         draws_head: Whether the other model has no language-model head, so that one is drawn by the plan's seed.
+        train_layers: The parts that are trained, numbers of layers, `embedding` or `head`; all others stay as they are.
+            Null trains all.
     """
 
     kind: Literal["member", "folder"]
@@ -311,6 +315,7 @@ class Start(_Frozen):
     plan_digest: str = ""
     window_tokens: int | None = None
     draws_head: bool = False
+    train_layers: tuple[ModelPart, ...] | None = None
 
     @property
     def place(self) -> str:

@@ -233,7 +233,7 @@ def predict_plan(plan: Plan, device: str, count: int = 1) -> PlanPrediction:
     phases = []
     whole = plan_cost(plan)
     for phase, cost in zip(plan.phases, whole.phases, strict=True):
-        direction = phase.objective_of(phase.steps - 1).direction
+        direction = phase.objective_of(max(0, phase.steps - 1)).direction
         rate = expected_rate(device, plan.size, direction, phase.seq_len, plan.runtime.precision)
         flops = cost.flops
         # The assumed share of the peak was worked out from 6 FLOPs per parameter, so it holds for that count only.
@@ -244,7 +244,7 @@ def predict_plan(plan: Plan, device: str, count: int = 1) -> PlanPrediction:
             PhaseTime(
                 name=phase.name,
                 hours=seconds / 3600,
-                tokens_per_second=phase.positions * phase.mean_tokens / seconds,
+                tokens_per_second=phase.positions * phase.mean_tokens / seconds if seconds else 0.0,
                 measured=rate.measured,
                 source=rate.source,
             )

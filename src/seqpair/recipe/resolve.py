@@ -88,7 +88,7 @@ class _Resolver:
         recipe = self.recipe
         # A start from another member resolves that member first; the schema has refused circles.
         start, parts = self._beginning(member)
-        bare = [self._phase(phase) for phase in phases_of(recipe, member)]
+        bare = [self._phase(phase) for phase in phases_of(recipe, member)] or [self._no_phase(member)]
         spans = place_spans(member, parts, bare)
         phases = [self._trained(member, phase, found) for phase, found in zip(bare, spans, strict=True)]
         return Plan(
@@ -123,6 +123,7 @@ class _Resolver:
                 path=given.model,
                 window_tokens=given.window_tokens,
                 draws_head=_lacks_head(Path(given.model)),
+                train_layers=spec.train_layers,
             )
             return start, spec.objective or ()
         if spec.source is None:
@@ -132,13 +133,16 @@ class _Resolver:
         trained = objective_at(source, spec.checkpoint)
         parts = spec.objective or (ObjectivePart(trained.objective, causal_frac=trained.causal_frac),)
         # The moments describe the gradients of one loss, so they are carried over only where the loss stays.
-        carried = "carried" if parts[0].objective == trained.objective else "fresh"
+        # And moments of some layers are not those of others.
+        some = spec.train_layers is not None or (source.start is not None and source.start.train_layers is not None)
+        carried = "carried" if parts[0].objective == trained.objective and not some else "fresh"
         start = Start(
             kind="member",
             member=spec.source,
             checkpoint=spec.checkpoint,
             optimizer=spec.optimizer or carried,
             plan_digest=plan_digest(source),
+            train_layers=spec.train_layers,
         )
         return start, parts
 
@@ -149,6 +153,26 @@ class _Resolver:
         takes_it = any(OBJECTIVES[span.objective].takes_mask_frac for span in spans)
         mask_frac = (phase.mask_frac if own is None else own) if takes_it else None
         return phase.model_copy(update={"objectives": spans, "mask_frac": mask_frac})
+
+    def _no_phase(self, member: str) -> PhasePlan:
+        """Return a phase without steps, with the lengths and bases of the one that its start was trained in."""
+        spec = self.recipe.members[member]
+        source = self.plan(str(spec.source))
+        named = CHECKPOINT_NAME.match(spec.checkpoint or "")
+        tag = named[1] if named else source.phases[-1].tag
+        last = next(phase for phase in source.phases if phase.tag == tag)
+        nothing: dict[str, object] = {
+            "name": f"untrained-{member}",  # of its own: members that share a phase are compared step by step
+            "tag": "cross",
+            "mask_frac": self.recipe.phases[0].mask_frac,  # no step reads it, but an objective that takes one has one
+            "budget_tokens": 0,
+            "steps": 0,
+            "positions": 0,
+            "batch_stages": (),
+            "checkpoint_steps": (0,),
+            "held_out_steps": (),
+        }
+        return last.model_copy(update=nothing)
 
     def _keep(self, member: str) -> KeepRule:
         spec = self.recipe.checkpoints.keep

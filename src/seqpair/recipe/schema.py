@@ -27,7 +27,7 @@ from pydantic import (
 
 from seqpair.recipe.data_spec import DataSpec
 from seqpair.recipe.objectives import OBJECTIVES
-from seqpair.recipe.plan import OptimizerPlan, RuntimePlan
+from seqpair.recipe.plan import ModelPart, OptimizerPlan, RuntimePlan
 from seqpair.recipe.schedule import LrCurve, MaskFrac
 from seqpair.recipe.sizes import SIZES, Count, Shape
 from seqpair.text import nearest
@@ -276,9 +276,11 @@ class MemberSpec(BaseModel):
             that the checkpoint was trained with.
         starts_from: Written `from`: a member (`decoder`), one of its checkpoints (`decoder@ext12`), or any other
             model; null is from scratch.
-        phases: The phases it runs, in this order; null is all but those with tag `cross`.
+        phases: The phases it runs, in this order; null is all but those with tag `cross`. Of a member that starts from
+            another one they may be none: it is that member's checkpoint, read by this one's objective.
         mask_frac: Its mask rate in all its phases, a number or a curve; null takes each phase's.
         optimizer: `fresh` or `carried` over from the checkpoint; null carries it where the objective stays.
+        train_layers: Numbers of the layers that are trained, `embedding` and `head`; only with `from`. Null trains all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -288,6 +290,7 @@ class MemberSpec(BaseModel):
     phases: tuple[PhaseName, ...] | None = None
     mask_frac: MaskFrac | None = None
     optimizer: Literal["fresh", "carried"] | None = None
+    train_layers: Annotated[tuple[ModelPart, ...], Field(min_length=1)] | None = None
 
     @property
     def outside(self) -> ModelStart | None:
@@ -312,12 +315,22 @@ class MemberSpec(BaseModel):
             raise ValueError("'objective' is missing; only a member that starts from another one may leave it out")
         if self.source is not None and self.phases is None:
             raise ValueError("'phases' is missing: name what it runs after its start, such as phases: [cross]")
-        if self.phases is not None and (not self.phases or len(set(self.phases)) < len(self.phases)):
-            raise ValueError(f"'phases' must name at least one phase and none twice, but it is {list(self.phases)}")
+        if self.phases is not None and len(set(self.phases)) < len(self.phases):
+            raise ValueError(f"'phases' must name no phase twice, but it is {list(self.phases)}")
+        if self.phases == () and (self.source is None or len(self.objective or ()) > 1):
+            raise ValueError("'phases' is empty: that needs a start from another member, and one objective")
+        return self
+
+    @model_validator(mode="after")
+    def _starts_as_it_can(self) -> MemberSpec:
         if self.optimizer is not None and self.starts_from is None:
             raise ValueError("'optimizer' belongs to members with 'from': from scratch it is always fresh")
         if self.optimizer == "carried" and self.outside is not None:
             raise ValueError("'optimizer: carried' needs a member's checkpoint; other models have no optimiser state")
+        if self.train_layers is not None and (self.starts_from is None or self.optimizer == "carried"):
+            raise ValueError("'train_layers' belongs to members with 'from' whose optimizer is fresh")
+        if len(set(self.train_layers or ())) < len(self.train_layers or ()):
+            raise ValueError(f"'train_layers' must name none twice, but it is {self.train_layers}")
         named = "@" in str(self.starts_from) and self.source is not None
         if named and not CHECKPOINT_NAME.match(self.checkpoint or ""):
             raise ValueError(
@@ -427,4 +440,8 @@ class Recipe(_Section):
             if twice:
                 raise ValueError(f"{section}: the name '{twice[0]}' stands twice")
         check_members(self.members, [phase.name for phase in self.phases])
+        for name, spec in self.members.items():
+            for part in spec.train_layers or ():
+                if isinstance(part, int) and part >= layers:
+                    raise ValueError(f"members.{name}.train_layers: there is no layer {part}; the last is {layers - 1}")
         return self

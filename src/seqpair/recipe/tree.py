@@ -179,6 +179,28 @@ def merge_trees(base: Tree, over: Tree, path: str = "") -> Tree:
     return merged
 
 
+def missed_deletions(base: Tree | None, over: Tree, above: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
+    """Return the keys that a null in `over` would delete and that `base` does not have, each with its origin."""
+    if not isinstance(over, dict):
+        return {}
+    missed: dict[tuple[str, ...], str] = {}
+    for key, value in over.items():
+        below = _below(base, key)
+        if not is_null(value):
+            missed |= missed_deletions(below, value, (*above, key))
+        elif below is None:
+            missed[(*above, key)] = first_origin(value)
+    return missed
+
+
+def _below(base: Tree | None, key: str) -> Tree | None:
+    if isinstance(base, list):
+        names = item_names(base)
+        index = names.index(key) if key in names else int(key) if key.isdecimal() else len(base)
+        return base[index] if index < len(base) else None
+    return base.get(key) if isinstance(base, dict) else None
+
+
 def _is_named(item: Tree, name: str) -> bool:
     """Return whether an item states its own name, so that a misspelt name never adds one."""
     return isinstance(item, dict) and item_names([item]) == [name]
@@ -190,14 +212,23 @@ def apply_set(tree: Tree, assignment: str) -> Tree:
     Raises:
         RecipeError: No `=`, or the path leads nowhere.
     """
+    keys, value = read_set(assignment)
+    return _set(tree, keys, value, keys)
+
+
+def read_set(assignment: str) -> tuple[list[str], Tree]:
+    """Return the keys and the value of one `--set a.b=value`.
+
+    Raises:
+        RecipeError: No `=`, an empty key, or a value that is not YAML.
+    """
     path, equals, text = assignment.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(keys):
         raise RecipeError(
             "--set takes a path and a value", seen=assignment, allowed="a.b=value", fix="--set phases.0.seq_len=512"
         )
-    value = read_tree(text, "--set", with_lines=False) if text.strip() else Leaf(None, "--set")
-    return _set(tree, keys, value, keys)
+    return keys, read_tree(text, "--set", with_lines=False) if text.strip() else Leaf(None, "--set")
 
 
 def _set(tree: Tree, keys: list[str], value: Tree, whole: list[str]) -> Tree:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from seqpair.compare.reading import model_of_plan
+from seqpair.compare.reading import model_from_elsewhere, model_of_plan
 from seqpair.compare.values import Model, Scores
 from seqpair.data.order.ledger import Ledger, LedgerComparison, compare_ledgers
 from seqpair.data.store.manifest import StoreManifest, read_index
 from seqpair.data.store.manifest import read_manifest as read_store_manifest
 from seqpair.errors import EvaluationError, SeqpairError
-from seqpair.paths import LEDGER_FILE
+from seqpair.paths import LEDGER_FILE, PLAN_FILE
 from seqpair.recipe.plan import Plan
 from seqpair.report.member import (
     MemberRun,
@@ -66,17 +66,17 @@ class Study:
 
 
 def collect_study(folder: Path, also: Sequence[Path] = ()) -> Study:
-    """Read a study folder, `<runs>/<study>`, or a folder of several such folders.
+    """Read a study folder, `<runs>/<study>`, or a folder of several such folders, or of results of other models.
 
     Args:
         folder: The folder.
-        also: What is shown beside it: other studies' folders, or folders of results that `seqpair eval` wrote for a
-            model from elsewhere.
+        also: What is shown beside it: other studies' folders, or folders of results that `seqpair eval` or
+            `seqpair import-results` wrote for a model from elsewhere.
 
     Raises:
         EvaluationError: A folder does not exist, or no member has run in it.
     """
-    places = [*_study_folders(folder), *(place for one in also for place in _study_folders(one, or_results=True))]
+    places = [place for one in (folder, *also) for place in _study_folders(one)]
     studies = [_read_study(place) for place in places]
     if len(studies) == 1:
         return studies[0]
@@ -98,19 +98,24 @@ def collect_study(folder: Path, also: Sequence[Path] = ()) -> Study:
     return together
 
 
-def _study_folders(folder: Path, or_results: bool = False) -> list[Path]:
-    """Return the folder itself if members have run in it, else those of its folders in which members have."""
-    if or_results and any(folder.glob("*.items.jsonl")):
+def _study_folders(folder: Path) -> list[Path]:
+    """Return the folder itself if members have run in it or it is one of results, else such folders inside it."""
+    is_run = (folder / PLAN_FILE).exists()  # a member's own results are no study
+    if is_run or _has_results(folder) or any(folder.glob("*/plan.json")):
         return [folder]
-    if not any(folder.glob("*/plan.json")):
-        inside = sorted({path.parent.parent for path in folder.glob("*/*/plan.json")})
-        if inside:
-            return inside
-    return [folder]
+    inside = {path.parent.parent for path in folder.glob("*/*/plan.json")}
+    inside |= {path for path in folder.glob("*") if _has_results(path)}
+    return sorted(inside) or [folder]
+
+
+def _has_results(folder: Path) -> bool:
+    """Return whether a folder is one of results, as `seqpair eval` writes for a model from elsewhere."""
+    # With a limit or shots all results lie in folders that are named by them.
+    return any(any(folder.glob(f"{inside}*.items.jsonl")) for inside in ("", "limit-*/", "shots-*/"))
 
 
 def _read_study(folder: Path) -> Study:
-    if any(folder.glob("*.items.jsonl")):
+    if _has_results(folder):
         model = MemberRun(name=folder.resolve().name, folder=folder)
         model.outcomes = read_outcomes(folder, model.missing)
         return Study(name=model.name, folder=folder, members=[model], missing=list(model.missing))
@@ -180,13 +185,16 @@ def _stores(study: Study) -> dict[str, StoreManifest]:
 
 
 def scores_of_members(members: Sequence[MemberRun]) -> list[Scores]:
-    """Return every member's scores on every task, at its end and at evaluated checkpoints.
+    """Return every member's scores on every task, at its end and at evaluated checkpoints, and outside models' scores.
 
-    A model without a plan is no side of a pair and left out.
+    A member whose plan cannot be read is left out.
     """
     found: list[Scores] = []
     for member in members:
         if member.plan is None:
+            if member.is_outside:
+                outside = model_from_elsewhere(member.name)
+                found += [scores_of_outcome(outside, outcome) for outcome in member.outcomes.values()]
             continue
         found += [scores_of_outcome(final_model(member, member.plan), outcome) for outcome in member.outcomes.values()]
         for evaluated in member.evaluated:

@@ -27,9 +27,9 @@ def values_table(members: Sequence[MemberRun]) -> DataTable | None:
     columns = [Column("Task"), *(Column(member.name, True, f"m{colours[member.name]}") for member in members)]
     columns += [Column("Chance", True), Column("Items", True), Column("Metric"), Column("Suite")]
     caption = "Each member through its exported model, with 95 % intervals over the choice of items."
-    outside = [member.name for member in members if member.plan is None and member.outcomes]
+    outside = [member.name for member in members if member.is_outside]
     if outside:
-        caption += f" There is no plan of {', '.join(outside)}, so there is no comparison with it."
+        caption += f" {', '.join(outside)}: from elsewhere, one run, and more than the objective differs."
     rows = [_values_row(task, members) for task in tasks_done(members)]
     return DataTable("values", caption, columns, rows) if rows else None
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 
 import numpy as np
 
-from seqpair.compare.progress import CostPoint, Curve, Overtaking, cost_points, curves, overtakings
+from seqpair.compare.progress import CostPoint, Curve, cost_points, curves, gaps, overtakings
 from seqpair.compare.values import Scores, Task
 from seqpair.recipe.cost import SPECIALS_PER_SEQUENCE, flops_per_token
 from seqpair.report.comparison_figures import Line, lines_drawing
@@ -191,35 +190,30 @@ def overtakings_table(scores: Sequence[Scores]) -> tuple[DataTable | None, str]:
     By tokens the members of one size are compared, by size all of them. By FLOPs and by seconds members share no points
     at which they could be.
     """
-    found: list[tuple[Curve, Overtaking]] = []
-    pairs = 0
-    for axis in ("tokens", "parameters"):
-        several = [curve for curve in curves(scores, axis) if len(curve.points) > 1]
-        for first, second in combinations(several, 2):
-            if first.task.name == second.task.name and first.size == second.size:
-                pairs += 1
-                found += [(first, one) for one in overtakings(first, second)]
-    if not pairs:
+    along = [gap for axis in ("tokens", "parameters") for gap in gaps(scores, axis) if len(gap.points) > 1]
+    found = [(gap, one) for gap in along for one in overtakings(gap)]
+    if not along:
         return None, "No two members have a task's value at two moments or two sizes, so no curve can pass another."
     if not found:
-        return None, f"Of {pairs} pairs of curves by tokens or by size none passes the other between shared points."
+        words = f"Of {len(along)} pairs of curves by tokens or by size none passes the other between shared points."
+        return None, words
     columns = [
         Column("Task"), Column("Along"), Column("Ahead afterwards"), Column("Passed"), Column("After", True),
         Column("Until", True), Column("At about", True), Column("Sure"),
     ]  # fmt: skip
     rows = [
         [
-            Cell(curve.task.title or curve.task.name, link=curve.task.name),
-            Cell(_AXES[curve.axis]),
+            Cell(gap.task.title or gap.task.name, link=gap.task.name),
+            Cell(_AXES[gap.axis]),
             Cell(one.ahead),
             Cell(one.behind),
             *(Cell(format_count(x), x) for x in (one.after, one.until, one.at)),
-            Cell("yes" if one.is_sure else "no: intervals overlap"),
+            Cell("yes" if one.is_sure else "no: an interval includes zero"),
         ]
-        for curve, one in found
+        for gap, one in found
     ]
     caption = (
         "Where one curve passes another, between points that both have; 'at about' takes them as straight in between. "
-        "Sure: the intervals are apart at both points."
+        "Sure: the interval of the paired difference excludes zero at both points."
     )
-    return DataTable("overtakings", caption, columns, rows), f"{len(found)} among {pairs} pairs of curves."
+    return DataTable("overtakings", caption, columns, rows), f"{len(found)} among {len(along)} pairs of curves."

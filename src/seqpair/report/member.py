@@ -34,7 +34,7 @@ from seqpair.evaluate.results import (
     weighted_mean,
 )
 from seqpair.files import JsonLines
-from seqpair.paths import EVALUATION_FOLDER, EXPORT_FOLDER, EXPORT_RECORD, METRICS_FILE, PLAN_FILE
+from seqpair.paths import DRIFT_FILE, EVALUATION_FOLDER, EXPORT_FOLDER, EXPORT_RECORD, METRICS_FILE, PLAN_FILE
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import Plan
 
@@ -165,6 +165,7 @@ class MemberRun:
         outcomes: Its results, by task.
         samples: What it wrote.
         evaluation: The evaluation's own summary: what was skipped and why, and how long it took.
+        drift: How far each part of the model is from its start, by layer; empty for a member from scratch.
         saved: The checkpoints on disk, oldest first.
         evaluated: Those of them whose exports were evaluated too.
         export: `seqpair_export.json`.
@@ -185,6 +186,7 @@ class MemberRun:
     evaluation: dict[str, Any] = field(default_factory=dict)
     export: dict[str, Any] | None = None
     checkpoint: CheckpointManifest | None = None
+    drift: dict[str, float] = field(default_factory=dict)
     saved: list[SavedCheckpoint] = field(default_factory=list)
     evaluated: list[EvaluatedCheckpoint] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -227,6 +229,8 @@ def collect_member(folder: Path) -> MemberRun:
             )
             member.name = member.plan.member
     _read_metrics(member)
+    if (folder / DRIFT_FILE).exists():
+        member.drift = read_json_object(folder / DRIFT_FILE, member.missing) or {}
     _read_evaluation(member)
     _read_checkpoint(member)
     return member

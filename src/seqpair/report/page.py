@@ -73,7 +73,12 @@ class _Drawn:
 
 
 def write_report(
-    study: Study, *, published: bool = False, asked: AskedBefore | None = None, out: Path | None = None
+    study: Study,
+    *,
+    published: bool = False,
+    asked: AskedBefore | None = None,
+    out: Path | None = None,
+    last: int = 1,
 ) -> Path:
     """Write a study's report and return the page's path.
 
@@ -82,12 +87,13 @@ def write_report(
         published: Whether published values of other models stand beside its own.
         asked: Questions that were written down beforehand; their answers come first.
         out: The folder; by default `report` inside the study's.
+        last: Over how many of their last evaluated checkpoints members are averaged before they are compared.
 
     Raises:
         DiskFullError: The disk is full; a file is whole, or as it was before.
     """
     folder = out or study.folder / REPORT_FOLDER
-    view = view_of(study, published=published, asked=asked)
+    view = view_of(study, published=published, asked=asked, last=last)
     written = set()
     for name, make in report_files(view):
         write_bytes(folder / name, make())
@@ -179,6 +185,7 @@ def _values(view: StudyView) -> dict[str, Any]:
         "plan_table": view.table("plan-differences"),
         "checkpoints": view.table("checkpoints"),
         "cost": view.table("cost"),
+        "drift": view.table("drift"),
         "environment": view.table("environment"),
         "seconds": view.table("seconds"),
         "sources": view.table("sources"),
@@ -250,7 +257,10 @@ def _commands(study: Study) -> list[str]:
     name = study.name
     if any(member.study for member in study.members):
         return [f"seqpair run RECIPE-OF-{part}" for part in dict.fromkeys(m.study for m in study.members if m.study)]
-    first, *others = [member.name for member in study.members if member.second_of is None and not member.is_outside]
+    own = [member.name for member in study.members if member.second_of is None and not member.is_outside]
+    if not own:
+        return [f"seqpair eval {study.members[0].name}", f"seqpair report {name}"]
+    first, *others = own
     commands = [f"seqpair run {name}" if name in preset_names() else "seqpair run RECIPE"]
     recipe = commands[0].removeprefix("seqpair run ")
     commands += [f"seqpair diff {recipe} {first} {other}" for other in others]

@@ -135,6 +135,8 @@ def _plan_facts(plan: Plan) -> dict[str, str]:
 
 
 def _phase_words(phase: PhasePlan) -> str:
+    if not phase.steps:
+        return "no step: the start as it is"
     mixture = ", ".join(
         f"{part.source} {100 * part.share:g} %" if part.share is not None else f"{part.source} {part.epochs:g} epochs"
         for part in phase.mixture

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from seqpair.compare.progress import Curve, curves
+from seqpair.compare.progress import Curve, Gap, curves, gaps
 from seqpair.compare.values import Scores, metric_words
 from seqpair.report.comparison_figures import Line, ShareRow, ValueRow, lines_drawing, shares_drawing, values_drawing
 from seqpair.report.figures import Drawing, figure_id
-from seqpair.report.member import MemberRun
+from seqpair.report.member import MemberOutcome, MemberRun
+from seqpair.report.published import PublishedRow
 from seqpair.report.study_tables import (
-    PublishedRow,
     base_name,
     held_out_means,
     held_out_remarks,
@@ -121,6 +121,71 @@ def curve_drawings(
             if max(len(curve.points) for curve in found) > 1 or beside:
                 drawings.append(_curve_drawing(axis, words, found, colours, beside))
     return drawings
+
+
+def gap_drawings(scores: Sequence[Scores], members: Sequence[MemberRun]) -> list[Drawing]:
+    """Return, for each task, the paired difference of the first two members along training, with its interval.
+
+    Where the band leaves the line of no difference one is ahead; where the curve crosses it they pass each other.
+    """
+    names = list(dict.fromkeys(base_name(member) for member in members if member.plan is not None))[:2]
+    drawings: list[Drawing] = []
+    by_task: dict[str, list[Gap]] = {}
+    for gap in gaps(scores):
+        pair = [label.rpartition(" ")[2] for label in (gap.first, gap.second)]
+        if len(gap.points) > 1 and sorted(pair) == sorted(names):
+            by_task.setdefault(gap.task.name, []).append(gap)
+    for key, found in sorted(by_task.items()):
+        lines = []
+        for index, gap in enumerate(found):
+            xs, values = [point.x for point in gap.points], [point.value for point in gap.points]
+            lows, highs = [value.low for value in values], [value.high for value in values]
+            lines.append(Line(gap.label, 0, index, xs, [value.value for value in values], lows, highs))
+        ends = [min(line.xs[0] for line in lines), max(line.xs[-1] for line in lines)]
+        lines.append(Line("no difference", 0, len(lines), ends, [0.0, 0.0], is_reference=True))
+        task = found[0].task
+        title = f"{task.title}: paired difference by tokens"
+        drawings.append(lines_drawing(figure_id("gap", key), title, task.measured, "content tokens", lines))
+    return drawings
+
+
+def layer_drawings(members: Sequence[MemberRun]) -> list[Drawing]:
+    """Return, for each probed set, the value by layer: a line a member, the mean of its seeds with their range."""
+    colours = member_colours(members)
+    found: dict[str, list[Line]] = {}
+    titles: dict[str, MemberOutcome] = {}
+    for label, runs in runs_by_line(members).items():
+        for key in dict.fromkeys(key for run in runs for key in run.outcomes):
+            own = [_by_layer(run.outcomes[key]) for run in runs if key in run.outcomes]
+            if not own[0] or len(set(map(len, own))) > 1:
+                continue
+            columns = list(zip(*own, strict=True))
+            middle = [math.fsum(column) / len(column) for column in columns]
+            band = ([min(c) for c in columns], [max(c) for c in columns]) if len(own) > 1 else ([], [])
+            colour = colours[runs[0].name]
+            dash = sum(line.colour == colour for line in found.get(key, []))
+            found.setdefault(key, []).append(Line(label, colour, dash, range(len(middle)), middle, *band))
+            titles[key] = next(run.outcomes[key] for run in runs if key in run.outcomes)
+    return [
+        lines_drawing(
+            figure_id("by-layer", key),
+            f"{titles[key].title}, by layer",
+            titles[key].result.metric,
+            "layer; 0 is the embedding",
+            lines,
+            chance=titles[key].result.chance,
+        )
+        for key, lines in sorted(found.items())
+    ]
+
+
+def _by_layer(outcome: MemberOutcome) -> list[float]:
+    """Return a probe's value at each layer; empty for other tasks."""
+    figures = outcome.result.figures
+    found: list[float] = []
+    while (value := figures.get(f"layer_{len(found)}")) is not None:
+        found.append(value)
+    return found
 
 
 def _with_colours(members: Sequence[MemberRun]) -> list[tuple[MemberRun, int]]:

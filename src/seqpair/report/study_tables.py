@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 from seqpair.recipe.cost import plan_cost, scoring_cost
@@ -16,12 +13,12 @@ from seqpair.report.data_table import Cell, Column, DataTable, number_cell
 from seqpair.report.figures import COLOURS
 from seqpair.report.member import MemberRun
 from seqpair.report.plans import PlanReading, SourceFact
-from seqpair.text import format_bytes, format_count, format_seconds, parse_count
+from seqpair.report.published import PublishedRow
+from seqpair.text import format_bytes, format_count, format_seconds
 
 OWN_TEXT = "own text"
 CONTEXT_TOKENS, SCORED_TOKENS = 64, 8
 """What scoring an item is taken to be: so many tokens after so many."""
-_PLACE = Path(__file__).with_name("published.json")
 
 
 def base_name(member: MemberRun) -> str:
@@ -230,6 +227,23 @@ def readings_table(readings: Sequence[PlanReading]) -> DataTable | None:
     return DataTable("readings", caption, columns, body, filters=len(body) > 8) if body else None
 
 
+def drift_table(members: Sequence[MemberRun]) -> DataTable | None:
+    """Return how far each layer of a member has moved from the checkpoint or model that it started from."""
+    moved = [member for member in members if member.drift and member.second_of is None]
+    columns = [Column("Part"), *(Column(member.name, True) for member in moved)]
+    found = {part for member in moved for part in member.drift}
+    layers = sorted((part for part in found if part.isdigit()), key=int)
+    body = [
+        [Cell(f"layer {part}" if part.isdigit() else part), *(number_cell(member.drift.get(part)) for member in moved)]
+        for part in ("embedding", *layers, "head")
+    ]
+    caption = (
+        "How far each part of a member has moved from its start: the Euclidean length of the change of its weights, "
+        "divided by that of the weights at the start. A part that is not trained has 0."
+    )
+    return DataTable("drift", caption, columns, body, filters=False) if moved else None
+
+
 def environment_table(members: Sequence[MemberRun]) -> DataTable | None:
     """Return the versions and the way in which each member was trained; one column where all are alike."""
     facts: dict[str, dict[str, str]] = {}
@@ -291,55 +305,3 @@ def published_table(rows: Sequence[PublishedRow]) -> DataTable:
     ]
     caption = "Published values of other models, made with other data and budgets: no results of this study."
     return DataTable("published", caption, columns, body)
-
-
-@dataclass(frozen=True)
-class PublishedRow:
-    """One family of models on one measure.
-
-    Attributes:
-        family: The models, `Ettin decoder`.
-        kind: `encoder`, `decoder`, `cross` for a change of objective, or `other`.
-        measure: What was measured, in words.
-        tasks: The names of our tasks that measure the same; empty for an average.
-        suite: For an average, the suite whose average it is; empty otherwise.
-        unit: The values' unit.
-        source: Where they were printed.
-        values: The value by size label.
-        about: The sizes whose value was read off a figure.
-    """
-
-    family: str
-    kind: str
-    measure: str
-    tasks: tuple[str, ...]
-    suite: str
-    unit: str
-    source: str
-    values: Mapping[str, float]
-    about: tuple[str, ...] = ()
-
-    @property
-    def points(self) -> list[tuple[float, float]]:
-        """Return (parameters, value as a share of one) by ascending size; parameters as the size label says."""
-        scale = 100.0 if self.unit == "%" else 1.0
-        return sorted((float(parse_count(size)), value / scale) for size, value in self.values.items())
-
-
-def published_rows() -> list[PublishedRow]:
-    """Return all published values."""
-    read = json.loads(_PLACE.read_text(encoding="utf-8"))
-    return [
-        PublishedRow(
-            family=row["family"],
-            kind=row["kind"],
-            measure=row["measure"],
-            tasks=tuple(row["tasks"]),
-            suite=row.get("suite", ""),
-            unit=row["unit"],
-            source=read["sources"][row["source"]],
-            values=row["values"],
-            about=tuple(row.get("about", ())),
-        )
-        for row in read["rows"]
-    ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from seqpair.compare.planned import AskedBefore, answers_to
+from seqpair.compare.progress import over_last
 from seqpair.compare.values import Comparison
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import Study, scores_of_members
@@ -16,10 +17,13 @@ from seqpair.report.figures import Drawing, held_out_drawing, train_drawing
 from seqpair.report.items import TaskItems, disagreements_table, task_items
 from seqpair.report.member import MemberRun
 from seqpair.report.plans import PhaseTree, phase_trees, plan_differences, source_facts
+from seqpair.report.published import published_rows
 from seqpair.report.scaling import scaling_laws
 from seqpair.report.shared_figures import (
     curve_drawings,
+    gap_drawings,
     held_out_drawings,
+    layer_drawings,
     share_drawings,
     value_drawings,
 )
@@ -27,10 +31,10 @@ from seqpair.report.study_tables import (
     checkpoints_table,
     cost_table,
     differences_of_plans_table,
+    drift_table,
     environment_table,
     member_colours,
     parts_table,
-    published_rows,
     published_table,
     readings_table,
     seconds_table,
@@ -104,16 +108,18 @@ class StudyView:
         return self.drawings if len(self.own_drawings) <= _MANY_MEMBERS else self._of_several
 
 
-def view_of(study: Study, *, published: bool = False, asked: AskedBefore | None = None) -> StudyView:
+def view_of(study: Study, *, published: bool = False, asked: AskedBefore | None = None, last: int = 1) -> StudyView:
     """Return all that a report shows of a study.
 
     Args:
         study: The study.
         published: Whether published values of other models stand beside its own.
         asked: Questions that were written down beforehand.
+        last: Over how many of their last evaluated checkpoints members are averaged before they are compared.
     """
     scores = scores_of_members(study.members)
-    answers = answers_to(scores, asked)
+    compared = over_last(scores, last)
+    answers = answers_to(compared, asked)
     references = published_rows() if published else []
     view = StudyView(study, answers, verdict_sentences(answers))
     if asked and asked.written:
@@ -126,13 +132,18 @@ def view_of(study: Study, *, published: bool = False, asked: AskedBefore | None 
     points = points_by_cost(scores, study.members)
     view.cost_drawings = cost_drawings(scores, points, study.members)
     passed, view.overtaking_words = overtakings_table(scores)
-    further = [laws, quality_table(points), passed, disagreements_table(answers, scores)]
+    further = [laws, quality_table(points), passed, disagreements_table(answers, compared)]
     view.tables += [table for table in further if table is not None]
     view.published = published_table(references) if references else None
     view.own_drawings = _own_drawings(study.members)
     view.value_drawings = value_drawings(study.members)
     view.share_drawings = share_drawings(study.members)
-    view.shared_drawings = [*held_out_drawings(study.members), *curve_drawings(scores, study.members, references)]
+    view.shared_drawings = [
+        *held_out_drawings(study.members),
+        *curve_drawings(scores, study.members, references),
+        *gap_drawings(scores, study.members),
+        *layer_drawings(study.members),
+    ]
     return view
 
 
@@ -147,6 +158,7 @@ def _tables(view: StudyView) -> list[DataTable]:
         differences_of_plans_table(first, view.plan_differences),
         checkpoints_table(members),
         cost_table(members),
+        drift_table(members),
         environment_table(members),
         seconds_table(view.study.seconds),
         sources_table(source_facts(view.study)),

@@ -18,7 +18,7 @@ from seqpair.checkpoint.catalog import latest_valid
 from seqpair.data.order.ledger import Ledger, require_same_sequences
 from seqpair.data.prepared import Prepared
 from seqpair.data.store.counts import plan_members
-from seqpair.errors import NotFiniteError, RecipeError
+from seqpair.errors import NotFiniteError, RecipeError, without_secrets
 from seqpair.files import write_json, write_text
 from seqpair.paths import LEDGER_FILE, SWEEPS_FOLDER, run_folder, study_folder
 from seqpair.recipe.axes import SEED_KEY, Axis, AxisValue, read_axes, require_label, require_reached
@@ -75,7 +75,7 @@ class SweepRequest:
         for option, values in (("--over", self.over), ("--variants", self.variants), ("--set", self.overrides)):
             words += [word for value in values for word in (option, value)]
         words += ["--members", ",".join(self.members)] if self.members else []
-        return shlex.join([*words, "--name", self.name] if self.name else words)
+        return without_secrets(shlex.join([*words, "--name", self.name] if self.name else words))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from seqpair.errors import RecipeError, StoreError
 from seqpair.files import hash64
 from seqpair.nn.attention import TRACEABLE_KERNELS, suited_kernel
 from seqpair.nn.gpu_kernels import choose_flash
-from seqpair.nn.model import LanguageModel, initialise, maps_in
+from seqpair.nn.model import LanguageModel, initialise, maps_in, part_of
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.optim.choice import NamedOptimizer, make_optimizer
 from seqpair.paths import run_folder
@@ -97,6 +97,9 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
     model = LanguageModel(plan.model, kernel=plan.runtime.kernel)
     initialise(model, plan.model, plan.seed)
     model.to(world.device).train()
+    if plan.start is not None and plan.start.train_layers is not None:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(part_of(name) in plan.start.train_layers)  # the optimiser takes no other
     choose_flash(world.device)
     float8 = float8_model(model, plan, world, emulate=emulate_float8)
     trained = model if float8 is None else float8.module

@@ -19,7 +19,9 @@ from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
 from seqpair.data.order.ledger import Ledger
 from seqpair.data.prepared import Prepared
 from seqpair.distributed.world import World
-from seqpair.paths import LEDGER_FILE, run_folder
+from seqpair.files import write_json
+from seqpair.nn.model import drift
+from seqpair.paths import DRIFT_FILE, LEDGER_FILE, run_folder
 from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.text import Progress, note
 from seqpair.train.assembly import Run, assemble_run, seed_dropout
@@ -125,7 +127,7 @@ class _Loop:
     """The state of one training process between two steps."""
 
     def __init__(self, run: Run, stop: StopRequest, find_start: Callable[[Plan], StartingPoint] | None) -> None:
-        self.run, self.stop = run, stop
+        self.run, self.stop, self.find_start = run, stop, find_start
         self.place = Place.at_start()
         writes = run.world.is_main
         self.ledger = Ledger(run.folder / LEDGER_FILE) if writes else None
@@ -172,6 +174,9 @@ class _Loop:
                     self._save(phase)
                 if stopping:
                     return self._outcome(began, first, finished=False)
+        if not planned:
+            self._save(plan.phases[-1])  # a member without a step is its start, and has a checkpoint all the same
+        self._write_drift()
         progress.finish(self._extra())
         return self._outcome(began, first, finished=True)
 
@@ -254,6 +259,12 @@ class _Loop:
         )
         for result in results:
             self.metrics.held_out(place, phase.name, result)
+
+    def _write_drift(self) -> None:
+        """Write how far each layer has moved from the start, for a member that has one."""
+        run = self.run
+        if run.plan.start is not None and run.world.is_main and self.find_start is not None:
+            write_json(run.folder / DRIFT_FILE, drift(run.model.state_dict(), self.find_start(run.plan).model))
 
     def _save(self, phase: PhasePlan) -> None:
         run, name = self.run, f"{phase.tag}{self.place.step}"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 
 import pytest
+import torch
 import typer.main
 
 from seqpair import __version__
 from seqpair.cli import app as cli
+from seqpair.data.prepare.workers import usable_cores
+from seqpair.distributed.hardware import look_around
+from seqpair.errors import SeqpairError
 
 COMMAND = typer.main.get_command(cli.app)
 
@@ -130,3 +135,37 @@ def test_the_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_what_a_terminal_is_shown_cannot_control_it(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown = "a \x1b]0;title\x07 \x1b[2J \x1b[31mred\x1b[0m \u202e name\x9b1m\n"
+    monkeypatch.setattr(cli, "app", lambda: sys.stdout.write(shown))
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back at the end
+    cli.main()
+    shown = capsys.readouterr().out
+    assert shown == "a \\x1b]0;title\\x07 \\x1b[2J \x1b[31mred\x1b[0m \\u202e name\\x9b1m\n"
+
+
+def test_windows_is_refused_in_one_sentence_by_every_door(monkeypatch, seqpair):
+    import seqpair as package
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    code, out, err = seqpair("plan", "demo")
+    assert (code, out) == (2, "")
+    for name in ("Study", "Model", "load", "evaluate_models", "compare_members", "probe"):
+        monkeypatch.delitem(vars(package), name, raising=False)
+        with pytest.raises(SeqpairError) as caught:
+            getattr(package, name)
+        assert err == f"error: {caught.value}\n"
+    assert package.__version__ == __version__
+    assert package.SeqpairError is SeqpairError
+
+
+def test_a_system_that_does_not_tell_its_cores_counts_them_all(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert usable_cores() == 7
+    assert look_around(torch.device("cpu")).cores == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1

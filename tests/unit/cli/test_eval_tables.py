@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from seqpair.cli.eval_tables import AT_CHANCE, BELOW_CHANCE, show_table, standing
+from seqpair.cli.eval_tables import AT_CHANCE, BELOW_CHANCE, show_report, show_table, standing
 from seqpair.evaluate.results import TaskResult
 from seqpair.evaluate.runner import SuiteReport
 
@@ -73,3 +73,20 @@ def test_models_of_unlike_places_keep_their_names(capsys):
 def test_nothing_computed_makes_no_table(capsys):
     show_table([SuiteReport("gpt2", Path("a"), [], skipped={"piqa": "no data"})])
     assert capsys.readouterr().out == ""
+
+
+def test_a_published_model_has_its_published_values_beside_its_own(capsys):
+    def shown(model, *results):
+        show_report(SuiteReport(model, Path("out"), list(results)))
+        return [line for line in capsys.readouterr().out.splitlines() if " published: " in line]
+
+    (line,) = shown("EleutherAI/pythia-160m@main", result("piqa"))
+    assert line.endswith("PIQA, acc_norm: 62 % (" + line.rpartition("(")[2])
+    assert "2507.11412" in line
+    glue = shown("downloads/ModernBERT-base", result("glue_mnli", suite="classification"))
+    assert len(glue) == 1
+    assert "GLUE, mean of eight: 88.4 %" in glue[0]
+    assert len(shown("jhu-clsp/ettin-encoder-17m", result("piqa"))) == 1
+    assert "about 35.1 %" in shown("jhu-clsp/ettin-encoder-17m", result("piqa"))[0]
+    assert shown("runs/demo/encoder/export", result("piqa")) == []
+    assert shown("EleutherAI/pythia-160m", result("openbookqa", suite="other")) == []

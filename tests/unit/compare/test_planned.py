@@ -5,7 +5,7 @@ import simulated_scores as sim
 
 from seqpair.compare.planned import PlannedQuestion, answers_to, planned_answers, read_questions
 from seqpair.compare.questions import equal_size
-from seqpair.compare.values import LEVEL, NOT_COMPARED, NOT_DECIDED, PLANNED
+from seqpair.compare.values import LEVEL, NOT_COMPARED, NOT_DECIDED, PLANNED, Model
 from seqpair.errors import EvaluationError
 
 TEXT = """
@@ -136,3 +136,13 @@ def test_a_file_names_the_clusters_of_items_whose_results_name_none(tmp_path):
     (tmp_path / "articles.csv").write_text("name\n1\n")
     with pytest.raises(EvaluationError, match=r"articles.csv cannot be read(.|\n)*id and cluster"):
         read_questions(path)
+
+
+def test_a_question_may_name_a_model_from_elsewhere():
+    ours = sim.study({"encoder": 0.7}, sizes=("1m", "4m"))
+    outside = sim.scores(sim.study({"x": 0.5}, seeds=1, seed=3)[0].values, Model("gpt", "", 0))
+    answers = planned_answers([*ours, outside], [PlannedQuestion("q", ("blimp",), "encoder", "gpt")])
+    assert [(one.first.label, one.second.label, one.verdict) for one in answers] == [
+        ("1m encoder", "gpt", "1m encoder"),
+        ("4m encoder", "gpt", "4m encoder"),
+    ]

@@ -12,6 +12,8 @@ from seqpair.compare.questions import (
     equal_size,
     native_or_crossed,
     other_pairs,
+    sizes_of,
+    with_elsewhere,
 )
 from seqpair.compare.values import (
     MOSTLY_AT_CHANCE,
@@ -20,6 +22,7 @@ from seqpair.compare.values import (
     NO_TRAINING_VERDICT,
     NOT_COMPARED,
     NOT_DECIDED,
+    Model,
     Task,
 )
 from seqpair.errors import EvaluationError
@@ -211,3 +214,27 @@ def test_two_copies_of_one_model_are_cautioned():
     (found,) = equal_size(scores)
     assert "check that these are two models" in found.cautions[0]
     assert found.detectable is None
+
+
+def test_one_run_from_elsewhere_stands_against_every_seed_of_ours_and_against_others():
+    outside = [
+        sim.scores(sim.study({name: accuracy}, seeds=1, seed=3)[0].values, Model(name, "", 0))
+        for name, accuracy in (("gpt", 0.5), ("bert", 0.8))
+    ]
+    ours = sim.study({"encoder": 0.7}, seeds=4)
+    found = with_elsewhere([*ours, *outside])
+    pairs = [(one.first.label, one.second.label, one.verdict) for one in found]
+    assert pairs == [
+        ("1m encoder", "gpt", "1m encoder"),
+        ("1m encoder", "bert", "bert"),
+        ("gpt", "bert", NO_TRAINING_VERDICT),
+    ]
+    assert [one.difference.seeds for one in found] == [4, 4, 1]
+    assert found[2].on_these_runs == "bert"
+    assert any("one run of gpt" in caution for caution in found[0].cautions)
+    assert sizes_of([*ours, *outside]) == ["1m"]
+    # Constant over seeds, the other model adds nothing to the seeds' variance and its items count as any.
+    again = sim.scores(outside[0].values, sim.model("decoder", seed=0, identity=None))
+    alike = [replace(again, model=replace(again.model, seed=seed)) for seed in range(4)]
+    (repeated,) = equal_size([*ours, *alike], options=Options(unpaired=True))
+    assert repeated.difference == found[0].difference

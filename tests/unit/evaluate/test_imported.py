@@ -157,3 +157,16 @@ def test_two_files_of_one_task_are_refused(tmp_path):
         write_rows(tmp_path / f"samples_a_2026-01-{day}T03-04-05.678901.jsonl", [row])
     with pytest.raises(EvaluationError, match="two files are of one task"):
         import_results([tmp_path], None, tmp_path / "out")
+
+
+def test_models_known_by_their_results_alone_are_compared(seqpair, written, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, share in (("some/first", 0.9), ("some/second", 0.3)):
+        folder = written((rng.random(80) < share).tolist(), folder=name)
+        code, _, err = seqpair("import-results", name, folder, "--absent", "--out", tmp_path / "out")
+        assert code == 0, err
+    code, out, err = seqpair("report", tmp_path / "out", "--dry-run", "--json")
+    assert code == 0, err
+    answers = {row["task"]: row["differences"][0] for row in json.loads(out)["rows"]}
+    assert answers["lm_eval_toy_arc"]["verdict"] == "some--first"
+    assert answers["lm_eval_toy_arc_gold"]["verdict"] == "some--first"

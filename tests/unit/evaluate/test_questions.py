@@ -183,4 +183,17 @@ def test_rows_are_worded_as_published(tmp_path):
         ("Q: He ran. Why?\nA:", " b"),
     )
     assert first("triviaqa_sm_sub", "answer") == AnswerRow("1", "Question: who?\nAnswer:", ("Nobody", "No one"))
+    write_rows(
+        tmp_path / "generative/hellaswag.jsonl",
+        [{"activity_label": "Cooking", "ctx_a": "A pan.", "ctx_b": "he [x]stirs", "endings": ["it [title] Then.", "b"],
+          "label": "1", "ctx": "unused"}],
+    )  # fmt: skip
+    hub = first("hellaswag", "bare")
+    assert hub.pairs == (("Cooking: A pan. He stirs", " it. Then."), ("Cooking: A pan. He stirs", " b"))
+    assert hub.gold == 1
+    write_rows(
+        tmp_path / "generative/trivia.jsonl",
+        [{"question": "Who?", "answer": {"value": "A", "aliases": ["A", "B"]}}],
+    )
+    assert first("trivia", "answer") == AnswerRow("1", "Question: Who??\nAnswer:", ("A", "B"))
     assert plain_words(" Jean-Luc! ") == "jeanluc"

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from checkpointed_run import write_run
@@ -9,6 +10,7 @@ from checkpointed_run import write_run
 from seqpair.errors import DataError, EvaluationError
 from seqpair.models.generate import Unmasking, complete_texts, continue_texts
 from seqpair.models.open import open_model
+from seqpair.models.score import masked_predictions
 from seqpair.models.text_file import read_texts
 from seqpair.nn.decode.generate import Sampling
 from seqpair.text import printable
@@ -182,7 +184,9 @@ def slow_ids(model, prompt: str, steps: int) -> list[int]:
         is_encoder = model.direction == "bidirectional"
         row = [*known, *[model.mask_id] * 3, model.sep_id] if is_encoder else known
         place = len(known) - (0 if model.predicts == "masked" else 1)
-        made.append(int(model.network(torch.tensor([row])).logits[0, place].argmax()))
+        logits = model.network(torch.tensor([row])).logits[0, place].detach()
+        logits[model.empty_ids] = -torch.inf
+        made.append(int(logits.argmax()))
         if made[-1] == model.sep_id:
             break
     return made
@@ -209,3 +213,19 @@ def test_a_long_prompt_is_cut_and_counted(models):
     once, twice = (complete_texts(models["clm"], [text, "a"], max_new_tokens=2) for text in (long, long * 2))
     assert once == twice
     assert once.truncated == 1
+
+
+@pytest.mark.parametrize("name", ["clm", "mlm"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_row_of_the_vocabulary_without_a_token_is_never_chosen(random_exports, name, temperature):
+    model = open_model(random_exports[name])
+    empty = model.empty_ids
+    assert empty
+    with torch.no_grad():
+        model.native.model.output_bias[empty] = 50.0
+    made = continue_texts(model, PROMPTS, max_new_tokens=6, sampling=Sampling(temperature))
+    assert not {token for one in made for token in one.ids} & set(empty)
+    if name == "mlm":
+        contents = [np.array(ids, dtype=np.int64) for ids in model.encode(PROMPTS[2:])]
+        guesses = masked_predictions(model, contents, [np.array([0]) for _ in contents], top=3)
+        assert not {int(token) for tokens, _ in guesses for token in tokens.ravel()} & set(empty)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from seqpair.errors import EvaluationError
 from seqpair.files import write_json
-from seqpair.hub.config import FolderConfig
+from seqpair.hub.folder_config import FolderConfig
 from seqpair.models.open import open_model
 from seqpair.models.score import (
     ScoringOptions,

@@ -1,3 +1,5 @@
+import json
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -245,3 +247,37 @@ def test_wrong_values_say_path_value_and_what_is_allowed(assignment: str, parts:
 
 def test_every_preset_ships_with_the_package() -> None:
     assert {path.suffix for path in PRESETS_FOLDER.iterdir()} <= {".yaml"}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "unknown_key",
+        "optimizer.unknown",
+        "members.encoder.unknown",
+        "members.nobody",
+        "data.unknown",
+        "data.sources.prose.unknown",
+        "data.cleaning.unknown",
+        "phases.pretrain.unknown",
+        "phases.0.lr.unknown",
+        "phases.pretrain.mixture.nobody",
+        "evaluation.unknown",
+        "extends",
+    ],
+)
+def test_a_null_for_a_key_that_nothing_has_is_refused_and_not_passed_over(key: str, tmp_path: Path) -> None:
+    for assignment in (f"{key}=", f"{key}=null"):
+        with pytest.raises(RecipeError, match=rf"(unknown key|nothing to delete:) '{key}'.*--set"):
+            load_recipe("demo", [assignment])
+    if key not in ("extends", "phases.0.lr.unknown"):
+        nested = reduce(lambda below, part: {part: below}, reversed(key.split(".")), None)
+        recipe = write(tmp_path, json.dumps({"extends": "demo"} | nested))
+        with pytest.raises(RecipeError, match=rf"(unknown key|nothing to delete:) '{key}'.*file my.yaml:1"):
+            load_recipe(recipe)
+
+
+def test_a_null_for_a_key_that_has_a_default_is_no_fault() -> None:
+    load_recipe(
+        "demo", ["phases.pretrain.batch.ramp=", "data.cleaning=", "optimizer.clip_norm=null", "members.encoder="]
+    )

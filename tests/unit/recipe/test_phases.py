@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpair.errors import RecipeError
+from seqpair.recipe.cost import plan_cost
 from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.phases import training_order
@@ -204,6 +205,32 @@ def test_a_member_may_have_a_mask_rate_of_its_own() -> None:
     assert plan_of("x", "members.x={objective: clm, mask_frac: 0.2}").phases[0].mask_frac is None
 
 
+def test_an_untrained_member_is_its_start_read_by_another_objective() -> None:
+    plan = plan_of("x", "members.x={from: decoder, objective: mntp, phases: []}")
+    (phase,) = plan.phases
+    decay = plan_of("decoder").phase("decay")
+    assert (phase.steps, phase.positions, phase.checkpoint_steps, phase.tag) == (0, 0, (0,), "cross")
+    assert (phase.seq_len, phase.rope_global_theta) == (decay.seq_len, decay.rope_global_theta)
+    assert plan.derived.hub_class == "ModernBertForMaskedLM"
+    assert plan_cost(plan).flops == 0
+    require_declared(diff_plans(plan, plan_of("encoder-from-decoder")), ("x", "encoder-from-decoder"))
+    early = plan_of("x", "members.x={from: decoder@ext4, objective: mntp, phases: []}", estimated=True)
+    assert early.phases[0].seq_len == plan_of("decoder").phase("extend").seq_len
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_the_layers_that_are_trained_are_in_the_digest_of_those_that_say_them() -> None:
+    whole, some, same = (
+        plan_of("x", f"members.x={{from: decoder, objective: clm, phases: [cross]{more}}}")
+        for more in ("", ", train_layers: [0, head]", ", train_layers: [0, head]")
+    )
+    assert plan_digest(some) == plan_digest(same) != plan_digest(whole)
+    assert whole.start is not None
+    assert some.start is not None
+    assert (whole.start.optimizer, some.start.optimizer) == ("carried", "fresh")  # moments of all are not those of some
+    assert {difference.path for difference in diff_plans(whole, some)} >= {"start.train_layers[0]"}
+
+
 def test_training_order_puts_each_member_after_its_start() -> None:
     recipe = load_recipe(
         FOUR,
@@ -241,8 +268,14 @@ def test_training_order_puts_each_member_after_its_start() -> None:
         ("members.x={}", ["'objective' is missing", "only a member that starts from another one"]),
         ("members.x={from: ./folder}", ["'objective' is missing"]),
         ("members.x={from: encoder}", ["'phases' is missing", "phases: [cross]"]),
-        ("members.x={objective: mlm, phases: []}", ["at least one phase"]),
-        ("members.x={objective: mlm, phases: [decay, decay]}", ["none twice", "['decay', 'decay']"]),
+        ("members.x={objective: mlm, phases: []}", ["'phases' is empty", "a start from another member"]),
+        ("members.x={from: encoder, objective: [{clm: 0.5}, {mlm: 0.5}], phases: []}", ["'phases' is empty"]),
+        ("members.x={objective: mlm, phases: [decay, decay]}", ["no phase twice", "['decay', 'decay']"]),
+        ("members.x={objective: mlm, train_layers: [1]}", ["'train_layers' belongs to members with 'from'"]),
+        ("members.x={from: encoder, phases: [cross], optimizer: carried, train_layers: [1]}", ["is fresh"]),
+        ("members.x={from: encoder, phases: [cross], train_layers: [1, head, 1]}", ["none twice"]),
+        ("members.x={from: encoder, phases: [cross], train_layers: [99]}", ["no layer 99", "the last is"]),
+        ("members.x={from: encoder, phases: [cross], train_layers: [tail]}", ["train_layers"]),
         (
             "members.x={objective: mlm, phases: [dekay]}",
             ["members.x.phases", "'dekay'", "did you mean 'decay'", "cross"],

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from seqpair.cli.report import report
 from seqpair.compare.planned import PlannedQuestion, planned_answers
 from seqpair.compare.questions import DEFAULT, Options, answers_of
-from seqpair.compare.values import NEITHER_ABOVE_CHANCE, NO_TRAINING_VERDICT, NOT_COMPARED, NOT_DECIDED
+from seqpair.compare.values import ELSEWHERE, NEITHER_ABOVE_CHANCE, NO_TRAINING_VERDICT, NOT_COMPARED, NOT_DECIDED
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.results import TaskResult
 from seqpair.recipe.load import load_recipe
@@ -118,10 +118,11 @@ def test_what_cannot_be_paired_is_not_compared(other, reason):
 
 def test_what_one_member_does_alone_and_a_model_without_a_plan_are_said():
     members = [run_of("encoder", outcome(right(0.9))), run_of("decoder"), run_of("outside", outcome(right(0.5)))]
-    assert answers_about(members) == []
-    (shown,) = shown_of(members)
+    (answer,) = answers_about(members)
+    assert (answer.question, answer.second.label, answer.on_these_runs) == (ELSEWHERE, "outside", "1m encoder")
+    shown, _ = shown_of(members)
     assert shown.rows[0][2].notes == ("not evaluated",)
-    assert "There is no plan of outside, so there is no comparison with it." in shown.caption
+    assert "outside: from elsewhere" in shown.caption
     table = values_table([run_of("encoder", outcome(right(0.9))), run_of("decoder", outcome(right(0.5), task="alone"))])
     assert sorted(cell.notes for row in table.rows for cell in row[1:3] if not cell.text) == [("does not do this",)] * 2
 

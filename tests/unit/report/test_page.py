@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from seqpair.cli.app import app
 from seqpair.compare.planned import read_questions
+from seqpair.compare.values import ELSEWHERE
 from seqpair.evaluate.results import ItemOutcome, TaskResult, write_result
 from seqpair.report.collect import collect_study, scores_of_members
 from seqpair.report.page import markdown_text, render_page, write_report
-from seqpair.report.study_tables import published_rows
+from seqpair.report.published import published_rows
 from seqpair.report.view import view_of
 
 
@@ -211,14 +212,19 @@ def test_several_studies_are_one_report_and_members_keep_their_colours(finished_
     assert sorted(colours.values()) == [0, 0, 1, 1]
 
 
-def test_results_of_a_model_from_elsewhere_stand_beside_and_are_no_side(finished_study, tmp_path):
+def test_results_of_a_model_from_elsewhere_stand_beside_and_are_compared(finished_study, tmp_path):
     shutil.copytree(finished_study / "encoder" / "evaluation", tmp_path / "some-model")
     (tmp_path / "some-model" / "samples.json").unlink()
     study = collect_study(finished_study, also=[tmp_path / "some-model"])
     outside = study.members[-1]
     assert (outside.name, outside.is_outside) == ("some-model", True)
-    assert {one.model.member for one in scores_of_members(study.members)} == {"encoder", "decoder"}
-    assert "some-model" in [column.label for column in view_of(study).table("values").columns]
+    scores = scores_of_members(study.members)
+    assert {one.model.member for one in scores if one.model.is_elsewhere} == {"some-model"}
+    view = view_of(study)
+    assert "some-model" in [column.label for column in view.table("values").columns]
+    pairs = {(one.first.label, one.second.label) for one in view.answers if one.question == ELSEWHERE}
+    assert pairs == {("1m encoder", "some-model"), ("1m decoder", "some-model")}
+    assert any(question.startswith("With a model from elsewhere") for question, _ in view.verdicts)
 
 
 def test_results_with_a_limit_stand_beside_the_full_ones(finished_study):

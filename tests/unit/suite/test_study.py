@@ -8,16 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny import write_tiny_study
 
+from seqpair.checkpoint.catalog import latest_valid
 from seqpair.data.store.counts import plan_member
 from seqpair.errors import CheckpointError, EvaluationError, RecipeError
 from seqpair.evaluate.results import read_results
 from seqpair.evaluate.runner import results_folder
 from seqpair.evaluate.task import TaskContext
 from seqpair.models.place import find_model
+from seqpair.nn.model import part_of
 from seqpair.recipe.load import load_recipe
 from seqpair.report.collect import collect_study
+from seqpair.suite import study as study_module
 from seqpair.suite.places import find_study
 from seqpair.suite.study import MoreTasks, evaluate_part, exports_of, planned_parts, run_study
 
@@ -209,3 +214,36 @@ def test_a_recipe_names_more_tasks_and_their_limit(finished, tmp_path):
     assert MoreTasks.of(load_recipe(str(study.recipe))) is None
     with pytest.raises(EvaluationError, match="no suite of this name.*zorro"):
         MoreTasks.of(load_recipe(str(study.recipe), ["evaluation.suites=[zoro]"]))
+
+
+def test_a_detour_trains_some_layers_and_a_control_none(finished, tmp_path, monkeypatch):
+    """Frozen layers keep their bits and have no optimiser state; the untrained member is its start as an encoder."""
+    monkeypatch.setattr(study_module, "evaluate_part", lambda plan, more: None)
+    study, _ = finished
+    shutil.copytree(study.folder / "runs", tmp_path / "runs")
+    members = [
+        "members.untrained={from: decoder, objective: mntp, phases: []}",
+        "members.detour={from: decoder, objective: mntp, phases: [cross], train_layers: [1, head]}",
+        "phases.cross={name: cross, tag: cross, seq_len: 96, budget_tokens: 6k, mixture: {notes: {share: 0.6}, tales: "
+        "{share: 0.4}}, batch: {sequences: 16}, lr: {curve: constant}}",
+    ]
+    outcome = run_study(find_study(str(study.recipe), [f"runs={tmp_path / 'runs'}", *members]))
+    assert outcome.finished
+    root = tmp_path / "runs" / "tiny"
+    start, untrained, detour = (latest_valid(root / name).path for name in ("decoder", "untrained", "detour"))
+    assert (untrained.name, untrained.parent.parent.name) == ("cross0", "untrained")
+    before, same, after = (load_file(path / "model.safetensors") for path in (start, untrained, detour))
+    moved = {str(part_of(name)) for name, values in after.items() if not torch.equal(values, before[name])}
+    assert moved == {"1", "head"}
+    assert all(torch.equal(values, before[name]) for name, values in same.items())
+    stepped = {name.split(".", 1)[1] for name in load_file(detour / "optimizer.safetensors")}
+    assert {str(part_of(name)) for name in stepped} == {"1", "head"}
+    drifts = {name: json.loads((root / name / "drift.json").read_text()) for name in ("untrained", "detour")}
+    assert set(drifts["untrained"].values()) == {0.0}
+    assert {part for part, moved_by in drifts["detour"].items() if moved_by > 0} == {"1", "head"}
+    assert not (root / "decoder" / "drift.json").exists()
+    record = json.loads((root / "untrained" / "export" / "seqpair_export.json").read_text())
+    assert (record["class"], record["predicts"]) == ("ModernBertForMaskedLM", "masked_next")
+    page = outcome.page.read_text()
+    assert "How far each part of a member has moved" in page
+    assert "no step: the start as it is" in page

@@ -91,14 +91,14 @@ class SurveyJob:
 
 def _opened(job: SurveyJob) -> tuple[Source, list[Unit], EvalIndex | None]:
     """Open a job's source and index once a process; the folder's name stands for the files' content."""
-    return _opened_once(job.spec.model_dump_json(), job.recipe_folder, job.folder, job.eval_folder)
+    return _opened_once(job.spec, job.recipe_folder, job.folder, job.eval_folder)
 
 
 @functools.lru_cache(maxsize=16)
 def _opened_once(
-    spec: str, recipe_folder: Path | None, folder: Path, eval_folder: Path | None
+    spec: SourceSpec, recipe_folder: Path | None, folder: Path, eval_folder: Path | None
 ) -> tuple[Source, list[Unit], EvalIndex | None]:
-    source = open_source(SourceSpec.model_validate_json(spec), recipe_folder)
+    source = open_source(spec, recipe_folder)
     return source, source.units(), EvalIndex(eval_folder) if eval_folder is not None else None
 
 

@@ -13,18 +13,22 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from seqpair.data.cleaning.removal import SourceCleaning, UnitRemovals
-from seqpair.data.prepare.merge import merge_parts
-from seqpair.data.prepare.part_build import PartTask
-from seqpair.data.prepare.parts import PART
+from seqpair.data.prepare.merge import merge_parts, two_of_one_id
+from seqpair.data.prepare.part_build import PartTask, Unknown
+from seqpair.data.prepare.parts import PART, StorePart
 from seqpair.data.sources.documents import Source, Unit
 from seqpair.data.sources.fingerprint import ADDRESS_LETTERS, part_address, store_address, unit_files
+from seqpair.data.store.ids import SeenHashes
 from seqpair.data.store.manifest import SeenFile
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.errors import DataError, StoreError
-from seqpair.files import TEMPORARY_PREFIX, open_lock, write_json
+from seqpair.files import TEMPORARY_PREFIX, hash64, open_lock, write_json
 from seqpair.text import note
 
 BUILDING = ".building"
@@ -74,6 +78,7 @@ class StoreBuild:
         stores: The folder of stores.
         recipe_digest: The digest of the recipe's data section that asks for it.
         first_unit: How many units the recipe's earlier sources have, so that shards share small sources out.
+        unknown: As in `PartTask`.
     """
 
     source: Source
@@ -83,6 +88,7 @@ class StoreBuild:
     stores: Path
     recipe_digest: str
     first_unit: int = 0
+    unknown: Unknown = "impossible"
 
     @cached_property
     def address(self) -> str:
@@ -155,8 +161,27 @@ class StoreBuild:
                     folder=self.workplace / shard.folder / name,
                     files=tuple(unit_files(self.source, unit)),
                     removals=self.removals[index] if self.removals else None,
+                    unknown=self.unknown,
                 )
         return list(tasks.values())
+
+    def require_new_ids(self, part: Path, seen: SeenHashes) -> None:
+        """Check as soon as a part is finished that its documents' own ids stand in no earlier one.
+
+        Raises:
+            DataError: Two documents of the source have one id.
+        """
+        ids = list(chain.from_iterable(batch.column("id").to_pylist() for batch in StorePart(part).rows()))
+        if not seen.add(np.fromiter((hash64(one) for one in ids), np.uint64, len(ids))):
+            return
+        # Two ids may have one hash: the ids themselves decide, in all parts that are finished.
+        places: dict[str, str] = {}
+        for folders in self.finished_parts().values():
+            for batch in StorePart(folders[0]).rows():
+                for own, file in zip(batch.column("id").to_pylist(), batch.column("file").to_pylist(), strict=True):
+                    if own in places:
+                        raise two_of_one_id(self.source.spec.name, own, places[own], file)
+                    places[own] = file
 
     def merge(self, parts: dict[str, list[Path]]) -> None:
         """Write the store from its parts, all of which are there, and clear the workplace.

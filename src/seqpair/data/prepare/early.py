@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from seqpair.data.prepare.merge import two_of_one_id
+from seqpair.data.prepare.part_build import unknown_text
 from seqpair.data.sources.documents import (
     ID_OF_ANOTHER_TYPE,
     MISSING_FIELD,
@@ -56,11 +58,7 @@ def _look_at_rows(source: Source) -> None:
     units = source.units()
     for document in source.read(units[0], tally) if units else ():
         if document.id and document.id in places:
-            raise DataError(
-                f"source {source.spec.name!r} has two documents of one id",
-                seen=f"{document.id!r} at {places[document.id]} and at {document.place}",
-                fix="choose another `id_field`, or leave it out: ids are then made from file and row",
-            )
+            raise two_of_one_id(source.spec.name, document.id, places[document.id], document.place)
         places[document.id] = document.place
         if tally.rows >= FIRST_ROWS:
             break
@@ -103,12 +101,7 @@ def require_nothing_lost(sources: Sequence[Source], tokenizer: Tokenizer, *, all
             continue
         said = f"of {total:,} bytes of source {source.spec.name!r}, {lost:,} are lost; {unknown:,} unknown tokens"
         if not allowed:
-            raise DataError(
-                "the tokenizer does not hold the text: the bytes of its ids are not those of the text",
-                seen=said,
-                allowed="a tokenizer that gives every text back, so that bits per byte are over the whole text",
-                fix="choose another tokenizer or let seqpair train one; or set `data.tokenizer.allow_lost_text: true`",
-            )
+            raise unknown_text(said)
         note(f"the tokenizer does not hold the text: {said}; bits per byte are over what is left")
 
 

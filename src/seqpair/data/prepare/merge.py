@@ -38,6 +38,7 @@ class _Sums:
     text_bytes: Counter[Split] = field(default_factory=Counter)
     special_tokens: Counter[Split] = field(default_factory=Counter)
     removed: Counter[str] = field(default_factory=Counter)
+    unknown_tokens: int = 0
 
 
 def merge_parts(
@@ -132,6 +133,7 @@ def _take(
     sums.text_bytes.update(record.text_bytes)
     sums.special_tokens.update(record.special_tokens)
     sums.removed.update(record.removed)
+    sums.unknown_tokens += record.unknown_tokens
 
 
 def _columns(
@@ -186,12 +188,17 @@ def _require_own_ids(source: Source, folders: Sequence[Path]) -> None:
             for file, row, document_id in chain.from_iterable(_rows_with(folder, suspects) for folder in folders):
                 place = f"{file}:{row + 1}"
                 if document_id in seen:
-                    raise DataError(
-                        f"source {source.spec.name!r} has two documents of one id",
-                        seen=f"{document_id!r} at {seen[document_id]} and at {place}",
-                        fix="choose another `id_field`, or leave it out: ids are then made from file and row",
-                    )
+                    raise two_of_one_id(source.spec.name, document_id, seen[document_id], place)
                 seen[document_id] = place
+
+
+def two_of_one_id(source: str, document_id: str, first: str, second: str) -> DataError:
+    """Return the error for an id that stands at two places of a source."""
+    return DataError(
+        f"source {source!r} has two documents of one id",
+        seen=f"{document_id!r} at {first} and at {second}",
+        fix="choose another `id_field`, or leave it out: ids are then made from file and row",
+    )
 
 
 def _rows_with(folder: Path, suspects: NDArray[np.uint64]) -> Iterator[tuple[str, int, str]]:
@@ -219,6 +226,12 @@ def _report(source: Source, tally: Tally, sums: _Sums, manifests: Mapping[Split,
     if sums.removed:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(sums.removed.items()))
         note(f"source {name!r}: cleaning took out {sum(sums.removed.values())} documents: {reasons}")
+    if sums.unknown_tokens:
+        tokens = sum(manifest.tokens for manifest in manifests.values())
+        note(
+            f"source {name!r}: {sums.unknown_tokens:,} of {tokens:,} tokens are unknown to the tokenizer; "
+            "bits per byte are over what is left"
+        )
     if source.spec.held_out_frac > 0 and manifests["held_out"].documents == 0:
         note(
             f"source {name!r}: none of its {manifests['train'].documents} documents fell into the held-out share of "

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from seqpair.recipe.data_spec import SourceSpec
 
 _TOKENIZED_AT_ONCE = 2
 NO_TOKENS = "no tokens"
+Unknown = Literal["impossible", "refused", "counted"]
 Advance = Callable[[int, int], None]
 """Told how many more bytes were read and tokens written; may raise to stop the work."""
 _TRIED_DOCUMENTS = 16
@@ -44,6 +46,7 @@ class PartTask:
         folder: The part's folder, which must not exist.
         files: The files that the unit reads, as they were when they were hashed.
         removals: What a survey of the whole source found in this unit.
+        unknown: What an unknown token is: `impossible` for a tokenizer that was trained here, `refused`, or `counted`.
     """
 
     spec: SourceSpec
@@ -52,6 +55,7 @@ class PartTask:
     folder: Path
     files: tuple[SourceFile, ...]
     removals: UnitRemovals | None = None
+    unknown: Unknown = "impossible"
 
 
 def make_part(task: PartTask, source: Source, tokenizer: Tokenizer, advance: Advance) -> None:
@@ -64,7 +68,7 @@ def make_part(task: PartTask, source: Source, tokenizer: Tokenizer, advance: Adv
         advance: Told of progress.
 
     Raises:
-        DataError: A file cannot be read, or changed since it was hashed.
+        DataError: A file cannot be read, or changed since it was hashed, or the tokenizer does not know a text.
         DiskFullError: The disk is full; earlier parts remain.
     """
     special = np.zeros(tokenizer.vocab_size, dtype=bool)
@@ -79,6 +83,8 @@ def make_part(task: PartTask, source: Source, tokenizer: Tokenizer, advance: Adv
         batches = batches_of(_kept(source.read(task.unit, tally), task, part), 4096)
         for batch, encoded in _encoded_batches(batches, encoder, dtype):
             read = list(encoder.joined(batch, encoded))
+            if task.unknown != "impossible":
+                part.unknown_tokens += _unknown_tokens(read, tokenizer, task)
             for document, ids in read:
                 if len(ids) == 0:
                     tally.reject(NO_TOKENS, document.file, document.row, document.text.encode("utf-8"))
@@ -91,6 +97,34 @@ def make_part(task: PartTask, source: Source, tokenizer: Tokenizer, advance: Adv
         _require_unchanged(task)
         part.finish(tally)
         advance(task.unit.size_bytes - bytes_told, 0)
+
+
+def _unknown_tokens(read: Sequence[tuple[Document, TokenArray]], tokenizer: Tokenizer, task: PartTask) -> int:
+    """Return how many tokens of texts are unknown, those left out that a text spells.
+
+    Raises:
+        DataError: There are some, and they are refused.
+    """
+    found = 0
+    for document, ids in read:
+        count = int(np.count_nonzero(ids == tokenizer.specials.unk))
+        count -= document.text.count(tokenizer.names["unk"]) if count and document.text else count
+        if count > 0 and task.unknown == "refused":
+            raise unknown_text(
+                f"{count} unknown tokens of {len(ids)} in {document.id or 'a document'!r} of {document.file}"
+            )
+        found += max(0, count)
+    return found
+
+
+def unknown_text(seen: str) -> DataError:
+    """Return the error for text that a tokenizer does not hold."""
+    return DataError(
+        "the tokenizer does not hold the text: the bytes of its ids are not those of the text",
+        seen=seen,
+        allowed="a tokenizer that gives every text back, so that bits per byte are over the whole text",
+        fix="choose another tokenizer or let seqpair train one; or set `data.tokenizer.allow_lost_text: true`",
+    )
 
 
 def _kept(read: Iterator[Document], task: PartTask, part: PartWriter) -> Iterator[Document]:

@@ -50,6 +50,7 @@ class PartRecord(BaseModel):
         rows, unit_rows: As in `Tally`.
         documents, tokens, text_bytes, special_tokens: Counts by split.
         removed: Documents that cleaning took out, by reason.
+        unknown_tokens: Unknown tokens that no text spells out, of a tokenizer that was loaded.
         files: SHA-256 and size of the other files.
     """
 
@@ -62,6 +63,7 @@ class PartRecord(BaseModel):
     text_bytes: dict[Split, int]
     special_tokens: dict[Split, int]
     removed: dict[str, int]
+    unknown_tokens: int = 0
     files: dict[str, FileEntry]
 
 
@@ -76,7 +78,7 @@ class PartWriter:
 
     def __init__(self, folder: Path, token_dtype: str, special: npt.NDArray[np.bool_]) -> None:
         self.folder = folder
-        self.tokens_written = 0
+        self.tokens_written = self.unknown_tokens = 0
         self._dtype = np.dtype(token_dtype).newbyteorder("<")
         self._special = special
         self._counts: dict[str, dict[Split, int]] = {
@@ -162,6 +164,7 @@ class PartWriter:
             rows=tally.rows,
             unit_rows=tally.unit_rows,
             removed=dict(sorted(self._removed.items())),
+            unknown_tokens=self.unknown_tokens,
             files=files,
             **counts,
         )

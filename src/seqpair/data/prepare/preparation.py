@@ -27,6 +27,7 @@ from seqpair.data.prepared import Prepared, open_stores
 from seqpair.data.sources.documents import Source
 from seqpair.data.sources.fingerprint import ADDRESS_LETTERS, store_address
 from seqpair.data.sources.opening import open_source
+from seqpair.data.store.ids import SeenHashes
 from seqpair.data.store.manifest import PreparedIndex, SeenFile, index_path, read_index, spec_digest
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.errors import DataError
@@ -213,6 +214,7 @@ def _agree(
             cleanings.get(source.spec.name),
             store_folder,
             recipe_digest,
+            unknown="impossible" if spec.path is None else "counted" if spec.allow_lost_text else "refused",
         )
         for source in opened
     ]
@@ -240,8 +242,15 @@ def _make(plan: _Plan, shard: Shard, workers: int, recipe_folder: Path | None, *
         if merge and not tasks[build.name]:
             build.merge(build.finished_parts())
     pool = Workers(workers, plan.tokenizer)
+    # Rows without an id of their own get one from file and row, which is theirs alone.
+    seen = {name: SeenHashes() for name, build in builds.items() if build.source.spec.id_field is not None}
+    for name, hashes in seen.items():
+        for folders in builds[name].finished_parts().values():
+            builds[name].require_new_ids(folders[0], hashes)
     for task in pool.make([task for build in builds.values() for task in tasks[build.name]], done_bytes):
         build = builds[task.spec.name]
+        if task.spec.name in seen:
+            build.require_new_ids(task.folder, seen[task.spec.name])
         left[build.name].discard(task.folder)
         if merge and not left[build.name]:
             build.merge(build.finished_parts())

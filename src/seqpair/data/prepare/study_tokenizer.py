@@ -23,6 +23,8 @@ from seqpair.files import hash64, replacing_folder, write_bytes
 from seqpair.recipe.data_spec import TokenizerSpec
 from seqpair.text import Progress, format_bytes, note
 
+_LEAST_SAMPLED = 8
+"""No document is more than this part of a sample, as long as there are others."""
 _NOTES = TypeAdapter(dict[str, tuple[SeenFile, ...]])
 
 
@@ -136,9 +138,12 @@ def sampled_documents(source: Source, budget_bytes: int) -> list[Document]:
     """Return training documents of about `budget_bytes` UTF-8 bytes, never held-out ones.
 
     Those with the smallest hashes of their ids are taken, so the sample is spread over the source and depends on
-    nothing but the source; the last one is cut so that the budget is kept. Memory is bounded by the budget. Documents
-    that were published tokenized, without their text, are left out.
+    nothing but the source; the last one is cut so that the budget is kept. A document larger than an eighth of the
+    budget, such as a file of a whole language, counts as that much, and the long ones then share what is left evenly.
+    Memory is bounded by the budget and eight of the largest documents. Documents that were published tokenized, without
+    their text, are left out.
     """
+    most_bytes = max(1, budget_bytes // _LEAST_SAMPLED)
     # A heap with the largest hash on top; the count decides between equal ids, which are refused later on.
     kept: list[tuple[int, str, int, Document]] = []
     total, tally = 0, Tally()
@@ -148,14 +153,31 @@ def sampled_documents(source: Source, budget_bytes: int) -> list[Document]:
         if not document.text:
             continue
         heapq.heappush(kept, (-hash64(document.id), document.id, count, document))
-        total += document.text_bytes
-        while kept and total - kept[0][3].text_bytes >= budget_bytes:
-            total -= heapq.heappop(kept)[3].text_bytes
+        total += min(document.text_bytes, most_bytes)
+        while kept and total - min(kept[0][3].text_bytes, most_bytes) >= budget_bytes:
+            total -= min(heapq.heappop(kept)[3].text_bytes, most_bytes)
     progress.update(tally.bytes_done / 1e6)
     progress.finish(f"{len(kept):,} documents taken")
     documents = [document for *_, document in sorted(kept, key=lambda item: item[:3], reverse=True)]
+    if any(document.text_bytes > most_bytes for document in documents):
+        return _shared_evenly(documents, budget_bytes)
     if documents and total > budget_bytes:
-        keep_bytes = documents[-1].text_bytes - (total - budget_bytes)
-        text = documents[-1].text.encode("utf-8")[:keep_bytes].decode("utf-8", errors="ignore")
-        documents[-1] = replace(documents[-1], text=text, text_bytes=len(text.encode("utf-8")))
+        documents[-1] = _cut(documents[-1], documents[-1].text_bytes - (total - budget_bytes))
     return documents
+
+
+def _shared_evenly(documents: Sequence[Document], budget_bytes: int) -> list[Document]:
+    """Return the documents cut to one length, the short ones whole, so that together they have the budget."""
+    left, taken = budget_bytes, dict[int, Document]()
+    for count, index in enumerate(sorted(range(len(documents)), key=lambda index: documents[index].text_bytes)):
+        taken[index] = _cut(documents[index], left // (len(documents) - count))
+        left -= taken[index].text_bytes
+    return [taken[index] for index in range(len(documents)) if taken[index].text]
+
+
+def _cut(document: Document, keep_bytes: int) -> Document:
+    """Return a document's beginning."""
+    if document.text_bytes <= keep_bytes:
+        return document
+    text = document.text.encode("utf-8")[:keep_bytes].decode("utf-8", errors="ignore")
+    return replace(document, text=text, text_bytes=len(text.encode("utf-8")))

@@ -17,7 +17,7 @@ from typing import IO, Any, BinaryIO, cast
 
 import zstandard
 
-from seqpair.errors import DataError
+from seqpair.errors import DataError, without_secrets
 
 _MAGIC = ("*", "?", "[")
 _BLOCK_BYTES = 1 << 22
@@ -62,8 +62,8 @@ class RemoteFile:
         return self if (self.identity or "").startswith(PINNED) else look_at_url(self.url)
 
     def __str__(self) -> str:
-        """Return the URL."""
-        return self.url
+        """Return the URL as it is stored and shown: without what signs it."""
+        return without_secrets(self.url)
 
     def read_bytes(self) -> bytes:
         """Return its bytes; as `open` otherwise."""
@@ -179,7 +179,8 @@ def find_remote(url: str, endings: tuple[str, ...]) -> list[RemoteFile]:
     """
     with _faults(url):
         system, path = _system(url)
-        if any(sign in path for sign in _MAGIC):
+        # The question mark of a web address begins its query.
+        if any(sign in (_path_of(url) if url.startswith("http") else path) for sign in _MAGIC):
             found = system.glob(path, detail=True)
             kept = {name: info for name, info in found.items() if info["type"] != "directory"}
         else:

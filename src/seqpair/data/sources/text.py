@@ -117,7 +117,8 @@ def _find_elsewhere(spec: SourceSpec, urls: Sequence[str]) -> list[SourceFile]:
                 fix="correct `paths` or `kind` in the recipe",
             )
         found.update((file.url, file) for file in files)
-    labelled = zip(labels_below(list(found)), found.values(), strict=True)
+    # A label is part of a store's address, which another signature of the same file must not change.
+    labelled = zip(labels_below([str(file) for file in found.values()]), found.values(), strict=True)
     return sorted((SourceFile.of(file, label) for label, file in labelled), key=lambda file: file.label)
 
 

@@ -23,6 +23,8 @@ SORTED_AT_ONCE = 1 << 21
 _SPOOL = "ids-unsorted"
 _BUCKET_BITS = 8
 _PAIR = np.dtype([("hash", "<u8"), ("row", "<i8")])
+MOST_SEEN = 1 << 26
+"""Hashes that are kept to find repeated ids early, half a gibibyte; all ids are compared when a store is complete."""
 KEPT_BYTES = 256 << 20
 """Ids of one store that are kept in memory; past them, row groups are read again whenever they are asked for."""
 
@@ -100,6 +102,30 @@ class IdIndexWriter:
         for index in range(len(self._buckets)):
             pairs = np.fromfile(self._folder / _SPOOL / f"{index:03d}", dtype=_PAIR)
             yield pairs[np.argsort(pairs["hash"], kind="stable")]
+
+
+class SeenHashes:
+    """Tells as ids come in whether one of them was there before; it never misses one of the first `MOST_SEEN`.
+
+    The hashes lie in sorted arrays of which each is at least twice as long as the next, so that adding n in all costs
+    O(n log n) and looking one up O(log^2 n).
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[NDArray[np.uint64]] = []
+
+    def add(self, hashes: NDArray[np.uint64]) -> bool:
+        """Add hashes, (n,); return whether two of them are equal, or one equals an earlier one."""
+        new = np.sort(hashes)
+        found = bool((new[1:] == new[:-1]).any())
+        for run in self._runs:
+            places = np.searchsorted(run, new)
+            found |= bool((run[np.minimum(places, len(run) - 1)] == new).any())
+        if len(new) and sum(map(len, self._runs)) < MOST_SEEN:
+            self._runs.append(new)
+        while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
+            self._runs.append(np.sort(np.concatenate([self._runs.pop(), self._runs.pop()])))
+        return found
 
 
 def repeated_hashes(folders: Sequence[Path]) -> Iterator[NDArray[np.uint64]]:

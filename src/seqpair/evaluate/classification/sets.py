@@ -19,6 +19,7 @@ from seqpair.data.sources.tables import table_rows
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.set_spec import GLUE, glue_spec, labelled_set, load_spec
 from seqpair.evaluate.finetune.sets import Example, LabelledSet, split_rows
+from seqpair.files import hash64
 
 SPLIT = (0.8, 0.1, 0.1)
 _INFERENCE = ("entailment", "neutral", "contradiction")
@@ -60,6 +61,7 @@ def _snli(data: Path) -> LabelledSet:
                 row["premise"],
                 _class(path, number, row["label"], _INFERENCE),
                 pair=row["hypothesis"],
+                cluster=f"premise-{hash64(row['premise']):016x}",
             )
             for number, row in _table(path, ("premise", "hypothesis", "label"), "\t")
         ]
@@ -139,6 +141,7 @@ def _xquad(data: Path) -> LabelledSet:
                 tuple(answer["text"] for answer in asked["answers"]),
                 pair=paragraph["context"],
                 answer_start=asked["answers"][0]["answer_start"],
+                cluster=f"article-{title.id}",
             )
             for title in part
             for paragraph in articles[title.label]["paragraphs"]

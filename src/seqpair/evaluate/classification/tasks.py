@@ -22,7 +22,7 @@ from seqpair.evaluate.results import ItemOutcome
 from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 from seqpair.models.text_model import TextModel
 
-USES = ("seeds", "grid", "pooling", "head")
+USES = ("seeds", "grid", "pooling", "head", "head_start")
 TOGETHER = ("snli", "qnli_dev", "stsb", "sentence_polarity", "subjectivity")
 TO_QNLI = {"neutral": "not_entailment", "contradiction": "not_entailment"}
 UNITS = {"accuracy": "share of items", "spearman": "correlation", "matthews": "correlation"}
@@ -36,6 +36,7 @@ def _settings(context: TaskContext, task: str, max_tokens: int) -> list[TuneSett
         1e-4,
         pooling=given.get("pooling", "default"),
         head=given.get("head", "mlp"),
+        head_start=given.get("head_start", "fresh"),
         max_tokens=max_tokens,
     )
     return grid_settings(given.get("grid", "small"), task, base)

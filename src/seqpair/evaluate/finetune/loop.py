@@ -208,10 +208,8 @@ class _Trainer:
         self.tuned = tuned_model(
             model,
             [one.labelled for one in sets],
-            pooling=setting.pooling,
-            head=setting.head,
-            dropout=setting.dropout,
-            seed=seed,
+            setting,
+            seed,
         )
         self.epoch_steps = len(_batches(sets, setting, seed, 0))
         self.optimizer, self.scheduler = _optimizer(self.tuned, setting, self.epoch_steps * setting.epochs)
@@ -266,7 +264,7 @@ class _Trainer:
 
 
 def tune(model: TextModel, sets: Sequence[EncodedSet], setting: TuneSetting, seed: int, watch: Watch) -> TunedRun:
-    """Fine-tune a copy of a model's backbone with fresh heads.
+    """Fine-tune a copy of a model's backbone with heads of its own.
 
     A run whose loss is no longer finite is given up and says so; another setting may do.
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.sets import Kind, LabelledSet
-from seqpair.evaluate.finetune.settings import HeadKind, Pooling
+from seqpair.evaluate.finetune.settings import HeadKind, Pooling, TuneSetting
 from seqpair.models.text_model import TextModel
 from seqpair.recipe.objectives import Direction
 
@@ -135,13 +135,12 @@ class TunedModel(nn.Module):
         return outputs
 
 
-def tuned_model(
-    model: TextModel, sets: Sequence[LabelledSet], *, pooling: Pooling, head: HeadKind, dropout: float, seed: int
-) -> TunedModel:
-    """Return a copy of a model's backbone with fresh heads; the model itself stays as it is.
+def tuned_model(model: TextModel, sets: Sequence[LabelledSet], setting: TuneSetting, seed: int) -> TunedModel:
+    """Return a copy of a model's backbone with a head for each set; the model itself stays as it is.
 
     Raises:
-        EvaluationError: Texts are to be learned by a model that is no decoder.
+        EvaluationError: Texts are to be learned by a model that is no decoder, or heads are to start from a
+            language-model head that the model does not have in their form.
     """
     writes = [one.name for one in sets if one.kind == "text"]
     if writes and (len(sets) > 1 or model.direction != "causal" or not model.has_head):
@@ -156,7 +155,39 @@ def tuned_model(
     width, std = int(backbone.config.hidden_size), float(getattr(backbone.config, "initializer_range", 0.02))
     generator = torch.Generator().manual_seed(seed)
     eps = float(getattr(backbone.config, "norm_eps", NORM_EPS))
-    heads = {one.name: TaskHead(width, one.outputs, head, dropout, std, generator, eps) for one in sets if not writes}
+    made = setting.head, setting.dropout, std, generator, eps
+    heads = {one.name: TaskHead(width, one.outputs, *made) for one in sets if not writes}
+    if setting.head_start == "pretrained":
+        for head in heads.values():
+            _start_from_pretrained(head, model)
     kinds = {one.name: one.kind for one in sets}
-    chosen = head_pooling(pooling, model.direction)
+    chosen = head_pooling(setting.pooling, model.direction)
     return TunedModel(backbone, heads, kinds, chosen, is_causal=model.direction == "causal").to(model.device)
+
+
+def _start_from_pretrained(head: TaskHead, model: TextModel) -> None:
+    """Give a head the dense layer and the norm between a model's states and its logits.
+
+    That is how published encoders start: `ModernBertForMaskedLM.head` and `ModernBertForSequenceClassification.head`
+    share a name, so transformers loads the one into the other. The classes of a decoder have no such pair of names.
+
+    Raises:
+        EvaluationError: The model has no such layers, or the head is linear.
+    """
+    # ModernBERT calls it `head` in the encoder and `lm_head` in the decoder.
+    parts = [getattr(model.network, name, None) for name in ("head", "lm_head")] if model.has_head else []
+    found = next((part for part in parts if hasattr(part, "dense") and hasattr(part, "norm")), None)
+    weights = None if found is None else {**_own(found, "dense"), **_own(found, "norm")}
+    wanted = {name: value.shape for name, value in head.state_dict().items() if not name.startswith("out.")}
+    if not wanted or weights is None or {name: value.shape for name, value in weights.items()} != wanted:
+        raise EvaluationError(
+            "the head cannot start from the model's language-model head",
+            seen=f"{model.name} with {', '.join(weights or {}) or 'no dense layer and norm'}",
+            allowed=f"head mlp, and a language-model head of the form of ModernBERT: {', '.join(wanted)}",
+            fix="leave head_start at fresh",
+        )
+    head.load_state_dict(weights, strict=False)
+
+
+def _own(part: nn.Module, name: str) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for key, value in getattr(part, name).state_dict().items()}

@@ -271,9 +271,7 @@ def load_weights(model: TextModel, result: GridResult) -> TunedModel:
     tuned = tuned_model(
         model,
         [one.labelled for one in result.sets],
-        pooling=setting.pooling,
-        head=setting.head,
-        dropout=setting.dropout,
+        replace(setting, head_start="fresh"),  # every weight is loaded below
         seed=0,
     )
     tuned.load_state_dict(load_file(result.weights))
@@ -350,6 +348,7 @@ def measured_items(labelled: LabelledSet, guesses: Sequence[Sequence[Any]]) -> l
             id=row.id,
             value=math.fsum(values[index] for values in by_seed) / len(by_seed),
             detail={"gold": shown(labelled, row.label), "guesses": [shown(labelled, own[index]) for own in guesses]},
+            cluster=row.cluster,
         )
         for index, row in enumerate(rows)
     ]

@@ -41,6 +41,7 @@ class Example:
         words: The words of a `tags` row.
         answer_start: Where the first answer begins in `pair`, in characters; -1 where unknown.
         turns: In place of `text`, the turns of a chat before the target: role and content.
+        cluster: What it shares with other rows, such as an article or a premise; or empty.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Example:
     words: tuple[str, ...] = ()
     answer_start: int = -1
     turns: tuple[tuple[str, str], ...] = ()
+    cluster: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from seqpair.errors import EvaluationError
 
 Pooling = Literal["cls", "mean", "last", "default"]
 HeadKind = Literal["mlp", "linear"]
+HeadStart = Literal["fresh", "pretrained"]
 
 POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "last", "default")
 HEADS: tuple[HeadKind, ...] = ("mlp", "linear")
+HEAD_STARTS: tuple[HeadStart, ...] = ("fresh", "pretrained")
 PRECISIONS = ("fp32", "bf16")
 GRIDS = ("small", "published", "final")
 DEFAULT_BATCH_ROWS = 16
@@ -65,6 +67,8 @@ class TuneSetting:
         pooling: What stands for a row: `cls`, `mean` (all its tokens), `last`; `default` is `cls` for encoders and
             `last` for decoders.
         head: `mlp` (dense, GELU, norm, dropout, linear) or `linear` (dropout, linear).
+        head_start: What the dense layer and the norm of an `mlp` head start from: `fresh`, or `pretrained`: those of
+            the model's own language-model head.
         dropout: In the head.
         max_tokens: Longest row, specials included; longer ones are cut and counted.
         checks_per_epoch: How often the dev rows are looked at.
@@ -80,6 +84,7 @@ class TuneSetting:
     warmup_frac: float = 0.1
     pooling: Pooling = "default"
     head: HeadKind = "mlp"
+    head_start: HeadStart = "fresh"
     dropout: float = 0.1
     max_tokens: int = 256
     checks_per_epoch: int = 1
@@ -93,7 +98,12 @@ class TuneSetting:
         Raises:
             EvaluationError: One is not allowed.
         """
-        for name, allowed in (("pooling", POOLINGS), ("head", HEADS), ("precision", PRECISIONS)):
+        for name, allowed in (
+            ("pooling", POOLINGS),
+            ("head", HEADS),
+            ("head_start", HEAD_STARTS),
+            ("precision", PRECISIONS),
+        ):
             if getattr(self, name) not in allowed:
                 raise EvaluationError(
                     f"there is no such {name}", seen=getattr(self, name), allowed=", ".join(map(str, allowed))
@@ -106,8 +116,11 @@ class TuneSetting:
                 raise EvaluationError(f"{name} of a fine-tuning run", seen=value, allowed=says)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the values as JSON."""
-        return asdict(self)
+        """Return the values as JSON; a usual `head_start` is left out, so that earlier jobs keep their digests."""
+        found = asdict(self)
+        if self.head_start == "fresh":
+            del found["head_start"]
+        return found
 
     @property
     def label(self) -> str:

@@ -40,6 +40,19 @@ PAIRS_PER_LIMIT = 20
 Watch = Callable[[float, float], None]
 
 
+PUBLISHED: dict[str, Any] = {
+    "learning_rates": (1e-5, 2e-5, 3e-5, 5e-5, 8e-5, 1e-4, 3e-4, 1e-3),
+    "batch_pairs": 1024,
+    "mini_batch_pairs": 64,
+    "train_tokens": 0,
+    "train_pairs": 1_250_000,
+}
+"""What `--grid published` sets: the batch, the pairs and the uncut length of arXiv 2507.11412 on MS MARCO's triplets.
+
+The rates are those that ModernBERT swept, up to 1e-4, the one in that paper's code, 3e-4, and 1e-3 for small models.
+"""
+
+
 @dataclass(frozen=True)
 class TuningOptions:
     """Choices of fine-tuning, the same for encoders and decoders.
@@ -51,7 +64,7 @@ class TuningOptions:
         epochs: Times over the pairs.
         batch_pairs: Pairs of a batch; the positives of the others are the negatives of each.
         mini_batch_pairs: Pairs that go through the model at once.
-        train_tokens: Tokens that a text is cut to in training.
+        train_tokens: Tokens that a text is cut to in training; 0 cuts it where the model ends alone.
         train_pairs: Most pairs to train on.
         hard_negatives: Negatives to find for each pair with the model as it is, beside those in the batch.
         tuned_pooling: `mean`, `last` or `cls`; `default` is the mean for encoders and the last token for decoders.
@@ -70,12 +83,12 @@ class TuningOptions:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
-        """Read the choices that are these; others are left alone.
+        """Read the choices that are these, and take the rest from the grid; others are left alone.
 
         Raises:
             EvaluationError: A value is not of its kind or range.
         """
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = dict(PUBLISHED) if settings.get("grid") == "published" else {}
         for field in fields(cls):
             if field.name in settings:
                 found[field.name] = _read(field.name, str(settings[field.name]), getattr(cls, field.name))
@@ -103,7 +116,7 @@ def _read(name: str, text: str, default: Any) -> Any:
         value = tuple(float(part) for part in text.split(",")) if isinstance(default, tuple) else int(text)
     except ValueError as error:
         raise EvaluationError(f"the setting {name} cannot be read", seen=text, allowed=kind) from error
-    least = 0 if name == "hard_negatives" else 1
+    least = 0 if name in ("hard_negatives", "train_tokens") else 1
     if isinstance(value, tuple) and not all(0 < rate < 1 for rate in value):
         raise EvaluationError(f"the setting {name} is out of range", seen=text, allowed="above 0, below 1")
     if isinstance(value, int) and value < least:
@@ -284,7 +297,7 @@ def _score(
 ) -> float | None:
     """Train with one rate and return the dev score; `None` if the weights are not finite."""
     longest = trained.max_seq_length
-    trained.max_seq_length = min(options.train_tokens, longest or options.train_tokens)
+    trained.max_seq_length = min(options.train_tokens or longest, longest) if longest else options.train_tokens or None
     _train(trained, job, options, rate, seed, place / "trainer", watch)
     score = job.dev(SentenceEmbedder(trained, model.batch_tokens)) if _is_finite(trained) else None
     trained.max_seq_length = longest

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from seqpair.errors import EvaluationError
+from seqpair.evaluate.imported import ALL_TASKS, MTEB, task_name
 from seqpair.evaluate.results import ItemOutcome, weighted_mean
 from seqpair.evaluate.retrieval.contrastive import SETTINGS, Tuned, TuningOptions, tune_on_pairs, tune_on_scores
 from seqpair.evaluate.retrieval.embedders import AS_FOLDER, embed_by_chunks, embedder_of, open_kept
@@ -33,8 +34,8 @@ from seqpair.evaluate.retrieval.outcomes import (
     warn_cut,
 )
 from seqpair.evaluate.retrieval.sets import LOCAL_SETS, LocalSet, RetrievalSet, read_training_pairs
-from seqpair.evaluate.retrieval.with_mteb import DEPTH, run_hub_task, search_set
-from seqpair.evaluate.task import TaskContext, TaskOutcome
+from seqpair.evaluate.retrieval.with_mteb import DEPTH, benchmark_tasks, main_score, run_hub_task, search_set
+from seqpair.evaluate.task import BOTH, Outcomes, SuiteTask, TaskContext, TaskOutcome
 from seqpair.models.text_model import TextModel
 from seqpair.text import note
 
@@ -256,13 +257,58 @@ def search_hub(name: str, model: TextModel, context: TaskContext) -> TaskOutcome
     )
 
 
+def whole_benchmark(model: TextModel, context: TaskContext) -> TaskOutcome:
+    """Run a benchmark of mteb with a model as it is; an item is one of its tasks, each computed once and kept.
+
+    Raises:
+        TaskSkippedError: The hub does not give the data of a task; the tasks before it are kept.
+        EvaluationError: A limit was set, or mteb has no benchmark of this name.
+    """
+    if context.limit is not None:
+        raise EvaluationError("a benchmark of mteb is done whole or not at all", seen=f"--limit {context.limit}")
+    name = context.settings.get("benchmark", BENCHMARK)
+    embedder = embedder_of(model, context.settings.get("embed_pooling", AS_FOLDER))
+
+    def compute(tasks: Sequence[Any]) -> Outcomes:
+        (task,) = tasks
+        own, kind = task.metadata.name, task.metadata.type
+        value, truncated = main_score(task, embedder, context.work / own, lambda _done: None)
+        note(f"{model.name}: {own} {value:.4f}")
+        return Outcomes([ItemOutcome(id=task_name(MTEB, own), value=value, detail={"type": kind})], truncated)
+
+    items, truncated = context.by_chunks(benchmark_tasks(name), compute, 1)
+    by_type: dict[str, list[float]] = {}
+    for item in items:
+        by_type.setdefault(str(item.detail["type"]).lower(), []).append(item.value)
+    figures = {f"mean_{kind}": math.fsum(values) / len(values) for kind, values in sorted(by_type.items())}
+    settings = {"benchmark": name, "embedding": embedder.method, "max_tokens": embedder.max_tokens}
+    return TaskOutcome(items, settings, figures=figures, truncated=truncated)
+
+
+BENCHMARK = "MTEB(eng, v2)"
+MTEB_TASKS = (
+    SuiteTask(
+        name=task_name(MTEB, ALL_TASKS),
+        version=1,
+        title=f"{BENCHMARK}, mean of its tasks",
+        suite=MTEB,
+        metric="main_score",
+        unit="mteb's main score",
+        higher_is_better=True,
+        directions=BOTH,
+        inputs=(),
+        run=whole_benchmark,
+        needs_head=False,
+        uses=("embed_pooling", "benchmark"),
+    ),
+)
 TUNED_TASKS = (
     similarity_task(
         "stsb_tuned",
         "STS-B test, fine-tuned on its training pairs",
         similarity_tuned,
         (STSB_TRAIN, STSB_DEV, STSB_TEST),
-        uses=("seeds", *(name for name in SETTINGS if name not in ("pairs", "columns", "hard_negatives"))),
+        uses=("seeds", "grid", *(name for name in SETTINGS if name not in ("pairs", "columns", "hard_negatives"))),
     ),
     *(
         search_task(
@@ -271,7 +317,7 @@ TUNED_TASKS = (
             partial(search_tuned, local),
             (local.path,),
             without_inputs="training pairs are named with --choice pairs=FILE",
-            uses=("seeds", *SETTINGS),
+            uses=("seeds", "grid", *SETTINGS),
             files=(("pairs", PAIRS_FILE),),
         )
         for local in LOCAL_SETS

@@ -227,8 +227,6 @@ def run_hub_task(
         EvaluationError: mteb has no retrieval task of this name.
     """
     mteb = require_mteb()
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
     try:
         splits = mteb.get_task(name).metadata.eval_splits
         chosen = ["test"] if "test" in splits else splits[:1]
@@ -237,12 +235,58 @@ def run_hub_task(
         raise EvaluationError("mteb has no task of this name", seen=name) from error
     if not hasattr(task, "k_values"):
         raise EvaluationError("this task of mteb is no retrieval task", seen=name)
+    _load(task)
+    return run_task(task, embedder, kept, watch)
+
+
+def _load(task: Any) -> None:
+    """Load a task's data.
+
+    Raises:
+        TaskSkippedError: The hub does not give it.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
     try:
         task.load_data()
     except (HfHubHTTPError, OfflineModeIsEnabled, ConnectionError, OSError) as error:
         raise TaskSkippedError(
             "the hub did not give the data of this task",
-            seen=f"{name}: {str(error).splitlines()[0]}",
+            seen=f"{task.metadata.name}: {str(error).splitlines()[0]}",
             fix="repeat it with a connection to the hub",
         ) from error
-    return run_task(task, embedder, kept, watch)
+
+
+def benchmark_tasks(name: str) -> list[Any]:
+    """Return the tasks of a benchmark of mteb.
+
+    Raises:
+        EvaluationError: mteb has no benchmark of this name, or is not installed.
+    """
+    mteb = require_mteb()
+    try:
+        return list(mteb.get_benchmark(name).tasks)
+    except KeyError as error:
+        raise EvaluationError(
+            "mteb has no benchmark of this name", seen=name, fix="see mteb.get_benchmarks()"
+        ) from error
+
+
+def main_score(task: Any, embedder: Embedder, kept: Path | None, watch: Callable[[float], None]) -> tuple[float, int]:
+    """Run any task of mteb; return the mean main score of its splits and subsets, and how many texts were cut.
+
+    Args:
+        task: The task.
+        embedder: What embeds its texts.
+        kept: Where vectors survive an interruption.
+        watch: Called with how many texts were embedded.
+
+    Raises:
+        TaskSkippedError: The hub does not give the data.
+    """
+    mteb = require_mteb()
+    _load(task)
+    encoder = _encoder(embedder, kept, watch)
+    result = mteb.evaluate(encoder, [task], cache=None, co2_tracker=False, show_progress_bar=False)
+    values = [float(row["main_score"]) for rows in result.task_results[0].scores.values() for row in rows]
+    return sum(values) / len(values), int(encoder.truncated)

@@ -61,15 +61,20 @@ class CachedDecoder:
     Args:
         model: The model, in fp32; later changes of its layers' weights are not seen.
         rope: The RoPE bases it was trained with last.
+        never: Ids that are never chosen: the vocabulary's rows that have no token.
         compiled: Take the compiled step for a single row where it can be had.
     """
 
-    def __init__(self, model: LanguageModel, rope: RopeBases, *, compiled: bool = True) -> None:
+    def __init__(
+        self, model: LanguageModel, rope: RopeBases, *, never: Sequence[int] = (), compiled: bool = True
+    ) -> None:
         assert model.output_weight.dtype == torch.float32, "a model's weights are fp32"
         self.plan: ModelPlan = model.backbone.plan
         backbone, shape = model.backbone, self.plan.shape
         self.table = model.output_weight.detach()
         self.bias = model.output_bias.detach()
+        if never:  # a row of the vocabulary without a token is then never the likeliest one, nor drawn
+            self.bias = self.bias.index_fill(0, torch.tensor(never, device=self.bias.device), -torch.inf)
         self._embedding_norm, self._final_norm = _laid_out(backbone.embedding_norm), _laid_out(backbone.final_norm)
         self._head = _laid_out(model.head)
         self._layers = [_laid_out(layer) for layer in backbone.layers]

@@ -36,7 +36,7 @@ class Sampling:
         top_k: Draw among this many likeliest tokens only.
         top_p: Then draw among the fewest likeliest tokens whose probabilities sum to at least this.
         seed: The key of the draws.
-        never: Ids that are never sampled: the vocabulary's rows that have no token.
+        never: Ids that are never chosen: the vocabulary's rows that have no token.
     """
 
     temperature: float = 0.0
@@ -216,11 +216,11 @@ def choose_tokens(logits: Tensor, sampling: Sampling, prompts: Tensor, step: int
     Returns:
         (B,) int64 ids.
     """
+    if sampling.never:
+        logits = logits.index_fill(1, torch.tensor(sampling.never, device=logits.device), -torch.inf)
     if sampling.greedy:
         return likeliest(logits)
     scaled = logits.float() / sampling.temperature
-    if sampling.never:
-        scaled[:, list(sampling.never)] = -torch.inf
     words = hash_words(key_words("generate", sampling.seed), prompts, torch.full_like(prompts, step))
     draws = (words.double() + 0.5) / 2**32  # (B,), in (0, 1)
     candidates, probabilities = _candidates(scaled, sampling)

@@ -1,3 +1,4 @@
+import base64
 import functools
 import gzip
 import http.server
@@ -20,8 +21,10 @@ from seqpair.data.sources.documents import Document, Tally, documents
 from seqpair.data.sources.fingerprint import look_at, store_address
 from seqpair.data.sources.opening import open_source
 from seqpair.data.sources.remote import RemoteFile
+from seqpair.data.store.counts import plan_member
 from seqpair.errors import DataError
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
+from seqpair.recipe.diff import diff_plans
 from seqpair.recipe.load import load_recipe
 
 TEXTS = [f"document number {index}: river stone lantern" for index in range(40)]
@@ -146,11 +149,25 @@ class Ranged(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class Signed(Ranged):
+    """Serves a file only to a URL that is signed and to a user with a password."""
+
+    def do_GET(self) -> None:
+        signed = any(f"X-Amz-Signature={name}" in self.path for name in ("grant1", "grant2"))
+        if not signed or self.headers.get("Authorization") != "Basic " + base64.b64encode(b"me:hidden").decode():
+            self.send_error(403)
+        else:
+            super().do_GET()
+
+    def do_HEAD(self) -> None:
+        self.do_GET() if "X-Amz-Signature=grant" not in self.path else super().do_HEAD()
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+def server(request: Any, tmp_path: Path) -> Iterator[str]:
     (tmp_path / "www").mkdir()
     serving = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Ranged, directory=str(tmp_path / "www"))
+        ("127.0.0.1", 0), functools.partial(getattr(request, "param", Ranged), directory=str(tmp_path / "www"))
     )
     thread = threading.Thread(target=serving.serve_forever)
     thread.start()
@@ -177,3 +194,43 @@ def test_files_of_a_web_server_are_prepared_like_files_here(tmp_path: Path, serv
     stores = prepare(specs, TokenizerSpec(train_vocab_size=400), tmp_path / "stores").train
     assert np.array_equal(stores["far"].tokens, stores["here"].tokens)
     assert np.array_equal(stores["shards"].tokens, stores["here"].tokens)
+
+
+@pytest.mark.parametrize("server", [Signed], indirect=True)
+def test_the_secrets_of_a_url_are_used_and_never_kept_or_shown(tmp_path: Path, server: str, capsys) -> None:
+    pytest.importorskip("aiohttp")
+    (tmp_path / "www" / "a.jsonl").write_bytes(LINES)
+    place = server.replace("://", "://me:hidden@")
+    stores = tmp_path / "stores"
+
+    def load(signature: str) -> Any:
+        url = f"{place}/a.jsonl?v=1&X-Amz-Date=5&X-Amz-Signature={signature}"
+        recipe = tmp_path / "r.yaml"
+        recipe.write_text(
+            f"extends: study-1m\nname: far\nruns: {tmp_path}/runs\n"
+            f"data:\n  stores: {stores}\n  tokenizer: {{train_vocab_size: 400}}\n"
+            f"  sources: [{{name: far, kind: jsonl, paths: ['{url}'], held_out_frac: 0.2}}]\n"
+        )
+        return load_recipe(str(recipe))
+
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in stores.rglob("*") if path.is_file()}
+
+    data = load("grant1").data
+    assert data.sources[0].paths == (f"{place}/a.jsonl?v=1&X-Amz-Date=5&X-Amz-Signature=grant1",)
+    prepare(data.sources, data.tokenizer, stores)
+    before = written()
+    again = load("grant2")
+    prepare(again.data.sources, again.data.tokenizer, stores)
+    assert written() == before, "another signature of the same file prepares nothing again"
+    plan = plan_member(again, "encoder")
+    assert json.loads(plan.model_dump_json())["sources"][0]["paths"] == [f"{server}/a.jsonl?v=1"]
+    expired = load("expired").data
+    with pytest.raises(DataError) as caught:
+        open_source(expired.sources[0])
+    shown = capsys.readouterr()
+    other = plan.model_copy(update={"sources": expired.sources})
+    texts = [str(caught.value), str(caught.value.seen), shown.out, shown.err, plan.model_dump_json()]
+    texts += [str(diff_plans(plan, other))]
+    texts += [path.read_text("latin-1") for path in stores.rglob("*") if path.is_file()]
+    assert not [text for text in texts if any(secret in text for secret in ("hidden", "grant", "expired"))]

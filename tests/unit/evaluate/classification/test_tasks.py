@@ -12,6 +12,7 @@ from suite_runs import run_tasks
 from seqpair.errors import DataError, EvaluationError
 from seqpair.evaluate.classification import tasks as classification
 from seqpair.evaluate.classification.sets import SETS
+from seqpair.evaluate.finetune.runs import measured_items
 from seqpair.evaluate.registry import SUITES, choose_tasks
 from seqpair.evaluate.results import read_items
 from seqpair.evaluate.runner import results_folder
@@ -125,6 +126,15 @@ def test_the_parts_of_a_split_share_no_row_and_do_not_depend_on_chance(data):
         assert one.digest == again.digest
         ids = [[row.id for row in part] for part in (one.train, one.dev, one.test)]
         assert len(set().union(*ids)) == sum(map(len, ids))
+
+
+def test_questions_on_an_article_and_hypotheses_of_a_premise_are_clusters(data):
+    assert all(row.cluster == f"article-{row.id.partition('-')[0]}" for row in READERS["xquad"](data).test)
+    rows = READERS["snli"](data).test
+    assert len({row.cluster for row in rows}) == len({row.text for row in rows})
+    test = READERS["xquad"](data).test
+    items = measured_items(READERS["xquad"](data), [["Ann"] * len(test)])
+    assert [item.cluster for item in items] == [row.cluster for row in test]
 
 
 def test_quotes_in_a_tsv_and_commas_in_a_csv_stay_text(data):

@@ -63,7 +63,7 @@ def test_a_step_cut_into_microbatches_is_the_same_step(models):
 def test_a_rows_outputs_do_not_depend_on_its_neighbours(models, name, pooling):
     model, labelled = models[name], numbers()
     one = encode_set(model, labelled, 64)
-    tuned = tuned_model(model, [labelled], pooling=pooling, head="mlp", dropout=0.5, seed=0)
+    tuned = tuned_model(model, [labelled], TuneSetting(1e-3, pooling=pooling, dropout=0.5), seed=0)
     together = dict(outputs_of(model, tuned, "numbers", one.train))
     for index, row in enumerate(one.train):
         ((_, alone),) = outputs_of(model, tuned, "numbers", [row])
@@ -160,3 +160,21 @@ def test_the_published_grid_has_48_settings_and_the_winners():
         grid_settings("huge", "cola")
     with pytest.raises(EvaluationError, match="pooling"):
         TuneSetting(1e-3, pooling="max")
+
+
+@pytest.mark.parametrize(("name", "part"), [("mlm", "head"), ("clm", "lm_head")])
+def test_a_head_may_start_from_the_language_model_head_of_either_direction(models, name, part):
+    model, setting = models[name], TuneSetting(1e-3, head_start="pretrained")
+    head = tuned_model(model, [two_classes()], setting, 0).heads[two_classes().name]
+    own = getattr(model.network, part)
+    assert torch.equal(head.dense.weight, own.dense.weight)
+    assert torch.equal(head.norm.weight, own.norm.weight)
+    fresh = tuned_model(model, [two_classes()], TuneSetting(1e-3), 0).heads[two_classes().name]
+    assert not torch.equal(fresh.dense.weight, own.dense.weight)
+    assert torch.equal(
+        fresh.out.weight, tuned_model(model, [two_classes()], setting, 0).heads[two_classes().name].out.weight
+    )
+    with pytest.raises(EvaluationError, match="cannot start from"):
+        tuned_model(model, [two_classes()], replace(setting, head="linear"), 0)
+    assert "head_start" not in TuneSetting(1e-3).as_json()  # jobs from before it keep their digests
+    assert setting.as_json()["head_start"] == "pretrained"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from suite_runs import run_tasks
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.registry import choose_tasks, read_settings
 from seqpair.evaluate.results import read_items
-from seqpair.evaluate.retrieval import contrastive
+from seqpair.evaluate.retrieval import contrastive, with_mteb
 from seqpair.evaluate.runner import plan_tasks, results_folder
 from seqpair.evaluate.task import TaskContext
 from seqpair.models.place import find_model
@@ -168,6 +169,14 @@ def test_choices_are_read_and_wrong_ones_refused(data, random_exports, tmp_path)
         assert value in report.skipped["xquad_tuned"]
 
 
+def test_the_published_grid_sets_what_the_user_does_not(tmp_path):
+    options = contrastive.TuningOptions.of({"grid": "published", "epochs": "2", "batch_pairs": "32"})
+    assert (options.epochs, options.batch_pairs, options.train_tokens) == (2, 32, 0)
+    assert (min(options.learning_rates), max(options.learning_rates)) == (1e-5, 1e-3)
+    assert contrastive.TuningOptions.of({"grid": "small"}) == contrastive.TuningOptions()
+    assert all("grid" in task.uses for task in choose_tasks(["retrieval"]) if task.name.endswith("_tuned"))
+
+
 def test_a_task_of_the_hub_gives_every_query_of_all_its_subsets(random_exports, tmp_path, monkeypatch):
     import mteb
     from datasets import Dataset
@@ -193,6 +202,36 @@ def test_a_task_of_the_hub_gives_every_query_of_all_its_subsets(random_exports, 
     assert "python/q" in ids
     limited = run_tasks(find_model(random_exports["clm"]), task, TaskContext(tmp_path, limit=1), tmp_path / "small")
     assert "whole or not at all" in limited.skipped["hub_codesearchnet"]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+def test_a_benchmark_of_mteb_is_one_result_over_its_tasks_and_resumes(random_exports, tmp_path, monkeypatch):
+    import mteb
+    from mteb.mocks import mock_tasks
+
+    (whole,) = choose_tasks(["mteb"])
+    assert whole.name not in {task.name for task in choose_tasks(["all"])}
+    assert len(with_mteb.benchmark_tasks("MTEB(eng, v2)")) == 41
+    with pytest.raises(EvaluationError, match="no benchmark of this name"):
+        with_mteb.benchmark_tasks("MTEB(eng, v0)")
+    tasks = [mock_tasks.MockSTSTask(), mock_tasks.MockRetrievalTask(), mock_tasks.MockClassificationTask()]
+    monkeypatch.setattr(mteb, "get_benchmark", lambda _name: SimpleNamespace(tasks=tasks))
+
+    def unreachable(*_args, **_options):
+        raise ConnectionError("no hub")
+
+    place, context, out = find_model(random_exports["mlm"]), TaskContext(tmp_path), tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks[2], "load_data", unreachable)
+        assert "no hub" in run_tasks(place, [whole], context, out).skipped[whole.name]
+    monkeypatch.setattr(tasks[0], "load_data", unreachable)  # it was done before, and is not done again
+    (result,) = run_tasks(place, [whole], context, out).results
+    items = read_items(out, result)
+    assert [item.id for item in items] == [f"mteb_{task.metadata.name.lower()}" for task in tasks]
+    assert result.value == pytest.approx(np.mean([item.value for item in items]))
+    assert result.figures["mean_retrieval"] == items[1].value
+    limited = run_tasks(place, [whole], TaskContext(tmp_path, limit=1), tmp_path / "small")
+    assert "whole or not at all" in limited.skipped[whole.name]
 
 
 def test_a_folder_without_a_tokenizer_is_refused(random_exports, tmp_path):
