@@ -155,3 +155,15 @@ def test_a_large_study_is_small_quick_and_not_all_in_the_document(open_page, lar
     page.locator("#checkpoints thead button").nth(3).click()
     page.locator("#checkpoints thead button").nth(3).click()
     assert column(page, "checkpoints", 3)[0] == "1,990"
+
+
+def test_a_table_wider_than_the_window_says_that_it_scrolls(open_page, small_page):
+    page = open_page(small_page, viewport={"width": 390, "height": 844}).page
+    tables = page.query_selector_all(".scroll")
+    # A part of the page is laid out once it is near the window.
+    for table in tables:
+        table.scroll_into_view_if_needed()
+        wide = table.evaluate("one => one.scrollWidth > one.clientWidth + 1")
+        page.wait_for_function("([one, wide]) => one.nextElementSibling.hidden !== wide", arg=[table, wide])
+    assert len(tables) == page.locator(".scroll + .hint").count()
+    assert page.locator(".scroll + .hint:not([hidden])").count() > 0

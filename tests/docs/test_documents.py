@@ -20,6 +20,7 @@ DOCUMENTS = sorted(
 COMMANDS = typer.main.get_command(app)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 USAGE_ERROR = typer.BadParameter.__mro__[1]
+LONGEST_CELL = 120
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -107,6 +108,13 @@ def test_every_relative_link_leads_somewhere(path):
     links = [link.split("#")[0] for link in LINK.findall(path.read_text(encoding="utf-8"))]
     local = [link for link in links if link and not re.match(r"[a-z]+:", link)]
     assert [link for link in local if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")], ids=named)
+def test_no_cell_of_a_table_is_a_paragraph(path):
+    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    cells = [cell.strip() for row in rows for cell in re.split(r"(?<!\\)\|", row)]
+    assert [cell for cell in cells if len(cell) > LONGEST_CELL] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -116,6 +117,10 @@ def seqpair(
 
 def main() -> None:
     """Run the command line and exit: an error that the user can correct is one message, not a traceback."""
+    # transformers imports torchao where it is installed, and both warn of builds that nothing here uses. Between a
+    # command and its error a reader would take these lines for the reason.
+    for library in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     if sys.stdout.isatty():
         sys.stdout = cast(TextIO, _Terminal(sys.stdout))
     try:

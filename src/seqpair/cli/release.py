@@ -21,7 +21,7 @@ def release(
         str | None,
         typer.Option(metavar="TOKENS", help="Release one checkpoint per so many content tokens, such as `10M`."),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Write the weights as `fp32` or `bf16`.")] = "fp32",
+    dtype: Annotated[str, typer.Option(help="Store the weights as `fp32` or `bf16`.")] = "fp32",
     license_name: Annotated[
         str | None, typer.Option("--license", help="State this licence in the cards, such as `mit`.")
     ] = None,
@@ -52,7 +52,7 @@ def release(
         out,
         names_in(members, "--members"),
         every_tokens=None if every is None else parse_count(every),
-        dtype=dtype,
+        dtype=dtype,  # type: ignore[arg-type]  # checked there
         statement=statement,
     )
     if as_json:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from seqpair.cli.options import DryRunOption, JsonOption, MembersOption, SetOption, StudyArgument, names_in
 from seqpair.errors import EvaluationError, install_extra
+from seqpair.text import format_seconds
+
+if TYPE_CHECKING:
+    from seqpair.recipe.plan import Plan
 
 
 def run(
@@ -44,7 +51,38 @@ def run(
         print(json.dumps({"finished": outcome.finished, "page": str(outcome.page), "seconds": outcome.seconds}))
         return
     print_comparison(place.folder)
-    print(f"page: {outcome.page}")
+    plans = [place.plan(member) for member in place.training_order(chosen)]
+    for line in ending(study, plans, outcome.page, outcome.seconds):
+        print(line)
+
+
+def ending(study: str, plans: Sequence[Plan], page: Path | None, seconds: Mapping[str, float]) -> list[str]:
+    """Return what stands below the table of a finished study: what it shows, the page, the time, and what to try next.
+
+    Args:
+        study: The word that named the study.
+        plans: The members' plans.
+        page: The report.
+        seconds: Seconds of each part of this call, by name.
+    """
+    from seqpair.paths import EXPORT_FOLDER, run_folder
+
+    parts = ", ".join(f"{name} {format_seconds(value)}" for name, value in seconds.items() if value >= 1)
+    names = [plan.member for plan in plans]
+    uses = {"bidirectional": ("fill", "import [MASK]"), "causal": ("generate", "def read")}
+    tried = {plan.derived.direction: plan for plan in reversed(plans) if plan.derived.direction in uses}  # the first
+    lines = [
+        f"shown: how {' and '.join(names)} compare after the same sequences in the same order"
+        if len(plans) > 1
+        else f"shown: what {names[0]} learned",
+        f"page: {page}",
+        f"time: {format_seconds(sum(seconds.values()))}" + (f" ({parts})" if parts else ""),
+    ]
+    for direction, plan in sorted(tried.items()):
+        verb, text = uses[direction]
+        lines.append(f'try: seqpair {verb} {run_folder(plan) / EXPORT_FOLDER} "{text}"')
+    check = f"seqpair diff {study} {names[0]} {names[1]}; " if len(plans) > 1 else ""
+    return [*lines, f"check: {check}seqpair verify {study}"]
 
 
 def require_extras() -> None:

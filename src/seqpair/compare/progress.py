@@ -165,7 +165,7 @@ def _along(scores: Sequence[Scores], axis: str) -> dict[tuple[str, str, str], _M
 
 
 def gaps(scores: Sequence[Scores], axis: str = "tokens", level: float = 0.95) -> list[Gap]:
-    """Return the paired difference of every two members of a size on every task, where they share points of an axis.
+    """Return the paired difference of every two members of a size on every task, where they share two points or more.
 
     A point whose items or settings differ cannot be paired and is left out.
 
@@ -179,9 +179,10 @@ def gaps(scores: Sequence[Scores], axis: str = "tokens", level: float = 0.95) ->
     """
     found = []
     for (one, first), (two, second) in combinations(_along(scores, axis).items(), 2):
-        if one[1:] != two[1:]:
+        shared = [moment for moment in first if moment in second]
+        if one[1:] != two[1:] or len(shared) < 2:
             continue
-        points = [_difference(first[moment], second[moment], axis, level) for moment in first if moment in second]
+        points = [_difference(first[moment], second[moment], axis, level) for moment in shared]
         kept = sorted((point for point in points if point is not None), key=lambda point: point.x)
         task = next(iter(next(iter(first.values())).values())).task
         if kept:

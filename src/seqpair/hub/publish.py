@@ -12,13 +12,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from seqpair.errors import PublishError, install_extra
 from seqpair.files import TEMPORARY_PREFIX
-from seqpair.hub.revision import MAIN, ORDER_FOLDER, RELEASE_NAME, FileDigest, Listing, digest_files
+from seqpair.hub.revision import MAIN, ORDER_FOLDER, RELEASE_NAME, FileDigest, Listing, digest_files, read_revision
 from seqpair.text import note
 
 LEAST_HUB_MAJOR = 2
@@ -227,39 +228,29 @@ def publish_release(uploads: list[Upload], *, private: bool = False, access: Hub
     hub = access or HubAccess()
     known: set[str] = set()
     for one in uploads:
-        wanted = digest_files(one.folder, git=True)
+        wanted = _release_files(one)
         place = f"{one.repository}@{one.revision}"
         if one.repository not in known:
             known.add(one.repository)
-            make = hub.api.create_repo
-            hub.asked(
-                f"creating {one.repository}",
-                lambda one=one, make=make: make(one.repository, repo_type=one.kind, private=private, exist_ok=True),
-            )
+            make = partial(hub.api.create_repo, one.repository, repo_type=one.kind, private=private, exist_ok=True)
+            hub.asked(f"creating {one.repository}", make)
         if one.revision not in hub.revisions(one.repository, one.kind):
-            branch = hub.api.create_branch
-            hub.asked(
-                f"creating {place}",
-                lambda one=one, branch=branch: branch(
-                    one.repository, branch=one.revision, repo_type=one.kind, exist_ok=True
-                ),
-            )
+            branch = partial(hub.api.create_branch, one.repository, branch=one.revision, repo_type=one.kind)
+            hub.asked(f"creating {place}", partial(branch, exist_ok=True))
         elif not _faults(hub.listing(one.repository, one.revision, one.kind), wanted):
             yield f"{place}: there already"
             continue
-        upload = hub.api.upload_folder
-        hub.asked(
-            f"uploading {place}",
-            lambda one=one, upload=upload: upload(
-                repo_id=one.repository,
-                folder_path=one.folder,
-                repo_type=one.kind,
-                revision=one.revision,
-                delete_patterns="*",
-                ignore_patterns=[f"{TEMPORARY_PREFIX}*"],
-                commit_message=f"Publish {one.revision}",
-            ),
+        upload = partial(
+            hub.api.upload_folder,
+            repo_id=one.repository,
+            folder_path=one.folder,
+            repo_type=one.kind,
+            revision=one.revision,
+            delete_patterns="*",
+            ignore_patterns=[f"{TEMPORARY_PREFIX}*"],
+            commit_message=f"Publish {one.revision}",
         )
+        hub.asked(f"uploading {place}", upload)
         faults = _faults(hub.listing(one.repository, one.revision, one.kind), wanted)
         if faults:
             raise PublishError(
@@ -268,6 +259,17 @@ def publish_release(uploads: list[Upload], *, private: bool = False, access: Hub
                 fix="repeat the command; it uploads this revision again",
             )
         yield f"{place}: {len(wanted)} files uploaded and read back"
+
+
+def _release_files(upload: Upload) -> Listing:
+    """Return the files to upload, after comparing those of a revision with its record."""
+    files = digest_files(upload.folder, git=True)
+    faults = read_revision(upload.folder).faults_of(files) if upload.kind == "model" else []
+    if faults:
+        raise PublishError(
+            f"the revision {upload.folder} is damaged", seen="; ".join(faults), fix="repeat `seqpair release`"
+        )
+    return files
 
 
 def _faults(seen: Listing, wanted: Listing) -> list[str]:

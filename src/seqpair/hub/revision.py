@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seqpair.errors import VerificationError
 from seqpair.files import file_digest
+from seqpair.hub.formats import Dtype
 from seqpair.recipe.plan import Plan
 
 REVISION_NAME = "seqpair_revision.json"
@@ -118,7 +119,7 @@ class Revision(_Frozen):
     total_steps: int
     content_tokens: int
     objective: str
-    dtype: str
+    dtype: Dtype
     plan_digest: str
     parent: Parent | None
     distance: float | None

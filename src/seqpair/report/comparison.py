@@ -73,7 +73,9 @@ def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
         "not other training runs, and nothing is said about training. 'Would be seen from': the smallest true "
         "difference that such items and seeds show with 80 % power. What is of all items together (a correlation, F1) "
         "is compared by jackknife pseudo-values, as its notes say. A mean in which most tasks are at chance for both "
-        "gives no verdict; not at chance is a task whose value, both sides taken together, is not what guessing gives."
+        "gives no verdict; not at chance is a task whose value, both sides taken together, is not what guessing gives. "
+        "Near chance the log-probability of the right answer is a better measure than accuracy (arXiv 2508.13144); "
+        "an encoder's is by the rule of filling masks from left to right."
     )
     return DataTable("differences", caption, columns, [_differences_row(one) for one in answers]) if answers else None
 

@@ -47,18 +47,18 @@ _TABLES = ("values", "differences", "cost", "published")
 _MOST_ROWS = 40
 _LONGEST = 200
 _PARTS = (
-    ("comparison", "Who wins where"),
+    ("comparison", "Which member is ahead"),
     ("published-values", "Published values"),
     ("shares", "Bias"),
     ("items", "Item by item"),
     ("curves", "Training"),
     ("scaling", "Scaling"),
     ("quality", "Quality by cost"),
-    ("samples", "What they say"),
+    ("samples", "Samples"),
     ("pair", "What differs"),
     ("data", "Data"),
     ("trained", "Cost and environment"),
-    ("again", "Do it again"),
+    ("again", "Reproduce"),
 )
 
 

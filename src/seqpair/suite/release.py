@@ -32,6 +32,7 @@ from seqpair.errors import CheckpointError, ExportError, RunLockedError, Seqpair
 from seqpair.evaluate.study_text import held_out_texts
 from seqpair.files import TEMPORARY_PREFIX, write_json, write_text
 from seqpair.hub.export import export_checkpoint, read_export_record
+from seqpair.hub.formats import DTYPES, Dtype
 from seqpair.hub.import_folder import read_hub_folder
 from seqpair.hub.revision import (
     CARD_NAME,
@@ -82,7 +83,7 @@ class _Release:
     prepared: Prepared
     plans: dict[str, Plan]
     statement: Statement
-    dtype: str
+    dtype: Dtype
     probe: tuple[ProbeSequence, ...] = ()
     texts: list[str] | None = None
     outcome: ReleaseOutcome = field(default_factory=ReleaseOutcome)
@@ -95,7 +96,7 @@ def release_study(
     members: Sequence[str] = (),
     *,
     every_tokens: int | None = None,
-    dtype: str = "fp32",
+    dtype: Dtype = "fp32",
     statement: Statement | None = None,
 ) -> ReleaseOutcome:
     """Write or complete the release of a study; what is there and right is left alone.
@@ -116,8 +117,8 @@ def release_study(
         StoreError: The study's data is not prepared.
     """
     statement = statement or Statement()
-    if dtype != "fp32":
-        raise ExportError("an export has weights of another type", seen=dtype, allowed="fp32")
+    if dtype not in DTYPES:
+        raise ExportError("weights cannot be stored in this precision", seen=dtype, allowed=", ".join(DTYPES))
     chosen = [run.member for run in study.chosen(members)]
     entries = {name: _entries(study, name, every_tokens) for name in study.training_order(chosen) if name in chosen}
     with _only_writer(out):
@@ -298,7 +299,7 @@ def _release_revision(
         assert entry is not None, "a revision without a checkpoint is there"
         target = folder.with_name(f"{TEMPORARY_PREFIX}{folder.name}")
         note(f"release {folder.parent.name}/{folder.name} ({entry.name})")
-        export_checkpoint(entry.path, target, made.texts)
+        export_checkpoint(entry.path, target, made.texts, dtype=made.dtype)
         made.outcome.exported.append(f"{folder.parent.name}/{folder.name}")
     else:
         made.outcome.kept += 1

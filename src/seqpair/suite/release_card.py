@@ -116,7 +116,7 @@ def main_sections(
     sections = [
         *_difference_section(own, twin_of(own, plans), plans),
         *_revisions_section(revisions, statement),
-        *_results_section(member, main),
+        *results_section(member, main),
         *_cost_section(member, own),
         "## Licence and citation",
         f"{statement.licence_words()} Please cite the authors of this model, and for the method *Seq vs Seq: An Open "
@@ -188,7 +188,13 @@ def _revisions_section(revisions: Sequence[Revision], statement: Statement) -> l
     ]
 
 
-def _results_section(member: MemberRun, main: Revision) -> list[str]:
+def results_section(member: MemberRun, main: Revision) -> list[str]:
+    """Return a member's results with their intervals; nothing unless they were measured on this checkpoint.
+
+    Args:
+        member: The member's run.
+        main: Its last revision.
+    """
     if not member.outcomes or member.export is None or member.export.get("checkpoint") != main.checkpoint:
         return []
     rows = []

@@ -22,6 +22,7 @@ from seqpair.data.order.spans import Span, steps_of
 from seqpair.errors import VerificationError
 from seqpair.files import sha256_file
 from seqpair.hub.config import CONFIG_NAME
+from seqpair.hub.formats import DTYPES
 from seqpair.hub.import_folder import ImportedModel, read_hub_folder
 from seqpair.hub.revision import (
     CARD_NAME,
@@ -46,7 +47,6 @@ from seqpair.suite.release_probe import LOSS_TOLERANCE, measure_probe, weights_d
 from seqpair.suite.verify import Verification
 
 _DISTANCE_TOLERANCE = 1e-4  # relative
-_TORCH_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Records = dict[str, dict[str, Revision]]
 """The records that could be read, by member and revision."""
 
@@ -393,7 +393,7 @@ def _check_run(place: RevisionPlace, record: Revision, study: StudyPlace) -> str
     if wrong:
         raise _fault(REVISION_NAME, f"the run's checkpoint {manifest.name} has another {', '.join(wrong)}")
     read = read_hub_folder(place.folder()).model
-    kind = _TORCH_TYPES[record.dtype]
+    kind = DTYPES[record.dtype]
     unlike = [name for name, values in loaded.model.items() if not torch.equal(values.to(kind).float(), read[name])]
     if unlike:
         raise _fault(

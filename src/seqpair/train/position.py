@@ -142,8 +142,35 @@ def starting_point_of(plan: Plan) -> StartingPoint:
     """
     start = plan.start
     assert start is not None, "the plan has a start"
-    assert start.member is not None, "the start is a member"
-    run = run_folder(plan).with_name(start.member)
+    entry = start_checkpoint(plan, run_folder(plan))
+    carried = start.optimizer == "carried"
+    loaded = load_checkpoint(entry.path, model_only=not carried)
+    return StartingPoint(
+        place=f"{start.member}@{entry.name}",
+        model=loaded.model,
+        optimizer=loaded.optimizer if carried else None,
+        optimizer_state=loaded.state["optimizer"] if carried else None,
+    )
+
+
+def start_checkpoint(plan: Plan, folder: Path) -> CheckpointEntry:
+    """Return the checkpoint of another member that a member starts from.
+
+    Args:
+        plan: The member's plan.
+        folder: Its run; the other member's lies beside it.
+
+    Raises:
+        CheckpointError: It starts from no other member, or that one is not trained so far or by another plan.
+    """
+    start = plan.start
+    if start is None or start.member is None:
+        raise CheckpointError(
+            f"{plan.member} does not start from another member of its study",
+            seen="from scratch" if start is None else start.place,
+            fix="name a member whose `from` is a member",
+        )
+    run = folder.with_name(start.member)
     entry = _entry_of(start, run)
     # A checkpoint that was found belongs to its run's plan, though a shorter one may have made it.
     trained = [entry.manifest.plan_digest, *(plan_digest(one) for one in (read_pinned_plan(run),) if one is not None)]
@@ -154,14 +181,7 @@ def starting_point_of(plan: Plan) -> StartingPoint:
             allowed=start.plan_digest[:16],
             fix=f"train {start.member} by this recipe first, or give the recipe another `name`",
         )
-    carried = start.optimizer == "carried"
-    loaded = load_checkpoint(entry.path, model_only=not carried)
-    return StartingPoint(
-        place=f"{start.member}@{entry.name}",
-        model=loaded.model,
-        optimizer=loaded.optimizer if carried else None,
-        optimizer_state=loaded.state["optimizer"] if carried else None,
-    )
+    return entry
 
 
 def _entry_of(start: Start, run: Path) -> CheckpointEntry:

@@ -49,7 +49,7 @@ def test_one_device_option_with_one_default():
         for parameter in verb.params
         if parameter.name == "device" and name != "plan"  # whose device is one to predict for
     }
-    assert set(defaults) == {"doctor", "embed", "eval", "fill", "finetune", "generate"}
+    assert set(defaults) == {"chat", "classify", "doctor", "embed", "eval", "fill", "finetune", "generate", "search"}
     assert set(defaults.values()) == {"auto"}
 
 

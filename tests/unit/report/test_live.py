@@ -117,7 +117,7 @@ def test_a_folder_that_is_not_there_yet_is_waited_for(finished_study, tmp_path, 
     shutil.copytree(finished_study, later)
     clock.now += 2
     assert page.page().problem == ""
-    assert "Who wins where" in page.page().html
+    assert "Which member is ahead" in page.page().html
 
 
 def test_a_damaged_run_is_shown_with_what_could_not_be_read(finished_study, clock) -> None:
@@ -243,7 +243,7 @@ def test_a_finished_study_is_served_as_the_report_is_drawn(finished_study) -> No
         status, _, page = get(server.address)
         state = json.loads(get(f"{server.address}version")[2])
     assert status == 200
-    assert "Who wins where" in page
+    assert "Which member is ahead" in page
     assert state["members"] == []
     assert state["problem"] == ""
 

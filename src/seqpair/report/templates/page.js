@@ -190,6 +190,7 @@
       make("thead", {}, make("tr", {}, ...heads)), make("tbody"));
     const scroll = make("div", { class: "scroll", role: "region", tabindex: "0", "aria-labelledby": id + "-caption" }, table);
     place.replaceChildren(make("div", { class: "block" }, scroll));
+    hint(scroll);
     const cell = (value) => [value === null ? "" : String(value), value, [], "", ""];
     const rows = task.items.map((item) => {
       const known = item[1].filter((value) => value !== null);
@@ -217,9 +218,17 @@
     setTimeout(() => URL.revokeObjectURL(address), 1000);
   }
 
+  // A table that is wider than the window says so; whether it is can change with the window and with the rows shown.
+  function hint(scroll) {
+    const words = make("p", { class: "hint" }, "Scroll sideways for more columns \u2192");
+    scroll.after(words);
+    new ResizeObserver(() => { words.hidden = scroll.scrollWidth <= scroll.clientWidth + 1; }).observe(scroll);
+  }
+
   function start() {
     for (const table of document.querySelectorAll("table.data[data-tools]")) enhance(table);
     const choice = document.getElementById("item-task");
+    for (const scroll of document.querySelectorAll(".scroll")) hint(scroll);
     if (choice) {
       choice.addEventListener("change", () => showItems(choice.value));
       showItems(choice.value);
