@@ -15,6 +15,7 @@ from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, latest_
 from seqpair.checkpoint.manifest import CheckpointFields, trains_alike
 from seqpair.checkpoint.store import LoadedCheckpoint, load_checkpoint
 from seqpair.data.order.batches import Batch
+from seqpair.distributed.sharding import cut_like
 from seqpair.errors import CheckpointError
 from seqpair.paths import run_folder
 from seqpair.recipe.diff import plan_digest
@@ -85,6 +86,7 @@ def manifest_fields(run: Run, phase: PhasePlan, place: Place) -> CheckpointField
             "torch": torch.__version__,
             "python": platform.python_version(),
             "world_size": str(run.world.world_size),
+            **({} if run.sharding is None else {"sharding": run.plan.runtime.sharding}),
             "device": run.world.device.type,
         },
     )
@@ -110,8 +112,8 @@ def restore(run: Run, loaded: LoadedCheckpoint) -> Place:
             allowed=plan_digest(run.plan)[:16],
             fix="start a run under another `name`, or move the checkpoint away",
         )
-    run.model.load_state_dict(loaded.model, strict=True)
-    run.optimizer.load_state(loaded.optimizer, loaded.state["optimizer"])
+    run.model.load_state_dict(cut_like(run.model.state_dict(), loaded.model), strict=True)
+    run.optimizer.load_state(cut_like(run.optimizer.tensor_state(), loaded.optimizer), loaded.state["optimizer"])
     return Place(**loaded.state["place"])
 
 
@@ -204,10 +206,12 @@ def _entry_of(start: Start, run: Path) -> CheckpointEntry:
 
 def begin_from(run: Run, point: StartingPoint) -> None:
     """Give a run that has no checkpoint yet the weights, and the optimiser's state, of its starting point."""
-    drawn = {name: values for name, values in run.model.state_dict().items() if name in point.drawn}
-    run.model.load_state_dict({**drawn, **point.model}, strict=True)
+    own = run.model.state_dict()
+    drawn = {name: values for name, values in own.items() if name in point.drawn}
+    run.model.load_state_dict({**drawn, **cut_like(own, point.model)}, strict=True)
     if point.optimizer is not None and point.optimizer_state is not None:
-        run.optimizer.load_state(point.optimizer, point.optimizer_state, same_settings=False)
+        tensors = cut_like(run.optimizer.tensor_state(), point.optimizer)
+        run.optimizer.load_state(tensors, point.optimizer_state, same_settings=False)
     if run.world.is_main:
         kind = "carried on" if point.optimizer is not None else "fresh"
         note(f"{run.plan.member}: starts from {point.place}, optimiser {kind}")

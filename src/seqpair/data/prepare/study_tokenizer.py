@@ -84,7 +84,7 @@ def study_tokenizer(
     """Load or train the tokenizer and keep it among the stores; a shard waits for another that trains it."""
     with locked(store_folder / "tokenizers", "the tokenizer"):
         if spec.path is not None:
-            loaded = _loaded(spec.path, spec.pad_vocab_to)
+            loaded = loaded_tokenizer(spec.path, spec.pad_vocab_to)
             require_exportable(json.loads(loaded.backend.to_str()), loaded.names, spec.path)
             folder = store_folder / "tokenizers" / f"loaded-{loaded.digest[:ADDRESS_LETTERS]}"
             if not folder.is_dir():
@@ -103,7 +103,7 @@ def study_tokenizer(
         return load_tokenizer(folder, spec.pad_vocab_to), folder
 
 
-def _loaded(place: str, pad_vocab_to: int) -> Tokenizer:
+def loaded_tokenizer(place: str, pad_vocab_to: int) -> Tokenizer:
     """Load a tokenizer from a folder, a file, or the URL of a folder, such as `hf://owner/name`.
 
     Raises:
