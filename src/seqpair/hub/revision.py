@@ -148,6 +148,19 @@ def repository_name(study: str, member: str) -> str:
     return f"{study}-{member}"
 
 
+def public_plan(plan: Plan) -> Plan:
+    """Return a plan without what it says of the machine: folders, and where each value came from; its digest stays."""
+    sources = [
+        source.model_copy(update={"paths": tuple(path if "://" in path else Path(path).name for path in source.paths)})
+        for source in plan.sources
+    ]
+    tokenizer = plan.tokenizer
+    if tokenizer.path is not None:
+        tokenizer = tokenizer.model_copy(update={"path": Path(tokenizer.path).name})
+    changed = {"runs": "", "store_folder": "", "origins": {}, "sources": tuple(sources), "tokenizer": tokenizer}
+    return plan.model_copy(update=changed)
+
+
 def git_digest(content: bytes) -> str:
     """Return the SHA-1 by which git names a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
@@ -160,13 +173,16 @@ def digest_files(folder: Path, *, git: bool = False) -> dict[str, FileDigest]:
         folder: The folder.
         git: Compute git's digests, too; they are needed to compare with a Hub.
     """
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest = _git_of(path) if git else None
-            name = path.relative_to(folder).as_posix()
-            found[name] = FileDigest(bytes=path.stat().st_size, sha256=file_digest(path), git=digest)
-    return found
+    return {
+        path.relative_to(folder).as_posix(): digest_file(path, git=git)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def digest_file(path: Path, *, git: bool = False) -> FileDigest:
+    """Return a file's size and digests; see `digest_files`."""
+    return FileDigest(bytes=path.stat().st_size, sha256=file_digest(path), git=_git_of(path) if git else None)
 
 
 def _git_of(path: Path) -> str:
