@@ -98,7 +98,7 @@ def main() -> None:
     assembly.initialise = assembly.require_room_for_two = lambda *_: None
     compiled._missing_generator = lambda _: None
     compile_model = assembly.compile_model
-    assembly.compile_model = lambda model, plan, device: compile_model(model, plan, device, "eager")
+    assembly.compile_model = lambda model, plan, device, **_: compile_model(model, plan, device, "eager")
     seen: dict[str, dict[str, object]] = {}
     with fake_h100(), FakeTensorMode(allow_non_fake_inputs=True):
         for member in ("encoder", "decoder"):

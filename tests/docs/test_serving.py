@@ -113,7 +113,7 @@ def run_block(place, language, body):
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(place / "home"),
     }
-    done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -51,8 +51,8 @@ class Soup(BaseModel):
     """How an average of checkpoints was made.
 
     Attributes:
-        weighting: `uniform` or `exponential:<ratio>`.
-        parts: The checkpoints, oldest first.
+        weighting: `uniform` or `exponential:<ratio>`, followed by ` (start: <weight>)` where the start is mixed in.
+        parts: The checkpoints, oldest first; a start is the first and has its member's name, `decoder@step120`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

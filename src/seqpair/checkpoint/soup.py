@@ -1,4 +1,4 @@
-"""Soups: averages of checkpoints of one member.
+"""Soups: averages of checkpoints of one member, with the one that it started from mixed in if asked for.
 
 A soup is read like a checkpoint with `load_checkpoint(..., model_only=True)`; its manifest is that of its newest
 part, with the parts, their weights and the digests of their models. It has no optimiser, so no run resumes from it.
@@ -110,7 +110,13 @@ def choose_parts(run_folder: Path, names: Sequence[str] = (), last: int | None =
     return list(catalog.entries[-last:])
 
 
-def make_soup(run_folder: Path, parts: Sequence[CheckpointEntry], weighting: Weighting, name: str) -> Path:
+def make_soup(
+    run_folder: Path,
+    parts: Sequence[CheckpointEntry],
+    weighting: Weighting,
+    name: str,
+    start: tuple[CheckpointEntry, float] | None = None,
+) -> Path:
     """Average checkpoints into `<run>/soups/<name>`: summed in float64, cast back to each tensor's own type.
 
     The result counts only once it was re-opened and found to hold what was written, as for a checkpoint.
@@ -121,6 +127,8 @@ def make_soup(run_folder: Path, parts: Sequence[CheckpointEntry], weighting: Wei
         parts: The checkpoints.
         weighting: Their weights; age is by steps done, in whatever order they come here.
         name: The soup's name.
+        start: The checkpoint of another member that this one started from, and its share of the average; the parts then
+            share the rest. The average is read by the objective of the newest part.
 
     Returns:
         The soup's folder.
@@ -135,15 +143,19 @@ def make_soup(run_folder: Path, parts: Sequence[CheckpointEntry], weighting: Wei
     _require_free(final, name)
     # Oldest first, so that weights by age and the order of the sum do not depend on how the parts were named.
     ordered = sorted(parts, key=lambda entry: entry.manifest.total_steps)
-    weights = weighting.weights(len(ordered))
+    weights, said = weighting.weights(len(ordered)), str(weighting)
     _require_one_origin(ordered)
+    if start is not None:
+        _require_geometry(start[0], ordered[-1])
+        said += f" (start: {start[1]:g})"
+        ordered, weights = [start[0], *ordered], [start[1], *(weight * (1 - start[1]) for weight in weights)]
     with lock_run(final.parent):
         # Under the lock nobody writes here, so a temporary folder is what a killed process left.
         for path in final.parent.glob(f"{TEMPORARY_PREFIX}*"):
             shutil.rmtree(path)
         model = _average(ordered, weights, name)
         require_space(final.parent, written_bytes(model), "the soup")
-        write_whole(final, _fields(ordered, weights, weighting), name, {MODEL_NAME: model}, None)
+        write_whole(final, _fields(ordered, weights, said), name, {MODEL_NAME: model}, None)
     return final
 
 
@@ -179,6 +191,19 @@ def _require_one_origin(parts: Sequence[CheckpointEntry]) -> None:
                     allowed=f"{wanted[what]}, as in {newest.name}",
                     fix="name checkpoints of one member and run, and of phases that agree in this",
                 )
+
+
+def _require_geometry(start: CheckpointEntry, newest: CheckpointEntry) -> None:
+    """Refuse a start whose weights mean something else; its objective may be another, as a converted member's is."""
+    seen, wanted = _origin(start.manifest), _origin(newest.manifest)
+    for what in ("tokenizer", "RoPE bases"):
+        if seen[what] != wanted[what]:
+            raise CheckpointError(
+                f"a member and its start that differ in their {what} cannot be averaged",
+                seen=f"{seen[what]} in {start.manifest.member}@{start.name}",
+                allowed=f"{wanted[what]}, as in {newest.name}",
+                fix="merge members whose phases agree in this",
+            )
 
 
 def _origin(manifest: CheckpointManifest) -> dict[str, str]:
@@ -241,15 +266,15 @@ def _require_averageable(part: CheckpointEntry, key: str, tensor: Tensor) -> Non
         )
 
 
-def _fields(parts: Sequence[CheckpointEntry], weights: Sequence[float], weighting: Weighting) -> CheckpointFields:
+def _fields(parts: Sequence[CheckpointEntry], weights: Sequence[float], said: str) -> CheckpointFields:
     newest = parts[-1].manifest
     # All fields but two are the newest part's, so a soup is exported and evaluated like that checkpoint.
     known = {field: getattr(newest, field) for field in CheckpointFields.model_fields}
     soup = Soup(
-        weighting=str(weighting),
+        weighting=said,
         parts=tuple(
             SoupPart(
-                name=part.name,
+                name=part.name if part.manifest.member == newest.member else f"{part.manifest.member}@{part.name}",
                 total_steps=part.manifest.total_steps,
                 content_tokens=part.manifest.content_tokens,
                 weight=weight,

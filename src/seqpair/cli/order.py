@@ -5,46 +5,58 @@ Steps, positions, pieces and epochs count from 0, as in Python, JSON and Parquet
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from seqpair.cli.options import JsonOption, SetOption, StudyArgument, require_text
 from seqpair.cli.table import counted, print_table
-from seqpair.errors import RecipeError
+from seqpair.errors import DataError, RecipeError, StoreError
 from seqpair.text import Progress, checked_text, format_bytes, printable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from seqpair.data.order.lookup import DocumentTrace, StepContent
     from seqpair.data.prepared import Prepared
     from seqpair.data.store.store import Store
     from seqpair.data.store.text_search import TextHit, TextSearch
     from seqpair.recipe.plan import PhasePlan, Plan
+    from seqpair.suite.places import StudyPlace
 
 _SHOWN_READINGS = 20
 _SHOWN_READINGS_OF_A_TEXT = 5
+TextOption = Annotated[
+    str | None, typer.Option(help="Find the documents that contain this text, and show when each is read.")
+]
+IgnoreCaseOption = Annotated[
+    bool, typer.Option("--ignore-case", "-i", help="With --text: treat upper and lower case alike.")
+]
+PublishedOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="With --text or --document: search the published order.")
+]
 
 
 def order(
     study: StudyArgument,
     step: Annotated[int | None, typer.Option(help="Show this step's documents; steps of a phase count from 0.")] = None,
     document: Annotated[str | None, typer.Option(help="Show when the document of this id is read.")] = None,
-    text: Annotated[
-        str | None, typer.Option(help="Find the documents that contain this text, and show when each is read.")
-    ] = None,
+    text: TextOption = None,
     export: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the whole order to FILE.parquet.")] = None,
     phase: Annotated[str, typer.Option(help="Use only this phase.")] = "",
     source: Annotated[str, typer.Option(help="Search for documents in this source only.")] = "",
     member: Annotated[str, typer.Option(help="Use this member's plan; by default the first member's.")] = "",
-    ignore_case: Annotated[
-        bool, typer.Option("--ignore-case", "-i", help="With --text: treat upper and lower case alike.")
-    ] = False,
+    ignore_case: IgnoreCaseOption = False,
     limit: Annotated[int, typer.Option(min=1, help="With --text: stop after this many documents.")] = 20,
     search_all: Annotated[bool, typer.Option("--all", help="With --text: find all documents.")] = False,
+    published: PublishedOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,6 +86,9 @@ def order(
     if text is not None:
         checked_text(text, "--text")
     place = find_study(study, overrides or ())
+    if published is not None:
+        _show_published(published, place, text, document, source, None if search_all else limit, as_json=as_json)
+        return
     prepared = place.open_data()
     plan = place.plan(member or place.members[0])
     phases = _chosen_phases(plan, phase)
@@ -100,6 +115,60 @@ def _require_one(asked: dict[str, object]) -> None:
             allowed="one of them",
             fix='seqpair order RECIPE --step 12, or --document ID, or --text "some words", or --export FILE.parquet',
         )
+
+
+def _show_published(
+    folder: Path,
+    place: StudyPlace,
+    text: str | None,
+    document: str | None,
+    source: str,
+    limit: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Search the downloaded order of the original's runs, for a text or for a document of the study.
+
+    Raises:
+        RecipeError: Neither was asked for.
+        DataError: The folder is no such order, or no source has the document.
+    """
+    from seqpair.data.order.lookup import searched_sources
+    from seqpair.data.order.published import search_published
+    from seqpair.data.prepare.study_tokenizer import loaded_tokenizer
+    from seqpair.data.tokenizer.tokenizer import Tokenizer
+
+    if (text is None) == (document is None):
+        raise RecipeError("--published searches for a text or a document", fix="add --text or --document")
+    spec, ids = place.data.tokenizer, None
+    if document is None and spec.path is not None:
+        tokenizer: Tokenizer = loaded_tokenizer(spec.path, spec.pad_vocab_to)  # the stores need not be prepared
+    else:
+        prepared = place.open_data()
+        tokenizer = prepared.tokenizer
+        stores = [prepared.train[name] for name in searched_sources(source, prepared) if name in prepared.train]
+        ids = None if document is None else _tokens_of(stores, document)
+    progress = Progress("searching", 0, "files")
+    found = search_published(folder, tokenizer, text or "", ids, lambda done, files: progress.update(done))
+    rows = list(itertools.islice(found, limit))
+    progress.finish(f"{len(rows)} found")
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+        return
+    print_table(
+        ("phase", "step", "file", "row", "tokens", "text"),
+        [(row.phase, row.step, row.file, row.row, row.tokens, printable(" ".join(row.shown.split()))) for row in rows],
+    )
+    print(
+        f"{counted(len(rows), 'row')}; by its card the published order does not correspond exactly to the batches used"
+    )
+
+
+def _tokens_of(stores: Sequence[Store], document: str) -> NDArray[np.integer[Any]]:
+    for store in stores:
+        with contextlib.suppress(StoreError):
+            return store.document_tokens(store.row_of(document))
+    raise DataError("no training store has this document", seen=document, fix="check the id, or name the source")
 
 
 def _export(plan: Plan, phases: list[PhasePlan], prepared: Prepared, out: Path, *, as_json: bool) -> None:

@@ -85,9 +85,17 @@ def _prediction_rows(prediction: PlanPrediction) -> list[tuple[str, str]]:
         for phase in prediction.phases
     ]
     if prediction.device_memory_bytes is not None:
-        room = "fits" if prediction.fits else "does not fit: lower runtime.microbatch_tokens, or shard"
-        rows.append(("device memory", f"{format_bytes(prediction.device_memory_bytes)}: {room}"))
+        needed, room = (format_bytes(size) for size in (prediction.memory_bytes, prediction.device_memory_bytes))
+        rows.append(("device memory", f"{room}, needed about {needed}: {_fitting_words(prediction)}"))
     return rows
+
+
+def _fitting_words(prediction: PlanPrediction) -> str:
+    if prediction.fits:
+        return "fits"
+    if not prediction.fitting:
+        return "does not fit: lower runtime.microbatch_tokens, or take more devices"
+    return "does not fit: set " + " and ".join(f"runtime.{key}={value}" for key, value in prediction.fitting.items())
 
 
 def _optimizer_words(optimizer: OptimizerPlan) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from seqpair.cli.options import JsonOption, MemberOption, SetOption, StudyArgument, names_in
+from seqpair.errors import CheckpointError
 
 
 def soup(
@@ -19,6 +20,9 @@ def soup(
     ] = None,
     last: Annotated[int | None, typer.Option(metavar="N", help="Average the newest N checkpoints.")] = None,
     weights: Annotated[str, typer.Option(help="Weigh by `uniform`, or by `exponential:R` with R below 1.")] = "uniform",
+    start_weight: Annotated[
+        float | None, typer.Option(help="Mix in the checkpoint that the member started from, with this weight below 1.")
+    ] = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -31,15 +35,22 @@ def soup(
 
     Example: seqpair soup runs/demo/encoder --checkpoints step100,step200 --weights exponential:0.5 --out ema
 
+    Example: seqpair soup demo --member encoder-from-decoder --last 1 --start-weight 0.3 --out merged
+
     Example: seqpair export runs/demo/encoder/soups/last3 exports/last3
     """
     from seqpair.checkpoint.manifest import read_checkpoint_manifest
     from seqpair.checkpoint.soup import Weighting, choose_parts, make_soup
     from seqpair.suite.places import find_study
+    from seqpair.train.position import start_checkpoint
 
     weighting = Weighting.parse(weights)
+    if start_weight is not None and not 0 < start_weight < 1:
+        raise CheckpointError("--start-weight is a share of the average", seen=start_weight, allowed="above 0, below 1")
     run = find_study(study, overrides or ()).run(member)
-    folder = make_soup(run.path, choose_parts(run.path, names_in(checkpoints, "--checkpoints"), last), weighting, out)
+    parts = choose_parts(run.path, names_in(checkpoints, "--checkpoints"), last)
+    start = None if start_weight is None else (start_checkpoint(parts[-1].manifest.plan, run.path), start_weight)
+    folder = make_soup(run.path, parts, weighting, out, start)
     manifest = read_checkpoint_manifest(folder)
     assert manifest.soup is not None, "a soup's manifest says so"
     if as_json:

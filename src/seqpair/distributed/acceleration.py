@@ -1,4 +1,4 @@
-"""Two optional ways to train faster: a function compiled by torch, and matrix products in float8 by torchao.
+"""Optional ways to train faster or in less memory: compiling by torch, float8 products by torchao, recomputing layers.
 
 Float8 works in a copy of a module that shares its parameters, so parameters, checkpoints and losses outside of
 training know nothing of it.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import logging
 import shutil
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from seqpair.errors import SeqpairError, install_extra
 from seqpair.nn.attention import prepare_compilation
@@ -72,12 +74,21 @@ class CountedCompile:
         function: What is compiled.
         whole: Whether it has to be one graph; else it may be cut where torch cannot trace it.
         backend: The name of torch's backend.
+        layers: Compile the forward passes of these modules, which the function calls, instead of the function itself:
+            for modules whose parameters are gathered before each call, which no graph can contain.
 
     Attributes:
         graphs: How many graphs were compiled.
     """
 
-    def __init__(self, function: Callable[..., Tensor], *, whole: bool, backend: str = "inductor") -> None:
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        *,
+        whole: bool,
+        backend: str = "inductor",
+        layers: Sequence[nn.Module] = (),
+    ) -> None:
         import torch._dynamo.backends.registry  # costs a second, so only where something is compiled
 
         prepare_compilation()
@@ -85,7 +96,13 @@ class CountedCompile:
         self.graphs = 0
         self._seen: set[Hashable] = set()
         self._compile = torch._dynamo.backends.registry.lookup_backend(backend)
-        self._run = torch.compile(function, backend=self._counted, fullgraph=whole, dynamic=False)
+
+        def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+            return torch.compile(function, backend=self._counted, fullgraph=whole, dynamic=False)
+
+        self._run = function if layers else compiled(function)
+        for layer in layers:
+            layer.forward = compiled(layer.forward)  # not the call, whose hooks gather the parameters
 
     def _counted(self, graph: Any, inputs: Any, **options: Any) -> Any:
         self.graphs += 1
@@ -105,6 +122,49 @@ class CountedCompile:
             note(f"compiled again, {self.graphs - before} more graphs, {self.graphs} in all: {about}")
         self._seen.add(shape)
         return out
+
+
+def recompute_layers(layers: Sequence[nn.Module], which: str | int) -> int:
+    """Let layers keep their inputs only and run once more in the backward pass; return how many do.
+
+    What an attention kernel of CUDA returned is kept too: it costs more to make than to keep.
+
+    Args:
+        layers: All layers, in order; their names and parameters stay.
+        which: `none`, `all`, or how many of the first ones.
+    """
+    count = {"none": 0, "all": len(layers)}.get(str(which), which)
+    chosen = layers[: int(count)]
+    for layer in chosen:
+        layer.forward = _Recomputed(layer.forward)
+    return len(chosen)
+
+
+class _Recomputed:
+    """A forward pass that is made again in the backward pass, where there is one."""
+
+    def __init__(self, forward: Callable[..., Tensor]) -> None:
+        self._forward = forward
+
+    def __call__(self, *given: Any, **named: Any) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self._forward(*given, **named)
+        options: dict[str, Any] = {}
+        kept = _attention_operators() if given[0].device.type == "cuda" else []
+        if kept:
+            options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, kept)
+        out: Tensor = checkpoint(self._forward, *given, use_reentrant=False, **options, **named)
+        return out
+
+
+def _attention_operators() -> list[Any]:
+    """Return the operators of attention on CUDA, as far as this torch has them loaded."""
+    names = {
+        "torch_attn": ("_varlen_attn",),
+        "aten": ("_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention"),
+    }
+    found = [getattr(getattr(torch.ops, space), name, None) for space, own in names.items() for name in own]
+    return [packet.default for packet in found if packet is not None]
 
 
 _LEAST_CAPABILITY = (8, 9)

@@ -42,6 +42,7 @@ class World:
         backend: `gloo`, `nccl`, or `None` for a single process.
         timeout_seconds: How long one exchange may take before the others count as lost.
         heartbeat: What this rank tells the others of itself; `None` for a single process.
+        ranks_per_machine: How many of the processes run on this machine.
     """
 
     rank: int
@@ -51,6 +52,7 @@ class World:
     backend: str | None
     timeout_seconds: float = 600.0
     heartbeat: Heartbeat | None = field(default=None, compare=False)
+    ranks_per_machine: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -151,13 +153,13 @@ class World:
         if self.backend is None:
             yield
             return
-        self._allow(PATIENCE * self.timeout_seconds)
+        self.allow(PATIENCE * self.timeout_seconds)
         try:
             yield
         finally:
-            self._allow(self.timeout_seconds)
+            self.allow(self.timeout_seconds)
 
-    def _allow(self, seconds: float) -> None:
+    def allow(self, seconds: float) -> None:
         """Set how long the exchanges to come may take."""
         if self.heartbeat is not None and self.backend == "nccl":
             self.heartbeat.alarm_seconds = 0.9 * seconds
@@ -201,7 +203,8 @@ def start_world(
         store = _meeting_place(environment, rank, world_size, seconds)
         # A connection of its own, since a thread that waits for an answer blocks all others on the same one.
         beats = Heartbeat(_meeting_place(environment, None, world_size, seconds), rank, world_size)
-    world = dataclasses.replace(world, heartbeat=beats)
+    here = int(environment.get("LOCAL_WORLD_SIZE", world_size))
+    world = dataclasses.replace(world, heartbeat=beats, ranks_per_machine=here)
     with world.exchange("the process group"):
         dist.init_process_group(
             backend,
@@ -211,7 +214,7 @@ def start_world(
             timeout=datetime.timedelta(seconds=seconds),
             device_id=chosen if chosen.type == "cuda" else None,
         )
-    world._allow(timeout_seconds)
+    world.allow(timeout_seconds)
     return world
 
 
@@ -312,5 +315,22 @@ def wrap(module: nn.Module, world: World) -> nn.Module:
 
 
 def no_sync(module: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Return a block whose forward and backward only accumulate: for all microbatches of a step but the last."""
-    return module.no_sync() if isinstance(module, DistributedDataParallel) else contextlib.nullcontext()
+    """Return a block whose forward and backward only accumulate: for all microbatches of a step but the last.
+
+    Shards of gradients are reduced within a machine after every microbatch all the same, else each rank would have to
+    keep whole gradients; the sum over machines is left to the last one.
+    """
+    if isinstance(module, DistributedDataParallel):
+        return module.no_sync()
+    return _accumulating(module) if hasattr(module, "set_requires_all_reduce") else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _accumulating(module: Any) -> Iterator[None]:
+    module.set_requires_all_reduce(False)
+    module.set_is_last_backward(False)
+    try:
+        yield
+    finally:
+        module.set_requires_all_reduce(True)
+        module.set_is_last_backward(True)

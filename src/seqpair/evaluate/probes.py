@@ -79,13 +79,18 @@ def probe_set(
         watch: Called with how many texts are read, and of how many.
 
     Raises:
-        EvaluationError: The set has other labels than classes and numbers, or scikit-learn is not installed.
+        EvaluationError: The set has other labels than classes and numbers or fewer than two rows, or scikit-learn is
+            not installed.
     """
     if labelled.kind not in _KINDS:
         raise EvaluationError(
             f"the labels of {labelled.name} cannot be probed", seen=labelled.kind, allowed=", ".join(_KINDS)
         )
     train, reported = labelled.train, labelled.reported
+    if len(train) < 2:
+        raise EvaluationError(
+            "a probe needs rows to learn from and one to choose by", seen=f"{len(train)} rows", allowed="2 or more"
+        )
     features, truncated = _features(model, [*train, *reported], watch)
     labels = np.array([row.label for row in train])
     fitted, choosing = _split(train)

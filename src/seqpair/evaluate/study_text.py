@@ -184,11 +184,11 @@ class StudyText:
 
 
 class StudyTexts:
-    """Finds the study of an export, and opens each study's data once.
+    """Finds the study of an export or a checkpoint, and opens each study's data once.
 
     Args:
-        plan_of: From a model and its export record to the member's plan; by default the `plan.json` of the run that
-            the export lies in.
+        plan_of: From a model and its export record to the member's plan; by default that of a checkpoint's manifest,
+            or the `plan.json` of the run that the export lies in.
     """
 
     def __init__(self, plan_of: Callable[[ModelPlace, Mapping[str, Any]], Plan] | None = None) -> None:
@@ -199,13 +199,11 @@ class StudyTexts:
         """Return the text of the study that a model was trained in.
 
         Raises:
-            EvaluationError: The model is no export of seqpair, its plan is not known, or the plan is of another study,
-                member or tokenizer.
+            EvaluationError: The model is neither an export nor a checkpoint of seqpair, its plan is not known, or the
+                plan is of another study, member or tokenizer.
             StoreError: The study's data is not prepared here.
         """
-        if not place.is_ours:
-            raise EvaluationError("only an export of seqpair has a study of its own", seen=place.name)
-        record = read_export_record(place.folder)
+        record = _record(place)
         plan = self._plan_of(place, record)
         key = sha256_json(
             {
@@ -227,7 +225,7 @@ class StudyTexts:
         wrong = {name: record[name] for name, value in wanted.items() if record[name] != value}
         if wrong:
             raise EvaluationError(
-                f"the export {place.folder} does not belong to this member and data",
+                f"{place.folder} does not belong to this member and data",
                 seen=", ".join(f"{name} {value}" for name, value in wrong.items()),
                 allowed=", ".join(f"{name} {wanted[name]}" for name in wrong),
                 fix="export the member again, or give the recipe that it was trained with",
@@ -235,8 +233,31 @@ class StudyTexts:
         return text
 
 
+def _record(place: ModelPlace) -> Mapping[str, Any]:
+    """Return what an export or a checkpoint says of the member that it is.
+
+    Raises:
+        EvaluationError: The model is neither.
+    """
+    if place.as_class:
+        manifest = read_checkpoint_manifest(place.folder)
+        return manifest.model_dump(include={"study", "member", "tokenizer_digest"}) | {
+            "seq_len": manifest.plan.phase(manifest.phase).seq_len
+        }
+    if not place.is_ours:
+        raise EvaluationError(
+            "only a member of a study has text of its own",
+            seen=place.name,
+            allowed="an export, a run or a checkpoint of seqpair",
+            fix="leave out the suite `own`, or name the member's run: `seqpair eval runs/STUDY/MEMBER --suite own`",
+        )
+    return read_export_record(place.folder)
+
+
 def _plan_beside(place: ModelPlace, _record: Mapping[str, Any]) -> Plan:
-    """Return the plan of the run that an export lies in."""
+    """Return the plan of a checkpoint, or of the run that an export lies in."""
+    if place.as_class:
+        return read_checkpoint_manifest(place.folder).plan
     path = place.folder.resolve().parent / PLAN_FILE
     try:
         return Plan.model_validate_json(path.read_text(encoding="utf-8"))

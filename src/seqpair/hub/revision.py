@@ -161,11 +161,6 @@ def public_plan(plan: Plan) -> Plan:
     return plan.model_copy(update=changed)
 
 
-def git_digest(content: bytes) -> str:
-    """Return the SHA-1 by which git names a file's content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
 def digest_files(folder: Path, *, git: bool = False) -> dict[str, FileDigest]:
     """Return the digests of all files below a folder, by their paths in it.
 

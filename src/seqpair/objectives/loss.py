@@ -1,6 +1,7 @@
 """The loss: cross entropy summed over predicted positions, without ever holding all logits.
 
-Gradients are made in the forward pass, chunk by chunk, while a chunk's logits are at hand.
+Gradients are made in the forward pass, chunk by chunk, while a chunk's logits are at hand. On a CPU the passes over
+them are in fp32 and in the cache. On a GPU they are what bounds a small model: there are few, in the products' dtype.
 
 The gradient of one row's loss by its logits is softmax(logits) - onehot(target).
 """
@@ -38,16 +39,21 @@ def _matrix_dtype(states: Tensor) -> torch.dtype:
 
 
 def _logit_chunks(
-    states: Tensor, weight: Tensor, dtype: torch.dtype, chunk_rows: int
+    states: Tensor, weight: Tensor, dtype: torch.dtype, chunk_rows: int, bias: Tensor | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield (rows, their logits without the bias, in `dtype`); the logits' memory is used again."""
+    """Yield (rows, their logits in `dtype`); the logits' memory is used again.
+
+    The bias is added where it is given, which has to be in the states' own dtype.
+    """
     transposed = weight.t()
     # One buffer for all chunks: memory that is new for each chunk would be cleared page by page each time.
     held = states.new_empty(min(chunk_rows, states.shape[0]), weight.shape[0], dtype=dtype)
     for first in range(0, states.shape[0], chunk_rows):
         rows = slice(first, min(first + chunk_rows, states.shape[0]))
         logits = held[: rows.stop - rows.start]
-        if states.dtype == dtype:
+        if bias is not None:
+            torch.addmm(bias, states[rows], transposed, out=logits)
+        elif states.dtype == dtype:
             torch.mm(states[rows], transposed, out=logits)
         else:
             logits.copy_(states[rows] @ transposed)
@@ -79,6 +85,23 @@ def _to_gradients(logits: Tensor, bias: Tensor, targets: Tensor, votes: Tensor |
     return (losses * votes[:, None]).sum()
 
 
+def _gradients_in_few_passes(
+    logits: Tensor, targets: Tensor, votes: Tensor | None, wide: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the summed loss, in a wider dtype, and the gradients by the logits, in theirs."""
+    wanted = targets[:, None]
+    grads = torch.softmax(logits, 1)  # in fp32 within the kernel; only what it writes is rounded
+    own = grads.gather(1, wanted).to(wide)
+    others = grads.sum(1, keepdim=True, dtype=wide) - own
+    # In bf16 a share near 1 has no digits left for what it lacks of 1. The shares of all others have, so the target's
+    # gradient, share - 1, is made of them; and so is the loss of a row that is right.
+    grads.scatter_(1, wanted, -others.to(grads.dtype))
+    losses = -torch.where(own > 0.5, 1.0 - others, own).clamp_min(torch.finfo(wide).tiny).log()
+    if votes is None:
+        return losses.sum(), grads
+    return (losses * votes[:, None]).sum(), grads.mul_(votes[:, None])
+
+
 class _SummedCrossEntropy(torch.autograd.Function):
     """Sum of losses; gradients by states, weight and bias are ready when the forward returns."""
 
@@ -91,6 +114,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         votes: Tensor | None,
         chunk_rows: int,
+        few_passes: bool,
     ) -> Tensor:
         wants_states, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         dtype = _matrix_dtype(states)
@@ -103,13 +127,20 @@ class _SummedCrossEntropy(torch.autograd.Function):
         with torch.autocast(states.device.type, enabled=False):
             table = weight.to(dtype)
             inputs = states.to(dtype)
-            for rows, logits in _logit_chunks(inputs, table, bias.dtype, chunk_rows):
+            fused = (dtype, chunk_rows, bias.to(dtype)) if few_passes else (bias.dtype, chunk_rows)
+            for rows, logits in _logit_chunks(inputs, table, *fused):
                 mine = None if votes is None else votes[rows]
-                for some, part in _cached_parts(logits):
-                    total += _to_gradients(part, bias, targets[rows][some], None if mine is None else mine[some])
+                if few_passes:
+                    loss, grad_logits = _gradients_in_few_passes(logits, targets[rows], mine, bias.dtype)
+                    total += loss
                     if grad_bias is not None:
-                        grad_bias += part.sum(0)
-                grad_logits = logits.to(dtype)  # the chunk's logits have become their own gradients
+                        grad_bias += grad_logits.sum(0, dtype=bias.dtype)
+                else:
+                    for some, part in _cached_parts(logits):
+                        total += _to_gradients(part, bias, targets[rows][some], None if mine is None else mine[some])
+                        if grad_bias is not None:
+                            grad_bias += part.sum(0)
+                    grad_logits = logits.to(dtype)  # the chunk's logits have become their own gradients
                 if grad_states is not None:
                     grad_states[rows] = grad_logits @ table
                 if grad_weight is not None:
@@ -120,7 +151,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         # The loss is a sum, so whatever its caller does with it (a division, a scale) is one factor for all gradients.
-        return (*(None if made is None else made * grad for made in ctx.grads), None, None, None)
+        return (*(None if made is None else made * grad for made in ctx.grads), None, None, None, None)
 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor) -> None:
@@ -138,6 +169,7 @@ def summed_cross_entropy(
     targets: Tensor,
     chunk_rows: int | None = None,
     votes: Tensor | None = None,
+    few_passes: bool | None = None,
 ) -> Tensor:
     """Return the cross entropy summed over M rows, differentiable in states, weight and bias.
 
@@ -150,12 +182,14 @@ def summed_cross_entropy(
         targets: (M,) int64 in [0, V).
         chunk_rows: Rows of logits held at once; by default what suits the device.
         votes: (M,) fp32, the factor of each row's loss; without it, each has one.
+        few_passes: Hold logits and their gradients in the dtype of the matrix products; by default off a CPU.
 
     Returns:
         A scalar, in the bias's dtype (fp32), also under autocast.
     """
     rows = chunk_rows or _chunk_rows(head_states, weight)
-    total: Tensor = _SummedCrossEntropy.apply(head_states, weight, bias, targets, votes, rows)
+    few = head_states.device.type != "cpu" if few_passes is None else few_passes
+    total: Tensor = _SummedCrossEntropy.apply(head_states, weight, bias, targets, votes, rows, few)
     return total
 
 

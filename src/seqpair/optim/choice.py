@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from seqpair.errors import SeqpairError
 from seqpair.optim.muon import Muon
 from seqpair.optim.stable_adamw import StableAdamW
 from seqpair.recipe.plan import OptimizerPlan
@@ -14,13 +15,19 @@ from seqpair.recipe.plan import OptimizerPlan
 NamedOptimizer = StableAdamW | Muon
 
 
-def make_optimizer(model: nn.Module, plan: OptimizerPlan, maps_in: Callable[[str], int]) -> NamedOptimizer:
+def make_optimizer(
+    model: nn.Module,
+    plan: OptimizerPlan,
+    maps_in: Callable[[str], int],
+    sum_shards: Callable[[Tensor], Tensor] | None = None,
+) -> NamedOptimizer:
     """Return a fresh optimiser of a model's trainable parameters.
 
     Args:
         model: The bare model, on its device.
         plan: The plan's optimiser.
         maps_in: Returns how many maps lie in a parameter, by its name; 0 if it is no matrix of a layer.
+        sum_shards: As in `StableAdamW`, for sharded parameters.
 
     Raises:
         SeqpairError: The optimiser cannot step these parameters.
@@ -28,7 +35,13 @@ def make_optimizer(model: nn.Module, plan: OptimizerPlan, maps_in: Callable[[str
     groups = parameter_groups(model, plan.weight_decay)
     betas = (plan.beta1, plan.beta2)
     if plan.momentum is None:
-        return StableAdamW(groups, plan.lr, betas, plan.eps, plan.clip_norm)
+        return StableAdamW(groups, plan.lr, betas, plan.eps, plan.clip_norm, sum_shards)
+    if sum_shards is not None:
+        raise SeqpairError(
+            "muon makes whole matrices orthogonal, and the ranks hold parts of them",
+            seen="optimizer.name: muon, with sharded parameters",
+            fix="set runtime.sharding to none, or optimizer.name to stableadamw",
+        )
     return Muon(groups, maps_in, plan.lr, plan.momentum, betas, plan.eps, plan.clip_norm)
 
 

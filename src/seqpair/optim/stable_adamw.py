@@ -18,7 +18,7 @@ not destroyed; clipping by the global norm is offered (off in all presets).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -75,6 +75,8 @@ class StableAdamW(torch.optim.Optimizer):
         betas: Decay rates of the two averages.
         eps: Added to sqrt(v); its square is the floor of v in the RMS only.
         clip_norm: Scale the gradients to at most this global norm first; `None` does not.
+        sum_shards: Sums a tensor over the ranks that hold parts of the parameters, in place; only for sharded ones, of
+            which each rank steps its parts, by the root mean squares and norms of the whole tensors.
 
     Raises:
         SeqpairError: A number out of its range, parameters without names, or parameters in less than
@@ -88,6 +90,7 @@ class StableAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-6,
         clip_norm: float | None = None,
+        sum_shards: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         _check_settings(lr, betas, eps, clip_norm)
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0})
@@ -95,10 +98,14 @@ class StableAdamW(torch.optim.Optimizer):
         self.steps_done = 0
         self.lr_frac = 1.0
         self._params, self._decays = _named(self.param_groups)
-        self._m = {name: zeros_like(p) for name, p in self._params.items()}
-        self._v = {name: zeros_like(p) for name, p in self._params.items()}
+        self._sum_shards = sum_shards
+        sharded = [name for name, p in self._params.items() if hasattr(p, "placements")]
+        assert bool(sharded) == (sum_shards is not None), "sharded parameters, and only those, need sums over ranks"
+        self._m = {name: zeros_like(local_part(p)) for name, p in self._params.items()}
+        self._v = {name: zeros_like(local_part(p)) for name, p in self._params.items()}
         first = next(iter(self._params.values()))
         self._bucket_elements = BUCKET_ELEMENTS.get(first.device.type, 1 << 26)
+        # Of whole tensors, sharded or not.
         self._sizes = torch.tensor([p.numel() for p in self._params.values()], device=first.device)  # (P,)
         self._decay_of = torch.tensor(list(self._decays.values()), dtype=first.dtype, device=first.device)  # (P,)
 
@@ -127,6 +134,8 @@ class StableAdamW(torch.optim.Optimizer):
         assert closure is None, "closures are not supported: the gradients of a step come from many microbatches"
         grads = self.gradients()
         grad_norm = torch.linalg.vector_norm(norms(grads))
+        if self._sum_shards is not None and self.clip_norm is not None:
+            grad_norm = self._sum_shards(grad_norm.square()).sqrt()
         # From here on everything is a device tensor, the bucket loop included: reading a norm to decide whether to
         # clip would make the host wait for the whole backward pass.
         scale = grad_scale
@@ -134,12 +143,19 @@ class StableAdamW(torch.optim.Optimizer):
             scale = self.clip_norm / grad_norm.clamp_min(self.clip_norm)
         self.steps_done += 1
         owners, g = self._pieces(grads)
-        p, m, v = (self._pieces(list(named.values()))[1] for named in (self._params, self._m, self._v))
+        own = [local_part(parameter) for parameter in self._params.values()]
+        p, m, v = (self._pieces(tensors)[1] for tensors in (own, list(self._m.values()), list(self._v.values())))
         buckets = self._buckets(g)
 
         # Two passes over the buckets: a tensor's rate depends on all its pieces, which may lie in several buckets.
         sums = [total for b in buckets for total in self._update_averages(m[b], v[b], g[b], scale)]
-        rms = (_sum_by_owner(sums, owners) / self._sizes).sqrt()  # (P,)
+        totals = _sum_by_owner(sums, owners)  # (P,)
+        if self._sum_shards is not None:
+            # The norm goes along, since it was not needed before.
+            last = grad_norm.square()[None] if self.clip_norm is None else grad_norm.new_zeros(1)
+            totals, last = self._sum_shards(torch.cat([totals, last])).tensor_split([-1])
+            grad_norm = last[0].sqrt() if self.clip_norm is None else grad_norm
+        rms = (totals / self._sizes).sqrt()  # (P,)
         fracs = self.lr_frac / rms.clamp_min(1.0)  # (P,), each tensor's lr' / peak
         # `unbind` gives 0-dim tensors, which the foreach functions take as one factor a piece without reading them.
         keeps = (1.0 - fracs * self._decay_of).unbind()
@@ -150,7 +166,10 @@ class StableAdamW(torch.optim.Optimizer):
             torch._foreach_mul_(p[b], [keeps[owner] for owner in owners[b]])
             torch._foreach_add_(p[b], updates)
             squares.append(norms(updates).square().sum())
-        update_rms = (torch.stack(squares).sum() / self._sizes.sum()).sqrt()
+        square = torch.stack(squares).sum()
+        if self._sum_shards is not None:
+            square = self._sum_shards(square)
+        update_rms = (square / self._sizes.sum()).sqrt()
         clipped_frac = (rms > 1.0).to(grad_norm.dtype).mean()
         return StepStats(torch.stack([grad_norm, clipped_frac, update_rms]))
 
@@ -209,11 +228,16 @@ class StableAdamW(torch.optim.Optimizer):
                 seen=some_of(missing),
                 fix="every trainable parameter must take part in the loss; freeze those that should not be trained",
             )
-        return [p.grad for p in self._params.values() if p.grad is not None]
+        return [local_part(p.grad) for p in self._params.values() if p.grad is not None]
 
     def tensor_state(self) -> dict[str, Tensor]:
-        """Return the averages by name, `m.<parameter>` and `v.<parameter>`; not copies."""
-        return {f"m.{name}": m for name, m in self._m.items()} | {f"v.{name}": v for name, v in self._v.items()}
+        """Return the averages by name, `m.<parameter>` and `v.<parameter>`, sharded as it is; not copies."""
+        parts = {"m": self._m, "v": self._v}
+        return {
+            f"{key}.{name}": _sharded_like(self._params[name], tensor)
+            for key, own in parts.items()
+            for name, tensor in own.items()
+        }
 
     def json_state(self) -> dict[str, Any]:
         """Return everything else: the step count, the rate's fraction and the settings it was made with."""
@@ -299,6 +323,30 @@ def _sum_by_owner(sums: Sequence[Tensor], owners: Sequence[int]) -> Tensor:
         else:
             totals[owner] = totals[owner] + total
     return torch.stack(totals)
+
+
+def local_part(tensor: Any) -> Tensor:
+    """Return the part of a tensor that this rank holds: all of it, unless it is sharded."""
+    # A DTensor is known by its attribute: its type takes a second to import.
+    part: Tensor = tensor.to_local() if hasattr(tensor, "placements") else tensor
+    return part.detach()
+
+
+def _sharded_like(parameter: Any, part: Tensor) -> Tensor:
+    """Return a part of a state as the whole tensor that it is of, sharded as the parameter is; not a copy."""
+    if not hasattr(parameter, "placements"):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    whole: Tensor = DTensor.from_local(
+        part,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
+    return whole
 
 
 def zeros_like(parameter: Tensor) -> Tensor:

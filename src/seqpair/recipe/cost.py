@@ -16,6 +16,8 @@ MEMORY_FORMULA = (
     "16 P (weights, gradients, two moments) + microbatch x (L (8 D + 4 F) + 4 D) x bytes + 2 x 1,024 x V x 4"
 )
 DISK_FORMULA = "12 P (weights and two moments in fp32) for each checkpoint kept"
+SHARDED = "; with n ranks to a copy 16 P / n + 8 (P - L (4 D^2 + 3 D F)) + 12 (4 D^2 + 3 D F) for the states"
+RECOMPUTED = "; a recomputed layer keeps 2 D in place of 8 D + 4 F, all but one at a time"
 ONE_MOMENT = " - 4 x L (4 D^2 + 3 D F) (muon keeps one moment of the layers' matrices)"
 LOSS_CHUNK_ROWS = 1024
 TRAINING_PASSES = 3
@@ -40,7 +42,7 @@ class Cost(BaseModel):
         parameters, non_embedding_parameters: Exact counts.
         phases: Each phase's cost.
         flops: Training FLOPs of all phases.
-        memory_bytes: Rough peak memory of one rank.
+        memory_bytes: Rough peak memory of one rank that runs alone.
         checkpoint_bytes: One checkpoint on disk.
         checkpoints_kept: Checkpoints left at the end.
         disk_bytes: Disk for those, and for one more while it is being written.
@@ -87,7 +89,10 @@ def plan_cost(plan: Plan) -> Cost:
         disk_bytes=each * (kept + 1),
         formulas={
             "flops_per_token": FLOPS_FORMULA,
-            "memory": MEMORY_FORMULA + moments,
+            "memory": MEMORY_FORMULA
+            + moments
+            + (SHARDED if plan.runtime.sharding != "none" else "")
+            + (RECOMPUTED if recomputed_layers(plan) else ""),
             "checkpoint_disk": DISK_FORMULA + moments,
         },
     )
@@ -201,23 +206,59 @@ def objective_shares(phase: PhasePlan) -> list[tuple[Objective, float]]:
     return shares
 
 
-def memory_bytes(plan: Plan) -> float:
-    """Return a rough peak memory of one rank without sharding; the formula is `MEMORY_FORMULA`.
+def memory_bytes(plan: Plan, ranks: int = 1) -> float:
+    """Return a rough peak memory of one rank; the formula is `MEMORY_FORMULA`, with `SHARDED` and `RECOMPUTED`.
 
     Activations are those a layer keeps for its backward pass: norms, Q, K, V, attention output and both
-    halves of the gated MLP, in 4 bytes (2 under bf16); the loss holds one chunk of logits and its gradient.
+    halves of the gated MLP, in 4 bytes (2 under bf16); the loss holds one chunk of logits and its gradient. A layer
+    that is recomputed keeps its input and what attention returned, and one such layer at a time has all of them.
+
+    Args:
+        plan: The plan.
+        ranks: How many ranks share one copy of the states, if the plan shards them.
     """
     shape = plan.model.shape
     parameters = parameter_count(shape, plan.model.vocab_size).total
-    each = 2 if plan.runtime.precision == "bf16" else 4
-    activations = shape.layers * (8 * shape.width + 4 * shape.inner) + 4 * shape.width
+    layer = 4 * shape.width**2 + 3 * shape.width * shape.inner
     # 16 = 4 for the weight, 4 for its gradient and 8 for two moments, all in fp32.
-    return (
-        16 * parameters
-        - _bytes_without_second_moment(plan)
-        + plan.runtime.microbatch_tokens * activations * each
-        + 2 * LOSS_CHUNK_ROWS * plan.model.vocab_size * 4
-    )
+    states: float = 16 * parameters - _bytes_without_second_moment(plan)
+    if plan.runtime.sharding != "none" and ranks > 1:
+        states = states / ranks + 8 * (parameters - shape.layers * layer) + 12 * layer
+    recomputed = recomputed_layers(plan)
+    of_layer = 8 * shape.width + 4 * shape.inner
+    kept = (shape.layers - recomputed + min(1, recomputed)) * of_layer + recomputed * 2 * shape.width
+    each = 2 if plan.runtime.precision == "bf16" else 4
+    activations = plan.runtime.microbatch_tokens * (kept + 4 * shape.width) * each
+    return states + activations + 2 * LOSS_CHUNK_ROWS * plan.model.vocab_size * 4
+
+
+def recomputed_layers(plan: Plan) -> int:
+    """Return how many layers run again in the backward pass."""
+    layers = plan.model.shape.layers
+    which = plan.runtime.checkpoint_layers
+    return min(layers, which) if isinstance(which, int) else {"none": 0, "all": layers}[which]
+
+
+def settings_that_fit(plan: Plan, device_bytes: float, ranks: int) -> dict[str, str] | None:
+    """Return the least change of `runtime` with which a plan fits into a device's memory; None if none does.
+
+    Recomputing layers costs a third more FLOPs, sharding only exchanges, so where there are ranks sharding comes first.
+
+    Args:
+        plan: The plan.
+        device_bytes: The memory of one device.
+        ranks: How many devices share the states.
+    """
+    changes: list[dict[str, str]] = [{}]
+    # Muon steps whole matrices.
+    if ranks > 1 and plan.optimizer.name != "muon":
+        changes.append({"sharding": "full"})
+    changes += [change | {"checkpoint_layers": "all"} for change in changes]
+    for change in changes:
+        runtime = plan.runtime.model_copy(update=change)
+        if memory_bytes(plan.model_copy(update={"runtime": runtime}), ranks) <= device_bytes:
+            return change
+    return None
 
 
 def checkpoint_bytes(plan: Plan) -> int:

@@ -198,7 +198,8 @@ class TokenizerSpec(BaseModel):
     """A tokenizer to load, or one to train on the recipe's own sources.
 
     Attributes:
-        path: A folder (or `tokenizer.json`) in Hugging Face's format; `None` means: train one.
+        path: A folder (or `tokenizer.json`) in Hugging Face's format, or a folder's URL such as `hf://owner/name`;
+            `None` means: train one.
         train_vocab_size: Entries of a trained tokenizer, specials included, before padding.
         train_bytes: At most this much text is used for training it, spread over the sources.
         pad_vocab_to: The model's vocabulary is padded to a multiple of this.

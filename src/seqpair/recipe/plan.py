@@ -246,6 +246,10 @@ class RuntimePlan(_Frozen):
         float8: Products of the layers' matrices in float8 by torchao, over the same fp32 weights: `off`, or the scales,
             `tensorwise` or `rowwise`. Microbatches then have one shape, too.
         loggers: Where metrics go besides `metrics.jsonl`: `tensorboard`, `trackio`, `wandb`.
+        sharding: Over several ranks, whether each keeps all parameters and states (`none`) or a part: of all ranks
+            (`full`), or of those on one machine (`hybrid`).
+        checkpoint_layers: Layers that keep their inputs only and run again in the backward pass: `none`, `all`, or how
+            many of the first ones.
         timeout_seconds: How long a rank waits for the others before they count as lost; five times as long in the
             first step and while one of them saves or measures.
     """
@@ -260,6 +264,8 @@ class RuntimePlan(_Frozen):
     prefetch_batches: int | None = Field(default=None, ge=0)
     float8: Literal["off", "tensorwise", "rowwise"] = "off"
     loggers: tuple[LoggerName, ...] = ()
+    sharding: Literal["none", "full", "hybrid"] = "none"
+    checkpoint_layers: Literal["none", "all"] | Annotated[int, Field(ge=1)] = "none"
     timeout_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
 
     @field_validator("loggers")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from seqpair.errors import RecipeError
-from seqpair.recipe.cost import SPECIALS_PER_SEQUENCE, plan_cost
+from seqpair.recipe.cost import SPECIALS_PER_SEQUENCE, memory_bytes, plan_cost, settings_that_fit
 from seqpair.recipe.objectives import Direction
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.sizes import SIZES
@@ -191,8 +191,9 @@ class PlanPrediction(BaseModel):
         hours: All phases.
         device_hours: The same, by devices.
         phases: Each phase's time.
-        memory_bytes: Rough peak memory of one device, without sharding.
+        memory_bytes: Rough peak memory of one device.
         device_memory_bytes: What one has; null for a CPU.
+        fitting: What of `runtime` has to change for the plan to fit; empty if it fits; null if nothing helps.
         measured: Whether all rates were measured.
         formula: How hours are made.
     """
@@ -206,6 +207,7 @@ class PlanPrediction(BaseModel):
     phases: tuple[PhaseTime, ...]
     memory_bytes: float
     device_memory_bytes: float | None
+    fitting: dict[str, str] | None
     measured: bool
     formula: str
 
@@ -250,14 +252,16 @@ def predict_plan(plan: Plan, device: str, count: int = 1) -> PlanPrediction:
             )
         )
     hours = sum(phase.hours for phase in phases)
+    room = DEVICES[device].memory_bytes
     return PlanPrediction(
         device=device,
         count=count,
         hours=hours,
         device_hours=hours * count,
         phases=tuple(phases),
-        memory_bytes=whole.memory_bytes,
-        device_memory_bytes=DEVICES[device].memory_bytes,
+        memory_bytes=memory_bytes(plan, count),
+        device_memory_bytes=room,
+        fitting={} if room is None else settings_that_fit(plan, room, count),
         measured=all(phase.measured for phase in phases),
         formula=TIME_FORMULA,
     )

@@ -13,7 +13,15 @@ from seqpair.checkpoint.catalog import require_room_for_two
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import Prepared, require_stores
 from seqpair.data.store.store import Store
-from seqpair.distributed.acceleration import CountedCompile, Float8Copy, float8_copy, require_float8, should_compile
+from seqpair.distributed.acceleration import (
+    CountedCompile,
+    Float8Copy,
+    float8_copy,
+    recompute_layers,
+    require_float8,
+    should_compile,
+)
+from seqpair.distributed.sharding import Sharding
 from seqpair.distributed.world import World, wrap
 from seqpair.errors import RecipeError, StoreError
 from seqpair.files import hash64
@@ -43,7 +51,8 @@ class Run:
         model: The language model, on the device.
         float8: The copy of the model that is trained, if products are in float8; its parameters are the model's.
         compiled: The forward pass that is trained, compiled, if it is.
-        module: Its summed loss, wrapped in DDP if there are several ranks.
+        sharding: How the parameters are cut over the ranks, if they are.
+        module: Its summed loss, wrapped in DDP or sharded if there are several ranks.
         optimizer: The optimiser.
         builder: Corruption and targets.
         orders: The order of every phase, by phase name.
@@ -57,6 +66,7 @@ class Run:
     model: LanguageModel
     float8: Float8Copy | None
     compiled: CountedCompile | None
+    sharding: Sharding | None
     module: nn.Module
     optimizer: NamedOptimizer
     builder: TargetBuilder
@@ -101,9 +111,17 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(part_of(name) in plan.start.train_layers)  # the optimiser takes no other
     choose_flash(world.device)
+    # The order is fixed: each of these works on what the one before has made.
     float8 = float8_model(model, plan, world, emulate=emulate_float8)
     trained = model if float8 is None else float8.module
-    compiled = compile_model(trained, plan, world.device)
+    recompute_layers(tuple(trained.backbone.layers), plan.runtime.checkpoint_layers)
+    sharded = plan.runtime.sharding != "none" and world.backend is not None
+    compiled = compile_model(trained, plan, world.device, by_layer=sharded)
+    sharding, module = None, ObjectiveLoss(trained, compiled)
+    if sharded:
+        sharding = Sharding(world, plan.runtime.sharding)
+        # A float8 copy's parameters are cut in place, so the model that it was made from would keep whole ones.
+        model = trained
     return Run(
         plan=plan,
         folder=folder,
@@ -111,8 +129,9 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
         model=model,
         float8=float8,
         compiled=compiled,
-        module=wrap(ObjectiveLoss(trained, compiled), world),
-        optimizer=make_optimizer(model, plan.optimizer, maps_in),
+        sharding=sharding,
+        module=wrap(module, world) if sharding is None else sharding.wrap(module, trained.backbone.layers),
+        optimizer=make_optimizer(model, plan.optimizer, maps_in, None if sharding is None else sharding.sum),
         builder=TargetBuilder(prepared.tokenizer, plan.seed),
         orders={phase.name: PhaseOrder(plan.seed, phase, _stores_of(phase, prepared)) for phase in plan.phases},
         probes={
@@ -124,7 +143,7 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
 
 
 def compile_model(
-    model: LanguageModel, plan: Plan, device: torch.device, backend: str = "inductor"
+    model: LanguageModel, plan: Plan, device: torch.device, backend: str = "inductor", *, by_layer: bool = False
 ) -> CountedCompile | None:
     """Return the model's forward pass compiled, as one graph where the attention kernel allows it, if the plan asks.
 
@@ -133,6 +152,7 @@ def compile_model(
         plan: The plan.
         device: The device.
         backend: The name of torch's backend.
+        by_layer: Compile each layer by itself, in place: sharded parameters are gathered between them.
 
     Raises:
         SeqpairError: The model is to be compiled and cannot be.
@@ -145,7 +165,8 @@ def compile_model(
         kernel = suited_kernel(torch.empty(1, 1, plan.model.shape.head_dim, dtype=dtype, device=device))
     objectives = [OBJECTIVES[span.objective] for phase in plan.phases for span in phase.objectives]
     whole = kernel in TRACEABLE_KERNELS and not any(objective.has_prefix for objective in objectives)
-    return CountedCompile(model.forward, whole=whole, backend=backend)
+    layers = tuple(model.backbone.layers) if by_layer else ()
+    return CountedCompile(model.forward, whole=whole, backend=backend, layers=layers)
 
 
 def float8_model(model: LanguageModel, plan: Plan, world: World, *, emulate: bool) -> Float8Copy | None:

@@ -14,14 +14,12 @@ from seqpair.data.order.order import PhaseOrder
 from seqpair.data.order.packing import pack
 from seqpair.data.store.store import Store
 from seqpair.data.tokenizer.tokenizer import Tokenizer
-from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
-from seqpair.objectives.loss import token_scores
 from seqpair.objectives.selection import Part, measured_objective
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.objectives import Objective
 from seqpair.recipe.plan import BatchStage, HeldOutPlan, MixtureShare, PhasePlan
-from seqpair.train.step import autocast
+from seqpair.train.step import ObjectiveLoss, autocast
 
 HELD_OUT_KEY = "held-out"
 """Stands where a phase's name stands in the keys of order and corruption."""
@@ -84,7 +82,7 @@ class HeldOutProbe:
     @torch.no_grad()
     def measure(
         self,
-        model: LanguageModel,
+        module: ObjectiveLoss,
         objective: Objective,
         builder: TargetBuilder,
         device: torch.device,
@@ -92,27 +90,27 @@ class HeldOutProbe:
         *,
         bf16: bool = False,
     ) -> list[HeldOutLoss]:
-        """Score every source in the precision of training; the model is in evaluation mode meanwhile.
+        """Score every source in the precision of training; the module is in evaluation mode meanwhile.
 
         A mixed objective is scored by its rest. In another precision than training's the attention would be another
         kernel's, or none's: the varlen kernel takes half precision only.
         """
         objective = measured_objective(objective)
-        model.eval()
+        module.eval()
         try:
             with autocast(device, active=bf16):
                 return [
-                    self._measure_source(source, batch, model, objective, builder, device, microbatch_tokens)
+                    self._measure_source(source, batch, module, objective, builder, device, microbatch_tokens)
                     for source, batch in self._batches.items()
                 ]
         finally:
-            model.train()
+            module.train()
 
     def _measure_source(
         self,
         source: str,
         batch: Batch,
-        model: LanguageModel,
+        module: ObjectiveLoss,
         objective: Objective,
         builder: TargetBuilder,
         device: torch.device,
@@ -126,8 +124,7 @@ class HeldOutProbe:
         for indices in pack(sequence_lengths(batch, objective.ends_every_piece), microbatch_tokens):
             rows = assemble(batch, indices, self._tokenizer.specials, objective.ends_every_piece)
             given = builder.build(objective, rows, chosen, device)
-            states = model(given.ids, given.layout, given.direction, rope, given.output_index)
-            losses, right = token_scores(states, model.output_weight, model.output_bias, given.target_ids)
+            losses, right = module.scores(given, rope)
             bytes_of = self._token_bytes[given.target_ids.cpu()]
             weighted = losses.double() if given.votes is None else losses.double() * given.votes
             nats += float(weighted.sum())

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
+from torch import Tensor
+
 from seqpair.checkpoint.catalog import latest_valid, lock_run, thin
 from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
 from seqpair.data.order.ledger import Ledger
@@ -30,7 +32,7 @@ from seqpair.train.loggers import open_loggers
 from seqpair.train.metrics import Metrics
 from seqpair.train.pinned_plan import pin_plan
 from seqpair.train.position import Place, StartingPoint, begin_from, manifest_fields, place_after, restore
-from seqpair.train.step import StepLoss, StepWork, accumulate_gradients, not_finite
+from seqpair.train.step import ObjectiveLoss, StepLoss, StepWork, accumulate_gradients, not_finite
 
 
 class StopRequest:
@@ -237,50 +239,60 @@ class _Loop:
         return "" if self.loss_shown is None else f"loss {self.loss_shown:.3f}"
 
     def _measure_held_out(self, phase: PhasePlan) -> None:
-        """Measure on the main rank, while the others wait for it."""
+        """Measure on the main rank; with sharded parameters on all, which gather them together."""
         run, place = self.run, self.place
-        if run.world.is_main:
-            run.world.enter(place.total_step, "measuring the held-out loss")
-            self._measure_on_this_rank(phase)
-        # The others wait here, where they may wait longer than at the next step's exchanges.
+        # Others wait here for the main rank, where they may wait longer than at the next step's exchanges.
         with run.world.patience():
+            run.world.enter(place.total_step, "measuring the held-out loss")
+            if run.world.is_main or run.sharding is not None:
+                with run.world.exchange("the shards of a measurement", computes=True):
+                    results = run.probes[phase.name].measure(
+                        ObjectiveLoss(run.model) if run.sharding is None else run.module,
+                        phase.objective_of(max(0, place.step - 1)),
+                        run.builder,
+                        run.world.device,
+                        run.plan.runtime.microbatch_tokens,
+                        bf16=run.plan.runtime.precision == "bf16",
+                    )
+                for result in results:
+                    self.metrics.held_out(place, phase.name, result)
             run.world.barrier()
-
-    def _measure_on_this_rank(self, phase: PhasePlan) -> None:
-        run, place = self.run, self.place
-        objective = phase.objective_of(max(0, place.step - 1))
-        results = run.probes[phase.name].measure(
-            run.model,
-            objective,
-            run.builder,
-            run.world.device,
-            run.plan.runtime.microbatch_tokens,
-            bf16=run.plan.runtime.precision == "bf16",
-        )
-        for result in results:
-            self.metrics.held_out(place, phase.name, result)
 
     def _write_drift(self) -> None:
         """Write how far each layer has moved from the start, for a member that has one."""
         run = self.run
-        if run.plan.start is not None and run.world.is_main and self.find_start is not None:
-            write_json(run.folder / DRIFT_FILE, drift(run.model.state_dict(), self.find_start(run.plan).model))
+        if run.plan.start is None or self.find_start is None:
+            return
+        model = self._whole(run.model.state_dict())
+        if run.world.is_main:
+            write_json(run.folder / DRIFT_FILE, drift(model, self.find_start(run.plan).model))
+
+    def _whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors as files have them, the same for any sharding; of shards on the main rank only."""
+        return tensors if self.run.sharding is None else self.run.sharding.whole(tensors)
 
     def _save(self, phase: PhasePlan) -> None:
-        run, name = self.run, f"{phase.tag}{self.place.step}"
-        if run.world.is_main and name != self.checkpoint_name:
-            run.world.enter(self.place.total_step, "saving a checkpoint")
-            if self.ledger is not None:
-                self.ledger.sync()
-            self.metrics.sync()
-            save_checkpoint(
-                run.folder,
-                manifest_fields(run, phase, self.place),
-                model=run.model.state_dict(),
-                optimizer=run.optimizer.tensor_state(),
-                state={"place": self.place.as_json(), "optimizer": run.optimizer.json_state()},
-            )
-            thin(run.folder, run.plan.keep, run.plan.phases)
+        name = f"{phase.tag}{self.place.step}"
+        with self.run.world.patience():
+            if name != self.checkpoint_name:
+                self._write_checkpoint(phase)
+            self.run.world.barrier()
         self.checkpoint_name = name
-        with run.world.patience():
-            run.world.barrier()
+
+    def _write_checkpoint(self, phase: PhasePlan) -> None:
+        run = self.run
+        run.world.enter(self.place.total_step, "saving a checkpoint")
+        model, optimizer = self._whole(run.model.state_dict()), self._whole(run.optimizer.tensor_state())
+        if not run.world.is_main:
+            return
+        if self.ledger is not None:
+            self.ledger.sync()
+        self.metrics.sync()
+        save_checkpoint(
+            run.folder,
+            manifest_fields(run, phase, self.place),
+            model=model,
+            optimizer=optimizer,
+            state={"place": self.place.as_json(), "optimizer": run.optimizer.json_state()},
+        )
+        thin(run.folder, run.plan.keep, run.plan.phases)

@@ -15,6 +15,7 @@ from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, latest_
 from seqpair.checkpoint.manifest import CheckpointFields, trains_alike
 from seqpair.checkpoint.store import LoadedCheckpoint, load_checkpoint
 from seqpair.data.order.batches import Batch
+from seqpair.distributed.sharding import cut_like
 from seqpair.errors import CheckpointError
 from seqpair.paths import run_folder
 from seqpair.recipe.diff import plan_digest
@@ -85,6 +86,7 @@ def manifest_fields(run: Run, phase: PhasePlan, place: Place) -> CheckpointField
             "torch": torch.__version__,
             "python": platform.python_version(),
             "world_size": str(run.world.world_size),
+            **({} if run.sharding is None else {"sharding": run.plan.runtime.sharding}),
             "device": run.world.device.type,
         },
     )
@@ -110,8 +112,8 @@ def restore(run: Run, loaded: LoadedCheckpoint) -> Place:
             allowed=plan_digest(run.plan)[:16],
             fix="start a run under another `name`, or move the checkpoint away",
         )
-    run.model.load_state_dict(loaded.model, strict=True)
-    run.optimizer.load_state(loaded.optimizer, loaded.state["optimizer"])
+    run.model.load_state_dict(cut_like(run.model.state_dict(), loaded.model), strict=True)
+    run.optimizer.load_state(cut_like(run.optimizer.tensor_state(), loaded.optimizer), loaded.state["optimizer"])
     return Place(**loaded.state["place"])
 
 
@@ -142,8 +144,35 @@ def starting_point_of(plan: Plan) -> StartingPoint:
     """
     start = plan.start
     assert start is not None, "the plan has a start"
-    assert start.member is not None, "the start is a member"
-    run = run_folder(plan).with_name(start.member)
+    entry = start_checkpoint(plan, run_folder(plan))
+    carried = start.optimizer == "carried"
+    loaded = load_checkpoint(entry.path, model_only=not carried)
+    return StartingPoint(
+        place=f"{start.member}@{entry.name}",
+        model=loaded.model,
+        optimizer=loaded.optimizer if carried else None,
+        optimizer_state=loaded.state["optimizer"] if carried else None,
+    )
+
+
+def start_checkpoint(plan: Plan, folder: Path) -> CheckpointEntry:
+    """Return the checkpoint of another member that a member starts from.
+
+    Args:
+        plan: The member's plan.
+        folder: Its run; the other member's lies beside it.
+
+    Raises:
+        CheckpointError: It starts from no other member, or that one is not trained so far or by another plan.
+    """
+    start = plan.start
+    if start is None or start.member is None:
+        raise CheckpointError(
+            f"{plan.member} does not start from another member of its study",
+            seen="from scratch" if start is None else start.place,
+            fix="name a member whose `from` is a member",
+        )
+    run = folder.with_name(start.member)
     entry = _entry_of(start, run)
     # A checkpoint that was found belongs to its run's plan, though a shorter one may have made it.
     trained = [entry.manifest.plan_digest, *(plan_digest(one) for one in (read_pinned_plan(run),) if one is not None)]
@@ -154,14 +183,7 @@ def starting_point_of(plan: Plan) -> StartingPoint:
             allowed=start.plan_digest[:16],
             fix=f"train {start.member} by this recipe first, or give the recipe another `name`",
         )
-    carried = start.optimizer == "carried"
-    loaded = load_checkpoint(entry.path, model_only=not carried)
-    return StartingPoint(
-        place=f"{start.member}@{entry.name}",
-        model=loaded.model,
-        optimizer=loaded.optimizer if carried else None,
-        optimizer_state=loaded.state["optimizer"] if carried else None,
-    )
+    return entry
 
 
 def _entry_of(start: Start, run: Path) -> CheckpointEntry:
@@ -184,10 +206,12 @@ def _entry_of(start: Start, run: Path) -> CheckpointEntry:
 
 def begin_from(run: Run, point: StartingPoint) -> None:
     """Give a run that has no checkpoint yet the weights, and the optimiser's state, of its starting point."""
-    drawn = {name: values for name, values in run.model.state_dict().items() if name in point.drawn}
-    run.model.load_state_dict({**drawn, **point.model}, strict=True)
+    own = run.model.state_dict()
+    drawn = {name: values for name, values in own.items() if name in point.drawn}
+    run.model.load_state_dict({**drawn, **cut_like(own, point.model)}, strict=True)
     if point.optimizer is not None and point.optimizer_state is not None:
-        run.optimizer.load_state(point.optimizer, point.optimizer_state, same_settings=False)
+        tensors = cut_like(run.optimizer.tensor_state(), point.optimizer)
+        run.optimizer.load_state(tensors, point.optimizer_state, same_settings=False)
     if run.world.is_main:
         kind = "carried on" if point.optimizer is not None else "fresh"
         note(f"{run.plan.member}: starts from {point.place}, optimiser {kind}")

@@ -16,7 +16,7 @@ from seqpair.distributed.world import World, no_sync
 from seqpair.errors import NotFiniteError
 from seqpair.nn.model import LanguageModel
 from seqpair.nn.rope import RopeBases
-from seqpair.objectives.loss import summed_cross_entropy
+from seqpair.objectives.loss import summed_cross_entropy, token_scores
 from seqpair.objectives.targets import ModelInput
 
 
@@ -37,6 +37,11 @@ class ObjectiveLoss(nn.Module):
         states = self._states(given, rope)[: given.target_ids.shape[0]]  # (M, D); fixed shapes have more outputs
         weight, bias = self.model.output_weight, self.model.output_bias
         return summed_cross_entropy(states, weight, bias, given.target_ids, votes=given.votes)
+
+    def scores(self, given: ModelInput, rope: RopeBases) -> tuple[Tensor, Tensor]:
+        """Return each target's loss in nats, (M,), and whether it is the most likely token; for measuring."""
+        states = self.model(given.ids, given.layout, given.direction, rope, given.output_index)
+        return token_scores(states, self.model.output_weight, self.model.output_bias, given.target_ids)
 
     def _states(self, given: ModelInput, rope: RopeBases) -> Tensor:
         arguments = (given.ids, given.layout, given.direction, rope, given.output_index)

@@ -254,3 +254,22 @@ def test_the_newest_are_not_quietly_others_where_one_is_unreadable(three: Path) 
     (three / "checkpoints" / "step12" / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match=r"step12 is not a checkpoint\n  seen: no manifest\.json"):
         choose_parts(three, last=2)
+
+
+def test_the_start_of_a_member_is_mixed_in_with_its_own_weight(three: Path, save, tmp_path: Path) -> None:
+    other = save(9, folder=tmp_path / "runs" / "tiny" / "encoder", model=finite(9))
+    entry = soups.CheckpointEntry(other, read_checkpoint_manifest(other).model_copy(update={"member": "encoder"}))
+    made = make_soup(three, choose_parts(three, last=2), Weighting(), "merged", (entry, 0.25))
+    models = {step: finite(step)["table"].double() for step in (6, 9, 12)}
+    wanted = 0.25 * models[9] + 0.375 * models[6] + 0.375 * models[12]
+    assert torch.equal(load_checkpoint(made, model_only=True).model["table"], wanted.float())
+    soup = read_checkpoint_manifest(made).soup
+    assert soup.weighting == "uniform (start: 0.25)"
+    assert [(part.name, part.weight) for part in soup.parts] == [
+        ("encoder@step9", 0.25),
+        ("step6", 0.375),
+        ("step12", 0.375),
+    ]
+    odd = soups.CheckpointEntry(other, entry.manifest.model_copy(update={"tokenizer_digest": "u" * 64}))
+    with pytest.raises(CheckpointError, match=r"(?s)differ in their tokenizer.*encoder@step9"):
+        make_soup(three, choose_parts(three, last=2), Weighting(), "odd", (odd, 0.25))

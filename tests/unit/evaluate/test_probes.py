@@ -68,6 +68,14 @@ def test_the_layer_that_knows_is_chosen_and_the_others_are_at_chance(monkeypatch
     assert found.unfinished == 0
 
 
+def test_two_rows_are_enough_and_one_is_an_error(monkeypatch):
+    known_states(monkeypatch, [lambda text: [float(text)]])
+    two, test = rows(2, lambda n: n % 2), rows(4, lambda n: n % 2, first=2)
+    assert len(probe_set(SimpleNamespace(), LabelledSet("a", "classes", ("x", "y"), two, two, test)).guesses) == 4
+    with pytest.raises(EvaluationError, match=r"(?s)a probe needs rows.*seen: 1 rows"):
+        probe_set(SimpleNamespace(), LabelledSet("a", "classes", ("x", "y"), two[:1], two, test))
+
+
 def test_numbers_of_pairs_are_predicted_by_their_distance(monkeypatch):
     known_states(monkeypatch, [noise, lambda text: [float(text) / 100, 0.0, 1.0]])
     label, pair = (lambda n: abs(n - 7 * n % 300) / 100), (lambda n: str(7 * n % 300))

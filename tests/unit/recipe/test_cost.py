@@ -10,13 +10,16 @@ from seqpair.recipe.cost import (
     forward_flops,
     kept_checkpoints,
     mean_keys,
+    memory_bytes,
     plan_cost,
     scoring_cost,
+    settings_that_fit,
 )
 from seqpair.recipe.load import load_recipe, preset_names
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.plan import KeepRule, Plan
 from seqpair.recipe.resolve import resolve_plan
+from seqpair.recipe.sizes import parameter_count
 
 TWO_SOURCES = str(Path(__file__).with_name("two_sources.yaml"))
 
@@ -141,3 +144,30 @@ def test_a_published_preset_fits_one_gpu_of_80_gb_with_room(preset):
     recipe = load_recipe(preset)
     for member in recipe.members:
         assert plan_cost(resolve_plan(recipe, member)).memory_bytes < 0.92 * 74.5 * 2**30
+
+
+def test_memory_of_shards_and_of_recomputed_layers_by_hand() -> None:
+    plan = plan_of("1b", "decoder")
+    shape, tokens = plan.model.shape, plan.runtime.microbatch_tokens
+    count = parameter_count(shape, plan.model.vocab_size).total
+    layer = 4 * shape.width**2 + 3 * shape.width * shape.inner
+
+    def of(ranks: int = 1, **runtime: object) -> float:
+        return memory_bytes(plan.model_copy(update={"runtime": plan.runtime.model_copy(update=runtime)}), ranks)
+
+    saved = 16 * count * 7 / 8 - 8 * (count - shape.layers * layer) - 12 * layer
+    assert of(8, sharding="full") == pytest.approx(of() - saved)
+    assert of(8) == of(1, sharding="full") == of()
+    lighter = 6 * shape.width + 4 * shape.inner
+    assert of(checkpoint_layers=3) == pytest.approx(of() - 2 * tokens * lighter * 2 + 2 * tokens * 2 * shape.width)
+
+
+def test_the_least_change_that_fits_is_named() -> None:
+    plan = plan_of("1b", "decoder")
+    assert settings_that_fit(plan, 1e12, 8) == {}
+    assert settings_that_fit(plan, memory_bytes(plan) - 1, 8) == {"sharding": "full"}
+    assert settings_that_fit(plan, memory_bytes(plan) - 1, 1) == {"checkpoint_layers": "all"}
+    assert settings_that_fit(plan, 16e9, 8) == {"sharding": "full", "checkpoint_layers": "all"}
+    assert settings_that_fit(plan, 1e6, 8) is None
+    muon = plan_of("1b", "decoder", "optimizer.name=muon")
+    assert settings_that_fit(muon, memory_bytes(muon) - 1, 8) == {"checkpoint_layers": "all"}

@@ -17,7 +17,8 @@ def write(folder: Path, text: str, name: str = "my.yaml") -> str:
 
 def test_there_is_a_preset_for_every_size_and_the_demo() -> None:
     published = {"17m", "32m", "68m", "150m", "400m", "1b"}
-    assert set(preset_names()) == {*SIZES, "demo", "study-1m", *(f"ettin-{size}" for size in published)}
+    others = {"demo", "study-1m", "published-data", "as-run"}
+    assert set(preset_names()) == {*SIZES, *others, *(f"ettin-{size}" for size in published)}
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -36,7 +37,8 @@ def test_presets_are_valid_and_named_after_themselves(name: str) -> None:
         assert (objectives, phases) == (pair, ["pretrain"])
     else:
         assert (objectives, phases) == (pair | cross, ["pretrain", "extend", "decay", "cross"])
-    assert recipe.size == ("1m" if name == "demo" else name.removeprefix("ettin-").removeprefix("study-"))
+    sizes = {"demo": "1m", "published-data": "150m", "as-run": "150m"}
+    assert recipe.size == sizes.get(name, name.removeprefix("ettin-").removeprefix("study-"))
 
 
 @pytest.mark.parametrize(

@@ -216,3 +216,35 @@ def test_the_mixture_is_the_published_table(plans: dict[str, dict[str, Plan]]) -
         for source, billion in tokens.items():
             assert shares[source] == pytest.approx(billion / MIXTURE_TOTALS[column], abs=1.5e-4), source
     assert found["cross"].mixture == found["decay"].mixture
+
+
+def test_as_run_differs_from_the_intended_recipe_in_the_named_keys_only() -> None:
+    intended, run = (load_recipe(name).model_dump(mode="json") for name in ("published-data", "as-run"))
+    changed = {}
+    for meant, done in zip(intended["phases"], run["phases"], strict=True):
+        for section in ("batch", "lr"):
+            changed |= {
+                f"{meant['name']}.{section}.{key}": value
+                for key, value in done[section].items()
+                if value != meant[section][key]
+            }
+            meant.pop(section), done.pop(section)
+    assert changed == {
+        "pretrain.batch.ramp": None,
+        "decay.lr.start_frac": 1.0,
+        "decay.lr.end_frac": 0.04,
+        "cross.batch.ramp": None,
+    }
+    intended.pop("name"), run.pop("name")
+    assert intended == run
+    page = PAGE.partition("## As it was run")[2]
+    for key in ("pretrain.batch.ramp", "cross.batch.ramp", "decay.lr.start_frac", "decay.lr.end_frac"):
+        assert f"`phases.{key}`" in page
+
+
+def test_as_run_without_its_ramp_has_the_published_steps() -> None:
+    recipe = load_recipe("as-run")
+    assert resolve_plans(recipe, ["encoder"])["encoder"].phases[0].steps == STEPS_WITHOUT_RAMP
+    assert recipe.data.tokenizer.path == "hf://answerdotai/ModernBERT-base"
+    paths = [path for source in recipe.data.sources for path in source.paths]
+    assert paths == [f"hf://datasets/jhu-clsp/ettin-{kind}-data" for kind in ("pretraining", "extension", "decay")]

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from seqpair.cli.app import app
 from seqpair.compare.planned import read_questions
 from seqpair.compare.values import ELSEWHERE
+from seqpair.evaluate.registry import SUITES
 from seqpair.evaluate.results import ItemOutcome, TaskResult, write_result
 from seqpair.report.collect import collect_study, scores_of_members
 from seqpair.report.page import markdown_text, render_page, write_report
@@ -195,7 +196,10 @@ def test_a_published_value_names_its_source_and_belongs_to_a_task_or_a_suite():
     rows = published_rows()
     assert {"Ettin encoder", "Ettin decoder", "ModernBERT", "SmolLM2", "Llama 3.2"} <= {row.family for row in rows}
     assert all(row.source and row.values and (row.tasks or row.suite) for row in rows)
-    mnli = next(row for row in rows if row.tasks and row.tasks[0] == "mnli" and row.family == "Ettin encoder")
+    ours = {task.name for tasks in SUITES.values() for task in tasks}
+    assert {task for row in rows for task in row.tasks} <= ours
+    assert {row.suite for row in rows} <= {*SUITES, ""}
+    mnli = next(row for row in rows if row.tasks == ("glue_mnli",) and row.family == "Ettin encoder")
     assert mnli.points[0] == (150_000_000.0, pytest.approx(0.892))
 
 

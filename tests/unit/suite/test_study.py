@@ -17,6 +17,7 @@ from seqpair.data.store.counts import plan_member
 from seqpair.errors import CheckpointError, EvaluationError, RecipeError
 from seqpair.evaluate.results import read_results
 from seqpair.evaluate.runner import results_folder
+from seqpair.evaluate.study_text import StudyTexts
 from seqpair.evaluate.task import TaskContext
 from seqpair.models.place import find_model
 from seqpair.nn.model import part_of
@@ -101,6 +102,13 @@ def test_a_dry_run_says_what_is_there(finished):
         "report",
     ]
     assert "export encoder: there already" in parts
+
+
+def test_a_checkpoint_has_the_text_of_its_study_as_its_export_has(finished):
+    study, _ = finished
+    run = study.folder / "runs" / "tiny" / "encoder"
+    texts = StudyTexts()
+    assert texts.of(find_model(latest_valid(run).path)) is texts.of(find_model(run / "export"))
 
 
 def test_a_second_export_has_a_place_of_its_own(finished):
@@ -216,7 +224,7 @@ def test_a_recipe_names_more_tasks_and_their_limit(finished, tmp_path):
         MoreTasks.of(load_recipe(str(study.recipe), ["evaluation.suites=[zoro]"]))
 
 
-def test_a_detour_trains_some_layers_and_a_control_none(finished, tmp_path, monkeypatch):
+def test_a_detour_trains_some_layers_and_a_control_none(finished, tmp_path, monkeypatch, seqpair):
     """Frozen layers keep their bits and have no optimiser state; the untrained member is its start as an encoder."""
     monkeypatch.setattr(study_module, "evaluate_part", lambda plan, more: None)
     study, _ = finished
@@ -242,6 +250,14 @@ def test_a_detour_trains_some_layers_and_a_control_none(finished, tmp_path, monk
     assert set(drifts["untrained"].values()) == {0.0}
     assert {part for part, moved_by in drifts["detour"].items() if moved_by > 0} == {"1", "head"}
     assert not (root / "decoder" / "drift.json").exists()
+    run = find_study(str(root / "detour")).run("")
+    code, _, problem = seqpair("soup", run.path, "--last", "1", "--start-weight", "0.25", "--out", "merged")
+    assert code == 0, problem
+    merged = load_file(root / "detour" / "soups" / "merged" / "model.safetensors")
+    assert all(torch.allclose(values, 0.25 * before[name] + 0.75 * after[name]) for name, values in merged.items())
+    code, _, problem = seqpair("soup", root / "decoder", "--last", "1", "--start-weight", "0.25", "--out", "merged")
+    assert code != 0
+    assert "does not start from another member" in problem
     record = json.loads((root / "untrained" / "export" / "seqpair_export.json").read_text())
     assert (record["class"], record["predicts"]) == ("ModernBertForMaskedLM", "masked_next")
     page = outcome.page.read_text()

@@ -19,6 +19,7 @@ from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.train.held_out import HeldOutProbe
+from seqpair.train.step import ObjectiveLoss
 
 CPU = torch.device("cpu")
 
@@ -36,7 +37,8 @@ def parts(prepared_study):
 @pytest.mark.parametrize("objective", ["clm", "mlm", "mntp", "diffusion", "prefix"])
 def test_the_same_numbers_for_any_microbatch_and_at_any_time(parts, objective):
     _, _, model, probe, builder = parts
-    first, second = (probe.measure(model, OBJECTIVES[objective], builder, CPU, size) for size in (2000, 150))
+    scored = ObjectiveLoss(model)
+    first, second = (probe.measure(scored, OBJECTIVES[objective], builder, CPU, size) for size in (2000, 150))
     assert model.training
     assert [result.source for result in first] == ["notes", "tales"]
     for a, b in zip(first, second, strict=True):
@@ -47,13 +49,15 @@ def test_the_same_numbers_for_any_microbatch_and_at_any_time(parts, objective):
 
 def test_a_mixed_objective_is_measured_by_its_rest(parts):
     _, _, model, probe, builder = parts
-    mixed, rest = (probe.measure(model, OBJECTIVES[name], builder, CPU, 2000) for name in ("hybrid", "mntp"))
+    scored = ObjectiveLoss(model)
+    mixed, rest = (probe.measure(scored, OBJECTIVES[name], builder, CPU, 2000) for name in ("hybrid", "mntp"))
     assert mixed == rest
 
 
 def test_bits_per_byte_of_a_decoder_by_hand(parts):
     prepared, plan, model, probe, builder = parts
-    result = probe.measure(model, OBJECTIVES["clm"], builder, CPU, 2000)[0]
+    scored = ObjectiveLoss(model)
+    result = probe.measure(scored, OBJECTIVES["clm"], builder, CPU, 2000)[0]
     batch = probe._batches["notes"]
     rope = RopeBases(plan.phases[0].rope_global_theta, plan.phases[0].rope_local_theta)
     nats, text_bytes = 0.0, 0
@@ -73,9 +77,10 @@ def test_bits_per_byte_of_a_decoder_by_hand(parts):
 @pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_attention_is_in_the_precision_of_training(parts, monkeypatch, bf16, dtype):
     _, _, model, probe, builder = parts
+    scored = ObjectiveLoss(model)
     seen = set()
     blocked = attention.KERNELS["blocked"]
     monkeypatch.setitem(attention.KERNELS, "blocked", lambda q, *rest: (seen.add(q.dtype), blocked(q, *rest))[1])
-    results = probe.measure(model, OBJECTIVES["clm"], builder, CPU, 2000, bf16=bf16)
+    results = probe.measure(scored, OBJECTIVES["clm"], builder, CPU, 2000, bf16=bf16)
     assert seen == {dtype}
     assert all(math.isfinite(result.loss) for result in results)

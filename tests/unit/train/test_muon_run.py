@@ -65,7 +65,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped(
 
 
 def test_plan_and_diff_show_it(prepared_study, tmp_path, seqpair) -> None:
-    choose = ["--set", "optimizer.name=muon"]
+    choose = ["--set", "optimizer.name=muon", "--set", "optimizer.lr=2e-3"]
     _, shown, _ = seqpair("plan", "demo", "--member", "encoder", *choose)
     assert "muon, peak rate 0.002" in shown
     assert "momentum 0.95" in shown
@@ -73,7 +73,7 @@ def test_plan_and_diff_show_it(prepared_study, tmp_path, seqpair) -> None:
     code, shown, _ = seqpair("diff", "demo", "encoder", "decoder", *choose)
     assert code == 0
     assert "optimizer" not in shown
-    for name, words in (("a", []), ("b", choose)):
+    for name, words in (("a", ["--set", "optimizer.name=stableadamw"]), ("b", choose)):
         _, shown, _ = seqpair("plan", "demo", "--member", "encoder", "--json", *words)
         found = json.loads(shown)
         (tmp_path / f"{name}.json").write_text(json.dumps(found["encoder"]["plan"]))
@@ -84,10 +84,10 @@ def test_plan_and_diff_show_it(prepared_study, tmp_path, seqpair) -> None:
 
 
 def test_momentum_belongs_to_muon() -> None:
-    assert load_recipe("demo", ["optimizer.name=muon"]).optimizer.momentum == 0.95
-    assert load_recipe("demo", ["optimizer.name=muon", "optimizer.momentum=0.9"]).optimizer.momentum == 0.9
-    assert load_recipe("demo").optimizer.momentum is None
+    assert load_recipe("1m", ["optimizer.name=muon"]).optimizer.momentum == 0.95
+    assert load_recipe("1m", ["optimizer.name=muon", "optimizer.momentum=0.9"]).optimizer.momentum == 0.9
+    assert load_recipe("1m").optimizer.momentum is None
     with pytest.raises(RecipeError, match="'momentum' belongs to muon"):
-        load_recipe("demo", ["optimizer.momentum=0.9"])
+        load_recipe("1m", ["optimizer.momentum=0.9"])
     with pytest.raises(RecipeError, match="adam"):
-        load_recipe("demo", ["optimizer.name=adam"])
+        load_recipe("1m", ["optimizer.name=adam"])

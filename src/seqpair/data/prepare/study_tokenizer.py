@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from seqpair.data.prepare.build import locked
 from seqpair.data.sources.documents import Document, Source, Tally
 from seqpair.data.sources.fingerprint import ADDRESS_LETTERS, file_of, look_at, trained_address
 from seqpair.data.sources.opening import training_documents
+from seqpair.data.sources.remote import is_url, join_url, look_at_url
 from seqpair.data.store.manifest import PreparedIndex, SeenFile
 from seqpair.data.tokenizer.requirements import require_exportable
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -25,6 +27,7 @@ from seqpair.text import Progress, format_bytes, note
 
 _LEAST_SAMPLED = 8
 """No document is more than this part of a sample, as long as there are others."""
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _NOTES = TypeAdapter(dict[str, tuple[SeenFile, ...]])
 
 
@@ -81,7 +84,7 @@ def study_tokenizer(
     """Load or train the tokenizer and keep it among the stores; a shard waits for another that trains it."""
     with locked(store_folder / "tokenizers", "the tokenizer"):
         if spec.path is not None:
-            loaded = load_tokenizer(Path(spec.path), spec.pad_vocab_to)
+            loaded = loaded_tokenizer(spec.path, spec.pad_vocab_to)
             require_exportable(json.loads(loaded.backend.to_str()), loaded.names, spec.path)
             folder = store_folder / "tokenizers" / f"loaded-{loaded.digest[:ADDRESS_LETTERS]}"
             if not folder.is_dir():
@@ -98,6 +101,29 @@ def study_tokenizer(
             with replacing_folder(folder) as partial:
                 trained.save(partial)
         return load_tokenizer(folder, spec.pad_vocab_to), folder
+
+
+def loaded_tokenizer(place: str, pad_vocab_to: int) -> Tokenizer:
+    """Load a tokenizer from a folder, a file, or the URL of a folder, such as `hf://owner/name`.
+
+    Raises:
+        DataError: It is not there, or it is none that can be used.
+    """
+    if not is_url(place):
+        return load_tokenizer(Path(place), pad_vocab_to)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in _TOKENIZER_FILES:
+            found = look_at_url(join_url(place, name))
+            if found is not None:
+                (Path(folder) / name).write_bytes(found.read_bytes())
+        if not (Path(folder) / _TOKENIZER_FILES[0]).is_file():
+            raise DataError(
+                "there is no tokenizer at this URL",
+                seen=place,
+                allowed=f"a folder with {_TOKENIZER_FILES[0]}",
+                fix="correct `data.tokenizer.path`",
+            )
+        return load_tokenizer(Path(folder), pad_vocab_to)
 
 
 def trained_folder(
