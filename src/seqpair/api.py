@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from seqpair.errors import EvaluationError, RecipeError
 from seqpair.paths import EXPORT_FOLDER, run_folder
 from seqpair.suite.places import find_study
+from seqpair.text import checked_number, checked_text, checked_texts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from seqpair.data.prepared import Prepared
     from seqpair.evaluate.probes import Probe
     from seqpair.evaluate.results import TaskResult
+    from seqpair.evaluate.runner import SuiteReport
     from seqpair.models.fill import FilledMask
     from seqpair.models.generate import ContinuedText
     from seqpair.models.score import Score
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from seqpair.recipe.plan import Plan
     from seqpair.suite.study import StudyOutcome
     from seqpair.train.loop import TrainingOutcome
-
-FEWEST_PROBED = 20
 
 
 class Study:
@@ -54,8 +54,15 @@ class Study:
     """
 
     def __init__(self, recipe: str | Path, set: Mapping[str, object] | None = None) -> None:
-        overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in (set or {}).items()]
-        self._place = find_study(recipe, overrides)
+        try:
+            overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in dict(set or {}).items()]
+        except (TypeError, ValueError) as error:
+            raise RecipeError(
+                "a key is set to what a recipe cannot contain",
+                seen=error,
+                allowed='a mapping such as {"budget": "500k"}',
+            ) from error
+        self._place = find_study(_path(recipe, "a study"), overrides)
         self.name = self._place.name
         self.folder = self._place.folder
         self.members = self._place.members
@@ -66,7 +73,7 @@ class Study:
         Args:
             member: The member; it may be left out where there is only one.
         """
-        return self._place.plan(member)
+        return self._place.plan(checked_text(member, "a member's name"))
 
     def diff(self, first: str = "encoder", second: str = "decoder") -> list[Difference]:
         """Return every difference between two members' plans, each with its declared reason.
@@ -76,7 +83,7 @@ class Study:
         """
         from seqpair.recipe.diff import diff_plans, require_declared
 
-        plans = self._place.plans([first, second])
+        plans = self._place.plans(checked_texts([first, second], "the members"))
         differences = diff_plans(plans[first], plans[second])
         require_declared(differences, (first, second))
         return differences
@@ -118,7 +125,7 @@ class Study:
         """
         from seqpair.suite.study import run_study
 
-        return run_study(self._place, members)
+        return run_study(self._place, checked_texts(members, "the members"))
 
     def order(
         self, *, step: int | None = None, document: str | None = None, phase: str = "", source: str = ""
@@ -140,6 +147,8 @@ class Study:
         """
         from seqpair.data.order.lookup import step_content, trace_document
 
+        if step is not None:
+            checked_number(step, "a step", 0)
         if (step is None) == (document is None):
             raise RecipeError(
                 "order answers one question at a time", seen=f"step={step}, document={document}", allowed="one of them"
@@ -195,6 +204,8 @@ class Model:
         """
         from seqpair.models.score import score_continuations
 
+        contexts = checked_texts(contexts, "the contexts")
+        continuations = checked_texts(continuations, "the continuations")
         if len(contexts) != len(continuations):
             raise EvaluationError(
                 "every continuation needs a context",
@@ -213,7 +224,7 @@ class Model:
         """
         from seqpair.models.embed import embed_texts
 
-        return embed_texts(self._model, texts, pooling, normalise=normalise).vectors
+        return embed_texts(self._model, checked_texts(texts, "the texts"), pooling, normalise=normalise).vectors
 
     def generate(
         self, prompts: Sequence[str], max_new_tokens: int = 64, *, temperature: float = 0.0, seed: int = 0
@@ -232,8 +243,9 @@ class Model:
         from seqpair.models.generate import continue_texts
         from seqpair.nn.decode.generate import Sampling
 
-        sampling = Sampling(temperature=temperature, seed=seed) if temperature else None
-        return continue_texts(self._model, prompts, max_new_tokens, sampling)
+        tokens = checked_number(max_new_tokens, "max_new_tokens", 0)
+        sampling = Sampling(temperature, seed=checked_number(seed, "a seed", 0)) if temperature else None
+        return continue_texts(self._model, checked_texts(prompts, "the prompts"), tokens, sampling)
 
     def fill(self, text: str, top: int = 5) -> list[FilledMask]:
         """Return the likeliest tokens at each mask of a text, for an encoder.
@@ -243,7 +255,7 @@ class Model:
         """
         from seqpair.models.fill import fill_masks
 
-        return fill_masks(self._model, text, top)
+        return fill_masks(self._model, text, checked_number(top, "top", 1))
 
 
 def probe(
@@ -268,23 +280,11 @@ def probe(
     Raises:
         EvaluationError: The lengths differ, there are too few rows, or one class only.
     """
-    from seqpair.evaluate.finetune.sets import Example, LabelledSet, split_rows
-    from seqpair.evaluate.probes import probe_set
+    from seqpair.evaluate.probes import given_set, probe_set
 
-    if not len(texts) == len(labels) == len(pairs or texts) or len(texts) < FEWEST_PROBED:
-        raise EvaluationError(
-            "a probe needs a label for every text",
-            seen=f"{len(texts)} texts, {len(labels)} labels",
-            allowed=f"as many of each, {FEWEST_PROBED} or more",
-        )
-    is_number = any(isinstance(label, float) for label in labels)
-    names = [] if is_number else sorted({str(label) for label in labels})
-    found = [float(label) if is_number else names.index(str(label)) for label in labels]
-    seconds = [None] * len(texts) if pairs is None else pairs
-    rows = [Example(str(n), *row) for n, row in enumerate(zip(texts, found, seconds, strict=True))]
-    train, dev, test = split_rows(rows, (0.7, 0.1, 0.2))
-    kind: Any = "number" if is_number else "classes"
-    return probe_set(model._model, LabelledSet("given", kind, tuple(names), train + dev, dev, test))
+    if not isinstance(model, Model):
+        raise EvaluationError("a probe reads a model that `load` returned", seen=type(model).__name__)
+    return probe_set(model._model, given_set(checked_texts(texts, "the texts"), labels, pairs))
 
 
 def load(place: str | Path, device: str = "auto") -> Model:
@@ -300,7 +300,13 @@ def load(place: str | Path, device: str = "auto") -> Model:
     from seqpair.models.open import open_model
     from seqpair.models.place import find_model
 
-    return Model(open_model(find_model(place), device=device))
+    return Model(open_model(find_model(_path(place, "a model")), device=device))
+
+
+def _path(place: object, what: str) -> str | Path:
+    if not isinstance(place, str | Path):
+        raise RecipeError(f"{what} is a path or a name", seen=f"{place!r}"[:80], allowed="a text or a path")
+    return place
 
 
 class Evaluation:
@@ -353,25 +359,31 @@ def evaluate_models(
     Raises:
         EvaluationError: There is no such suite or model, or a task failed.
     """
-    from seqpair.evaluate.registry import choose_tasks
+    from seqpair.evaluate.registry import choose_tasks, require_data, require_results
     from seqpair.evaluate.runner import require_own_folders, results_folder, run_models
     from seqpair.evaluate.task import TaskContext
     from seqpair.models.place import find_model
 
     given = [models] if isinstance(models, str | Path) else list(models)
-    places = [find_model(name) for name in given]
+    if not given:
+        raise EvaluationError("no model was named", seen="an empty list", allowed="one place or more")
+    places = [find_model(_path(name, "a model")) for name in given]
     chosen = choose_tasks(list(suites), list(tasks), None if tasks_file is None else Path(tasks_file))
-    context = TaskContext(Path(data), limit)
+    require_data(Path(data), chosen)
+    context = TaskContext(Path(data), None if limit is None else checked_number(limit, "limit", 1))
     folders = [results_folder(place, context, None if out is None else Path(out)) for place in places]
     require_own_folders(folders)
+    reports: list[SuiteReport] = []
     results: list[TaskResult] = []
     skipped: dict[str, str] = {}
     for report in run_models(places, chosen, context, folders, device=device):
         if report.failed:
             name = report.failed[0]
             raise EvaluationError(f"the task {name} failed on {report.model}", seen=report.skipped[name])
+        reports.append(report)
         results += report.results
         skipped |= {f"{report.model}: {task}": reason for task, reason in report.skipped.items()}
+    require_results(reports, chosen, suites, tasks)
     return Evaluation(results, skipped, folders)
 
 

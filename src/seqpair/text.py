@@ -48,6 +48,28 @@ def checked_text(value: object, where: str) -> str:
     return value
 
 
+def checked_texts(values: object, where: str) -> list[str]:
+    """Return a list of texts that somebody gave; one text alone is refused, because each of its letters would be one.
+
+    Raises:
+        DataError: It is no list, or one of them is not a valid text.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise DataError(f"{where} are a list of texts", seen=f"{type(values).__name__}: {str(values)[:80]}")
+    return [checked_text(value, f"text {number} of {where}") for number, value in enumerate(values, 1)]
+
+
+def checked_number(value: object, where: str, least: int) -> int:
+    """Return a whole number that somebody gave.
+
+    Raises:
+        DataError: It is none, or too small.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_COUNT:
+        raise DataError(f"{where} is a whole number", seen=f"{value!r}"[:80], allowed=f"{least} or more")
+    return value
+
+
 def decoded_text(data: bytes, where: str) -> str:
     """Return bytes as text.
 

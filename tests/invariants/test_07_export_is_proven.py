@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 
@@ -12,6 +13,7 @@ from checkpointed_run import plan_for, random_state, real_texts, small_tokenizer
 
 from seqpair.errors import CheckpointError, ExportError
 from seqpair.hub import export as export_module
+from seqpair.hub import verify
 from seqpair.hub.export import checkpoint_at, export_checkpoint
 from seqpair.hub.native import NativeModel
 from seqpair.hub.verify import texts_to_check, verify_export
@@ -33,12 +35,12 @@ def exported(tmp_path_factory):
     return folders
 
 
-def verify_again(folder, objective):
+def verify_again(folder, objective, **changed):
     tokenizer = small_tokenizer()
     plan = plan_for(objective, tokenizer.vocab_size)
     native = NativeModel(plan.model, random_state(plan), OBJECTIVES[objective].direction, RopeBases(5000.0, 900.0))
     texts = texts_to_check(real_texts(), tokenizer, 96)
-    return verify_export(folder, native, tokenizer, OBJECTIVES[objective], texts, row_tokens=96)
+    return verify_export(folder, native, tokenizer, OBJECTIVES[objective], texts, row_tokens=96, **changed)
 
 
 @pytest.mark.parametrize("name", OBJECTIVE_NAMES)
@@ -95,6 +97,18 @@ def test_a_configuration_that_computes_something_else_is_refused(exported, tmp_p
 
 def test_the_same_files_unchanged_pass(exported):
     assert verify_again(exported["mlm"][1], "mlm").max_abs_difference <= 1e-4
+
+
+def test_more_than_the_tolerance_passes_only_as_far_as_the_models_own_rounding_goes(exported, monkeypatch):
+    folder, plan = exported["mlm"][1], plan_for("mlm", small_tokenizer().vocab_size)
+    native = NativeModel(plan.model, random_state(plan), "bidirectional", RopeBases(5000.0, 900.0))
+    measured = verify._rounding(native, [[np.arange(5, 90), np.arange(5, 20)]])
+    assert 0 < measured < 1e-4
+    assert native.model.output_weight.dtype == torch.float32
+    for rounding, passes in ((1e-3, True), (0.0, False)):
+        monkeypatch.setattr(verify, "_rounding", lambda *_, value=rounding: value)
+        with contextlib.nullcontext() if passes else pytest.raises(ExportError, match="does not compute"):
+            assert verify_again(folder, "mlm", tolerance=1e-12).tolerance == 1e-3
 
 
 @pytest.mark.parametrize("name", ["mlm", "clm"])

@@ -86,7 +86,7 @@ def evaluate_suites(
     Example: seqpair eval runs/demo/encoder/export runs/demo/decoder/export --suite own --suite blimp --limit 500
     """
     from seqpair.cli.eval_tables import show_plans
-    from seqpair.evaluate.registry import choose_tasks, read_settings
+    from seqpair.evaluate.registry import choose_tasks, read_settings, require_data
     from seqpair.evaluate.runner import plan_tasks, require_own_folders, results_folder, run_models
     from seqpair.evaluate.task import WHOLE, Shard, TaskContext
     from seqpair.models.score import ScoringOptions
@@ -102,7 +102,7 @@ def evaluate_suites(
         settings=_tuning(grid, pooling) | read_settings(tasks, choice or []),
         study=_studies(recipe, overrides or []).of,
     )
-    _require_data(data, tasks)
+    require_data(data, tasks)
     job = Shard.of(shard, os.environ)
     places, part, refused = _places(models, all_checkpoints, dry_run, job)
     require_own_folders(folders := [results_folder(place, context, out) for place in places])
@@ -155,17 +155,6 @@ def _raise_first(refused: Sequence[SeqpairError]) -> None:
         raise refused[0]
 
 
-def _require_data(data: Path, tasks: Sequence[SuiteTask]) -> None:
-    """Check that the data folder exists where a task needs it, so that a typing error is not a list of skips."""
-    if any((task.inputs or task.files) and task.declared is None for task in tasks) and not data.is_dir():
-        raise EvaluationError(
-            "the folder of the suites' data does not exist",
-            seen=data,
-            allowed="a folder with the files that docs/evaluation.md names",
-            fix="correct --data, or take suites that need no files: --suite own",
-        )
-
-
 def _studies(recipe: str | None, overrides: Sequence[str]) -> StudyTexts:
     """Return how the studies of exports are found: by a recipe, or by the plan of the run that each lies in."""
     from seqpair.data.store.counts import plan_member
@@ -193,6 +182,7 @@ def _end(
 ) -> None:
     """Print results as they come, then all together; raise an error if one failed or what was asked for gave none."""
     from seqpair.cli.eval_tables import show_report, show_table
+    from seqpair.evaluate.registry import require_results
 
     reports = []
     for report in running:
@@ -207,28 +197,7 @@ def _end(
     failed = [f"{report.model} {task}" for report in reports for task in report.failed]
     if failed:
         raise EvaluationError(f"{len(failed)} results could not be computed", seen=", ".join(failed))
-    _require_results(reports, tasks, suites, names)
-
-
-def _require_results(
-    reports: Sequence[SuiteReport], tasks: Sequence[SuiteTask], suites: Sequence[str], names: Sequence[str]
-) -> None:
-    """Check that everything asked for by name gave a result with one model at least.
-
-    Of `all` any result will do: who asks for all suites takes what the data folder has. One job of several asks for
-    nothing: its share may have none of what was named.
-    """
-    asked = {f"the task {name}": {name} for name in names}
-    if not names:
-        for suite in suites:
-            own = {task.name for task in tasks if suite in (task.suite, "all")}
-            asked["any suite" if suite == "all" else f"the suite {suite}"] = own
-    for what, own in asked.items():
-        reasons = {report.skipped.get(name, "") for report in reports for name in own}
-        if "" not in reasons:
-            raise EvaluationError(
-                f"nothing could be measured for {what}", seen="; ".join(sorted(reasons)), fix="see docs/evaluation.md"
-            )
+    require_results(reports, tasks, suites, names)
 
 
 def _tuning(grid: str, pooling: str) -> dict[str, str]:

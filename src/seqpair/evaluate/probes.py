@@ -11,6 +11,7 @@ Source: Alain and Bengio 2016, arXiv 1610.01644 (probes of each layer); Conneau 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +26,13 @@ from seqpair.evaluate.classification.sets import SETS, NamedSet
 from seqpair.evaluate.classification.tasks import UNITS
 from seqpair.evaluate.finetune.metrics import all_metrics, constant_guess, is_mean_of_rows
 from seqpair.evaluate.finetune.runs import bootstrap_error, measured_items
-from seqpair.evaluate.finetune.sets import Example, LabelledSet, shuffled
+from seqpair.evaluate.finetune.sets import Example, LabelledSet, shuffled, split_rows
 from seqpair.evaluate.results import standard_error
 from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 from seqpair.models.embed import embed_layers
 from seqpair.models.text_model import TextModel
 
+FEWEST_PROBED = 20
 POOLING = "mean-text"
 CHOOSING_SHARE = 0.1
 PENALTIES = (1.0, 100.0)
@@ -66,6 +68,44 @@ class Probe:
     def value(self) -> float:
         """The metric of the chosen layer's probe."""
         return self.by_layer[self.layer]
+
+
+def given_set(
+    texts: Sequence[str], labels: Sequence[object], pairs: Sequence[str] | None, name: str = "given"
+) -> LabelledSet:
+    """Return rows that a caller has in memory as a set; a fifth of them is kept apart and reported.
+
+    Args:
+        texts: The texts, (n,).
+        labels: A class of each, as a text or a whole number, or a number with a fraction part.
+        pairs: A second text of each, or None.
+        name: The set's name.
+
+    Raises:
+        EvaluationError: The lengths differ, there are too few rows, or a label is missing or of another kind.
+    """
+    if not len(texts) == len(labels) == len(pairs or texts) or len(texts) < FEWEST_PROBED:
+        raise EvaluationError(
+            "a probe needs a label for every text",
+            seen=f"{len(texts)} texts, {len(labels)} labels",
+            allowed=f"as many of each, {FEWEST_PROBED} or more",
+        )
+    is_number = any(isinstance(label, float) for label in labels)
+    for number, label in enumerate(labels, 1):
+        right = isinstance(label, int | float if is_number else int | str) and not isinstance(label, bool)
+        if not right or label == "" or not math.isfinite(label if isinstance(label, float) else 0):
+            raise EvaluationError(
+                f"label {number} is of another kind, or missing",
+                seen=f"{label!r}"[:80],
+                allowed="numbers" if is_number else "texts or whole numbers",
+                fix="leave its row out",
+            )
+    names = [] if is_number else sorted({str(label) for label in labels})
+    found = [float(str(label)) if is_number else names.index(str(label)) for label in labels]
+    seconds = [None] * len(texts) if pairs is None else pairs
+    rows = [Example(str(n), *row) for n, row in enumerate(zip(texts, found, seconds, strict=True))]
+    train, dev, test = split_rows(rows, (0.7, 0.1, 0.2))
+    return LabelledSet(name, "number" if is_number else "classes", tuple(names), train + dev, dev, test)
 
 
 def probe_set(

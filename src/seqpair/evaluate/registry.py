@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seqpair.errors import EvaluationError
 from seqpair.evaluate import declared, generative, minimal_pairs, own, probes, prompts
@@ -12,6 +13,9 @@ from seqpair.evaluate.classification import tasks as classification
 from seqpair.evaluate.retrieval import tasks as retrieval
 from seqpair.evaluate.task import SuiteTask
 from seqpair.text import nearest
+
+if TYPE_CHECKING:
+    from seqpair.evaluate.runner import SuiteReport
 
 _AREAS: tuple[tuple[SuiteTask, ...], ...] = (
     own.TASKS,
@@ -90,3 +94,44 @@ def read_settings(tasks: Sequence[SuiteTask], given: Sequence[str]) -> dict[str,
             )
         found[name] = str(Path(value).resolve()) if name in files else value
     return found
+
+
+def require_data(data: Path, tasks: Sequence[SuiteTask]) -> None:
+    """Check that the data folder exists where a task needs it, so that a typing error is not a list of skips.
+
+    Raises:
+        EvaluationError: It does not exist, or there is no task.
+    """
+    if not tasks:
+        raise EvaluationError("nothing was chosen to evaluate", allowed="suites, tasks, or a file of tasks")
+    if any((task.inputs or task.files) and task.declared is None for task in tasks) and not data.is_dir():
+        raise EvaluationError(
+            "the folder of the suites' data does not exist",
+            seen=data,
+            allowed="a folder with the files that docs/evaluation.md names",
+            fix="correct --data, or take suites that need no files: --suite own",
+        )
+
+
+def require_results(
+    reports: Sequence[SuiteReport], tasks: Sequence[SuiteTask], suites: Sequence[str], names: Sequence[str]
+) -> None:
+    """Check that everything asked for by name gave a result with one model at least.
+
+    Of `all` any result will do: who asks for all suites takes what the data folder has. One job of several asks for
+    nothing: its share may have none of what was named.
+
+    Raises:
+        EvaluationError: Something gave none.
+    """
+    asked = {f"the task {name}": {name} for name in names}
+    if not names:
+        for suite in suites:
+            own = {task.name for task in tasks if suite in (task.suite, "all")}
+            asked["any suite" if suite == "all" else f"the suite {suite}"] = own
+    for what, own in asked.items():
+        reasons = {report.skipped.get(name, "") for report in reports for name in own}
+        if "" not in reasons:
+            raise EvaluationError(
+                f"nothing could be measured for {what}", seen="; ".join(sorted(reasons)), fix="see docs/evaluation.md"
+            )

@@ -217,8 +217,10 @@ class TokenizerSpec(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out the newest key where it is not set, so that it changes no older digest."""
+        """Leave out the newest key where it is not set, so that older digests stay, and the secrets of a URL."""
         values: dict[str, object] = write(self)
+        if self.path is not None and "path" in values:
+            values["path"] = without_secrets(self.path)
         return {name: value for name, value in values.items() if name != "allow_lost_text" or value}
 
 

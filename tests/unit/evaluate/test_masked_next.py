@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+import re
 import types
 from pathlib import Path
 
@@ -132,6 +133,9 @@ def test_the_stock_pipeline_reads_the_wrong_position_of_mntp(random_exports, mod
         ours = [guess.id for guess in mask.predictions]
         logits, (place,) = hub_logits(random_exports[name], text)
         assert stock == logits[place].topk(5).indices.tolist()
+        logits[:, models[name].empty_ids] = float(
+            "-inf"
+        )  # rows without a token are filled in by the stock pipeline only
         assert ours == logits[place - (name == "mntp")].topk(5).indices.tolist()
         assert (ours == stock) == (name == "mlm")
 
@@ -163,7 +167,7 @@ def test_the_code_on_the_card_runs(random_exports, models, name):
         exec(compile(code, "card", "exec"), {})
     assert shown.getvalue().strip()
     if name == "mntp":
-        (mask,) = fill_masks(models[name], "Return the length of the [MASK].")
+        (mask,) = fill_masks(models[name], re.search(r'tokenizer\("(.*?)"', code)[1])
         assert shown.getvalue().strip() == str([guess.token for guess in mask.predictions])
 
 

@@ -11,7 +11,7 @@ from checkpointed_run import plan_for, random_state, real_texts, small_tokenizer
 from safetensors.torch import load_file, save_file
 
 from seqpair.data.tokenizer.tokenizer import train_tokenizer
-from seqpair.errors import DataError, HubFolderError
+from seqpair.errors import DataError, HubFolderError, UnsafeModelError
 from seqpair.hub.export import export_checkpoint
 from seqpair.hub.import_folder import read_hub_folder, require_fits, verify_import
 from seqpair.nn.rope import RopeBases
@@ -222,7 +222,7 @@ def test_weights_that_cannot_be_used_are_named(exported, tmp_path):
     with pytest.raises(HubFolderError, match=r"(?s)model.safetensors is damaged"):
         read_hub_folder(folder)
     weights.rename(folder / "pytorch_model.bin")
-    with pytest.raises(HubFolderError, match=r"(?s)no weights that can be read.*never opened"):
+    with pytest.raises(UnsafeModelError, match=r"(?s)pickled checkpoint is never opened.*pytorch_model.bin"):
         read_hub_folder(folder)
 
 
@@ -240,7 +240,7 @@ def test_a_shard_outside_the_folder_is_not_opened(saved, tmp_path):
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     index["weight_map"]["decoder.bias"] = "../outside.safetensors"
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(HubFolderError, match=r"(?s)lacks some of its weights.*outside"):
+    with pytest.raises(UnsafeModelError, match=r"(?s)names a file outside its folder.*outside.safetensors"):
         read_hub_folder(folder)
 
 

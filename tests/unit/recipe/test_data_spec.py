@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from seqpair.recipe.data_spec import OPTIONS_BY_KIND, DataSpec, SourceSpec, require_paths
+from seqpair.recipe.data_spec import OPTIONS_BY_KIND, DataSpec, SourceSpec, TokenizerSpec, require_paths
 
 PAGE = (Path(__file__).parents[3] / "docs" / "sources.md").read_text(encoding="utf-8")
 
@@ -32,3 +32,10 @@ def test_a_kind_refuses_the_options_of_the_others(kind: str) -> None:
     for option in set(values) - set(OPTIONS_BY_KIND[kind]):
         with pytest.raises(ValidationError, match=f"of kind '{kind}' does not use {option}"):
             SourceSpec.model_validate({"name": "s", "kind": kind, option: values[option]})
+
+
+def test_the_address_of_a_tokenizer_is_written_without_its_secrets() -> None:
+    spec = TokenizerSpec(path="https://me:hidden@host/tokenizer?token=grant")
+    assert spec.model_dump()["path"] == spec.model_dump(mode="json")["path"] == "https://host/tokenizer"
+    assert spec.path == "https://me:hidden@host/tokenizer?token=grant"
+    assert TokenizerSpec().model_dump()["path"] is None

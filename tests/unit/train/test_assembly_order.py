@@ -95,6 +95,7 @@ def test_the_order_around_the_model_is_fixed(prepared_study, tmp_path, monkeypat
 
 
 # Dynamo asks a tensor that is no leaf for its gradient, and hides the warning, but not from pytest.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 def test_a_sharded_compiled_recomputed_step_is_the_plain_one(prepared_study, tmp_path, monkeypatch, one_gloo_rank):
     compile_model = assembly.compile_model

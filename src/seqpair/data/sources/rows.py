@@ -9,12 +9,10 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
 from typing import IO
 
 from seqpair.data.sources.documents import (
     TOO_LONG_FIELD,
-    ContentSource,
     Document,
     SourceFile,
     Tally,
@@ -23,25 +21,15 @@ from seqpair.data.sources.documents import (
 )
 from seqpair.data.sources.remote import open_stream
 from seqpair.data.sources.tables import MOST_FIELD_BYTES, Quoting, delimited_rows, is_tsv, parse_object
-from seqpair.data.sources.text import find_files
+from seqpair.data.sources.text import FoundFiles
 from seqpair.errors import DataError
-from seqpair.recipe.data_spec import SourceSpec
 
 KEY = "__key__"
 """The name under which a WebDataset sample's key can be taken as the id."""
 
 
-class RowSource(ContentSource):
+class RowSource(FoundFiles):
     """A source of kind `csv` or `webdataset`; one document a row or sample, one unit a file."""
-
-    def __init__(self, spec: SourceSpec, recipe_folder: Path | None = None) -> None:
-        """Find the files; nothing is read yet.
-
-        Raises:
-            DataError: As `find_files`.
-        """
-        self.spec = spec
-        self.files = find_files(spec, recipe_folder)
 
     def units(self) -> list[Unit]:
         """Return one unit a file: neither format can be entered in its middle."""

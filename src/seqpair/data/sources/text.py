@@ -182,8 +182,8 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-class FileSource(ContentSource):
-    """A source of kind `text`, `jsonl` or `parquet`."""
+class FoundFiles(ContentSource):
+    """A source whose files are found by its paths."""
 
     def __init__(self, spec: SourceSpec, recipe_folder: Path | None = None) -> None:
         """Find the files; nothing is read yet.
@@ -193,6 +193,10 @@ class FileSource(ContentSource):
         """
         self.spec = spec
         self.files = find_files(spec, recipe_folder)
+
+
+class FileSource(FoundFiles):
+    """A source of kind `text`, `jsonl` or `parquet`."""
 
     def units(self) -> list[Unit]:
         """Return the units: groups of text files, ranges of lines, runs of row groups.

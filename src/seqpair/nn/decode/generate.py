@@ -51,7 +51,8 @@ class Sampling:
         Raises:
             SeqpairError: One of them makes no sense, or has no effect because tokens are not drawn.
         """
-        if not 0.0 <= self.temperature < float("inf"):
+        number = isinstance(self.temperature, int | float) and not isinstance(self.temperature, bool)
+        if not number or not 0.0 <= self.temperature < float("inf"):
             raise SeqpairError(
                 "this is no temperature", seen=self.temperature, allowed="0 (the likeliest token) or more"
             )
