@@ -131,6 +131,7 @@ def test_a_second_call_writes_nothing(four_members, released):
     assert {path: path.stat().st_mtime_ns for path in released.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_damaged_is_made_again_and_nothing_else(four_members, released, copy):
     before = {path: path.stat().st_mtime_ns for path in (copy / "decoder").rglob("*")}
     shutil.rmtree(copy / "encoder" / "step2")
@@ -179,6 +180,7 @@ def test_two_processes_do_not_write_one_release(four_members, copy):
     os.close(descriptor)
 
 
+@pytest.mark.slow
 def test_fewer_members_and_fewer_checkpoints_can_be_released_and_in_bf16(four_members, tmp_path):
     plan = four_members.place.plan("decoder-from-encoder")
     out = tmp_path / "some"
