@@ -32,7 +32,7 @@ def losses(plan) -> list[float]:
     return [row["loss"] for row in rows if row["kind"] == "train"]
 
 
-@pytest.mark.parametrize("member", ["encoder", "decoder"])
+@pytest.mark.parametrize("member", ["encoder", pytest.param("decoder", marks=pytest.mark.slow)])
 def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped(
     prepared_study, tmp_path, monkeypatch, member
 ) -> None:
