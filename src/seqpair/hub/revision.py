@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,7 +26,6 @@ MAIN = "main"
 CARD_NAME = "README.md"
 _GIT_ATTRIBUTES = ".gitattributes"  # the Hub writes it into every repository
 _HEADER_BYTES = 8  # of a safetensors file: the length of its JSON header
-_CHUNK_BYTES = 1 << 20
 
 
 class _Frozen(BaseModel):
@@ -181,21 +181,16 @@ def digest_file(path: Path, *, git: bool = False) -> FileDigest:
 
 
 def _git_of(path: Path) -> str:
-    state = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    begun = partial(hashlib.sha1, b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as handle:
-        while chunk := handle.read(_CHUNK_BYTES):
-            state.update(chunk)
-    return state.hexdigest()
+        return hashlib.file_digest(handle, begun).hexdigest()
 
 
 def tensors_digest(path: Path) -> str:
     """Return the SHA-256 of a safetensors file without its header: equal weights have it whatever they are called."""
-    state = hashlib.sha256()
     with path.open("rb") as handle:
         handle.seek(_HEADER_BYTES + int.from_bytes(handle.read(_HEADER_BYTES), "little"))
-        while chunk := handle.read(_CHUNK_BYTES):
-            state.update(chunk)
-    return state.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def parse_revision(text: str | bytes, place: str) -> Revision:

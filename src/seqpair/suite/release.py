@@ -30,7 +30,7 @@ from seqpair.data.order.spans import Span, spans_between
 from seqpair.data.prepared import Prepared
 from seqpair.errors import CheckpointError, ExportError, RunLockedError, SeqpairError
 from seqpair.evaluate.study_text import held_out_texts
-from seqpair.files import TEMPORARY_PREFIX, write_json, write_text
+from seqpair.files import TEMPORARY_PREFIX, sha256_file, write_json, write_text
 from seqpair.hub.export import export_checkpoint, read_export_record
 from seqpair.hub.formats import DTYPES, Dtype
 from seqpair.hub.import_folder import read_hub_folder
@@ -410,14 +410,13 @@ def _contents(made: _Release) -> dict[str, object]:
     """Return what `release.json` says: the digest of a revision's record stands for all its files."""
     members = {}
     for member, revisions in made.done.items():
-        records = {one.revision: digest_files(made.out / member / one.revision)[REVISION_NAME] for one in revisions}
         members[member] = {
             "repository": revisions[0].repository,
             "plan_digest": revisions[0].plan_digest,
             "revisions": {
                 one.revision: {
                     "checkpoint": one.checkpoint,
-                    "record_sha256": records[one.revision].sha256,
+                    "record_sha256": sha256_file(made.out / member / one.revision / REVISION_NAME),
                     "weights_sha256": one.files[WEIGHTS_NAME].sha256,
                 }
                 for one in revisions
