@@ -24,7 +24,8 @@ ORDER_FOLDER = "order"
 MAIN = "main"
 """The revision that everyone loads who names none: a member's last checkpoint."""
 CARD_NAME = "README.md"
-_GIT_ATTRIBUTES = ".gitattributes"  # the Hub writes it into every repository
+GIT_ATTRIBUTES = ".gitattributes"
+"""The Hub writes it into every repository, and no upload deletes it."""
 _HEADER_BYTES = 8  # of a safetensors file: the length of its JSON header
 
 
@@ -135,12 +136,20 @@ class Revision(_Frozen):
 
     def faults_of(self, listing: Listing) -> list[str]:
         """Return what is wrong with a listing of the revision's files, each with the file's name."""
-        names = sorted({*self.files, *listing} - {REVISION_NAME, _GIT_ATTRIBUTES})
-        return [
-            f"{name}: {fault}"
-            for name in names
-            if (fault := self.files[name].fault_of(listing.get(name)) if name in self.files else "not in the record")
-        ]
+        seen, wanted = (
+            {name: one for name, one in files.items() if name not in (REVISION_NAME, GIT_ATTRIBUTES)}
+            for files in (listing, self.files)
+        )
+        return listing_faults(seen, wanted, "the record")
+
+
+def listing_faults(seen: Listing, wanted: Listing, where: str) -> list[str]:
+    """Return how the files that were seen differ from those that should be there, which `where` has, each by name."""
+    return [
+        f"{name}: {fault}"
+        for name in sorted({*seen, *wanted})
+        if (fault := wanted[name].fault_of(seen.get(name)) if name in wanted else f"not in {where}")
+    ]
 
 
 def repository_name(study: str, member: str) -> str:
