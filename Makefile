@@ -7,8 +7,9 @@ DEMO ?= demo
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-# One thread per test process: the processes already use the cores, and a file's tests share its fixtures.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+# One thread per test process: the processes already use the cores, and a file's tests share its fixtures. In the order
+# of their names the long files of docs/ and invariants/ come early, so that no process waits for them at the end.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 QUICK := $(addprefix tests/unit/,leaves recipe data/order nn objectives optim distributed checkpoint compare) \
 	tests/golden tests/invariants/test_0[12356]_*.py
 DEMO_STAMP := $(VENV)/.installed-demo

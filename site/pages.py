@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 import typer
@@ -21,6 +22,7 @@ PUBLIC = ("Study", "load", "Model", "probe", "evaluate_models", "Evaluation", "c
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 
 
+@cache
 def _site_names() -> dict[Path, str]:
     """Return where each file of the repository stands in the site."""
     names = {path: str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}

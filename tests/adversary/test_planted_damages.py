@@ -249,6 +249,7 @@ def test_the_verb_finds_the_damage(study, seqpair, name):
     assert (code != 0) == (verb is not REPORT)
 
 
+@pytest.mark.slow
 def test_the_user_s_own_files_stay(study, seqpair):
     (study / EXPORTED / "own.gguf").write_text("mine")
     assert seqpair("export", ENCODER, EXPORTED, "--overwrite")[0] == 0

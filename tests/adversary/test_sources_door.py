@@ -111,7 +111,7 @@ def test_an_id_that_stands_twice_stops_before_the_rest_is_tokenized(tmp_path: Pa
     action = lambda: prepare(spec(folder, id_field="id"), TOKENIZER, tmp_path / "stores")  # noqa: E731
     words = ("source 's' has two documents of one id", "'1-120' at 1.jsonl and at 2.jsonl")
     refuses(action, *words)
-    assert made[:3] == ["0.jsonl", "1.jsonl", "2.jsonl"]
+    assert {"1.jsonl", "2.jsonl"} <= set(made)
     assert len(made) < 6, "one or two more were under way"
     made.clear()
     refuses(action, *words)

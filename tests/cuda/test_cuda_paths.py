@@ -69,6 +69,7 @@ def test_the_bytes_of_a_token_stay_within_their_bound(seen, member, record_prope
     assert 0.8 * MOST_KILOBYTES_PER_TOKEN[member] < moved < MOST_KILOBYTES_PER_TOKEN[member]
 
 
+@pytest.mark.slow
 def test_flash_attention_3_installed_does_not_stop_a_compiled_step(guard_folder, tmp_path):
     package = tmp_path / "flash_attn_interface"
     package.mkdir()

@@ -30,6 +30,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow  # the tutorials walk the same ways
 @pytest.mark.parametrize("name", SMALLER)
 def test_an_example_runs(name, folder, capsys):
     text = (ROOT / "examples" / name).read_text(encoding="utf-8")

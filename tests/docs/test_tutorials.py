@@ -19,7 +19,7 @@ SMALLER = {
     "extends: 1m": "extends: test",
     "budget: 2M": "budget: 3k",
     "every_tokens: 200k": "every_tokens: 1k",
-    "seqpair run pair.yaml --set seed=2 --set name=pair-2\n": "",
+    "seqpair run pair.yaml --set seed=1 --set name=pair-1\nseqpair run pair.yaml --set seed=2 --set name=pair-2\n": "",
 }
 
 

@@ -38,7 +38,7 @@ def export(
     """Write a checkpoint as ModernBertForMaskedLM or ModernBertDecoderForCausalLM, a member's newest one by default.
 
     The files are loaded again and must give the trained model's logits on real text; otherwise nothing is written. The
-    text is the study's held-out text where its stores are at hand. Lower precision (bf16, int8) is measured, not
+    text is the study's held-out text if its stores are prepared. Lower precision (bf16, int8) is measured, not
     refused: the folder's record and card state the differences.
 
     Example: seqpair export runs/demo/encoder exports/demo-encoder --format onnx --format gguf

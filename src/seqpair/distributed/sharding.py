@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from seqpair.distributed.world import World
 from seqpair.errors import SeqpairError
+from seqpair.optim.stable_adamw import is_sharded
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -80,11 +81,6 @@ class Sharding:
                 if self.world.is_main:
                     found[name] = full.to("cpu", copy=True)
         return found
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Return whether this rank holds a part of a tensor only."""
-    return hasattr(tensor, "placements")  # a DTensor; its type takes a second to import
 
 
 @torch.no_grad()

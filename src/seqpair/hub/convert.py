@@ -24,8 +24,8 @@ from seqpair.hub.import_folder import ImportedModel, read_hub_folder
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel
 from seqpair.hub.verify import (
-    MOST_CHECKED_TOKENS,
     Verification,
+    checked_row_tokens,
     load_hub_model,
     rows_of_training,
     texts_to_check,
@@ -115,7 +115,7 @@ def convert(source: ImportedModel, out: Path, to: Direction, name: str) -> Conve
         if not _same_weights(source, read_hub_folder(folder)):
             raise ExportError("the converted weights are not those of the source; nothing was written", seen=name)
         native = NativeModel(source.model_plan, source.model, to, source.rope)
-        row_tokens = min(MOST_CHECKED_TOKENS, max(source.seq_len, 3 * source.model_plan.window_tokens + 8))
+        row_tokens = checked_row_tokens(source.seq_len, source.model_plan.window_tokens)
         texts = texts_to_check(None, source.tokenizer, row_tokens)[:_TEXTS]
         proof = verify_export(folder, native, source.tokenizer, objective, texts, row_tokens=row_tokens)
         row = rows_of_training(texts[:1], source.tokenizer, to, row_tokens)[0]

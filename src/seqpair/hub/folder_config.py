@@ -304,5 +304,5 @@ def _require_expressible(path: Path, config: FolderConfig) -> None:
             f"{PREDICTS_KEY} does not fit the class",
             seen=f"{config.predicts} for {config.hub_class}",
             allowed="next for the decoder, masked or masked_next for the encoder",
-            fix=f"mend {PREDICTS_KEY} in {path}",
+            fix=f"correct {PREDICTS_KEY} in {path}",
         )

@@ -22,8 +22,8 @@ from seqpair.hub.gguf import require_gguf, require_gguf_holds, write_gguf
 from seqpair.hub.native import NativeModel
 from seqpair.hub.onnx import onnx_function, prove_onnx, quantise_onnx, require_onnx, write_onnx
 from seqpair.hub.verify import (
-    MOST_CHECKED_TOKENS,
     batches,
+    checked_row_tokens,
     load_hub_model,
     measure_deviation,
     rows_of_training,
@@ -61,8 +61,8 @@ class ExportSource:
 
     @property
     def row_tokens(self) -> int:
-        """The longest row compared: longer than both sides of the window, also after training on shorter ones."""
-        return min(MOST_CHECKED_TOKENS, max(self.facts.seq_len, 3 * self.facts.model.window_tokens + 8))
+        """The longest row compared."""
+        return checked_row_tokens(self.facts.seq_len, self.facts.model.window_tokens)
 
     def native(self, *, rounded: bool) -> NativeModel:
         """Return the trained model, or the one whose weights are rounded as the files' are."""

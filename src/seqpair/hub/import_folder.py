@@ -24,10 +24,10 @@ from seqpair.hub.folder_config import HEADLESS_CLASSES, FolderConfig, read_folde
 from seqpair.hub.library import require_transformers
 from seqpair.hub.native import NativeModel
 from seqpair.hub.verify import (
-    MOST_CHECKED_TOKENS,
     TOLERANCE,
     Verification,
     batches,
+    checked_row_tokens,
     difference,
     load_hub_model,
     rows_of_training,
@@ -265,7 +265,7 @@ def verify_import(
     """
     transformers = require_transformers(HubFolderError, "starting from a Hugging Face folder")
     plan, tokenizer = imported.model_plan, imported.tokenizer
-    row_tokens = min(MOST_CHECKED_TOKENS, max(imported.seq_len, 3 * plan.window_tokens + 8))
+    row_tokens = checked_row_tokens(imported.seq_len, plan.window_tokens)
     texts = texts_to_check(texts, tokenizer, row_tokens)[:_CHECKED_TEXTS]
     _require_ids(transformers.AutoTokenizer.from_pretrained(imported.folder, local_files_only=True), texts, imported)
     model = _load_class(imported)

@@ -19,14 +19,23 @@ from urllib.parse import quote
 
 from seqpair.errors import PublishError, install_extra
 from seqpair.files import TEMPORARY_PREFIX
-from seqpair.hub.revision import MAIN, ORDER_FOLDER, RELEASE_NAME, FileDigest, Listing, digest_files, read_revision
+from seqpair.hub.revision import (
+    GIT_ATTRIBUTES,
+    MAIN,
+    ORDER_FOLDER,
+    RELEASE_NAME,
+    FileDigest,
+    Listing,
+    digest_files,
+    listing_faults,
+    read_revision,
+)
 from seqpair.text import note
 
 LEAST_HUB_MAJOR = 2
 _TRIES = 6
 """So often is a request repeated after a fault of the server or of the connection; a rate limit has no limit."""
 _LONGEST_WAIT_SECONDS = 300.0
-_GIT_ATTRIBUTES = ".gitattributes"  # the Hub writes it into every repository, and no upload deletes it
 _RATE_LIMIT, _SERVER_FAULT = 429, 500
 Answer = TypeVar("Answer")
 
@@ -102,7 +111,7 @@ class HubAccess:
                     raise PublishError(
                         f"the Hub did not allow {purpose}" if status else f"the Hub did not answer {purpose}",
                         seen=str(error).splitlines()[0],
-                        fix="check the name and the token (`hf auth login`), then repeat the command: it goes on",
+                        fix="check the name and the token (`hf auth login`), then repeat the command: it resumes",
                     ) from error
                 pause = wait if limit is None else limit
                 note(f"{purpose}: {status or 'no answer'}; trying again in {pause:.0f} s")
@@ -126,7 +135,7 @@ class HubAccess:
                 bytes=one.size, sha256=one.lfs.sha256 if one.lfs else None, git=None if one.lfs else one.blob_id
             )
             for one in self.asked(f"the files of {repository}@{revision}", request)
-            if isinstance(one, RepoFile) and one.path != _GIT_ATTRIBUTES
+            if isinstance(one, RepoFile) and one.path != GIT_ATTRIBUTES
         }
 
     def read(self, repository: str, revision: str, name: str) -> bytes:
@@ -237,7 +246,7 @@ def publish_release(uploads: list[Upload], *, private: bool = False, access: Hub
         if one.revision not in hub.revisions(one.repository, one.kind):
             branch = partial(hub.api.create_branch, one.repository, branch=one.revision, repo_type=one.kind)
             hub.asked(f"creating {place}", partial(branch, exist_ok=True))
-        elif not _faults(hub.listing(one.repository, one.revision, one.kind), wanted):
+        elif not listing_faults(hub.listing(one.repository, one.revision, one.kind), wanted, "the release"):
             yield f"{place}: there already"
             continue
         upload = partial(
@@ -251,7 +260,7 @@ def publish_release(uploads: list[Upload], *, private: bool = False, access: Hub
             commit_message=f"Publish {one.revision}",
         )
         hub.asked(f"uploading {place}", upload)
-        faults = _faults(hub.listing(one.repository, one.revision, one.kind), wanted)
+        faults = listing_faults(hub.listing(one.repository, one.revision, one.kind), wanted, "the release")
         if faults:
             raise PublishError(
                 f"the Hub lists other files than were uploaded to {place}",
@@ -270,11 +279,3 @@ def _release_files(upload: Upload) -> Listing:
             f"the revision {upload.folder} is damaged", seen="; ".join(faults), fix="repeat `seqpair release`"
         )
     return files
-
-
-def _faults(seen: Listing, wanted: Listing) -> list[str]:
-    return [
-        f"{name}: {fault}"
-        for name in sorted({*seen, *wanted})
-        if (fault := wanted[name].fault_of(seen.get(name)) if name in wanted else "not in the release")
-    ]

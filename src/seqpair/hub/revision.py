@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,9 +24,9 @@ ORDER_FOLDER = "order"
 MAIN = "main"
 """The revision that everyone loads who names none: a member's last checkpoint."""
 CARD_NAME = "README.md"
-_GIT_ATTRIBUTES = ".gitattributes"  # the Hub writes it into every repository
+GIT_ATTRIBUTES = ".gitattributes"
+"""The Hub writes it into every repository, and no upload deletes it."""
 _HEADER_BYTES = 8  # of a safetensors file: the length of its JSON header
-_CHUNK_BYTES = 1 << 20
 
 
 class _Frozen(BaseModel):
@@ -135,12 +136,20 @@ class Revision(_Frozen):
 
     def faults_of(self, listing: Listing) -> list[str]:
         """Return what is wrong with a listing of the revision's files, each with the file's name."""
-        names = sorted({*self.files, *listing} - {REVISION_NAME, _GIT_ATTRIBUTES})
-        return [
-            f"{name}: {fault}"
-            for name in names
-            if (fault := self.files[name].fault_of(listing.get(name)) if name in self.files else "not in the record")
-        ]
+        seen, wanted = (
+            {name: one for name, one in files.items() if name not in (REVISION_NAME, GIT_ATTRIBUTES)}
+            for files in (listing, self.files)
+        )
+        return listing_faults(seen, wanted, "the record")
+
+
+def listing_faults(seen: Listing, wanted: Listing, where: str) -> list[str]:
+    """Return how the files that were seen differ from those that should be there, which `where` has, each by name."""
+    return [
+        f"{name}: {fault}"
+        for name in sorted({*seen, *wanted})
+        if (fault := wanted[name].fault_of(seen.get(name)) if name in wanted else f"not in {where}")
+    ]
 
 
 def repository_name(study: str, member: str) -> str:
@@ -148,9 +157,17 @@ def repository_name(study: str, member: str) -> str:
     return f"{study}-{member}"
 
 
-def git_digest(content: bytes) -> str:
-    """Return the SHA-1 by which git names a file's content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+def public_plan(plan: Plan) -> Plan:
+    """Return a plan without what it says of the machine: folders, and where each value came from; its digest stays."""
+    sources = [
+        source.model_copy(update={"paths": tuple(path if "://" in path else Path(path).name for path in source.paths)})
+        for source in plan.sources
+    ]
+    tokenizer = plan.tokenizer
+    if tokenizer.path is not None:
+        tokenizer = tokenizer.model_copy(update={"path": Path(tokenizer.path).name})
+    changed = {"runs": "", "store_folder": "", "origins": {}, "sources": tuple(sources), "tokenizer": tokenizer}
+    return plan.model_copy(update=changed)
 
 
 def digest_files(folder: Path, *, git: bool = False) -> dict[str, FileDigest]:
@@ -160,31 +177,29 @@ def digest_files(folder: Path, *, git: bool = False) -> dict[str, FileDigest]:
         folder: The folder.
         git: Compute git's digests, too; they are needed to compare with a Hub.
     """
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest = _git_of(path) if git else None
-            name = path.relative_to(folder).as_posix()
-            found[name] = FileDigest(bytes=path.stat().st_size, sha256=file_digest(path), git=digest)
-    return found
+    return {
+        path.relative_to(folder).as_posix(): digest_file(path, git=git)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def digest_file(path: Path, *, git: bool = False) -> FileDigest:
+    """Return a file's size and digests; see `digest_files`."""
+    return FileDigest(bytes=path.stat().st_size, sha256=file_digest(path), git=_git_of(path) if git else None)
 
 
 def _git_of(path: Path) -> str:
-    state = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    begun = partial(hashlib.sha1, b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as handle:
-        while chunk := handle.read(_CHUNK_BYTES):
-            state.update(chunk)
-    return state.hexdigest()
+        return hashlib.file_digest(handle, begun).hexdigest()
 
 
 def tensors_digest(path: Path) -> str:
     """Return the SHA-256 of a safetensors file without its header: equal weights have it whatever they are called."""
-    state = hashlib.sha256()
     with path.open("rb") as handle:
         handle.seek(_HEADER_BYTES + int.from_bytes(handle.read(_HEADER_BYTES), "little"))
-        while chunk := handle.read(_CHUNK_BYTES):
-            state.update(chunk)
-    return state.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def parse_revision(text: str | bytes, place: str) -> Revision:

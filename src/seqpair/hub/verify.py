@@ -33,7 +33,7 @@ TOLERANCE = 1e-4
 SHIFTED_TOLERANCE = 1e-2
 """For left-padded rows without position ids: the angles of later positions are rounded otherwise in fp32."""
 ATTENTIONS = ("eager", "sdpa")
-MOST_CHECKED_TOKENS = 1024
+_MOST_CHECKED_TOKENS = 1024
 CACHED_STEPS = 6
 _DEVIATION_TOKENS = 8192
 _MASK_EVERY = 7
@@ -88,6 +88,11 @@ class Deviation:
     def as_json(self) -> dict[str, Any]:
         """Return the values as JSON."""
         return asdict(self)
+
+
+def checked_row_tokens(seq_len: int, window_tokens: int) -> int:
+    """Return the longest row compared: longer than both sides of the window, also after training on shorter ones."""
+    return min(_MOST_CHECKED_TOKENS, max(seq_len, 3 * window_tokens + 8))
 
 
 def texts_to_check(texts: Sequence[str] | None, tokenizer: Tokenizer, needed_tokens: int) -> list[str]:

@@ -35,6 +35,7 @@ from seqpair.optim.stable_adamw import (
     StableAdamW,
     StepStats,
     check_fits,
+    is_sharded,
     norms,
     setting_differences,
     some_of,
@@ -219,7 +220,7 @@ class _Hidden:
     """One parameter of Muon's: its maps, each stepped as a matrix of its own, and its average."""
 
     def __init__(self, name: str, parameter: Tensor, maps: int, weight_decay: float) -> None:
-        if hasattr(parameter, "placements"):  # a DTensor; its type takes a second to import
+        if is_sharded(parameter):
             raise SeqpairError(
                 f"muon needs whole matrices, and {name} is sharded over ranks",
                 fix="train without sharding (DDP), or with optimizer.name: stableadamw",

@@ -99,7 +99,7 @@ class StableAdamW(torch.optim.Optimizer):
         self.lr_frac = 1.0
         self._params, self._decays = _named(self.param_groups)
         self._sum_shards = sum_shards
-        sharded = [name for name, p in self._params.items() if hasattr(p, "placements")]
+        sharded = [name for name, p in self._params.items() if is_sharded(p)]
         assert bool(sharded) == (sum_shards is not None), "sharded parameters, and only those, need sums over ranks"
         self._m = {name: zeros_like(local_part(p)) for name, p in self._params.items()}
         self._v = {name: zeros_like(local_part(p)) for name, p in self._params.items()}
@@ -325,16 +325,20 @@ def _sum_by_owner(sums: Sequence[Tensor], owners: Sequence[int]) -> Tensor:
     return torch.stack(totals)
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Return whether this rank holds a part of a tensor only."""
+    return hasattr(tensor, "placements")  # a DTensor; its type takes a second to import
+
+
 def local_part(tensor: Any) -> Tensor:
     """Return the part of a tensor that this rank holds: all of it, unless it is sharded."""
-    # A DTensor is known by its attribute: its type takes a second to import.
-    part: Tensor = tensor.to_local() if hasattr(tensor, "placements") else tensor
+    part: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
     return part.detach()
 
 
 def _sharded_like(parameter: Any, part: Tensor) -> Tensor:
     """Return a part of a state as the whole tensor that it is of, sharded as the parameter is; not a copy."""
-    if not hasattr(parameter, "placements"):
+    if not is_sharded(parameter):
         return part
     from torch.distributed.tensor import DTensor
 

@@ -30,7 +30,7 @@ from seqpair.data.order.spans import Span, spans_between
 from seqpair.data.prepared import Prepared
 from seqpair.errors import CheckpointError, ExportError, RunLockedError, SeqpairError
 from seqpair.evaluate.study_text import held_out_texts
-from seqpair.files import TEMPORARY_PREFIX, write_json, write_text
+from seqpair.files import TEMPORARY_PREFIX, sha256_file, write_json, write_text
 from seqpair.hub.export import export_checkpoint, read_export_record
 from seqpair.hub.formats import DTYPES, Dtype
 from seqpair.hub.import_folder import read_hub_folder
@@ -43,7 +43,9 @@ from seqpair.hub.revision import (
     Parent,
     ProbeSequence,
     Revision,
+    digest_file,
     digest_files,
+    public_plan,
     read_revision,
     tensors_digest,
 )
@@ -120,7 +122,7 @@ def release_study(
     if dtype not in DTYPES:
         raise ExportError("weights cannot be stored in this precision", seen=dtype, allowed=", ".join(DTYPES))
     chosen = [run.member for run in study.chosen(members)]
-    entries = {name: _entries(study, name, every_tokens) for name in study.training_order(chosen) if name in chosen}
+    entries = {name: _entries(study, name, every_tokens) for name in chosen}
     with _only_writer(out):
         earlier = _require_ours(out, study.name, dtype, statement)
         for path in out.rglob(f"{TEMPORARY_PREFIX}*"):
@@ -129,12 +131,22 @@ def release_study(
         made = _Release(out, study, study.open_data(), plans, statement, dtype)
         made.probe = make_probe(made.prepared, min(phase.seq_len for plan in plans.values() for phase in plan.phases))
         made.texts = held_out_texts(next(iter(entries.values()))[-1].path)
-        for name in study.training_order(list({*earlier, *entries})):
+        for name in _member_order(plans):
             if name in earlier or name in entries:
                 _release_member(made, name, entries.get(name, ()))
         _release_order(made)
         _write_if_new(out / RELEASE_NAME, _as_text(_contents(made)))
     return made.outcome
+
+
+def _member_order(plans: Mapping[str, Plan]) -> list[str]:
+    """Return all members, those that others start from first; however the study was named, the order is the same."""
+
+    def depth(name: str | None) -> int:
+        start = plans[name].start if name in plans else None
+        return 0 if start is None else 1 + depth(start.member)
+
+    return sorted(plans, key=lambda name: (depth(name), name))
 
 
 def _entries(study: StudyPlace, member: str, every_tokens: int | None) -> list[CheckpointEntry]:
@@ -301,26 +313,28 @@ def _release_revision(
         note(f"release {folder.parent.name}/{folder.name} ({entry.name})")
         export_checkpoint(entry.path, target, made.texts, dtype=made.dtype)
         made.outcome.exported.append(f"{folder.parent.name}/{folder.name}")
-    else:
-        made.outcome.kept += 1
+    made.outcome.kept += known is not None
     parent = None if origin is None else origin.parent
     if known is None or known.parent != parent or known.probe.sequences != made.probe:
         probe, read = measure_probe(target, made.probe)
         distance = None if origin is None else weights_distance(read.model, origin.state())
     else:
         probe, distance = known.probe, known.distance
-    fields = _fields(entry, target, folder.name, made.dtype) if known is None or entry else known.model_dump()
-    fields |= {"parent": parent, "distance": distance, "probe": probe}
-    unsealed = Revision.model_validate(fields | {"files": digest_files(target)})
-    plan = unsealed.plan
+    found = {"parent": parent, "distance": distance, "probe": probe}
+    if known is None:
+        fields = _fields(entry, target, folder.name, made.dtype) | found
+        revision = Revision.model_validate(fields | {"files": digest_files(target, git=True)})
+    else:
+        revision = known.model_copy(update=found)  # its files have been compared with it: none is read again
+    plan = revision.plan
     added = (
-        main_sections([*before, unsealed], made.plans, made.study.run(plan.member).path, made.statement)
+        main_sections([*before, revision], made.plans, made.study.run(plan.member).path, made.statement)
         if folder.name == MAIN
         else revision_section(folder.name, plan, made.statement)
     )
     _write_if_new(target / CARD_NAME, card_text(target, folder.name, plan, made.statement, added))
-    files = digest_files(target, git=True)
-    revision = unsealed.model_copy(update={"files": {name: files[name] for name in files if name != REVISION_NAME}})
+    files = revision.files | {CARD_NAME: digest_file(target / CARD_NAME, git=True)}
+    revision = revision.model_copy(update={"files": files})
     _write_if_new(target / REVISION_NAME, _as_text(revision.model_dump(mode="json")))
     if target != folder:
         if folder.exists():
@@ -329,7 +343,7 @@ def _release_revision(
     return revision
 
 
-def _fields(entry: CheckpointEntry | None, folder: Path, name: str, dtype: str) -> dict[str, object]:
+def _fields(entry: CheckpointEntry | None, folder: Path, name: str, dtype: Dtype) -> dict[str, object]:
     """Return what a record says of a checkpoint and of its export."""
     assert entry is not None, "a new record has a checkpoint"
     manifest = entry.manifest
@@ -347,19 +361,6 @@ def _fields(entry: CheckpointEntry | None, folder: Path, name: str, dtype: str) 
         "tensors": tensors_digest(folder / WEIGHTS_NAME),
         "plan": plan,
     }
-
-
-def public_plan(plan: Plan) -> Plan:
-    """Return a plan without what it says of the machine: folders, and where each value came from; its digest stays."""
-    sources = [
-        source.model_copy(update={"paths": tuple(path if "://" in path else Path(path).name for path in source.paths)})
-        for source in plan.sources
-    ]
-    tokenizer = plan.tokenizer
-    if tokenizer.path is not None:
-        tokenizer = tokenizer.model_copy(update={"path": Path(tokenizer.path).name})
-    changed = {"runs": "", "store_folder": "", "origins": {}, "sources": tuple(sources), "tokenizer": tokenizer}
-    return plan.model_copy(update=changed)
 
 
 def stretches(revisions: Sequence[Revision]) -> dict[str, list[Span]]:
@@ -386,7 +387,7 @@ def _release_order(made: _Release) -> None:
             readers.setdefault(name, []).append(member)
             rows[name] = sum(len(span.positions) for span in spans)
             if not (folder / name).exists():
-                export_order(made.plans[member], spans, made.prepared.train, folder / name)
+                export_order(_first_reader(made, spans), spans, made.prepared.train, folder / name)
             elif pq.read_metadata(folder / name).num_rows != rows[name]:
                 raise ExportError(
                     f"the order file {folder / name} is another one", seen="its rows", fix="remove it and repeat"
@@ -398,18 +399,24 @@ def _release_order(made: _Release) -> None:
     made.outcome.order_files = len(readers)
 
 
+def _first_reader(made: _Release, spans: Sequence[Span]) -> Plan:
+    """Return the plan that an order file names: of the first member that runs its phases, released or not."""
+    names = {span.phase.name for span in spans}
+    plans = (made.plans[name] for name in _member_order(made.plans))
+    return next(plan for plan in plans if names <= {phase.name for phase in plan.phases})
+
+
 def _contents(made: _Release) -> dict[str, object]:
     """Return what `release.json` says: the digest of a revision's record stands for all its files."""
     members = {}
     for member, revisions in made.done.items():
-        records = {one.revision: digest_files(made.out / member / one.revision)[REVISION_NAME] for one in revisions}
         members[member] = {
             "repository": revisions[0].repository,
             "plan_digest": revisions[0].plan_digest,
             "revisions": {
                 one.revision: {
                     "checkpoint": one.checkpoint,
-                    "record_sha256": records[one.revision].sha256,
+                    "record_sha256": sha256_file(made.out / member / one.revision / REVISION_NAME),
                     "weights_sha256": one.files[WEIGHTS_NAME].sha256,
                 }
                 for one in revisions

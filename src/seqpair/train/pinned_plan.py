@@ -97,7 +97,7 @@ def read_pinned_plan(folder: Path) -> Plan | None:
             f"the plan of an earlier run, {path}, cannot be read",
             seen=str(error).splitlines()[0],
             allowed="a plan written by this version of seqpair",
-            fix="go on with the version that began the run, or give the recipe another `name`",
+            fix="continue with the version that began the run, or give the recipe another `name`",
         ) from error
 
 

@@ -16,7 +16,7 @@ data:
   stores: {folder}/stores
   sources: [{{name: notes, kind: text, paths: [notes], held_out_frac: 0.3}}]
   tokenizer: {{train_vocab_size: 300}}
-phases: {{pretrain: {{mixture: {{corpus: null, notes: {{share: 1}}}}}}}}
+phases: {{pretrain: {{mixture: {{notes: {{share: 1}}}}}}}}
 """
 
 

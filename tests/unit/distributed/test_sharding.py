@@ -7,10 +7,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from seqpair.distributed.sharding import Sharding, cut_like, is_sharded
+from seqpair.distributed.sharding import Sharding, cut_like
 from seqpair.distributed.world import World, no_sync
 from seqpair.errors import SeqpairError
 from seqpair.optim.choice import make_optimizer
+from seqpair.optim.stable_adamw import is_sharded
 from seqpair.recipe.plan import OptimizerPlan
 
 

@@ -60,7 +60,9 @@ IMPORTED = {
 WINDOWS = {16: (8, 7), 64: (32, 31), 65: (32, 31), 128: (64, 63), 130: (65, 64)}
 
 
-@pytest.mark.parametrize("cell", IMPORTED)
+@pytest.mark.parametrize(
+    "cell", [pytest.param(cell, marks=[pytest.mark.slow] * (n % 3 > 0)) for n, cell in enumerate(IMPORTED)]
+)
 def test_a_cell_of_the_matrix_is_imported_and_proven(tmp_path, cell):
     kind, config, saving, changes = IMPORTED[cell]
     folder = write_hub_folder(tmp_path, kind, small_tokenizer(), config=config, **saving)
@@ -104,6 +106,7 @@ def test_a_folder_without_the_head_is_proven_by_its_hidden_states(tmp_path, kind
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory'")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlm", "clm"])
 def test_a_tuned_sentence_model_embeds_as_sentence_transformers_does(random_exports, tmp_path, name):
     """Fitted, saved, and with a Normalize module or another pooling: `default` pooling is what the folder states."""

@@ -21,7 +21,7 @@ from seqpair.recipe.plan import Start
 from seqpair.suite.starts import start_finder
 
 VERBS = """
-import json, resource, sys
+import json, re, sys
 from seqpair.cli import app
 codes = {}
 for name, place in json.loads(sys.argv[1]).items():
@@ -33,7 +33,9 @@ for name, place in json.loads(sys.argv[1]).items():
         app.main()
     except SystemExit as ended:
         codes[name] = ended.code
-print(json.dumps([codes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+# Not getrusage: before it starts this program, a child has the size of the process that made it.
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+print(json.dumps([codes, peak]))
 """
 
 

@@ -131,6 +131,7 @@ def test_a_second_call_writes_nothing(four_members, released):
     assert {path: path.stat().st_mtime_ns for path in released.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_damaged_is_made_again_and_nothing_else(four_members, released, copy):
     before = {path: path.stat().st_mtime_ns for path in (copy / "decoder").rglob("*")}
     shutil.rmtree(copy / "encoder" / "step2")
@@ -141,8 +142,10 @@ def test_what_is_missing_or_damaged_is_made_again_and_nothing_else(four_members,
         release_study(four_members.place, copy, statement=STATEMENT)
     shutil.copy(released / "release.json", copy)
     (copy / "encoder" / ".partial-main").mkdir()
+    began = time.process_time()
     outcome = release_study(four_members.place, copy, statement=STATEMENT)
     assert outcome.exported == ["encoder/step2", "encoder/main"]
+    assert time.process_time() - began < 3 * len(outcome.exported)
     assert contents_of(copy) == contents_of(released)
     assert {path: path.stat().st_mtime_ns for path in (copy / "decoder").rglob("*")} == before
 
@@ -154,7 +157,6 @@ def test_after_more_training_main_moves_on_and_the_release_is_that_of_the_whole_
     out = tmp_path / "release"
     release_study(find_study(runs), out, ["decoder", "encoder-from-decoder"], statement=STATEMENT)
     assert read_revision(out / "decoder" / "main").checkpoint == "step4"
-    assert read_revision(out / "encoder-from-decoder" / "cross3").parent is None
     shutil.move(tmp_path / "step5", runs / "decoder" / "checkpoints" / "step5")
     outcome = release_study(find_study(runs), out, statement=STATEMENT)
     assert {"decoder/step4", "decoder/main"} < set(outcome.exported)
@@ -178,6 +180,7 @@ def test_two_processes_do_not_write_one_release(four_members, copy):
     os.close(descriptor)
 
 
+@pytest.mark.slow
 def test_fewer_members_and_fewer_checkpoints_can_be_released_and_in_bf16(four_members, tmp_path):
     plan = four_members.place.plan("decoder-from-encoder")
     out = tmp_path / "some"

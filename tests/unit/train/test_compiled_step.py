@@ -60,7 +60,7 @@ def compare(plain, compiled, steps):
     assert len(lengths) > steps  # the documents really are ragged: no two microbatches alike
 
 
-@pytest.mark.parametrize("member", ["encoder", "decoder"])
+@pytest.mark.parametrize("member", ["encoder", pytest.param("decoder", marks=pytest.mark.slow)])
 def test_twenty_ragged_batches_are_one_graph_and_give_the_uncompiled_loss_and_gradients(tmp_path, member, capsys):
     compiled = make_run(tmp_path / "a", member, mode="on")
     compare(make_run(tmp_path / "b", member), compiled, steps=20)
@@ -68,6 +68,7 @@ def test_twenty_ragged_batches_are_one_graph_and_give_the_uncompiled_loss_and_gr
     assert "compiled again" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_derived_gradients_of_the_compiled_graph_too_are_those_of_the_uncompiled(tmp_path):
     compiled = make_run(tmp_path / "a", "decoder", mode="on", backend="aot_eager")
     compare(make_run(tmp_path / "b", "decoder"), compiled, steps=2)

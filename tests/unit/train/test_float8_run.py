@@ -69,6 +69,7 @@ def losses(run, steps: int) -> list[float]:
 
 
 @needs_torchao
+@pytest.mark.slow
 @pytest.mark.parametrize(("member", "scaling"), [("encoder", "tensorwise"), ("decoder", "rowwise")])
 def test_its_steps_stay_near_the_loss_of_plain_training(tmp_path, member, scaling):
     plain = losses(synthetic_run(tmp_path / "plain", member), 12)
@@ -115,7 +116,9 @@ def test_compiled_it_is_one_graph_and_the_loss_of_the_uncompiled(tmp_path, capsy
 
 
 @needs_torchao
-@pytest.mark.parametrize(("member", "scaling"), [("encoder", "rowwise"), ("decoder", "tensorwise")])
+@pytest.mark.parametrize(
+    ("member", "scaling"), [pytest.param("encoder", "rowwise", marks=pytest.mark.slow), ("decoder", "tensorwise")]
+)
 def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped_and_the_checkpoint_is_ordinary(
     prepared_study, tmp_path, monkeypatch, member, scaling
 ):

@@ -257,6 +257,7 @@ def test_names_of_values_and_rows() -> None:
     assert values_of(row) == {"held_out/tales/tokens": 70.0, "held_out/tales/loss": 2.0}
 
 
+@pytest.mark.slow
 def test_tensorboard_has_every_point_once_after_kills_and_stops(prepared_study, tmp_path, monkeypatch) -> None:
     plan, prepared = plan_of(prepared_study, tmp_path, "tensorboard")
     steps = sum(phase.steps for phase in plan.phases)

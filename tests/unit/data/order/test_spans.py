@@ -119,6 +119,7 @@ def test_counts_and_first_readings_are_those_counted_by_hand(stores, monkeypatch
         assert count.documents == sum(source == count.source for source, _ in expected)
 
 
+@pytest.mark.slow
 def test_a_million_positions_take_seconds_and_no_more_memory_than_a_chunk(tmp_path):
     rng = np.random.default_rng(0)
     store = FakeStore(tmp_path, rng.integers(1, 700, 400_000).tolist())

@@ -68,7 +68,7 @@ def test_long_texts_are_cut_and_counted(random_exports, data, tmp_path):
     assert "1 texts were longer than the 96 tokens" in report.results[0].note
 
 
-@pytest.mark.parametrize("objective", ["mlm", "clm"])
+@pytest.mark.parametrize("objective", ["mlm", pytest.param("clm", marks=pytest.mark.slow)])
 def test_fine_tuning_learns_keeps_its_folder_and_is_not_repeated(
     random_exports, data, tmp_path, objective, monkeypatch
 ):
