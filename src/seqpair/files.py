@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import glob
 import hashlib
 import json
@@ -140,12 +141,83 @@ def open_lock(path: Path) -> TextIO:
         raise RunLockedError(f"the lock file {path} is a link", seen=path.readlink(), fix="remove the link") from error
 
 
+def clear_partial(folder: Path) -> list[str]:
+    """Remove whatever killed processes left half-written in a folder, and return the names.
+
+    The caller holds a lock on the folder, so nothing in it belongs to a process that is running.
+    """
+    found = sorted(folder.glob(f"{TEMPORARY_PREFIX}*"))
+    for path in found:
+        _remove(path)
+    return [path.name for path in found]
+
+
+def _remove(path: Path) -> None:
+    # Another process may be removing it too, and a worker of a killed process may still write a last file into it.
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _lock(folder: Path, kind: int) -> int | None:
+    """Return an open descriptor of a folder that holds its lock; None if another process holds it or it is gone.
+
+    Raises:
+        OSError: The file system has no locks of folders.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, kind)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def _remove_stale(final: Path) -> None:
-    """Remove what processes killed a day ago or more left half-written of this file or folder."""
-    for path in final.parent.glob(f"{TEMPORARY_PREFIX}????????-{glob.escape(final.name)}"):
-        with contextlib.suppress(OSError):  # another process may be removing it, too
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Remove the temporary folders of a file or folder whose processes are dead."""
+    for path in final.parent.glob(f"{TEMPORARY_PREFIX}{glob.escape(final.name)}-????????"):
+        with contextlib.suppress(OSError):
+            try:
+                descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:  # without locks only its age says that nobody is writing it
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    _remove(path)
+                continue
+            if descriptor is not None:
+                _remove(path)
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _temporary_folder(final: Path) -> Iterator[Path]:
+    """Yield a new folder beside `final`, locked until the end of the block, when it disappears if it is still there."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(final)
+    descriptor = None
+    while True:
+        temporary = final.with_name(f"{TEMPORARY_PREFIX}{final.name}-{uuid.uuid4().hex[:8]}")
+        temporary.mkdir()
+        with contextlib.suppress(OSError):
+            descriptor = _lock(temporary, fcntl.LOCK_EX)
+        # Before it was locked, another process may have taken it for a stale one and removed it.
+        if temporary.exists():
+            break
+        if descriptor is not None:
+            os.close(descriptor)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -155,17 +227,13 @@ def replacing_file(final: Path) -> Iterator[Path]:
     Raises:
         DiskFullError: The disk is full; the earlier file, if any, is untouched.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(final)
-    temporary = final.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{final.name}")
-    try:
-        with disk_full(final):
-            yield temporary
-            with temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
+    # The file lies in a folder of its own, because a program that writes it may make a new file and lose a lock on it.
+    with disk_full(final), _temporary_folder(final) as folder:
+        temporary = folder / final.name
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
         temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
     fsync_folder(final.parent)
 
 
@@ -195,22 +263,15 @@ def replacing_folder(final: Path) -> Iterator[Path]:
 
     `final` must not exist yet. The files inside are fsynced before the rename.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(final)
-    temporary = final.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{final.name}")
-    try:
-        with disk_full(final):
-            temporary.mkdir()
-            yield temporary
-            for path in sorted(temporary.rglob("*")):
-                if path.is_file():
-                    with path.open("rb") as handle:
-                        os.fsync(handle.fileno())
-            fsync_folder(temporary)
-            temporary.rename(final)
-            fsync_folder(final.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with disk_full(final), _temporary_folder(final) as temporary:
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            if path.is_file():
+                with path.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        fsync_folder(temporary)
+        temporary.rename(final)
+        fsync_folder(final.parent)
 
 
 class JsonLines:

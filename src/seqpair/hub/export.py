@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -150,21 +149,18 @@ def export_checkpoint(
             then, and an earlier export stays.
         CheckpointError: The checkpoint cannot be used, or its tokenizer is missing or another one.
     """
+    _settle_earlier(out)
     _require_free(out, overwrite)
     version = require_transformers(ExportError, "exporting").__version__
     source = _read_source(checkpoint_at(checkpoint), as_class, dtype)
     require_formats(source, formats)
-    aside: Path | None = None
     try:
         with replacing_folder(out) as folder:
             report = _fill(folder, out, source, texts, formats, version)
-            aside = _move_aside(out)
+            if out.exists():
+                out.rename(_aside(out))
     finally:
-        if aside is not None and out.exists():
-            _keep_others(aside, out)
-            shutil.rmtree(aside)
-        elif aside is not None:
-            aside.rename(out)
+        _settle_earlier(out)
     return report
 
 
@@ -242,13 +238,23 @@ def _require_free(out: Path, overwrite: bool) -> None:
         raise ExportError("the output folder holds an earlier export", seen=out, fix="add --overwrite to replace it")
 
 
-def _move_aside(out: Path) -> Path | None:
-    """Rename an earlier export so that the new one can take its name."""
-    if not out.exists():
-        return None
-    aside = out.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-earlier-{out.name}")
-    out.rename(aside)
-    return aside
+def _aside(out: Path) -> Path:
+    """Return where an earlier export lies while the new one takes its name."""
+    return out.with_name(f"{TEMPORARY_PREFIX}earlier-{out.name}")
+
+
+def _settle_earlier(out: Path) -> None:
+    """Put an earlier export back if no new one took its name, else keep only what no export wrote.
+
+    A process killed between two renames leaves it aside, and with it the files that the user put there.
+    """
+    aside = _aside(out)
+    if aside.exists() and out.exists():
+        if (aside / RECORD_NAME).is_file():  # else it was killed while removing what is left
+            _keep_others(aside, out)
+        shutil.rmtree(aside)
+    elif aside.exists():
+        aside.rename(out)
 
 
 def checkpoint_tokenizer(checkpoint: Path, manifest: CheckpointManifest) -> Tokenizer:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from seqpair.errors import PublishError, install_extra
+from seqpair.errors import PublishError, install_extra, needs_extra
 from seqpair.files import TEMPORARY_PREFIX
 from seqpair.hub.revision import (
     GIT_ATTRIBUTES,
@@ -70,12 +70,8 @@ class HubAccess:
     """
 
     def __init__(self, wait: Callable[[float], None] = time.sleep) -> None:
-        try:
+        with needs_extra("publishing", "hub", PublishError):
             version: str = importlib.import_module("huggingface_hub").__version__
-        except ModuleNotFoundError as error:
-            raise PublishError(
-                "the Hub's library huggingface_hub is not installed", fix=install_extra("hub")
-            ) from error
         if int(version.split(".")[0]) < LEAST_HUB_MAJOR:
             raise PublishError(
                 "publishing needs another version of huggingface_hub",

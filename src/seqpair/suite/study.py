@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -109,7 +108,7 @@ def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
         if not trained.finished:
             outcome.signal_number = trained.signal_number
             return outcome
-    _require_same_order(plans)
+    require_same_order(plans)
     for plan in plans:
         _timed(outcome, f"export {plan.member}", lambda plan=plan: export_part(plan))
         _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan, more))
@@ -164,12 +163,34 @@ def _is_end_of(plan: Plan, manifest: CheckpointManifest) -> bool:
     return manifest.total_steps == steps and manifest.plan_digest == plan_digest(plan)
 
 
-def _require_same_order(plans: Sequence[Plan]) -> None:
-    """Check that members that share a phase read the same sequences at every step of it, by their ledgers."""
-    for first, second in itertools.combinations(plans, 2):
-        if {phase.name for phase in first.phases} & {phase.name for phase in second.phases}:
-            ledgers = (Ledger(run_folder(plan) / LEDGER_FILE) for plan in (first, second))
-            require_same_sequences(*ledgers)
+def require_same_order(plans: Sequence[Plan]) -> int:
+    """Compare the ledgers of all runs that ought to read the same sequences.
+
+    Returns:
+        The number of groups of runs that need not agree with each other.
+
+    Raises:
+        TrainingError: Two of them differ.
+    """
+    groups = 0
+    for index, plan in enumerate(plans):
+        compared: set[str] = set()
+        for other in plans[:index]:
+            shared = _shared_phases(other, plan)
+            # Of runs that agree with each other one is enough, in each phase.
+            if not shared <= compared:
+                require_same_sequences(*(Ledger(run_folder(one) / LEDGER_FILE) for one in (other, plan)))
+                compared |= shared
+        groups += not compared
+    return groups
+
+
+def _shared_phases(one: Plan, other: Plan) -> set[str]:
+    """Return the phases that two plans share; none if they ought to read different sequences in one of these."""
+    first, second = ({phase.name: phase for phase in plan.phases} for plan in (one, other))
+    shared = [(first[name], second[name]) for name in first if name in second]
+    alike = all((a.seq_len, a.mixture, a.batch_stages) == (b.seq_len, b.mixture, b.batch_stages) for a, b in shared)
+    return {phase.name for phase, _ in shared} if alike and one.seed == other.seed else set()
 
 
 class MemberExport(NamedTuple):

@@ -28,7 +28,7 @@ from seqpair.data.sources.documents import (
 )
 from seqpair.data.sources.remote import PINNED, RemoteFile, local_path
 from seqpair.data.sources.text import column_values
-from seqpair.errors import DataError, install_extra
+from seqpair.errors import DataError, needs_extra
 from seqpair.recipe.data_spec import SourceSpec
 
 _UNIT_ROWS = 10_000
@@ -171,14 +171,8 @@ def _innermost(error: BaseException) -> str:
 
 def _library(spec: SourceSpec) -> Any:
     """Return the `datasets` library, without its progress bars."""
-    try:
+    with needs_extra(f"source {spec.name!r} of kind 'hub'", "datasets", DataError):
         import datasets
-    except ImportError as error:
-        raise DataError(
-            f"source {spec.name!r} of kind 'hub' needs the package `datasets`",
-            seen=error,
-            fix=install_extra("datasets"),
-        ) from error
     datasets.disable_progress_bars()
     return datasets
 

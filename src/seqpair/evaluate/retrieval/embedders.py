@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors.torch import load_file, save
 
-from seqpair.errors import EvaluationError, install_extra
+from seqpair.errors import EvaluationError, needs_extra
 from seqpair.files import replacing_folder, sha256_json, write_bytes, write_json
 from seqpair.hub.library import require_transformers
 from seqpair.hub.weights import WEIGHTS_NAME
@@ -109,14 +109,8 @@ def require_sentence_transformers() -> Any:
         EvaluationError: It is not installed.
     """
     require_transformers(EvaluationError, "the retrieval suite")
-    try:
+    with needs_extra("the retrieval suite", "eval", EvaluationError):
         import sentence_transformers
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "this needs the library sentence-transformers, which is not installed",
-            seen=error.name,
-            fix=install_extra("eval"),
-        ) from error
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

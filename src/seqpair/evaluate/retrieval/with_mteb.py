@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.errors import EvaluationError, install_extra
+from seqpair.errors import EvaluationError, needs_extra
 from seqpair.evaluate.retrieval.embedders import Embedder, embed_by_chunks
 from seqpair.evaluate.retrieval.sets import RetrievalSet
 from seqpair.evaluate.task import TaskSkippedError
@@ -61,15 +61,9 @@ def require_mteb() -> Any:
     Raises:
         EvaluationError: It is not installed.
     """
-    try:
+    with needs_extra("the retrieval suite", "eval", EvaluationError):
         import datasets
         import mteb
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "the retrieval suite needs the libraries mteb and datasets",
-            seen=f"no module {error.name}",
-            fix=install_extra("eval"),
-        ) from error
     datasets.disable_progress_bars()
     logging.getLogger("mteb").setLevel(logging.ERROR)
     return mteb
