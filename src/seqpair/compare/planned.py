@@ -101,8 +101,9 @@ def read_questions(path: Path) -> AskedBefore:
     Args:
         path: A YAML file: `questions`, a mapping of a name to `tasks`, and `first` and `second` where they are not
             the encoder and the decoder, and `margin`, within which the two count as level, and `may_differ`, the parts
-            of a pair that differ on purpose (`optimizer`); and `written`, if it says when it was written; and `clusters`, a mapping of a task to a CSV file with the columns `id` and
-            `cluster`, beside the questions' file, for items whose results name no cluster.
+            of a pair that differ on purpose (`optimizer`); and `written`, if it says when it was written; and
+            `clusters`, a mapping of a task to a CSV file with the columns `id` and `cluster`, beside the questions'
+            file, for items whose results name no cluster.
 
     Raises:
         EvaluationError: There is no such file, it is not of this form, or a question names one member twice.
