@@ -88,8 +88,8 @@ def lr_fraction(curve: LrCurve, tokens: float, total_tokens: float) -> float:
     one_minus_sqrt: f(t) = end + (start - end) * (1 - sqrt(t / T)).
     cosine: f(t) = end + (start - end) * (1 + cos(pi t / T)) / 2. For both, t and T are counted from the warm-up's end.
 
-    Source: arXiv 2507.11412; facts of the published schedules in results/published.md. Cosine: arXiv 1608.03983, equation 5,
-    without restarts.
+    Source: arXiv 2507.11412; facts of the published schedules in results/published.md. Cosine: arXiv 1608.03983,
+    equation 5, without restarts.
     Differs: the curve runs between two stated ends; nothing is multiplied into it from an earlier phase.
     """
     start, end = curve.start_frac, curve.end_frac
