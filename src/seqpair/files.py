@@ -16,11 +16,11 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TextIO
 
-from seqpair.errors import DiskFullError, RunLockedError
+from seqpair.errors import DiskFullError, RunLockedError, SeqpairError
 
 
 class Openable(Protocol):
@@ -204,7 +204,11 @@ def _temporary_folder(final: Path) -> Iterator[Path]:
     descriptor = None
     while True:
         temporary = final.with_name(f"{TEMPORARY_PREFIX}{final.name}-{uuid.uuid4().hex[:8]}")
-        temporary.mkdir()
+        try:
+            temporary.mkdir()
+        except OSError as error:
+            error.filename = str(final)  # the name that the user gave
+            raise
         with contextlib.suppress(OSError):
             descriptor = _lock(temporary, fcntl.LOCK_EX)
         # Before it was locked, another process may have taken it for a stale one and removed it.
@@ -255,6 +259,42 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file whole or not at all; keys keep their order, NaN is refused."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(
+    path: Path,
+    fault: type[SeqpairError],
+    fix: str,
+    keys: Mapping[str, type] | None = None,
+    *,
+    missing_ok: bool = False,
+) -> dict[str, Any]:
+    """Return the JSON object in a file that a user may have changed or cut.
+
+    Args:
+        path: The file.
+        fault: The error to raise.
+        fix: What the error says is to be done.
+        keys: Keys that the object must have, with the type of each.
+        missing_ok: Return an empty object where there is no file.
+
+    Raises:
+        SeqpairError: As `fault`: the file is no JSON, no object, or lacks a key.
+    """
+    if missing_ok and not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise fault(f"{path} is not JSON", seen=error, allowed="a JSON object", fix=fix) from error
+    if not isinstance(found, dict):
+        raise fault(f"{path} is not a JSON object", seen=str(found)[:80], allowed="a JSON object", fix=fix)
+    wrong = [name for name, kind in (keys or {}).items() if not isinstance(found.get(name), kind)]
+    if wrong:
+        seen = ", ".join(f"{name}: {str(found.get(name, 'missing'))[:40]}" for name in wrong)
+        allowed = ", ".join(f"{name} ({kind.__name__})" for name, kind in (keys or {}).items())
+        raise fault(f"{path} lacks what it must contain", seen=seen, allowed=allowed, fix=fix)
+    return found
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ whose earlier tokens have not seen the whole text.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,15 @@ from seqpair.checkpoint.manifest import MANIFEST_NAME, CheckpointManifest
 from seqpair.checkpoint.store import load_checkpoint
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.errors import CheckpointError, ExportError
-from seqpair.files import TEMPORARY_PREFIX, replacing_folder, sha256_file, write_bytes, write_json, write_text
+from seqpair.files import (
+    TEMPORARY_PREFIX,
+    read_json,
+    replacing_folder,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from seqpair.hub.card import model_card
 from seqpair.hub.config import ModelFacts, generation_config, hub_config
 from seqpair.hub.formats import DTYPES, Dtype, ExportSource, Format, add_formats, require_formats
@@ -203,12 +210,20 @@ def read_export_record(folder: Path) -> dict[str, Any]:
     """Return `seqpair_export.json` of an export.
 
     Raises:
-        ExportError: The folder is no export of ours.
+        ExportError: The folder is no export of ours, or its record is damaged.
     """
     path = folder / RECORD_NAME
     if not path.is_file():
         raise ExportError("this folder is no export of seqpair", seen=folder, fix="make one with `seqpair export`")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    keys = dict.fromkeys(("objective", "direction", "predicts", "checkpoint", "model_digest"), str)
+    record = read_json(path, ExportError, "export the checkpoint again, or put back a good copy", keys)
+    if not isinstance(record.get("files", {}), dict) or record["direction"] not in ("bidirectional", "causal"):
+        raise ExportError(
+            f"{path} is not a record of an export",
+            seen=f"direction {record['direction']}, files {str(record.get('files'))[:40]}",
+            allowed="direction bidirectional or causal, and each file with its SHA-256",
+            fix="export the checkpoint again, or put back a good copy",
+        )
     return record
 
 
@@ -240,7 +255,7 @@ def _require_free(out: Path, overwrite: bool) -> None:
 
 def _aside(out: Path) -> Path:
     """Return where an earlier export lies while the new one takes its name."""
-    return out.with_name(f"{TEMPORARY_PREFIX}earlier-{out.name}")
+    return out.parent / f"{TEMPORARY_PREFIX}earlier-{out.name}"
 
 
 def _settle_earlier(out: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from seqpair.errors import PublishError, install_extra, needs_extra
-from seqpair.files import TEMPORARY_PREFIX
+from seqpair.files import TEMPORARY_PREFIX, read_json
 from seqpair.hub.revision import (
     GIT_ATTRIBUTES,
     MAIN,
@@ -199,7 +198,8 @@ def planned_uploads(out: Path, owner: str) -> list[Upload]:
     path = out / RELEASE_NAME
     if not path.is_file():
         raise PublishError("this folder is no release", seen=out, fix="make one: `seqpair release STUDY OUT`")
-    contents = json.loads(path.read_text(encoding="utf-8"))
+    keys = {"owner": str, "study": str, "members": dict}
+    contents = read_json(path, PublishError, "make the release again: `seqpair release STUDY OUT`", keys)
     if contents["owner"] not in ("", owner):
         raise PublishError(
             "the cards of the release name another owner", seen=contents["owner"], allowed=owner,

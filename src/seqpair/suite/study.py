@@ -24,7 +24,7 @@ from seqpair.evaluate.runner import results_folder, run_models
 from seqpair.evaluate.study_text import StudyTexts, held_out_texts
 from seqpair.evaluate.task import OWN_SUITE, SuiteTask, TaskContext
 from seqpair.files import write_json
-from seqpair.hub.export import RECORD_NAME, export_checkpoint
+from seqpair.hub.export import RECORD_NAME, export_checkpoint, read_export_record
 from seqpair.models.place import find_model
 from seqpair.paths import CHECKPOINTS_FOLDER, EXPORT_FOLDER, LEDGER_FILE, run_folder
 from seqpair.recipe.data_spec import DataSpec
@@ -235,7 +235,7 @@ def export_part(plan: Plan) -> None:
 def _is_export_of(folder: Path, manifest: CheckpointManifest) -> bool:
     """Return whether a folder is the export of this checkpoint, not of one of this name that a shorter plan made."""
     path = folder / RECORD_NAME
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    record = read_export_record(folder) if path.exists() else {}
     return (record.get("checkpoint"), record.get("plan_digest")) == (manifest.name, manifest.plan_digest)
 
 

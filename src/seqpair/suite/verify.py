@@ -6,7 +6,6 @@ Each check reads what it judges again: no file's own word is taken where another
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from seqpair.data.prepared import open_prepared, require_stores
 from seqpair.data.store.pieces import counts_fit
 from seqpair.data.store.store import Store
 from seqpair.data.tokenizer.tokenizer import load_tokenizer
-from seqpair.errors import EvaluationError, ExportError, SeqpairError, StoreError, TrainingError
+from seqpair.errors import CheckpointError, EvaluationError, ExportError, SeqpairError, StoreError, TrainingError
 from seqpair.evaluate.results import (
     SAMPLES_NAME,
     SUMMARY_NAME,
@@ -34,7 +33,7 @@ from seqpair.evaluate.results import (
     read_result,
     result_files,
 )
-from seqpair.files import JsonLines, file_digest
+from seqpair.files import JsonLines, file_digest, read_json
 from seqpair.hub.export import read_export_record
 from seqpair.hub.weights import WEIGHTS_NAME
 from seqpair.models.integrity import require_recorded
@@ -263,7 +262,7 @@ def _check_checkpoint(run: RunPlace, path: Path, manifest: CheckpointManifest) -
         )
     if manifest.soup is not None:
         return f"average of {len(manifest.soup.parts)}, files whole"
-    place = json.loads((path / STATE_NAME).read_text(encoding="utf-8")).get("place", {})
+    place = read_json(path / STATE_NAME, CheckpointError, "restore a copy of the checkpoint").get("place", {})
     said = {"step": manifest.phase_step, "total_step": manifest.total_steps, "content_tokens": manifest.content_tokens}
     if place and {name: place.get(name) for name in said} != said:
         raise TrainingError(f"the manifest in {path} does not fit its {STATE_NAME}", seen=said, allowed=place)
@@ -344,8 +343,7 @@ def _check_results(done: Verification, run: RunPlace, plan: Plan | None) -> None
 
 
 def _check_object(path: Path) -> str:
-    if not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
-        raise EvaluationError(f"{path} is not a JSON object")
+    read_json(path, EvaluationError, "evaluate the model again")
     return "readable"
 
 

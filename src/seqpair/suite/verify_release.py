@@ -6,7 +6,6 @@ loss of every revision again; *run* compares the weights with the run's checkpoi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ from seqpair.checkpoint.manifest import MODEL_NAME, checkpoint_folder
 from seqpair.checkpoint.store import load_checkpoint
 from seqpair.data.order.spans import Span, steps_of
 from seqpair.errors import VerificationError
-from seqpair.files import sha256_file
+from seqpair.files import read_json, sha256_file
 from seqpair.hub.config import CONFIG_NAME
 from seqpair.hub.formats import DTYPES
 from seqpair.hub.import_folder import ImportedModel, read_hub_folder
@@ -47,6 +46,7 @@ from seqpair.suite.release_probe import LOSS_TOLERANCE, measure_probe, weights_d
 from seqpair.suite.verify import Verification
 
 _DISTANCE_TOLERANCE = 1e-4  # relative
+_AGAIN = "put back a good copy, or release the study again"
 Records = dict[str, dict[str, Revision]]
 """The records that could be read, by member and revision."""
 
@@ -249,7 +249,7 @@ def _check_card(main: RevisionPlace, own: Mapping[str, Revision]) -> str:
 
 def _check_contents(folder: Path, records: Records, members: Sequence[str]) -> str:
     """Check `release.json` with the revisions that are there, their records, and the files of the order."""
-    contents = json.loads((folder / RELEASE_NAME).read_text(encoding="utf-8"))
+    contents = read_json(folder / RELEASE_NAME, VerificationError, _AGAIN, {"members": dict})
     listed = {
         member: value["revisions"] for member, value in contents["members"].items() if not members or member in members
     }
@@ -352,8 +352,7 @@ def _check_probe(
 def _require_model(folder: Path, read: ImportedModel, record: Revision) -> None:
     """Check that a folder's configuration and tokenizer are those of the plan."""
     phase, objective = record.plan.phase(record.phase), OBJECTIVES[record.objective]
-    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    export = json.loads((folder / EXPORT_RECORD).read_text(encoding="utf-8"))
+    config, export = (read_json(folder / name, VerificationError, _AGAIN) for name in (CONFIG_NAME, EXPORT_RECORD))
     specials = read.tokenizer.specials
     roles = {"bos": specials.cls, "cls": specials.cls, "eos": specials.sep, "sep": specials.sep, "pad": specials.pad}
     names = ("shape", "vocab_size", "window_tokens", "global_every", "norm_eps")

@@ -6,7 +6,6 @@ A fine-tuned embedder is a folder for sentence-transformers, which `seqpair embe
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from safetensors.torch import load_file, save
 
 from seqpair.errors import EvaluationError, needs_extra
-from seqpair.files import replacing_folder, sha256_json, write_bytes, write_json
+from seqpair.files import read_json, replacing_folder, sha256_json, write_bytes, write_json
 from seqpair.hub.library import require_transformers
 from seqpair.hub.weights import WEIGHTS_NAME
 from seqpair.models.embed import Embedded, embed_texts, require_pooling
@@ -278,8 +277,7 @@ def read_tuned_record(folder: Path) -> dict[str, Any] | None:
     path = folder / EMBEDDER_RECORD
     if not path.is_file():
         return None
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
+    return read_json(path, EvaluationError, "remove the folder; the next call trains the embedder again")
 
 
 def open_kept(folder: Path, model: TextModel) -> Embedder:
