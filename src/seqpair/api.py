@@ -207,10 +207,8 @@ class Model:
         contexts = checked_texts(contexts, "the contexts")
         continuations = checked_texts(continuations, "the continuations")
         if len(contexts) != len(continuations):
-            raise EvaluationError(
-                "every continuation needs a context",
-                seen=f"{len(contexts)} contexts, {len(continuations)} continuations",
-            )
+            seen = f"{len(contexts)} contexts, {len(continuations)} continuations"
+            raise EvaluationError("every continuation needs a context", seen=seen, fix="give two lists of one length")
         return score_continuations(self._model, list(zip(contexts, continuations, strict=True)))
 
     def embed(self, texts: Sequence[str], pooling: str = "default", *, normalise: bool = False) -> NDArray[np.float32]:
@@ -283,7 +281,9 @@ def probe(
     from seqpair.evaluate.probes import given_set, probe_set
 
     if not isinstance(model, Model):
-        raise EvaluationError("a probe reads a model that `load` returned", seen=type(model).__name__)
+        raise EvaluationError(
+            "a probe reads a model that `load` returned", seen=type(model).__name__, allowed="a model, not its path"
+        )
     return probe_set(model._model, given_set(checked_texts(texts, "the texts"), labels, pairs))
 
 
@@ -379,7 +379,8 @@ def evaluate_models(
     for report in run_models(places, chosen, context, folders, device=device):
         if report.failed:
             name = report.failed[0]
-            raise EvaluationError(f"the task {name} failed on {report.model}", seen=report.skipped[name])
+            what, again = f"the task {name} failed on {report.model}", "call it again; finished tasks are kept"
+            raise EvaluationError(what, seen=report.skipped[name], fix=again)
         reports.append(report)
         results += report.results
         skipped |= {f"{report.model}: {task}": reason for task, reason in report.skipped.items()}

@@ -76,7 +76,10 @@ def require_system() -> None:
         SeqpairError: It is Windows.
     """
     if sys.platform == "win32":
-        raise SeqpairError("seqpair needs Linux or macOS; on Windows use the Windows Subsystem for Linux")
+        raise SeqpairError(
+            "seqpair needs Linux or macOS; on Windows use the Windows Subsystem for Linux",
+            fix="use Linux or macOS, or the Windows Subsystem for Linux",
+        )
 
 
 @contextlib.contextmanager

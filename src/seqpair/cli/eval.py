@@ -196,7 +196,11 @@ def _end(
 
     failed = [f"{report.model} {task}" for report in reports for task in report.failed]
     if failed:
-        raise EvaluationError(f"{len(failed)} results could not be computed", seen=", ".join(failed))
+        raise EvaluationError(
+            f"{len(failed)} results could not be computed",
+            seen=", ".join(failed),
+            fix="correct what is named above and repeat the command; finished tasks are kept",
+        )
     require_results(reports, tasks, suites, names)
 
 

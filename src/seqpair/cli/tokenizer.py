@@ -224,7 +224,7 @@ def _locate(name: str) -> Path:
 def _count(option: str, value: str) -> int:
     count = parse_count(value)
     if count < 1:
-        raise DataError(f"{option} must be above zero", seen=value)
+        raise DataError(f"{option} must be above zero", seen=value, fix="give a larger number")
     return count
 
 

@@ -47,7 +47,9 @@ class Spread:
         parts = (self.seeds, self.items, self.noise)
         if any(not math.isfinite(part) or part < 0 for part in parts) or not any(parts):
             raise EvaluationError(
-                "a spread needs standard deviations that are finite, none negative, not all zero", seen=parts
+                "a spread needs standard deviations that are finite, none negative, not all zero",
+                seen=parts,
+                fix="give the spreads that a study measured",
             )
 
 
@@ -98,7 +100,11 @@ def spread_of(differences: npt.ArrayLike) -> Spread:
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.ndim != 2 or min(d.shape) < 2:
-        raise EvaluationError("a spread needs two seeds and two items at least", seen=f"the shape {d.shape}")
+        raise EvaluationError(
+            "a spread needs two seeds and two items at least",
+            seen=f"the shape {d.shape}",
+            fix="measure more seeds or more items",
+        )
     parts = variance_parts(d)
     seeds, items = d.shape
     # A expects noise + I seeds^2 and B noise + S items^2, each by S I; solved for each part, never below zero.

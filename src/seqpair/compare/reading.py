@@ -260,7 +260,11 @@ def _require_defined(result: TaskResult, whole: float, without: Floats) -> None:
         return
     where = "" if not np.isfinite(whole) else " without one of its items"
     why = _REASONS.get(result.metric, "nothing is left to count")
-    raise EvaluationError(f"the {result.metric} of {result.task} is undefined{where}", seen=f"then {why}")
+    raise EvaluationError(
+        f"the {result.metric} of {result.task} is undefined{where}",
+        seen=f"then {why}",
+        fix="evaluate on more items, or choose another metric",
+    )
 
 
 def _truth_and_predictions(values: Floats, details: Details) -> list[tuple[list[Any], list[Any]]]:

@@ -112,7 +112,11 @@ def convert(source: ImportedModel, out: Path, to: Direction, name: str) -> Conve
     with replacing_folder(out) as folder:
         _write_files(folder, source, objective, version)
         if not _same_weights(source, read_hub_folder(folder)):
-            raise ExportError("the converted weights are not those of the source; nothing was written", seen=name)
+            raise ExportError(
+                "the converted weights are not those of the source; nothing was written",
+                seen=name,
+                fix="report this: it is a fault of seqpair",
+            )
         native = NativeModel(source.model_plan, source.model, to, source.rope)
         row_tokens = checked_row_tokens(source.seq_len, source.model_plan.window_tokens)
         texts = texts_to_check(None, source.tokenizer, row_tokens)[:_TEXTS]

@@ -190,7 +190,11 @@ def _axis_of_file(path: Path) -> Axis:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError("the file of variants cannot be read", seen=f"{path}: {error}") from error
+        raise RecipeError(
+            "the file of variants cannot be read",
+            seen=f"{path}: {error}",
+            fix="check the spelling, and save it as UTF-8",
+        ) from error
     origin = f"variants {path.name}"
     tree = read_tree(text, origin)
     form = "each variant's name and the keys it changes, such as `slow: {optimizer: {lr: 1e-3}}`; `{}` for none"

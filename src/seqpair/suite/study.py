@@ -318,6 +318,7 @@ def evaluate_part(plan: Plan, more: MoreTasks | None = None) -> None:
             raise EvaluationError(
                 f"{len(failed)} tasks of {export.name} could not be computed",
                 seen="; ".join(f"{task}: {reason}" for task, reason in failed.items()),
+                fix="correct what the reasons name and repeat the command; finished tasks are kept",
             )
         if all(
             len(report.cached) + len(report.skipped) == len(tasks)

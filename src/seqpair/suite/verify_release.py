@@ -145,7 +145,7 @@ def check_files(place: RevisionPlace, records: Records) -> str:
     records.setdefault(place.member or record.member, {})[place.name] = record
     faults = record.faults_of(listing)
     if faults:
-        raise VerificationError("; ".join(faults))
+        raise VerificationError("; ".join(faults), fix="put back a good copy, or release the study again")
     phases = [phase.name for phase in record.plan.phases]
     if plan_digest(record.plan) != record.plan_digest or record.phase not in phases:
         raise _fault(REVISION_NAME, "its plan is not the one that its digest names")
@@ -212,7 +212,11 @@ def _check_unequal(record: Revision, weights: dict[str, str]) -> str:
 def _check_names(own: Mapping[str, Revision]) -> str:
     """Check that `main` is the last revision, and that the revisions that the plan needs are there."""
     if MAIN not in own:
-        raise VerificationError(f"the revision {MAIN} is missing", seen=", ".join(own))
+        raise VerificationError(
+            f"the revision {MAIN} is missing",
+            seen=", ".join(own),
+            fix="put back a good copy, or release the study again",
+        )
     main, last = own[MAIN], _by_steps(own)[-1][1]
     if last.total_steps > main.total_steps:
         raise _fault(
@@ -226,7 +230,10 @@ def _check_names(own: Mapping[str, Revision]) -> str:
         steps += phase.steps
         needed = {f"{phase.tag}{phase.steps}"} if steps <= main.total_steps else set()
         if missing := sorted(needed - there):
-            raise VerificationError(f"the plan's revisions are not complete: {', '.join(missing)} is missing")
+            raise VerificationError(
+                f"the plan's revisions are not complete: {', '.join(missing)} is missing",
+                fix="put back a good copy, or release the study again",
+            )
     unlike = [name for name, one in own.items() if one.probe.sequences != main.probe.sequences]
     if unlike:
         raise _fault(REVISION_NAME, f"the probe of {', '.join(unlike)} is not that of {MAIN}")
@@ -270,7 +277,7 @@ def _check_contents(folder: Path, records: Records, members: Sequence[str]) -> s
         if order.get(name) != contents["order"].get(name):
             faults.append(f"{ORDER_FOLDER}/{name}: {'missing' if name not in order else 'another file'}")
     if faults:
-        raise VerificationError("; ".join(faults))
+        raise VerificationError("; ".join(faults), fix="put back a good copy, or release the study again")
     return f"{sum(map(len, listed.values()))} revisions, {len(order)} files of the order"
 
 

@@ -55,7 +55,11 @@ class HubSource(ContentSource):
             found = sorted(path for path in self._folder.rglob("*") if path.is_file() and _counts(path, self._folder))
             self.files = [SourceFile.of(path, path.relative_to(self._folder).as_posix()) for path in found]
             if not self.files:
-                raise DataError(f"source {spec.name!r}: the folder has no files", seen=str(self._folder))
+                raise DataError(
+                    f"source {spec.name!r}: the folder has no files",
+                    seen=str(self._folder),
+                    fix="correct `paths` in the recipe, or download the data set again",
+                )
 
     def units(self) -> list[Unit]:
         """Return the units; start and stop count shards of a streamed set, else rows.

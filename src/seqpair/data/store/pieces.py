@@ -149,7 +149,11 @@ def _counts(offsets: Numbers, first: int, room: int) -> Numbers:
     tokens = np.diff(offsets[first : first + _CHUNK_DOCUMENTS + 1])
     if tokens.size and tokens.min() < 0:
         row = first + int(np.argmin(tokens))
-        raise StoreError("the store's document offsets fall", seen=f"row {row} has {tokens.min()} tokens")
+        raise StoreError(
+            "the store's document offsets fall",
+            seen=f"row {row} has {tokens.min()} tokens",
+            fix="prepare the store again: remove its folder, then `seqpair prepare`",
+        )
     return -(-tokens // room)  # the ceiling, in whole numbers
 
 

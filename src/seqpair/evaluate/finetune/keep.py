@@ -236,7 +236,11 @@ def _keep_writer(model: TextModel, tuned: TunedModel, result: GridResult, folder
         real = mask.bool()
         difference = float((tuned.backbone(**options).logits - again.network(**options).logits)[real].abs().max())
         if not difference <= _TOLERANCE:
-            raise ExportError("the tuned decoder would compute something else; nothing was written", seen=difference)
+            raise ExportError(
+                "the tuned decoder would compute something else; nothing was written",
+                seen=difference,
+                fix="report this: it is a fault of seqpair",
+            )
         record["largest_difference"] = difference
         write_json(partial / TUNED_RECORD, record)
     return record

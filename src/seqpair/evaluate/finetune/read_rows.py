@@ -42,7 +42,7 @@ def read_rows(source: str, header: Sequence[str] = (), quoting: Quoting | None =
         )
     rows = [row for _, row in table_rows(path, header, quoting=quoting)]
     if not rows:
-        raise EvaluationError("a file of labelled rows has none", seen=path)
+        raise EvaluationError("a file of labelled rows has none", seen=path, fix="add rows, or name another file")
     return rows
 
 

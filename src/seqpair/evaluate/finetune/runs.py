@@ -266,7 +266,7 @@ def load_weights(model: TextModel, result: GridResult) -> TunedModel:
         EvaluationError: They were not.
     """
     if result.weights is None:
-        raise EvaluationError("the weights of this grid were not kept")
+        raise EvaluationError("the weights of this grid were not kept", fix="tune again with the weights kept")
     setting = result.best.setting
     tuned = tuned_model(
         model,

@@ -128,10 +128,12 @@ def open_sentence_model(folder: Path, device: str) -> Any:
         tokenizer = model.tokenizer
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:
         raise EvaluationError(
-            "sentence-transformers cannot load this folder", seen=f"{folder}: {str(error).splitlines()[0]}"
+            "sentence-transformers cannot load this folder",
+            seen=f"{folder}: {str(error).splitlines()[0]}",
+            fix="save the model again",
         ) from error
     if tokenizer is None:
-        raise EvaluationError("this folder has no tokenizer", seen=folder)
+        raise EvaluationError("this folder has no tokenizer", seen=folder, fix="save the tokenizer beside the model")
     return model.eval()
 
 
@@ -197,7 +199,11 @@ def _chunk(embedder: Embedder, texts: list[str], path: Path | None) -> Embedded:
             return Embedded(stored["vectors"], int(stored["truncated"]))
     found = embedder.embed(texts)
     if not np.isfinite(found.vectors).all():
-        raise EvaluationError("the model gives vectors that are not finite", seen=embedder.method)
+        raise EvaluationError(
+            "the model gives vectors that are not finite",
+            seen=embedder.method,
+            fix="train again with a lower rate, or check the model",
+        )
     if path is not None:
         buffer = io.BytesIO()
         np.savez(buffer, vectors=found.vectors, truncated=np.int64(found.truncated))
@@ -218,7 +224,9 @@ def open_for_tuning(model: TextModel, pooling: str) -> Any:
     """
     library = require_sentence_transformers()
     if model.folder is None:
-        raise EvaluationError("only a model that was opened by its name can be fine-tuned")
+        raise EvaluationError(
+            "only a model that was opened by its name can be fine-tuned", fix="open it with `open_model`"
+        )
     if pooling == "default" and (model.folder / MODULES_NAME).is_file():
         return open_sentence_model(model.folder, model.device)
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer

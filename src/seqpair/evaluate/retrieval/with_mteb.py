@@ -226,9 +226,9 @@ def run_hub_task(
         chosen = ["test"] if "test" in splits else splits[:1]
         task = mteb.get_task(name, eval_splits=chosen, hf_subsets=list(subsets) or None)
     except KeyError as error:
-        raise EvaluationError("mteb has no task of this name", seen=name) from error
+        raise EvaluationError("mteb has no task of this name", seen=name, fix="check the spelling") from error
     if not hasattr(task, "k_values"):
-        raise EvaluationError("this task of mteb is no retrieval task", seen=name)
+        raise EvaluationError("this task of mteb is no retrieval task", seen=name, fix="choose a retrieval task")
     _load(task)
     return run_task(task, embedder, kept, watch)
 
