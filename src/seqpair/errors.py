@@ -130,6 +130,10 @@ class DiskFullError(SeqpairError):
     exit_code = 5
 
 
+class DamagedLinesError(SeqpairError, ValueError):
+    """A file of JSON rows with a line that is none."""
+
+
 class RunLockedError(SeqpairError):
     """Another process is using the run directory."""
 

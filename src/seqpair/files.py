@@ -16,11 +16,11 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TextIO
 
-from seqpair.errors import DiskFullError, RunLockedError, SeqpairError
+from seqpair.errors import DamagedLinesError, DiskFullError, RunLockedError, SeqpairError
 
 
 class Openable(Protocol):
@@ -319,10 +319,12 @@ class JsonLines:
 
     Args:
         path: The file; it is created by the first row.
+        keys: What every row has.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keys: Sequence[str] = ()) -> None:
         self.path = path
+        self._keys = keys
         self._handle: Any = None
 
     def append(self, row: dict[str, Any]) -> None:
@@ -352,13 +354,32 @@ class JsonLines:
             self._handle = None
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows; a torn last line, left by a killed process, is left out."""
+        """Yield the rows; a torn last line, left by a killed process, is left out.
+
+        Raises:
+            DamagedLinesError: A whole line is no JSON object, or lacks a key.
+        """
         if not self.path.exists():
             return
-        with self.path.open(encoding="utf-8") as handle:
-            for line in handle:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+        with self.path.open("rb") as handle:
+            for number, line in enumerate(handle, start=1):
+                if line.endswith(b"\n"):
+                    yield self._row(number, line)
+
+    def _row(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+            if isinstance(row, dict) and all(key in row for key in self._keys):
+                return row
+            seen = str(row)[:80]
+        except ValueError as error:
+            seen = str(error)
+        raise DamagedLinesError(
+            f"line {number} of {self.path} is not a row",
+            seen=seen,
+            allowed=f"a JSON object{' with ' if self._keys else ''}{', '.join(self._keys)}",
+            fix="put back a good copy of the file, or remove the line",
+        )
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> int:
         """Rewrite the file with the wanted rows only, atomically; return how many were dropped."""

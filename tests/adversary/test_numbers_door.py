@@ -90,6 +90,7 @@ SETTINGS = [
     "name=a b",
     "name=../up",
     "name=",
+    f"name={'n' * 101}",
     "name=\u4e2d",
     "members.encoder.objective=[{mlm: .nan}, {clm: 0.5}]",
     "members.encoder.objective=[{mlm: true}]",

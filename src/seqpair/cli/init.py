@@ -86,6 +86,7 @@ def init(
 
     Example: seqpair init mine.yaml --text texts/ --size 1m
     """
+    from seqpair.data.prepare.early import look_early
     from seqpair.data.sources.opening import sources_of_paths
     from seqpair.files import write_text
     from seqpair.recipe.load import load_recipe
@@ -101,6 +102,7 @@ def init(
     if file.exists():
         raise RecipeError("the recipe file exists", seen=file, fix="choose another name, or remove the file first")
     sources = sources_of_paths(text, (text_field,))
+    look_early(sources, None)
     preset = load_recipe(size)
     tokens, guess = _tokens_of(sources)
     budget = _budget(preset, tokens)

@@ -28,7 +28,7 @@ from seqpair.evaluate.retrieval.tasks import rank_pairs, search_given
 from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 from seqpair.models.text_model import TextModel
 from seqpair.recipe.tree import read_tree, strip
-from seqpair.text import nearest
+from seqpair.text import decoded_text, nearest
 
 SUITE = "tasks"
 Kind = Literal["minimal_pairs", "choices", "continuation", "labelled", "retrieval", "similarity"]
@@ -103,7 +103,7 @@ def read_tasks(path: Path) -> list[SuiteTask]:
     """
     if not path.is_file():
         raise EvaluationError("there is no such file of tasks", seen=path, fix="check the spelling")
-    read = strip(read_tree(path.read_text(encoding="utf-8"), str(path)))
+    read = strip(read_tree(decoded_text(path.read_bytes(), str(path)), str(path)))
     if not isinstance(read, dict) or not read:
         raise EvaluationError(f"{path} declares no tasks", allowed="`name: {kind: ..., files: ...}` for each")
     return [_task(str(name), _declared(str(name), given, path), path) for name, given in read.items()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -195,6 +196,10 @@ def planned_uploads(out: Path, owner: str) -> list[Upload]:
     Raises:
         PublishError: There is no release, it is not complete, or its cards name another owner.
     """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", owner):
+        raise PublishError(
+            "this is no user or organisation of the Hub", seen=repr(owner), allowed="letters, digits, '.', '_' and '-'"
+        )
     path = out / RELEASE_NAME
     if not path.is_file():
         raise PublishError("this folder is no release", seen=out, fix="make one: `seqpair release STUDY OUT`")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from seqpair.data.sources.tables import Quoting, Row, id_text
 from seqpair.errors import EvaluationError
@@ -68,6 +68,12 @@ class SetSpec(BaseModel):
     quoting: Quoting | None = None
     prompt: str = "{source}\n"
     max_tokens: int = Field(default=256, gt=4)
+
+    @model_validator(mode="after")
+    def _another_column(self) -> SetSpec:
+        if self.label in (self.text, self.pair):
+            raise ValueError(f"label: the column {self.label!r} is that of the text")
+        return self
 
 
 def load_spec(path: Path) -> SetSpec:
