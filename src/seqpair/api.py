@@ -151,13 +151,15 @@ class Study:
             checked_number(step, "a step", 0)
         if (step is None) == (document is None):
             raise RecipeError(
-                "order answers one question at a time", seen=f"step={step}, document={document}", allowed="one of them"
+                "order was asked for more or fewer things than one",
+                seen=f"step={step}, document={document}",
+                allowed="one of them",
             )
         plan = self.plan(self.members[0])
         phases = [one for one in plan.phases if phase in ("", one.name)]
         if not phases or (step is not None and len(phases) > 1):
             raise RecipeError(
-                "a step belongs to one phase",
+                "a step was given without its phase",
                 seen=f"phase={phase!r}",
                 allowed=", ".join(one.name for one in plan.phases),
             )
@@ -305,7 +307,7 @@ def load(place: str | Path, device: str = "auto") -> Model:
 
 def _path(place: object, what: str) -> str | Path:
     if not isinstance(place, str | Path):
-        raise RecipeError(f"{what} is a path or a name", seen=f"{place!r}"[:80], allowed="a text or a path")
+        raise RecipeError(f"{what} is not a path or a name", seen=f"{place!r}"[:80], allowed="a text or a path")
     return place
 
 

@@ -44,7 +44,7 @@ def _public_url(found: re.Match[str]) -> str:
 
 
 class SeqpairError(Exception):
-    """A fault that the user can mend.
+    """A fault that the user can correct.
 
     Args:
         what: What was wrong, as one clause without a final stop.

@@ -95,7 +95,7 @@ def init(
     study = re.sub(r"[^A-Za-z0-9_-]+", "-", file.stem).strip("-_") if name is None else name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", study):
         raise RecipeError(
-            "a study's name has letters, digits, `-` and `_`", seen=repr(study), fix="give another --name"
+            "the study's name is not made of letters, digits, `-` and `_`", seen=repr(study), fix="give another --name"
         )
     if size not in SIZES:
         raise RecipeError(f"there is no size '{size}'{nearest(size, SIZES)}", seen=size, allowed=", ".join(SIZES))

@@ -66,7 +66,7 @@ def positive_count(option: str, text: str) -> int:
     """
     count = parse_count(text)
     if count < 1:
-        raise SeqpairError(f"{option} is a count", seen=text, allowed="above zero, such as 4096 or 10M")
+        raise SeqpairError(f"{option} is not above zero", seen=text, allowed="above zero, such as 4096 or 10M")
     return count
 
 

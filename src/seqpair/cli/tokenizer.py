@@ -179,7 +179,7 @@ def _text_to_train_on(
 
     if (study is None) == (not given):
         raise DataError(
-            "the text comes from a study or from files",
+            "one source of text is needed, a study or files",
             seen="neither" if study is None else "both",
             allowed="a study, or --from FILE (repeatable)",
         )

@@ -130,7 +130,7 @@ def right_or_wrong_spread(accuracy: float, *, agreement: float, seed_sd: float, 
         EvaluationError: The numbers do not go together.
     """
     if not 0 < accuracy < 1:
-        raise EvaluationError("an accuracy lies between 0 and 1", seen=accuracy, allowed="(0, 1)")
+        raise EvaluationError("the accuracy is not between 0 and 1", seen=accuracy, allowed="(0, 1)")
     least = 1 - 2 * min(accuracy, 1 - accuracy)
     if not least <= agreement < 1 or not 0 <= lasting <= 1:
         raise EvaluationError(
@@ -173,7 +173,7 @@ def detectable_difference(
     numbers_fit = items >= 2 and seeds >= 1 and family >= 1 and 2 <= groups <= items
     if not numbers_fit or not 0 < level < 1 or not 0 < power < 1 or not 0 <= shared <= 1:
         raise EvaluationError(
-            "this is no study",
+            "a study of this form cannot be planned",
             seen=f"{items} items in {groups} clusters, {shared} shared, {seeds} seeds, {family} tests, level {level}, "
             f"power {power}",
             allowed="2 items, 2 clusters, 1 seed, 1 test or more; no more clusters than items; shares in [0, 1]; level "

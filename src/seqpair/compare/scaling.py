@@ -202,7 +202,9 @@ def _columns(points: Sequence[LossPoint], names: tuple[str, ...]) -> tuple[Float
     """Return log x (n, variables), log L (n,) and the runs."""
     if not 1 <= len(names) <= 2 or len(set(names)) != len(names):
         raise EvaluationError(
-            "a law has one variable or two", seen=", ".join(names) or "none", fix="name `parameters`, `tokens` or both"
+            "the law does not have one variable or two",
+            seen=", ".join(names) or "none",
+            fix="name `parameters`, `tokens` or both",
         )
     for point in points:
         numbers = [point.x.get(name, math.nan) for name in names] + [point.loss]

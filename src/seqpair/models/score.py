@@ -77,7 +77,9 @@ class ScoringOptions:
             EvaluationError: No mask, an unknown end, or an end to be scored that is not there.
         """
         if self.masks < 1:
-            raise EvaluationError("an encoder scores at a mask", seen=f"masks {self.masks}", allowed="1 or more")
+            raise EvaluationError(
+                "an encoder cannot score without a mask", seen=f"masks {self.masks}", allowed="1 or more"
+            )
         if self.end not in ("sep", "period", "none"):
             raise EvaluationError("there is no such end token", seen=self.end, allowed="sep, period, none")
         if self.score_end and self.end == "none":

@@ -83,7 +83,7 @@ def test_the_least_number_of_items():
     "change", [{"items": 1}, {"seeds": 0}, {"family": 0}, {"level": 1.0}, {"power": 0.0}], ids=lambda c: next(iter(c))
 )
 def test_what_is_no_study_is_refused(change):
-    with pytest.raises(EvaluationError, match="this is no study"):
+    with pytest.raises(EvaluationError, match="cannot be planned"):
         detectable_difference(SPREAD, **({"items": 10, "seeds": 3} | change))
 
 
@@ -102,5 +102,5 @@ def test_clusters_show_less_than_as_many_items_alone():
         for clusters, shared in ((None, 0.5), (30, 0.5), (30, 1.0))
     )
     assert alone < halves < whole
-    with pytest.raises(EvaluationError, match="this is no study"):
+    with pytest.raises(EvaluationError, match="cannot be planned"):
         detectable_difference(SPREAD, items=300, seeds=5, clusters=301)

@@ -58,7 +58,7 @@ class Shard:
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
             raise DataError(
-                "a shard is `i/n`", seen=text, allowed="1/n to n/n, such as 2/8", fix="number the jobs from 1"
+                "this does not name a shard", seen=text, allowed="1/n to n/n, such as 2/8", fix="number the jobs from 1"
             )
         return cls(int(index), int(count))
 

@@ -153,7 +153,7 @@ class RowMaker:
         if kind == "span":
             if second is None:
                 raise EvaluationError(
-                    "a row with an answer needs a text that holds it",
+                    "a row has an answer that its text does not contain",
                     seen=example.id,
                     fix="correct the row, or leave it out",
                 )
