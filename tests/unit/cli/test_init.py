@@ -65,8 +65,8 @@ def test_packed_text_keeps_the_presets_budget(seqpair, texts):
         ((), "Missing option '--text'"),
         (("--text", "no-such.txt"), "there is no file or folder"),
         (("--text", "my texts", "--size", "2m"), "there is no size '2m' (did you mean '32m'?)"),
-        (("--text", "my texts", "--name", "a b"), "a study's name has letters, digits"),
-        (("--text", "my texts", "--name", ""), "a study's name has letters, digits"),
+        (("--text", "my texts", "--name", "a b"), "the study's name is not made of letters"),
+        (("--text", "my texts", "--name", ""), "the study's name is not made of letters"),
     ],
 )
 def test_what_cannot_become_a_recipe_is_refused(seqpair, texts, words, message):
