@@ -56,7 +56,7 @@ def test_a_small_text_gets_a_small_budget_and_small_batches(seqpair, texts, size
 
 def test_packed_text_keeps_the_presets_budget(seqpair, texts):
     (texts / "rows.jsonl.gz").write_bytes(gzip.compress((texts / "rows.jsonl").read_bytes()))
-    assert seqpair("init", "--text", "rows.jsonl.gz")[0] == 0
+    assert seqpair("init", "--text", "rows.jsonl.gz", "--text-field", "body")[0] == 0
     assert load_recipe("recipe.yaml").budget == load_recipe("1m").phases[0].budget_tokens
 
 
