@@ -114,7 +114,7 @@ def read_questions(path: Path) -> AskedBefore:
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read", seen=error.strerror, fix="name a file of questions") from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{path} is no YAML", seen=str(error).splitlines()[0]) from error
+        raise EvaluationError(f"{path} is not YAML", seen=str(error).splitlines()[0]) from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
@@ -190,9 +190,11 @@ def _answer(
         if len(kept) == 1:
             return _with_margin(replace(kept[0][0], name=question.name), question, kept, options, family)
         if any(paired.task.is_lean for _, paired in kept):
-            raise EvaluationError("one of the tasks is a lean, of which neither end is better, so they have no mean")
+            raise EvaluationError("in one of the tasks neither direction is better, so they have no mean")
         if len({paired.task.higher_is_better for _, paired in kept}) > 1:
-            raise EvaluationError("more is better in some of the tasks and worse in others, so they have no mean")
+            raise EvaluationError(
+                "a higher value is better in some of the tasks and worse in others, so they have no mean"
+            )
         cautions = tuple(dict.fromkeys(caution for one, _ in kept for caution in one.cautions))
         mean = replace(mean_over_tasks(kept, options, cautions), name=question.name)
         return _with_margin(mean, question, kept, options, family)

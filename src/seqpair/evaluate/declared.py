@@ -221,7 +221,9 @@ def _rows(declared: Declared, files: Mapping[str, Path], clusters: dict[str, str
         for number, (where, row) in enumerate(table_rows(path, columns=wanted)):
             name = str(row[declared.id]) if declared.id else f"{path.stem}-{number}"
             if name in seen:
-                raise EvaluationError(f"{where}: the name in the column {declared.id or 'id'!r} is taken", seen=name)
+                raise EvaluationError(
+                    f"{where}: the name in the column {declared.id or 'id'!r} occurs twice", seen=name
+                )
             seen.add(name)
             if declared.cluster:
                 clusters[name] = str(row[declared.cluster])

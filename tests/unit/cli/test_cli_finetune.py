@@ -228,7 +228,7 @@ def test_a_folder_without_a_tokenizer_is_refused(exports, files, tmp_path):
 
     folder = copytree(exports["mlm"], tmp_path / "model")
     (Path(folder) / "tokenizer.json").unlink()
-    with pytest.raises(EvaluationError, match="no model that can be evaluated"):
+    with pytest.raises(EvaluationError, match="not a model that can be evaluated"):
         run(folder, "--data", files / "rows.tsv", "--text", "sentence", "--label", "mood", "--dry-run")
 
 

@@ -133,7 +133,7 @@ def test_weights_that_arrive_changed_are_noticed_before_the_next_revision(hub, r
             own(self, key, value[:-1] + b"?" if value == weights else value)
 
     hub.blobs = Store()
-    with pytest.raises(PublishError, match="other files than were uploaded to lab/tiny-encoder@step2") as error:
+    with pytest.raises(PublishError, match="files other than those uploaded to lab/tiny-encoder@step2") as error:
         list(publish_release(planned_uploads(release, "lab")))
     assert "model.safetensors" in str(error.value)
     assert "step3" not in hub.trees["lab/tiny-encoder"]

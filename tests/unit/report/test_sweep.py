@@ -134,7 +134,7 @@ def test_one_table_says_both_where_the_best_is_shared():
     runs = sweep_runs({"encoder": bowl(2), "decoder": bowl(2)}, seeds=("1", "2"))
     shared, best = choose_pairs(runs.record, member_curves(runs))
     assert shared.runs == best.runs == {"encoder": "lr-2-1", "decoder": "lr-2-1"}
-    assert "one table says both" in best.reason
+    assert "one table shows both" in best.reason
     assert "seed 1" in shared.reason
 
 

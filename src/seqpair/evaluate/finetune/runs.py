@@ -153,7 +153,9 @@ def tune_grid(
     chosen = _chosen(runs, table)
     if not chosen:
         raise EvaluationError(
-            "no run of the grid came to an end", seen=runs[0].failed, fix="try lower rates, as the grid `published` has"
+            "no run of the grid finished",
+            seen=runs[0].failed,
+            fix="try lower learning rates, such as those of the grid `published`",
         )
     result = GridResult(grid.sets, runs, chosen, table, others=[other for _, other in grid.others])
     if not keep_weights:

@@ -235,7 +235,7 @@ def _examples(
         if name is None:
             raise EvaluationError(f"{where}: the id is no string or integer", seen=repr(row[str(spec.id)])[:80])
         if name in seen:
-            raise EvaluationError(f"{where}: its id is taken", seen=name)
+            raise EvaluationError(f"{where}: its id occurs twice", seen=name)
         seen.add(name)
         made += _READERS[spec.kind](spec, name, column, index, where)
     return tuple(made)
@@ -267,16 +267,16 @@ def _number(spec: SetSpec, name: str, column: _Column, _index: _Index, where: st
     try:
         value = float(column(spec.label))
     except (TypeError, ValueError) as error:
-        raise EvaluationError(f"{where}: the label is no number", seen=column(spec.label)) from error
+        raise EvaluationError(f"{where}: the label is not a number", seen=column(spec.label)) from error
     if not math.isfinite(value):
-        raise EvaluationError(f"{where}: the label is no finite number", seen=value)
+        raise EvaluationError(f"{where}: the label is not a finite number", seen=value)
     return [Example(name, str(column(spec.text)), value, pair=_pair(spec, column))]
 
 
 def _tags(spec: SetSpec, name: str, column: _Column, index: _Index, where: str) -> list[Example]:
     words, tags = [str(word) for word in _list(column(spec.text))], _list(column(spec.label))
     if len(words) != len(tags) or not words:
-        raise EvaluationError(f"{where}: there must be one tag a word", seen=f"{len(tags)} tags, {len(words)} words")
+        raise EvaluationError(f"{where}: there must be one tag per word", seen=f"{len(tags)} tags, {len(words)} words")
     known = tuple(_known(tag, index, where) for tag in tags)
     return [Example(name, " ".join(words), known, words=tuple(words))]
 
@@ -293,7 +293,7 @@ def _span(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str)
         start = text.find(texts[0])
     if not texts or not texts[0] or text[start : start + len(texts[0])] != texts[0] or start < 0:
         raise EvaluationError(
-            f"{where}: the answer does not stand in the text",
+            f"{where}: the answer is not in the text",
             seen=", ".join(texts) or "no answer",
             allowed="a part of the text; questions without an answer are not supported",
         )
@@ -312,7 +312,7 @@ def _text(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str)
         raise EvaluationError(f"{where}: no chat", seen=str(turns)[:80], allowed="a list of {role, content}")
     answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant" and place > 0]
     if not answers:
-        raise EvaluationError(f"{where}: a chat without an answer of the assistant", seen=f"{len(turns)} turns")
+        raise EvaluationError(f"{where}: the chat has no answer of the assistant", seen=f"{len(turns)} turns")
     return [
         Example(
             f"{name}-{place}",
