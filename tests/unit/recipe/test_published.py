@@ -239,7 +239,7 @@ def test_as_run_differs_from_the_intended_recipe_in_the_named_keys_only() -> Non
     }
     intended.pop("name"), run.pop("name")
     assert intended == run
-    page = PAGE.partition("## As it was run")[2]
+    page = VALUES.partition("## As it was run")[2]
     for key in ("pretrain.batch.ramp", "cross.batch.ramp", "decay.lr.start_frac", "decay.lr.end_frac"):
         assert f"`phases.{key}`" in page
 
