@@ -199,6 +199,22 @@ def float8_words(device: torch.device) -> str:
     return "possible (runtime.float8: tensorwise or rowwise), off unless told; meant for the large sizes"
 
 
+def require_triton(device: torch.device) -> None:
+    """Check that the loss can run in Triton kernels.
+
+    Raises:
+        SeqpairError: It cannot on this device.
+    """
+    missing = "CUDA" if device.type != "cuda" else _missing_generator(device)
+    if missing is not None:
+        raise SeqpairError(
+            "the loss cannot run in Triton kernels here",
+            seen=f"runtime.loss: triton, {device.type} without {missing}",
+            allowed="CUDA with triton",
+            fix="set runtime.loss to torch",
+        )
+
+
 def require_float8(scaling: str, device: torch.device, *, emulate: bool = False) -> None:
     """Check that training in float8 is possible.
 

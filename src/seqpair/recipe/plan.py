@@ -245,6 +245,7 @@ class RuntimePlan(_Frozen):
         prefetch_batches: Steps whose work is made ahead on a thread; 0 for none, null for 2 on CUDA and else none.
         float8: Products of the layers' matrices in float8 by torchao, over the same fp32 weights: `off`, or the scales,
             `tensorwise` or `rowwise`. Microbatches then have one shape, too.
+        loss: What passes over the logits on a GPU: operations of `torch`, or two `triton` kernels.
         loggers: Where metrics go besides `metrics.jsonl`: `tensorboard`, `trackio`, `wandb`.
         sharding: Over several ranks, whether each keeps all parameters and states (`none`) or a part: of all ranks
             (`full`), or of those on one machine (`hybrid`).
@@ -263,6 +264,7 @@ class RuntimePlan(_Frozen):
     compile: Literal["auto", "on", "off"] = "auto"
     prefetch_batches: int | None = Field(default=None, ge=0)
     float8: Literal["off", "tensorwise", "rowwise"] = "off"
+    loss: Literal["torch", "triton"] = "torch"
     loggers: tuple[LoggerName, ...] = ()
     sharding: Literal["none", "full", "hybrid"] = "none"
     checkpoint_layers: Literal["none", "all"] | Annotated[int, Field(ge=1)] = "none"

@@ -19,6 +19,7 @@ from seqpair.distributed.acceleration import (
     float8_copy,
     recompute_layers,
     require_float8,
+    require_triton,
     should_compile,
 )
 from seqpair.distributed.sharding import Sharding
@@ -91,13 +92,15 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
 
     Raises:
         RecipeError: The plan is an estimate, does not fit the tokenizer, or a logger's package is not installed.
-        SeqpairError: The model is to be compiled, or trained in float8, and cannot be.
+        SeqpairError: The model is to be compiled, trained in float8 or with Triton's loss, and cannot be.
         StoreError: A store is not the one that the plan was made for.
         DiskFullError: The disk cannot hold two checkpoints.
     """
     require_ready(plan, prepared)
     if plan.runtime.float8 != "off":
         require_float8(plan.runtime.float8, world.device, emulate=emulate_float8)
+    if plan.runtime.loss == "triton":
+        require_triton(world.device)
     folder = run_folder(plan)
     folder.mkdir(parents=True, exist_ok=True)
     require_room_for_two(folder, checkpoint_bytes(plan))
@@ -117,7 +120,7 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
     recompute_layers(tuple(trained.backbone.layers), plan.runtime.checkpoint_layers)
     sharded = plan.runtime.sharding != "none" and world.backend is not None
     compiled = compile_model(trained, plan, world.device, by_layer=sharded)
-    sharding, module = None, ObjectiveLoss(trained, compiled)
+    sharding, module = None, ObjectiveLoss(trained, compiled, fused=plan.runtime.loss == "triton")
     if sharded:
         sharding = Sharding(world, plan.runtime.sharding)
         # A float8 copy's parameters are cut in place, so the model that it was made from would keep whole ones.
