@@ -19,8 +19,8 @@ from seqpair.distributed.acceleration import (
     float8_copy,
     recompute_layers,
     require_float8,
-    require_triton,
     should_compile,
+    should_fuse_loss,
 )
 from seqpair.distributed.sharding import Sharding
 from seqpair.distributed.world import World, wrap
@@ -99,8 +99,6 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
     require_ready(plan, prepared)
     if plan.runtime.float8 != "off":
         require_float8(plan.runtime.float8, world.device, emulate=emulate_float8)
-    if plan.runtime.loss == "triton":
-        require_triton(world.device)
     folder = run_folder(plan)
     folder.mkdir(parents=True, exist_ok=True)
     require_room_for_two(folder, checkpoint_bytes(plan))
@@ -120,7 +118,7 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
     recompute_layers(tuple(trained.backbone.layers), plan.runtime.checkpoint_layers)
     sharded = plan.runtime.sharding != "none" and world.backend is not None
     compiled = compile_model(trained, plan, world.device, by_layer=sharded)
-    sharding, module = None, ObjectiveLoss(trained, compiled, fused=plan.runtime.loss == "triton")
+    sharding, module = None, ObjectiveLoss(trained, compiled, fused=should_fuse_loss(plan.runtime.loss, world.device))
     if sharded:
         sharding = Sharding(world, plan.runtime.sharding)
         # A float8 copy's parameters are cut in place, so the model that it was made from would keep whole ones.

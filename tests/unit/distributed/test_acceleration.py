@@ -14,8 +14,8 @@ from seqpair.distributed.acceleration import (
     float8_copy,
     float8_words,
     require_float8,
-    require_triton,
     should_compile,
+    should_fuse_loss,
 )
 from seqpair.errors import SeqpairError
 
@@ -34,13 +34,14 @@ def test_auto_compiles_on_cuda_with_triton_and_nowhere_else(monkeypatch):
 
 def test_the_loss_runs_in_triton_kernels_on_cuda_alone(monkeypatch):
     monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: object())
-    require_triton(CUDA)
+    assert [should_fuse_loss(kind, CUDA) for kind in ("torch", "triton")] == [False, True]
     for device in (CPU, MPS):
+        assert not should_fuse_loss("torch", device)
         with pytest.raises(SeqpairError, match="runtime.loss: triton"):
-            require_triton(device)
+            should_fuse_loss("triton", device)
     monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SeqpairError, match="cuda without triton"):
-        require_triton(CUDA)
+        should_fuse_loss("triton", CUDA)
 
 
 def test_a_cpu_without_a_compiler_and_mps_are_refused(monkeypatch):
