@@ -122,7 +122,7 @@ LABELS: list[tuple[bytes, dict[str, Any], tuple[str, ...]]] = [
     (labelled("a", "b", None), {}, ("row 3", "nothing in the column 'label'")),
     (labelled("a", "a", "a"), {}, ("one class only",)),
     (labelled("a", "b", "c"), {"labels": ("a", "b")}, ("row 3", "not one of the set's")),
-    (labelled("1.5", "x"), {"kind": "number"}, ("row 2", "no number")),
+    (labelled("1.5", "x"), {"kind": "number"}, ("row 2", "not a number")),
     (labelled("1.5", "inf"), {"kind": "number"}, ("row 2", "not a finite number")),
     (labelled("1.5", "nan"), {"kind": "number"}, ("row 2", "not a finite number")),
     (labelled(["A"], ["A", "B"]), {"kind": "tags"}, ("one tag per word",)),

@@ -312,9 +312,7 @@ def _cautions(paired: Paired) -> tuple[str, ...]:
     if paired.differs_in:
         found.append(f"Not a pair: they differ in {', '.join(paired.differs_in)}.")
     if paired.one_run and len(paired.seeds) > 1:
-        found.append(
-            f"There is one run of {paired.one_run}, so the interval covers other seeds of the other side only."
-        )
+        found.append(f"There is one run of {paired.one_run}: the interval covers seeds of the other side only.")
     if paired.left_out_seeds:
         found.append(f"Seeds on one side only are left out: {', '.join(map(str, paired.left_out_seeds))}.")
     if len(paired.seeds) < FEWEST_SEEDS:
@@ -398,9 +396,7 @@ def _averages(scores: Sequence[Scores], own: Sequence[Comparison], options: Opti
     above = [(one, paired) for one, paired in kept if paired.task.chance is not None and not one.at_chance]
     over_all = mean_over_tasks(kept, options, cautions)
     if over_all.tasks_at_chance and len(above) < 2:
-        over_all = replace(
-            over_all, cautions=(*cautions, "Fewer than two tasks are not at chance, so these have no mean.")
-        )
+        over_all = replace(over_all, cautions=(*cautions, "Fewer than two tasks are not at chance: no mean of those."))
     if len(above) < 2 or len(above) == len(kept):
         found = [over_all]
     else:
