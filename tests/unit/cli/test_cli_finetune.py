@@ -204,7 +204,7 @@ def test_cut_rows_are_counted_and_said(exports, files, tmp_path, capfd):
             ("--data", "rows.tsv", "--text", "sentence", "--label", "mood", "--choice", "labels=bad,worse"),
             "not one of the set's",
         ),
-        ((*MOODS, "--kind", "number"), "no number"),
+        ((*MOODS, "--kind", "number"), "not a number"),
         ((*MOODS, "--choice", "dropuot=0"), "no such choice"),
         ((*MOODS, "--choice", "batch_rows=many"), "a whole number"),
         ((*MOODS, "--choice", "dropout=half"), "dropout of a fine-tuning run"),
