@@ -17,7 +17,6 @@ import torch  # isort: skip
 
 import seqpair.distributed.acceleration as compiled
 import seqpair.train.assembly as assembly
-from seqpair.data.order.batches import read_batch
 from seqpair.distributed.world import World
 from seqpair.nn import attention
 from seqpair.train.feed import work_of_step
@@ -51,17 +50,13 @@ def assemble(member: str, compile_mode: str):
     return plan, assembly.assemble_run(plan, prepared, World(0, 1, 0, torch.device("cuda", 0), None))
 
 
-def work_of(run, plan, step: int):
-    return work_of_step(run, plan.phases[0], read_batch(run.orders["pretrain"], step))
-
-
 def plain_step(member: str) -> dict[str, object]:
     """Return what one uncompiled step did."""
     plan, run = assemble(member, "off")
     used, original = set(), dict(attention.KERNELS)
     for name, kernel in original.items():
         attention.KERNELS[name] = lambda *args, name=name, kernel=kernel: (used.add(name), kernel(*args))[1]
-    work = work_of(run, plan, 0)
+    work = work_of_step(run, plan.phases[0], 0)
     with Account() as gradients:
         step_gradients(run, plan.phases[0], work)
     attention.KERNELS.update(original)
@@ -87,7 +82,7 @@ def compiled_steps(member: str) -> dict[str, object]:
             plan, run = assemble(member, "on")
             for step in range(3):
                 run.optimizer.zero_grad(set_to_none=True)
-                step_gradients(run, plan.phases[0], work_of(run, plan, step))
+                step_gradients(run, plan.phases[0], work_of_step(run, plan.phases[0], step))
         except Exception as error:
             return {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
     return {"graphs": run.compiled.graphs}

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from seqpair.data.order.batches import read_batch
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_member
 from seqpair.distributed.world import World, start_world
@@ -61,7 +60,7 @@ def losses(run, steps: int) -> list[float]:
     phase, found = run.plan.phases[0], []
     for number in range(steps):
         run.optimizer.zero_grad(set_to_none=True)
-        work = work_of_step(run, phase, read_batch(run.orders[phase.name], number))
+        work = work_of_step(run, phase, number)
         found.append(step_gradients(run, phase, work).loss)
         run.optimizer.set_lr_frac(phase.lr_frac(number))
         run.optimizer.step()
