@@ -51,6 +51,7 @@ class PlannedQuestion:
         first: The member, or model from elsewhere, that differences are of.
         second: The one that is taken from it.
         margin: The largest difference that counts as none, in the tasks' unit; None asks only who is ahead.
+        may_differ: Parts of the pairs' identity in which the two may differ, such as `optimizer`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class PlannedQuestion:
     first: str = "encoder"
     second: str = "decoder"
     margin: float | None = None
+    may_differ: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class _Question(BaseModel):
     first: str = "encoder"
     second: str = "decoder"
     margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    may_differ: tuple[str, ...] = ()
 
 
 class _File(BaseModel):
@@ -97,9 +100,10 @@ def read_questions(path: Path) -> AskedBefore:
 
     Args:
         path: A YAML file: `questions`, a mapping of a name to `tasks`, and `first` and `second` where they are not
-            the encoder and the decoder, and `margin`, within which the two count as level; and `written`, if it says
-            when it was written; and `clusters`, a mapping of a task to a CSV file with the columns `id` and
-            `cluster`, beside the questions' file, for items whose results name no cluster.
+            the encoder and the decoder, and `margin`, within which the two count as level, and `may_differ`, the parts
+            of a pair that differ on purpose (`optimizer`); and `written`, if it says when it was written; and
+            `clusters`, a mapping of a task to a CSV file with the columns `id` and `cluster`, beside the questions'
+            file, for items whose results name no cluster.
 
     Raises:
         EvaluationError: There is no such file, it is not of this form, or a question names one member twice.
@@ -117,7 +121,8 @@ def read_questions(path: Path) -> AskedBefore:
         raise EvaluationError(
             f"{path}: {place}: {first['msg'][:1].lower()}{first['msg'][1:]}",
             seen=first["input"],
-            allowed="`questions`, each a name with `tasks`, perhaps `first`, `second`, `margin`; `written`; `clusters`",
+            allowed="`questions`, each a name with `tasks`, perhaps `first`, `second`, `margin`, `may_differ`; "
+            "`written`; `clusters`",
         ) from error
     found = []
     for name, question in read.questions.items():
@@ -128,7 +133,9 @@ def read_questions(path: Path) -> AskedBefore:
                 fix="name two members",
             )
         tasks = tuple(dict.fromkeys(question.tasks))
-        found.append(PlannedQuestion(name, tasks, question.first, question.second, question.margin))
+        found.append(
+            PlannedQuestion(name, tasks, question.first, question.second, question.margin, question.may_differ)
+        )
     clusters = {task: _read_clusters(path.parent / name) for task, name in read.clusters.items()}
     return AskedBefore(tuple(found), read.written, clusters)
 
@@ -173,7 +180,11 @@ def _answer(
             sides = _side(scores, size, question.first, task), _side(scores, size, question.second, task)
             # Naming a model from elsewhere is asking for a comparison of what is no pair.
             named = any(side[0].model.is_elsewhere for side in sides)
-            options = replace(options, unpaired=options.unpaired or named)
+            options = replace(
+                options,
+                unpaired=options.unpaired or named,
+                may_differ=tuple(dict.fromkeys([*options.may_differ, *question.may_differ])),
+            )
             paired = pair_sides(*sides, may_differ=options.may_differ, unpaired=options.unpaired)
             kept.append((compare(PLANNED, *sides, options), paired))
         if len(kept) == 1:

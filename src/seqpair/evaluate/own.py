@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.counter import as_fraction_threshold, hash_words, key_words
-from seqpair.errors import install_extra
+from seqpair.errors import EvaluationError, install_extra
 from seqpair.evaluate.finetune.sets import Example, LabelledSet
 from seqpair.evaluate.probes import probe_set, probed_outcome
 from seqpair.evaluate.results import SAMPLES_NAME, ItemOutcome, weighted_mean
@@ -192,6 +192,13 @@ def choices_of(windows: list[HeldOutSequence], index: int) -> list[HeldOutSequen
     return None
 
 
+def _most_items(context: TaskContext) -> int:
+    given = str(context.settings.get("continuation_items", MOST_ITEMS))
+    if not given.isdecimal() or int(given) == 0:
+        raise EvaluationError("continuation_items is no number of items", seen=given, allowed="a whole number above 0")
+    return int(given)
+
+
 def measure_continuation(model: TextModel, context: TaskContext) -> TaskOutcome:
     """Measure how often a model of either direction finds the true continuation among four.
 
@@ -201,11 +208,13 @@ def measure_continuation(model: TextModel, context: TaskContext) -> TaskOutcome:
 
     Raises:
         TaskSkippedError: The held-out documents are too few or too short.
+        EvaluationError: The choice `continuation_items` is no number above 0.
     """
     size = CONTEXT_TOKENS + CONTINUATION_TOKENS
     prepared = context.study_of(model).prepared
     by_source = held_out_windows(prepared.held_out, size, "continuation 1")
-    quota = MOST_ITEMS // max(1, len(by_source))
+    most_items = _most_items(context)
+    quota = most_items // max(1, len(by_source))
     items: list[list[HeldOutSequence]] = []
     for windows in by_source.values():
         found = (choices_of(windows, index) for index in range(min(quota, len(windows))))
@@ -246,7 +255,7 @@ def measure_continuation(model: TextModel, context: TaskContext) -> TaskOutcome:
             "context_tokens": CONTEXT_TOKENS,
             "continuation_tokens": CONTINUATION_TOKENS,
             "choices": CHOICES,
-            "most_items": MOST_ITEMS,
+            "most_items": most_items,
         },
         chance=1.0 / CHOICES,
     )
@@ -335,7 +344,7 @@ TASKS = (
         "True continuation among four",
         measure_continuation,
         unit="share of items",
-        uses=("scoring",),
+        uses=("scoring", "continuation_items"),
     ),
     _task(
         "source_probe",

@@ -108,7 +108,7 @@ def require_data(data: Path, tasks: Sequence[SuiteTask]) -> None:
         raise EvaluationError(
             "the folder of the suites' data does not exist",
             seen=data,
-            allowed="a folder with the files that docs/evaluation.md names",
+            allowed="a folder with the suites' files; `--dry-run` with any folder lists the files of each task",
             fix="correct --data, or take suites that need no files: --suite own",
         )
 
@@ -133,5 +133,7 @@ def require_results(
         reasons = {report.skipped.get(name, "") for report in reports for name in own}
         if "" not in reasons:
             raise EvaluationError(
-                f"nothing could be measured for {what}", seen="; ".join(sorted(reasons)), fix="see docs/evaluation.md"
+                f"nothing could be measured for {what}",
+                seen="; ".join(sorted(reasons)),
+                fix="put the missing files there, or name other suites",
             )

@@ -1,5 +1,7 @@
 """Questions asked beforehand: read from a file, answered at every size, p corrected over them alone."""
 
+from dataclasses import replace
+
 import pytest
 import simulated_scores as sim
 
@@ -7,6 +9,7 @@ from seqpair.compare.planned import PlannedQuestion, answers_to, planned_answers
 from seqpair.compare.questions import equal_size
 from seqpair.compare.values import LEVEL, NOT_COMPARED, NOT_DECIDED, PLANNED, Model
 from seqpair.errors import EvaluationError
+from seqpair.recipe.diff import PairIdentity
 
 TEXT = """
 written: 2026-11-25, before anything was evaluated
@@ -35,6 +38,19 @@ def test_sides_are_those_of_the_question():
     (found,) = planned_answers(scores, [PlannedQuestion("grammar", ("blimp",), "biphasic", "encoder")])
     assert found.verdict == "1m biphasic"
     assert (found.first.member, found.second.member) == ("biphasic", "encoder")
+
+
+def test_what_differs_on_purpose_is_compared_where_the_question_says_so():
+    scores = sim.study({"encoder": 0.8, "decoder": 0.6}, spread=0.002)
+    other_rate = PairIdentity({"shape": "a", "optimizer": "c"})
+    identities = {"encoder": PairIdentity({"shape": "a", "optimizer": "b"}), "decoder": other_rate}
+    scores = [replace(one, model=replace(one.model, identity=identities[one.model.member])) for one in scores]
+    refused, asked = planned_answers(
+        scores, [PlannedQuestion("q", ("blimp",)), PlannedQuestion("own rates", ("blimp",), may_differ=("optimizer",))]
+    )
+    assert "no pair" in refused.reason
+    assert asked.verdict == "1m encoder"
+    assert any("optimizer" in caution for caution in asked.cautions)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from checkpointed_run import write_run_of
 
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_member
+from seqpair.errors import EvaluationError
 from seqpair.evaluate import own
 from seqpair.evaluate.registry import choose_tasks
 from seqpair.evaluate.results import read_items, read_results, weighted_mean
@@ -53,6 +54,16 @@ def truth(study):
 
     windows = held_out_windows(study.prepared.held_out, 60, "continuation 1")
     return {(w.content[:48].tobytes(), w.content[48:].tobytes()) for own in windows.values() for w in own}
+
+
+def test_a_continuation_task_takes_the_number_of_items_that_is_chosen(context, truth, monkeypatch):
+    monkeypatch.setattr(own, "score_continuations", scores_by(lambda _context, _ending: 0.0))
+    sources = len({item.detail["source"] for item in own.measure_continuation(MODEL, context).items})
+    for given in ("4", "8"):
+        few = own.measure_continuation(MODEL, replace(context, settings={"continuation_items": given}))
+        assert len(few.items) == int(given) // sources * sources
+    with pytest.raises(EvaluationError, match="number of items"):
+        own.measure_continuation(MODEL, replace(context, settings={"continuation_items": "0"}))
 
 
 def test_knowing_the_truth_gives_one_and_knowing_nothing_gives_chance(context, truth, monkeypatch):
