@@ -75,6 +75,8 @@ class World:
         Raises:
             TrainingError: Another rank is gone or did not come in time.
         """
+        if self.world_size == 1:
+            return [float(value) for value in values]
         return [float(value) for value in self._summed(torch.tensor(values, dtype=torch.float64)).tolist()]
 
     def all_reduce_integers(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -83,11 +85,9 @@ class World:
         Raises:
             TrainingError: Another rank is gone or did not come in time.
         """
-        return self._summed(torch.from_numpy(values)).numpy()
+        return values if self.world_size == 1 else self._summed(torch.from_numpy(values)).numpy()
 
     def _summed(self, values: Tensor) -> Tensor:
-        if self.world_size == 1:
-            return values
         sums = values.to(self.device)  # nccl moves no CPU tensors
         with self.exchange("a sum over all ranks"):
             dist.all_reduce(sums)
