@@ -16,6 +16,7 @@ from typer.cli import get_docs_for_click
 
 from seqpair import api
 from seqpair.cli.app import app
+from seqpair.recipe.keys import recipe_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = ("Study", "load", "Model", "probe", "evaluate_models", "Evaluation", "compare_members", "Comparisons")
@@ -45,7 +46,25 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     files.append(File.generated(config, "reference/cli.md", content=verbs))
     names = "\n".join(f"::: seqpair.api.{name}" for name in PUBLIC)
     files.append(File.generated(config, "reference/api.md", content=f"# The Python API\n{api.__doc__}\n{names}\n"))
+    files.append(File.generated(config, "reference/recipe_keys.md", content=_recipe_keys()))
     return files
+
+
+def _recipe_keys() -> str:
+    """Return the page of a recipe's keys, a table for each section; what belongs to no section comes first."""
+    parts: dict[str, list[str]] = {"": []}
+    for key in recipe_keys():
+        top = re.split(r"\W", key.path)[0]
+        part = "" if key.path == top else top
+        row = (f"`{key.path}`", key.values, f"`{key.default}`" if key.default else "", key.meaning)
+        parts.setdefault(part, []).append(f"| {' | '.join(row)} |")
+    head = "| key | values | default | meaning |\n|---|---|---|---|"
+    tables = [f"{f'## {part}' if part else ''}\n\n{head}\n" + "\n".join(rows) for part, rows in parts.items()]
+    notes = (
+        "`[]` stands for an item of a list and `<name>` for a name of your choice. The keys of a section whose default "
+        "is `null` apply once the section is written. `seqpair init --keys` prints this list."
+    )
+    return "\n\n".join(("# The keys of a recipe", notes, *tables))
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:

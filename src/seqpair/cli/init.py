@@ -59,12 +59,25 @@ runtime:
 """
 
 
+def _print_keys(asked: bool) -> None:
+    from seqpair.recipe.keys import recipe_keys
+
+    if asked:
+        for key in recipe_keys():
+            default = key.default and f" (default: {key.default})".replace("default: required", "required")
+            print(f"{key.path}: {key.values}{default}. {key.meaning}")
+        raise typer.Exit
+
+
 def init(
     text: Annotated[list[Path], typer.Option(help="Train on this file or folder of text; repeatable.")],
     file: Annotated[Path, typer.Argument(help="Write this recipe file.")] = Path("recipe.yaml"),
     name: Annotated[str | None, typer.Option(help="Name the study; by default after the file.")] = None,
     size: Annotated[str, typer.Option(help="Train this size: `1m` on a laptop, `17m` and above on a GPU.")] = "1m",
     text_field: Annotated[str, typer.Option(help="The column of the text, in files of rows.")] = "text",
+    keys: Annotated[
+        bool, typer.Option("--keys", is_eager=True, callback=_print_keys, help="Print every key of recipes, and exit.")
+    ] = False,
 ) -> None:
     """Write a commented recipe for your own text that works as it is with `seqpair run`.
 

@@ -23,9 +23,9 @@ class LengthSpec(_Section):
     """Length limits, both ends inclusive; a limit that is not given does not apply.
 
     Attributes:
-        min_bytes, max_bytes: UTF-8 bytes of the text.
-        min_words, max_words: Words as in `data/cleaning/words.py`: runs of letters, marks and digits; in
-            scripts without spaces every character is one.
+        min_bytes, max_bytes: Limit on the UTF-8 bytes of a document.
+        min_words, max_words: Limit on the words of a document. A word is a run of letters, marks and digits; in scripts
+            without spaces every character is one.
     """
 
     min_bytes: Count | None = None
@@ -48,21 +48,24 @@ class QualitySpec(_Section):
     """Quality rules that need no language; each applies only if its threshold is given.
 
     Attributes:
-        min_letter_frac: Letters and marks among the characters that are not white space.
-        max_digit_frac: Digits among them.
-        max_symbol_frac: Everything that is neither letter, mark nor digit among them.
-        max_broken_frac: Replacement and control characters among all characters (a wrong encoding, a binary file).
-        min_mean_word_letters, max_mean_word_letters: Characters of a mean word.
-        min_alphabetic_word_frac: Words with at least one letter.
-        max_hash_or_ellipsis_per_word: `#` signs, or ellipses, whichever are more, for each word.
-        max_bullet_line_frac: Lines that begin with a bullet.
-        max_ellipsis_line_frac: Lines that end in an ellipsis.
-        max_line_characters: The longest line.
-        max_mean_line_characters: The mean line that is not blank.
-        max_repeated_line_frac, max_repeated_paragraph_frac: Lines (paragraphs) that stood in the document before.
-        max_repeated_line_character_frac, max_repeated_paragraph_character_frac: Characters in them.
-        max_top_ngram_frac: For n, the share of words' characters in the most frequent word n-gram.
-        max_repeated_ngram_frac: For n, the share of words' characters covered by word n-grams that stood before.
+        min_letter_frac: Share of letters and marks among visible characters.
+        max_digit_frac: Share of digits among visible characters.
+        max_symbol_frac: Share of visible characters that are neither letter, mark nor digit.
+        max_broken_frac: Share of replacement and control characters among all (wrong encodings, binary files).
+        min_mean_word_letters, max_mean_word_letters: Mean characters per word.
+        min_alphabetic_word_frac: Share of words with at least one letter.
+        max_hash_or_ellipsis_per_word: `#` signs or ellipses per word, whichever are more.
+        max_bullet_line_frac: Share of lines that begin with a bullet.
+        max_ellipsis_line_frac: Share of lines that end in an ellipsis.
+        max_line_characters: Characters of the longest line.
+        max_mean_line_characters: Mean characters of the lines that are not blank.
+        max_repeated_line_frac, max_repeated_paragraph_frac: Share of lines (paragraphs) that repeat an earlier one of
+            the document.
+        max_repeated_line_character_frac, max_repeated_paragraph_character_frac: Share of characters in such lines
+            (paragraphs).
+        max_top_ngram_frac: For each n, share of the words' characters in the most frequent word n-gram, such as
+            `{2: 0.2, 3: 0.18}`.
+        max_repeated_ngram_frac: For each n, share of the words' characters in word n-grams that occurred before.
     """
 
     min_letter_frac: _Frac | None = None
@@ -94,9 +97,9 @@ class NearDuplicatesSpec(_Section):
 
     Attributes:
         similarity: Estimated Jaccard similarity from which the later document is removed.
-        ngram_words: Words of an n-gram.
-        min_words: Shorter documents are not compared (equal ones are found by `exact`).
-        permutations: Slots of a signature, four bytes each; the estimate's standard error at similarity s is
+        ngram_words: Words per n-gram.
+        min_words: Do not compare documents with fewer words; `exact` still finds equal ones.
+        permutations: Slots of a MinHash signature, four bytes each. The estimate's standard error at similarity s is
             at most sqrt(s * (1 - s) / permutations).
     """
 
@@ -119,8 +122,8 @@ class DuplicatesSpec(_Section):
 
     Attributes:
         exact: Remove texts whose UTF-8 bytes are equal.
-        near: Remove texts that are nearly the same; without it none are.
-        across_sources: Compare with the sources that stand earlier in the recipe too.
+        near: Remove texts that are nearly the same; null removes none of them.
+        across_sources: Also compare with the sources that come earlier in the recipe.
     """
 
     exact: bool = True
@@ -138,12 +141,11 @@ class EvalSetSpec(_Section):
     """An evaluation set that training text must not contain.
 
     Attributes:
-        name: Its name in reports and reasons.
-        paths: Files, folders or patterns, relative to the recipe file. Read by their ending: `.jsonl`, `.json`,
-            `.csv`, `.tsv` (also `.gz` and `.zst`), `.zip` of such files; anything else is plain text.
-        fields: Keys (JSON) or columns (CSV, TSV: names in the first line, or 0-based numbers) that hold text;
-            by default every text found.
-        plain_items: What an item is in plain text: a `file`, or each `line`.
+        name: Name of the set in reports.
+        paths: Files, folders or patterns, relative to the recipe file. `.jsonl`, `.json`, `.csv` and `.tsv` (also `.gz`
+            and `.zst`) and `.zip` of such files are read by their ending; other files are plain text.
+        fields: JSON keys or columns (by name or 0-based number) of the text; empty takes every text found.
+        plain_items: What an item of a plain text file is.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -157,11 +159,11 @@ class DecontaminateSpec(_Section):
 
     Attributes:
         against: The evaluation sets.
-        ngram_words: Words of an n-gram, case and punctuation aside.
-        min_words: A text of an item with fewer words than `ngram_words` is searched for as a whole if it has at
-            least so many; shorter ones are not searched for, and counted.
-        min_item_frac: The share of an item's n-grams that a document must contain; 0 means: one is enough.
-        action: `remove` the document, or only `report` it.
+        ngram_words: Words per n-gram, regardless of case and punctuation.
+        min_words: Search for a text shorter than `ngram_words` as a whole if it has at least this number of words;
+            shorter ones are only counted.
+        min_item_frac: Share of an item's n-grams that a document must contain; at 0 one n-gram is enough.
+        action: Whether such a document is removed or only reported.
     """
 
     against: tuple[EvalSetSpec, ...] = ()
@@ -185,8 +187,11 @@ class CleaningSpec(_Section):
     """Cleaning of all sources, or of one; a section that is not there removes nothing.
 
     Attributes:
-        length, quality, duplicates, decontaminate: The rules.
-        skip: In a source: sections of `data.cleaning` that do not apply to it.
+        length: Limits on length.
+        quality: Limits on what the text looks like.
+        duplicates: Remove documents that occurred before; only in `data.cleaning`.
+        decontaminate: Remove documents that contain text of evaluation sets.
+        skip: Sections of `data.cleaning` that do not apply to this source; only in a source.
     """
 
     length: LengthSpec | None = None

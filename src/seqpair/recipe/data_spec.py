@@ -49,35 +49,30 @@ class SourceSpec(BaseModel):
     """One named body of text.
 
     Attributes:
-        name: The source's name: letters, digits, `-` and `_`.
-        kind: `text` (one document a file), `jsonl`, `parquet`, `csv` (one a row; TSV too), `mds` (Mosaic
-            Data Shards, as the original's data are published), `webdataset` (tar files), `hub` (a Hugging
-            Face data set by name, or a local folder of one), or `python` (the standard library of the
-            running interpreter).
-        paths: Files, folders or glob patterns, relative to the recipe file, or URLs; empty for `python`
-            and for a `hub` source with a `dataset`.
-        text_field: The column or key that holds the text; several names are joined by a blank line, in
-            this order. For `webdataset` the ending of the member (`txt` by default), or `json.text` for
-            a key inside a JSON member.
-        id_field: The column or key that holds a document's id; without it the id is made from the
-            file's name and the row number.
-        ids_field: The column that holds token ids, of text that was published tokenized (`mds`, `hub`);
-            then there is no text field.
-        ids_dtype: The type of ids that an `mds` column stores as plain bytes.
-        delimiter: For `csv`, the character between columns; by default a tab in `.tsv` files, else a comma.
-        quoting: For `csv`, `double` (a column may stand in double quotes) or `none` (quotes are text); by default
-            `none` in `.tsv` files, else `double`.
-        dataset: For `hub`, the data set's name, such as `owner/name`.
-        config: For `hub`, the name of the configuration; the data set's own default without it.
-        split: For `hub`, the split; by default `train`. For `text`, what becomes one document: `lines`,
-            `blank_lines` (paragraphs) or `bytes` (pieces of about 1 MiB, whole lines); by default the whole file.
-        revision: For `hub` with `dataset`, the commit (40 hexadecimal digits), so that it stays what it is.
-        stream: For `hub`, whether rows are streamed instead of downloaded first.
-        part: For `python`: `prose` (docstrings) or `code` (the modules without their docstrings).
-        held_out_frac: The share of documents held out for evaluation, chosen by a hash of the
-            document (for `python`: of the module, the same modules for both parts).
-        cleaning: Rules of this source alone, laid over `data.cleaning`; in a loaded recipe all rules that
-            apply to it, None if there are none.
+        name: Name of the source.
+        kind: Format of the source. `mds` are Mosaic Data Shards, `webdataset` tar files, `hub` a Hugging Face data set
+            and `python` the standard library of the running interpreter.
+        paths: Files, folders, glob patterns or URLs, relative to the recipe file. Empty for `python` and for `hub` with
+            a `dataset`.
+        text_field: Columns or keys of the text; several are joined by a blank line. For `webdataset` the ending of the
+            tar member (by default `txt`), or `json.text` for a key inside a JSON member.
+        id_field: Column or key of the document's id; null makes the id from the file's name and the row number.
+        ids_field: For `mds` and `hub`, the column of token ids, if the text was published tokenized; replaces
+            `text_field`.
+        ids_dtype: For `mds`, the type of token ids that are stored as plain bytes.
+        delimiter: For `csv`, the character between columns; null is a tab in `.tsv` files and a comma in others.
+        quoting: For `csv`, whether columns may be enclosed in double quotes; null is `none` in `.tsv` files and
+            `double` in others.
+        dataset: For `hub`, the name of the data set, such as `owner/name`.
+        config: For `hub`, the configuration of the data set; null is its default.
+        split: For `hub`, the split; null is `train`. For `text`, what becomes one document: `lines`, `blank_lines`
+            (paragraphs) or `bytes` (whole lines of about 1 MiB in all); null is the whole file.
+        revision: For `hub` with `dataset`, the commit; required there, because a branch can change.
+        stream: For `hub`, stream the rows instead of downloading them first.
+        part: For `python`, the docstrings (`prose`) or the modules without them (`code`).
+        held_out_frac: Share of documents held out for evaluation, chosen by a hash of the text.
+        cleaning: Rules for this source alone, merged key by key over `data.cleaning`. In a loaded recipe all rules
+            that apply to the source.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -198,13 +193,13 @@ class TokenizerSpec(BaseModel):
     """A tokenizer to load, or one to train on the recipe's own sources.
 
     Attributes:
-        path: A folder (or `tokenizer.json`) in Hugging Face's format, or a folder's URL such as `hf://owner/name`;
-            `None` means: train one.
-        train_vocab_size: Entries of a trained tokenizer, specials included, before padding.
-        train_bytes: At most this much text is used for training it, spread over the sources.
-        pad_vocab_to: The model's vocabulary is padded to a multiple of this.
-        allow_lost_text: Use a loaded tokenizer although it maps some text of the sources to the unknown token or to
-            nothing; bits per byte are then over what is left.
+        path: Folder or `tokenizer.json` in Hugging Face's format, or a folder's URL such as `hf://owner/name`; null
+            trains a tokenizer on the sources.
+        train_vocab_size: Entries of a trained tokenizer, special tokens included, before padding.
+        train_bytes: Maximum bytes of text that train the tokenizer, spread over the sources.
+        pad_vocab_to: Pad the model's vocabulary to a multiple of this number of entries.
+        allow_lost_text: Use a loaded tokenizer even if it loses some text of the sources. Bits per byte then count
+            what is left.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -228,13 +223,11 @@ class DataSpec(BaseModel):
     """The recipe's data section.
 
     Attributes:
-        cleaning: Which documents of all sources are left out; see `CleaningSpec`. By default none.
-        sources: The sources, each with a name of its own.
+        cleaning: Rules by which documents of all sources are removed; null removes none.
+        sources: Where the text comes from.
         tokenizer: The one tokenizer of the study.
-        stores: The folder under which stores are kept, addressed by content; relative to the
-            current folder.
-        expected_mean_tokens: Content tokens of a mean sequence at 1,024, used only while no store
-            is there (615 is what the original's checkpoints imply; at other lengths see `resolve`).
+        stores: Folder of the tokenized text, relative to the current folder. Recipes can share it.
+        expected_mean_tokens: Expected content tokens of a mean sequence at length 1,024, until the stores exist.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from seqpair.errors import RecipeError
-from seqpair.recipe.schema import Recipe, is_model
+from seqpair.recipe.member_spec import is_model
+from seqpair.recipe.schema import Recipe
 from seqpair.recipe.tree import Leaf, Tree, apply_set, merge_trees, missed_deletions, read_set, read_tree, strip
 from seqpair.text import MOST_COUNT, nearest
 
@@ -306,7 +307,7 @@ def recipe_error(
     return RecipeError(
         f"{count}:\n    " + "\n    ".join(faults),
         allowed="; ".join(sorted(allowed)) or None,
-        fix="mend these keys; docs/recipe.md lists every key with its unit and default",
+        fix="correct these keys; `seqpair init --keys` prints every key with its values, default and meaning",
     )
 
 

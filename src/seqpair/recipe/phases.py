@@ -7,9 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from seqpair.errors import RecipeError
+from seqpair.recipe.member_spec import ObjectivePart
 from seqpair.recipe.plan import BatchStage, MixtureShare, ObjectiveSpan, PhasePlan, StoreStats
 from seqpair.recipe.schedule import early_steps, ramp_stages, steps_at_cadence
-from seqpair.recipe.schema import BatchSpec, ObjectivePart, PhaseSpec, Recipe
+from seqpair.recipe.schema import BatchSpec, PhaseSpec, Recipe
 from seqpair.text import nearest
 
 

@@ -56,12 +56,14 @@ class OptimizerPlan(_Frozen):
     """The optimiser; `lr` is the peak rate that phases scale and that weight decay is relative to.
 
     Attributes:
-        name: `stableadamw`, or `muon`: Muon for the layers' matrices, StableAdamW for all else.
-        lr: The peak rate, of both.
-        beta1, beta2, eps: StableAdamW's.
-        weight_decay: Of a step at the peak rate.
-        clip_norm: The gradients' norm is cut to this; null: not.
-        momentum: Muon's, 0.95 unless given; null for `stableadamw`.
+        name: StableAdamW, or Muon for the layers' matrices and StableAdamW for everything else.
+        lr: Peak learning rate, of which phases take fractions.
+        beta1, beta2: Decay rates of StableAdamW's two moments.
+        eps: StableAdamW's epsilon.
+        weight_decay: Weight decay of a step at the peak learning rate; it scales with the rate. Norms and biases are
+            not decayed.
+        clip_norm: Clip the gradients to this norm; null does not clip.
+        momentum: Muon's momentum, 0.95 unless given. StableAdamW takes none.
     """
 
     name: Literal["stableadamw", "muon"] = "stableadamw"
@@ -234,24 +236,24 @@ class RuntimePlan(_Frozen):
     """How the plan is run; none of it changes what is learned, beyond float error, which is largest in `float8`.
 
     Attributes:
-        device: `auto`, `cpu`, `cuda` or `mps` (mps by the reference path, untested).
-        kernel: `auto`, `reference`, `blocked`, ...: the attention kernel.
-        precision: `fp32` or `bf16` (autocast with fp32 master weights).
-        microbatch_tokens: Token budget of one microbatch on one rank, specials included.
+        device: Device to train on; `auto` takes CUDA if there is a device. `mps` is untested.
+        kernel: Attention kernel: `auto`, `reference`, `blocked`, `varlen`, `flash` or `flex`; `auto` suits the device.
+        precision: Number format; `bf16` is autocast over fp32 weights.
+        microbatch_tokens: Tokens that one rank processes at once, special tokens included.
         threads: CPU threads; null leaves torch's default.
         deterministic: Ask torch for deterministic algorithms.
-        compile: Compile the model with torch: `off`, `on`, or `auto`: on CUDA with triton. Microbatches then have
-            one shape, filled up.
-        prefetch_batches: Steps whose work is made ahead on a thread; 0 for none, null for 2 on CUDA and else none.
-        float8: Products of the layers' matrices in float8 by torchao, over the same fp32 weights: `off`, or the scales,
-            `tensorwise` or `rowwise`. Microbatches then have one shape, too.
-        loggers: Where metrics go besides `metrics.jsonl`: `tensorboard`, `trackio`, `wandb`.
-        sharding: Over several ranks, whether each keeps all parameters and states (`none`) or a part: of all ranks
-            (`full`), or of those on one machine (`hybrid`).
-        checkpoint_layers: Layers that keep their inputs only and run again in the backward pass: `none`, `all`, or how
-            many of the first ones.
-        timeout_seconds: How long a rank waits for the others before they count as lost; five times as long in the
-            first step and while one of them saves or measures.
+        compile: Compile the model with torch; `auto` does so on CUDA with triton. Microbatches are then padded to one
+            shape.
+        prefetch_batches: Steps that are prepared ahead on a thread; null is 2 on CUDA and 0 elsewhere.
+        float8: Multiply the layers' matrices in float8, with one scale per tensor or per row. Microbatches are then
+            padded to one shape.
+        loggers: Where metrics go besides `metrics.jsonl`.
+        sharding: What each of several ranks keeps of parameters and states: all (`none`), its part (`full`), or its
+            part among the ranks of one machine (`hybrid`).
+        checkpoint_layers: Layers that keep only their inputs and run again in the backward pass, to save memory: none,
+            all, or this number of the first ones.
+        timeout_seconds: Seconds that a rank waits for the others before they count as lost; five times as long in the
+            first step and while a rank saves or measures.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

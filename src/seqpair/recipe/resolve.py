@@ -10,6 +10,7 @@ from pathlib import Path
 from seqpair.errors import RecipeError
 from seqpair.recipe.data_spec import TokenizerSpec
 from seqpair.recipe.diff import plan_digest
+from seqpair.recipe.member_spec import CHECKPOINT_NAME, ObjectivePart
 from seqpair.recipe.objectives import OBJECTIVES
 from seqpair.recipe.phases import bare_phase, budget_scale, phases_of, place_spans, require_member, scaled, stats_of
 from seqpair.recipe.plan import (
@@ -24,7 +25,7 @@ from seqpair.recipe.plan import (
     StoreStats,
     derived_plan,
 )
-from seqpair.recipe.schema import CHECKPOINT_NAME, ObjectivePart, PhaseSpec, Recipe
+from seqpair.recipe.schema import PhaseSpec, Recipe
 
 PUBLISHED_VOCAB_SIZE = 50_368
 """The published vocabulary, padded; what a tokenizer that is not there yet is taken to have."""

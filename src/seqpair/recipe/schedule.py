@@ -27,15 +27,15 @@ class LrCurve(BaseModel):
     """A phase's learning-rate curve, stated as fractions of the peak.
 
     Attributes:
-        curve: `warmup_stable_decay` (linear warm-up from zero, plateau, linear decay), `one_minus_sqrt`, `cosine`,
-            `constant`, or `points` (straight lines between given points).
-        start_frac: The fraction after the warm-up (or at the phase's start).
-        end_frac: The fraction at the phase's end.
+        curve: Shape of the curve. `warmup_stable_decay` is a linear warm-up, a plateau and a linear decay; `points`
+            joins given values by straight lines.
+        start_frac: Fraction of the peak after the warm-up, or at the phase's start.
+        end_frac: Fraction of the peak at the phase's end.
         warmup_tokens: Content tokens of the linear warm-up from zero to `start_frac`.
-        decay_tokens: Content tokens of the final decay to `end_frac` (`warmup_stable_decay` only).
-        values: The fractions at the points, the first at the phase's start and the last at its end (`points` only).
-        at_frac: After which fractions of the phase the points between lie, ascending; by default they are evenly
-            spaced.
+        decay_tokens: Content tokens of the linear decay to `end_frac`, for `warmup_stable_decay`.
+        values: Fractions of the peak, for `points`: the first at the phase's start, the last at its end.
+        at_frac: Fractions of the phase at which the values between the first and the last are reached, for `points`;
+            by default evenly spaced.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,8 +88,8 @@ def lr_fraction(curve: LrCurve, tokens: float, total_tokens: float) -> float:
     one_minus_sqrt: f(t) = end + (start - end) * (1 - sqrt(t / T)).
     cosine: f(t) = end + (start - end) * (1 + cos(pi t / T)) / 2. For both, t and T are counted from the warm-up's end.
 
-    Source: arXiv 2507.11412; facts of the published schedules in docs/recipe.md. Cosine: arXiv 1608.03983, equation 5,
-    without restarts.
+    Source: arXiv 2507.11412; facts of the published schedules in results/published.md. Cosine: arXiv 1608.03983,
+    equation 5, without restarts.
     Differs: the curve runs between two stated ends; nothing is multiplied into it from an earlier phase.
     """
     start, end = curve.start_frac, curve.end_frac
@@ -119,11 +119,12 @@ class MaskCurve(BaseModel):
     """A mask rate that changes over a phase.
 
     Attributes:
-        curve: `linear` (from `start` to `end`) or `steps` (one value after another).
-        start, end: The rates at the phase's start and end, of `linear`.
-        values: The rates, of `steps`.
-        at_frac: After which fractions of the phase the second and later values of `steps` begin, ascending; by default
-            all values have equal parts.
+        curve: Shape of the curve: `linear` from `start` to `end`, or `steps` with one value after another.
+        start: Mask rate at the phase's start, for `linear`.
+        end: Mask rate at the phase's end, for `linear`.
+        values: Mask rates, for `steps`.
+        at_frac: Fractions of the phase at which the second and later values begin, for `steps`; by default all values
+            have equal parts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,33 +1,28 @@
 """The recipe: what a user writes, as validated values.
 
-`data_spec` and `cleaning_spec` have the values of its section `data`.
+`data_spec` and `cleaning_spec` have the values of its section `data`, `member_spec` those of `members`. What the class
+docstrings say about each key is also the reference of keys (`keys.py`).
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
-    PlainSerializer,
     PrivateAttr,
     Tag,
     model_validator,
 )
 
 from seqpair.recipe.data_spec import DataSpec
-from seqpair.recipe.objectives import OBJECTIVES
-from seqpair.recipe.plan import ModelPart, OptimizerPlan, RuntimePlan
+from seqpair.recipe.member_spec import MemberSpec, check_members
+from seqpair.recipe.plan import OptimizerPlan, RuntimePlan
 from seqpair.recipe.schedule import LrCurve, MaskFrac
 from seqpair.recipe.sizes import SIZES, Count, Shape
 from seqpair.text import nearest
@@ -41,7 +36,16 @@ class _Section(BaseModel):
 
 
 class ModelSpec(_Section):
-    """The model section: what the shape does not say; the meanings are those of `ModelPlan`."""
+    """What the shape does not say about the model.
+
+    Attributes:
+        window_tokens: Tokens that a local layer sees on each visible side, besides the token itself.
+        global_every: Layer i is global when i is a multiple of this; layers - 1 must be a multiple, too.
+        norm_eps: Epsilon of the layer norms.
+        attn_out_dropout: Dropout rate after the attention output.
+        init: Initialisation scheme.
+        init_std: Standard deviation of the initialisation.
+    """
 
     window_tokens: PositiveCount = 64
     global_every: int = Field(default=3, ge=1)
@@ -52,7 +56,12 @@ class ModelSpec(_Section):
 
 
 class MixSpec(_Section):
-    """One source's part in a phase: a share of the content tokens, or epochs of the source."""
+    """One source's part in a phase: a share of the content tokens, or epochs of the source.
+
+    Attributes:
+        share: Share of the phase's content tokens. Shares sum to 1 (within 0.005), or to less if a source has epochs.
+        epochs: Weight in epochs: these sources divide what the shares leave in proportion to epochs times size.
+    """
 
     share: float | None = Field(default=None, gt=0, le=1)
     epochs: float | None = Field(default=None, gt=0)
@@ -65,7 +74,13 @@ class MixSpec(_Section):
 
 
 class RampSpec(_Section):
-    """A batch ramp: from this batch to the phase's batch while `over_tokens` content tokens are read."""
+    """A batch ramp: the batch grows to the phase's batch in at most 63 sizes with equally many steps each.
+
+    Attributes:
+        from_sequences: Sequences of the first steps' batch; give this or `from_tokens`.
+        from_tokens: Content tokens of the first steps' batch.
+        over_tokens: Content tokens that are read while the batch grows.
+    """
 
     from_sequences: PositiveCount | None = None
     from_tokens: PositiveCount | None = None
@@ -79,7 +94,13 @@ class RampSpec(_Section):
 
 
 class BatchSpec(_Section):
-    """The batch of one optimiser step over all ranks, in sequences or in content tokens."""
+    """The batch of one optimiser step over all ranks, in sequences or in content tokens.
+
+    Attributes:
+        sequences: Sequences per step; give this or `tokens`.
+        tokens: Content tokens per step, converted to sequences by the mixture's mean length.
+        ramp: Start with smaller batches.
+    """
 
     sequences: PositiveCount | None = None
     tokens: PositiveCount | None = None
@@ -93,7 +114,22 @@ class BatchSpec(_Section):
 
 
 class PhaseSpec(_Section):
-    """One phase; `mixture` may be left out when the recipe has one source."""
+    """One phase; it continues from the weights, moments and step count of the phase before it.
+
+    Attributes:
+        name: Name of the phase; it is part of the key of the data order.
+        tag: Prefix of the checkpoint names. A member's phases have different tags. Members run phases with tag
+            `cross` only if they name them.
+        seq_len: Tokens of a full sequence, special tokens included.
+        budget_tokens: Content tokens to train on, rounded to whole steps.
+        mixture: What is read of each source; null if the recipe has one source.
+        rope_global_theta: RoPE base of the global layers.
+        rope_local_theta: RoPE base of the local layers.
+        mask_frac: Share of tokens chosen for prediction, a number or a curve over the phase. Objectives that predict
+            every token ignore it.
+        batch: Size of one optimiser step over all ranks.
+        lr: Learning rate over the phase, in fractions of `optimizer.lr`.
+    """
 
     name: Name
     tag: Literal["step", "ext", "decay", "cross"] = "step"
@@ -108,7 +144,12 @@ class PhaseSpec(_Section):
 
 
 class KeepSpec(_Section):
-    """Which checkpoints stay; without `last`, all of them. A phase's last one always stays."""
+    """Which checkpoints stay. A phase's last checkpoint and those that other members start from always stay.
+
+    Attributes:
+        last: Number of newest checkpoints to keep; null keeps all.
+        every_tokens: Also keep the first checkpoint at or after each multiple of this many tokens; needs `last`.
+    """
 
     last: PositiveCount | None = None
     every_tokens: PositiveCount | None = None
@@ -121,9 +162,12 @@ class KeepSpec(_Section):
 
 
 class CheckpointSpec(_Section):
-    """How often a checkpoint is made, counted from each phase's start, and which ones stay.
+    """How often a checkpoint is made, and which ones stay.
 
-    `early` adds those after 1, 2, 4, ... steps of the first phase, until the cadence takes over.
+    Attributes:
+        every_tokens: Content tokens between checkpoints, counted from each phase's start. A phase's end makes one, too.
+        early: Also save after 1, 2, 4, ... steps of the first phase, until the first regular checkpoint.
+        keep: Which checkpoints stay on disk.
     """
 
     every_tokens: PositiveCount
@@ -132,238 +176,33 @@ class CheckpointSpec(_Section):
 
 
 class HeldOutSpec(_Section):
-    """The held-out loss during training: cadence, fixed sequences of each source, their mask rate."""
+    """The held-out loss during training.
+
+    Attributes:
+        every_tokens: Content tokens between measurements, counted from each phase's start.
+        sequences: Held-out sequences per source, the same at every measurement.
+        mask_frac: Mask rate of the measurement.
+    """
 
     every_tokens: PositiveCount
     sequences: PositiveCount = 64
     mask_frac: float = Field(default=0.3, gt=0, lt=1)
 
 
-CHECKPOINT_NAME = re.compile(r"^(step|ext|decay|cross)([1-9][0-9]*)$")
-"""A checkpoint's name: a phase's tag and the steps done in it."""
-
-_FORMS = (
-    "clm, mlm, mntp, diffusion or prefix; a list such as [{clm: 0.25}, {mlm: 0.75}]; or {hybrid: {causal_frac: 0.0625}}"
-)
-_FRACTIONS_TOLERANCE = 1e-6
-
-
 class EvaluationSpec(_Section):
     """What `seqpair run` evaluates besides the tasks on the study's own text; no part of any plan.
 
     Attributes:
-        suites: Names of suites.
-        tasks: A file that declares tasks of one's own, relative to the recipe.
-        data: The folder with the suites' data files, relative to the recipe.
-        limit: Most items per task; null takes all.
+        suites: Suites to evaluate, such as `zorro` or `probes`.
+        tasks: YAML file that declares tasks of your own, relative to the recipe.
+        data: Folder of the suites' data files, relative to the recipe.
+        limit: Maximum number of items per task; null takes all.
     """
 
     suites: tuple[str, ...] = ()
     tasks: str | None = None
     data: str = "data/eval"
     limit: PositiveCount | None = None
-
-
-@dataclass(frozen=True)
-class ObjectivePart:
-    """One part of a member's objective.
-
-    Attributes:
-        objective: Its name in the objectives table.
-        frac: Its share of the pretraining's content tokens; the parts' shares sum to one.
-        causal_frac: For `hybrid`, the share of each step's sequences that is causal; else null.
-    """
-
-    objective: str
-    frac: float = 1.0
-    causal_frac: float | None = None
-
-
-class ModelStart(BaseModel):
-    """A model from outside the study, as a member's `from`.
-
-    Attributes:
-        model: A run, a checkpoint, an export, a Hugging Face folder, or a name on the hub with `@revision`.
-        window_tokens: The window that it was trained with, where its Hugging Face class computes another one.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str = Field(min_length=1)
-    window_tokens: int | None = Field(default=None, ge=1)
-
-
-def is_model(start: str) -> bool:
-    """Return whether a member's `from`, written as a text, is a model's place rather than a member's name."""
-    return "/" in start or start.startswith((".", "~"))
-
-
-def _start_kind(value: object) -> str:
-    return "[name]" if isinstance(value, str) else "[model]"
-
-
-WrittenStart = Annotated[
-    Annotated[str, Field(min_length=1), Tag("[name]")] | Annotated[ModelStart, Tag("[model]")],
-    Discriminator(_start_kind),
-]
-
-
-def _parts(value: object) -> object:
-    """Read an objective in any of its written forms."""
-    if value is None or (isinstance(value, tuple) and all(isinstance(part, ObjectivePart) for part in value)):
-        return value
-    if isinstance(value, str):
-        return (ObjectivePart(_plain_objective(value)),)
-    if isinstance(value, dict) and set(value) == {"hybrid"}:
-        return (ObjectivePart("hybrid", causal_frac=_causal_frac(value["hybrid"])),)
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"not an objective; allowed: {_FORMS}")
-    parts = tuple(_scheduled(item) for item in value)
-    total = math.fsum(part.frac for part in parts)
-    if abs(total - 1.0) > _FRACTIONS_TOLERANCE:
-        raise ValueError(f"the fractions of an objective's parts must sum to 1, but they sum to {total:g}")
-    return parts
-
-
-def _plain_objective(name: object) -> str:
-    if name == "hybrid":
-        raise ValueError("'hybrid' needs its causal share and stands alone: {hybrid: {causal_frac: 0.0625}}")
-    if not isinstance(name, str) or name not in OBJECTIVES:
-        raise ValueError(f"'{name}' is not an objective{nearest(str(name), OBJECTIVES)}; allowed: {_FORMS}")
-    return name
-
-
-def _causal_frac(value: object) -> float:
-    if not isinstance(value, dict) or set(value) != {"causal_frac"}:
-        raise ValueError("'hybrid' takes one key: {hybrid: {causal_frac: 0.0625}}")
-    return _fraction(value["causal_frac"], "causal_frac", below_one=True)
-
-
-def _scheduled(item: object) -> ObjectivePart:
-    if not isinstance(item, dict) or len(item) != 1:
-        raise ValueError("a part of a schedule is one objective with its fraction, such as {clm: 0.25}")
-    ((name, frac),) = item.items()
-    return ObjectivePart(_plain_objective(name), _fraction(frac, f"the fraction of '{name}'", below_one=False))
-
-
-def _fraction(value: object, what: str, *, below_one: bool) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{what} must be a number, but it is {value!r}")
-    if not 0 < value <= 1 or (below_one and value == 1):
-        raise ValueError(f"{what} must be above 0 and {'below' if below_one else 'at most'} 1, but it is {value:g}")
-    return float(value)
-
-
-def _written(parts: tuple[ObjectivePart, ...] | None) -> object:
-    """Return an objective as a recipe writes it."""
-    if parts is None:
-        return None
-    if len(parts) > 1:
-        return [{part.objective: part.frac} for part in parts]
-    (part,) = parts
-    return part.objective if part.causal_frac is None else {part.objective: {"causal_frac": part.causal_frac}}
-
-
-WrittenObjective = Annotated[tuple[ObjectivePart, ...] | None, BeforeValidator(_parts), PlainSerializer(_written)]
-PhaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-
-
-class MemberSpec(BaseModel):
-    """One member of a recipe.
-
-    Attributes:
-        objective: Its parts in order; null (only where `from` names a member) goes on with the objective
-            that the checkpoint was trained with.
-        starts_from: Written `from`: a member (`decoder`), one of its checkpoints (`decoder@ext12`), or any other
-            model; null is from scratch.
-        phases: The phases it runs, in this order; null is all but those with tag `cross`. Of a member that starts from
-            another one they may be none: it is that member's checkpoint, read by this one's objective.
-        mask_frac: Its mask rate in all its phases, a number or a curve; null takes each phase's.
-        optimizer: `fresh` or `carried` over from the checkpoint; null carries it where the objective stays.
-        train_layers: Numbers of the layers that are trained, `embedding` and `head`; only with `from`. Null trains all.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    objective: WrittenObjective = None
-    starts_from: WrittenStart | None = Field(default=None, alias="from")
-    phases: tuple[PhaseName, ...] | None = None
-    mask_frac: MaskFrac | None = None
-    optimizer: Literal["fresh", "carried"] | None = None
-    train_layers: Annotated[tuple[ModelPart, ...], Field(min_length=1)] | None = None
-
-    @property
-    def outside(self) -> ModelStart | None:
-        """Return the model from outside the study that it starts from, if it starts from one."""
-        if isinstance(self.starts_from, str):
-            return ModelStart(model=self.starts_from) if is_model(self.starts_from) else None
-        return self.starts_from
-
-    @property
-    def source(self) -> str | None:
-        """Return the member it starts from, if it starts from one."""
-        return None if self.starts_from is None or self.outside else str(self.starts_from).partition("@")[0]
-
-    @property
-    def checkpoint(self) -> str | None:
-        """Return the name of the checkpoint it starts from; null stands for the last one."""
-        return None if self.source is None else str(self.starts_from).partition("@")[2] or None
-
-    @model_validator(mode="after")
-    def _says_where_it_goes(self) -> MemberSpec:
-        if self.objective is None and self.source is None:
-            raise ValueError("'objective' is missing; only a member that starts from another one may leave it out")
-        if self.source is not None and self.phases is None:
-            raise ValueError("'phases' is missing: name what it runs after its start, such as phases: [cross]")
-        if self.phases is not None and len(set(self.phases)) < len(self.phases):
-            raise ValueError(f"'phases' must name no phase twice, but it is {list(self.phases)}")
-        if self.phases == () and (self.source is None or len(self.objective or ()) > 1):
-            raise ValueError("'phases' is empty: that needs a start from another member, and one objective")
-        return self
-
-    @model_validator(mode="after")
-    def _starts_as_it_can(self) -> MemberSpec:
-        if self.optimizer is not None and self.starts_from is None:
-            raise ValueError("'optimizer' belongs to members with 'from': from scratch it is always fresh")
-        if self.optimizer == "carried" and self.outside is not None:
-            raise ValueError("'optimizer: carried' needs a member's checkpoint; other models have no optimiser state")
-        if self.train_layers is not None and (self.starts_from is None or self.optimizer == "carried"):
-            raise ValueError("'train_layers' belongs to members with 'from' whose optimizer is fresh")
-        if len(set(self.train_layers or ())) < len(self.train_layers or ()):
-            raise ValueError(f"'train_layers' must name none twice, but it is {self.train_layers}")
-        named = "@" in str(self.starts_from) and self.source is not None
-        if named and not CHECKPOINT_NAME.match(self.checkpoint or ""):
-            raise ValueError(
-                f"'from' names a checkpoint as member@step1200 (or ext, decay, cross), but it is '{self.starts_from}'"
-            )
-        return self
-
-
-def check_members(members: Mapping[str, MemberSpec], phases: Iterable[str]) -> None:
-    """Check that every phase and member that a member names is there, and that no start leads back to itself.
-
-    Raises:
-        ValueError: One is not there, or members start from each other in a circle.
-    """
-    known = list(phases)
-    for name, spec in members.items():
-        for phase in spec.phases or ():
-            if phase not in known:
-                raise ValueError(
-                    f"members.{name}.phases: there is no phase '{phase}'{nearest(phase, known)}; "
-                    f"there are {', '.join(known)}"
-                )
-        if spec.source is not None and spec.source not in members:
-            raise ValueError(
-                f"members.{name}.from: there is no member '{spec.source}'{nearest(spec.source, members)}; "
-                f"there are {', '.join(members)}; another model is written with a '/', or as {{model: NAME}}"
-            )
-    for name in members:
-        chain = [name]
-        while (before := members[chain[-1]].source) is not None:
-            chain.append(before)
-            if chain.count(before) > 1:
-                raise ValueError(f"members start from each other in a circle: {' -> '.join(chain)}")
 
 
 def _size_kind(value: object) -> str:
@@ -383,7 +222,25 @@ Size = Annotated[
 
 
 class Recipe(_Section):
-    """A whole recipe; `origins` says for every leaf where its value came from."""
+    """A whole recipe.
+
+    Attributes:
+        name: Name of the study. Its runs are in `<runs>/<name>`.
+        size: Label of a model size (test, 1m, 4m, 17m, 32m, 68m, 150m, 400m or 1b), or a shape.
+        seed: Seed of the data order, the corruption and the initialisation.
+        budget: Content tokens of all phases except those with tag `cross`. It scales all phases with their warm-ups,
+            decays, ramps and cadences; null leaves the phases as they are written.
+        data: Sources, cleaning, tokenizer and stores.
+        model: What the size does not say about the model.
+        optimizer: Optimiser of all phases.
+        phases: Phases of training, in order.
+        checkpoints: When checkpoints are made and which ones stay.
+        held_out: The held-out loss during training.
+        members: The models to train, by name.
+        runtime: How training runs. It changes nothing beyond float error and is not part of a plan's digest.
+        evaluation: What `seqpair run` evaluates besides the tasks on the study's own text. It is not part of the plan.
+        runs: Folder of the runs, relative to the current folder.
+    """
 
     name: Name
     size: Size
@@ -404,7 +261,7 @@ class Recipe(_Section):
 
     @property
     def origins(self) -> dict[str, str]:
-        """Return where each leaf's value came from: `preset X`, `file X:line`, `--set` or `default`."""
+        """Return where the value of each leaf came from: `preset X`, `file X:line`, `--set` or `default`."""
         return self._origins
 
     @property

@@ -30,7 +30,7 @@ class Shape(BaseModel):
     """A model's shape; the vocabulary belongs to the tokenizer, not to the shape.
 
     Attributes:
-        layers: Transformer layers L; (L - 1) is a multiple of 3, so the first and the last are global.
+        layers: Number of layers L. L - 1 is a multiple of `model.global_every`, so the first and last are global.
         width: Hidden width D.
         inner: Inner width F of the gated MLP.
         heads: Attention heads H; the head dimension is D / H.

@@ -88,3 +88,13 @@ def test_a_table_of_rows_is_read_as_rows(seqpair, texts):
     (texts / "rows.csv").write_text("text,label\n" + "".join(f"some words {n},{n}\n" for n in range(9)))
     assert seqpair("init", "--text", "rows.csv")[0] == 0
     assert load_recipe("recipe.yaml").data.sources[0].kind == "csv"
+
+
+def test_keys_are_printed_one_per_line_with_values_and_default(seqpair, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = seqpair("init", "--keys")
+    assert code == 0
+    lines = dict(line.split(": ", 1) for line in out.splitlines())
+    assert lines["data.sources[].held_out_frac"].startswith("number at least 0 and below 1 (default: 0.01). ")
+    assert "(required)" in lines["phases[].budget_tokens"]
+    assert not list(tmp_path.iterdir())

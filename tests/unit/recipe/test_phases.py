@@ -8,10 +8,10 @@ from seqpair.errors import RecipeError
 from seqpair.recipe.cost import plan_cost
 from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
 from seqpair.recipe.load import load_recipe
+from seqpair.recipe.member_spec import ObjectivePart
 from seqpair.recipe.phases import training_order
 from seqpair.recipe.plan import Plan, Start, StoreStats
 from seqpair.recipe.resolve import resolve_plan, resolve_plans
-from seqpair.recipe.schema import ObjectivePart
 
 FOUR = str(Path(__file__).with_name("four_phases.yaml"))
 STATS = {

@@ -1,4 +1,4 @@
-"""The presets against the published table, and docs/phases.md against both.
+"""The presets against the published table, and docs/phases.md and results/published.md against both.
 
 The constants are the published values, by size in the order of SIZES; nothing here is computed from a preset.
 """
@@ -13,7 +13,9 @@ from seqpair.recipe.plan import PhasePlan, Plan
 from seqpair.recipe.resolve import resolve_plans
 from seqpair.recipe.schema import Recipe
 
-PAGE = (Path(__file__).parents[3] / "docs" / "phases.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "phases.md").read_text(encoding="utf-8")
+VALUES = (ROOT / "results" / "published.md").read_text(encoding="utf-8")
 SIZES = ("17m", "32m", "68m", "150m", "400m", "1b")
 PHASES = ("pretrain", "extend", "decay", "cross")
 
@@ -141,7 +143,7 @@ def billions(tokens: float) -> str:
 
 def test_the_page_holds_the_published_values_and_ours(plans: dict[str, dict[str, Plan]]) -> None:
     names = "|".join(PHASES)
-    rows = [line.strip("|").split("|") for line in PAGE.splitlines() if re.match(rf"\| \w+ \| (?:{names}) ", line)]
+    rows = [line.strip("|").split("|") for line in VALUES.splitlines() if re.match(rf"\| \w+ \| (?:{names}) ", line)]
     shown = {(row[0].strip(), row[1].strip()): [cell.strip() for cell in row[2:]] for row in rows}
     expected = {}
     for size in SIZES:
@@ -159,7 +161,7 @@ def test_the_page_holds_the_published_values_and_ours(plans: dict[str, dict[str,
 def test_the_page_holds_the_rates_and_ramps() -> None:
     for size in SIZES:
         recipe = load_recipe(f"ettin-{size}")
-        (line,) = re.findall(rf"^\| {size} \| (\d\S+ \| \d\S+ \| .*) \|$", PAGE, re.MULTILINE)
+        (line,) = re.findall(rf"^\| {size} \| (\d\S+ \| \d\S+ \| .*) \|$", VALUES, re.MULTILINE)
         published = (
             f"{PEAK[size]:.3g}",
             f"{WEIGHT_DECAY[size]:.3g}",
@@ -237,7 +239,7 @@ def test_as_run_differs_from_the_intended_recipe_in_the_named_keys_only() -> Non
     }
     intended.pop("name"), run.pop("name")
     assert intended == run
-    page = PAGE.partition("## As it was run")[2]
+    page = VALUES.partition("## As it was run")[2]
     for key in ("pretrain.batch.ramp", "cross.batch.ramp", "decay.lr.start_frac", "decay.lr.end_frac"):
         assert f"`phases.{key}`" in page
 
