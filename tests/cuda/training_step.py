@@ -9,11 +9,14 @@ import json
 import sys
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from fake_cuda import Account, FakeTensorMode, fake_h100  # before torch
 
 import torch  # isort: skip
+
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 import seqpair.distributed.acceleration as compiled
 import seqpair.train.assembly as assembly
@@ -22,6 +25,8 @@ from seqpair.nn import attention
 from seqpair.train.feed import work_of_step
 from seqpair.train.loop import step_gradients
 from seqpair.train.synthetic import synthetic_study
+
+RANKS = 4
 
 
 def on_fake_device(model_class):
@@ -35,8 +40,9 @@ def on_fake_device(model_class):
     return make
 
 
-def assemble(member: str, compile_mode: str):
+def assemble(member: str, compile_mode: str, sharding: str = "none"):
     overrides = ["runtime.microbatch_tokens=1024", "runtime.kernel=auto", f"runtime.compile={compile_mode}"]
+    overrides += [f"runtime.sharding={sharding}"]
     plan, prepared = synthetic_study(
         Path(tempfile.mkdtemp()),
         "1m",
@@ -47,12 +53,15 @@ def assemble(member: str, compile_mode: str):
         precision="bf16",
         overrides=overrides,
     )
-    return plan, assembly.assemble_run(plan, prepared, World(0, 1, 0, torch.device("cuda", 0), None))
+    world = World(0, 1, 0, torch.device("cuda", 0), None)
+    if sharding != "none":
+        world = replace(world, world_size=RANKS, backend="nccl")
+    return plan, assembly.assemble_run(plan, prepared, world)
 
 
-def plain_step(member: str) -> dict[str, object]:
+def plain_step(member: str, sharding: str = "none") -> dict[str, object]:
     """Return what one uncompiled step did."""
-    plan, run = assemble(member, "off")
+    plan, run = assemble(member, "off", sharding)
     used, original = set(), dict(attention.KERNELS)
     for name, kernel in original.items():
         attention.KERNELS[name] = lambda *args, name=name, kernel=kernel: (used.add(name), kernel(*args))[1]
@@ -71,6 +80,23 @@ def plain_step(member: str) -> dict[str, object]:
         "kilobytes_per_token": round(sum(gradients.bytes.values()) / tokens / 1e3, 1),
         "loss_share": round(gradients.bytes["objectives/loss.py"] / sum(gradients.bytes.values()), 2),
     }
+
+
+def start_fake_group() -> None:
+    """Join a group of ranks that exchange nothing; what a rank hears of the others is what it says itself."""
+    from torch.distributed import device_mesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=RANKS)
+    make_mesh = device_mesh.init_device_mesh
+
+    def real_mesh(*args, **kwargs):
+        with unset_fake_temporarily():  # a mesh reads its own tensor of ranks
+            return make_mesh(*args, **kwargs)
+
+    device_mesh.init_device_mesh = real_mesh
+    World.all_reduce_sum = World.all_reduce_integers = lambda self, values: values
+    World.allow = lambda self, seconds: None
 
 
 def compiled_steps(member: str) -> dict[str, object]:
@@ -98,6 +124,9 @@ def main() -> None:
     with fake_h100(), FakeTensorMode(allow_non_fake_inputs=True):
         for member in ("encoder", "decoder"):
             seen[member] = plain_step(member)
+        start_fake_group()
+        for member in ("encoder", "decoder"):
+            seen[member]["sharded"] = plain_step(member, "full")
         torch.Tensor.__float__ = lambda self: 1.0  # compiled code runs in no dispatch mode but the fake one
         for member in ("encoder", "decoder"):
             seen[member] |= compiled_steps(member)

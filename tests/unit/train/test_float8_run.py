@@ -126,7 +126,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped_and_the_checkp
     whole = loop.step_gradients
 
     def stop_at_three(run, phase, work):
-        if work.batch.step == 3:
+        if work.record.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return whole(run, phase, work)
 

@@ -49,7 +49,8 @@ class Addresses:
     @property
     def is_last_piece(self) -> NDArray[np.bool_]:
         """Return (S,) bool, whether each is its document's last piece."""
-        return self.pieces.piece == self.pieces.pieces_of_row - 1
+        is_last: NDArray[np.bool_] = self.pieces.piece == self.pieces.pieces_of_row - 1
+        return is_last
 
     def take(self, indices: Numbers) -> Addresses:
         """Return the addresses of some of the sequences."""
