@@ -247,6 +247,7 @@ class RuntimePlan(_Frozen):
         prefetch_batches: Steps that are prepared ahead on a thread; null is 2 on CUDA and 0 elsewhere.
         float8: Multiply the layers' matrices in float8, with one scale per tensor or per row. Microbatches are then
             padded to one shape.
+        loss: On a GPU, compute the loss from its logits in operations of torch or in two Triton kernels.
         loggers: Where metrics go besides `metrics.jsonl`.
         sharding: What each of several ranks keeps of parameters and states: all (`none`), its part (`full`), or its
             part among the ranks of one machine (`hybrid`).
@@ -265,6 +266,7 @@ class RuntimePlan(_Frozen):
     compile: Literal["auto", "on", "off"] = "auto"
     prefetch_batches: int | None = Field(default=None, ge=0)
     float8: Literal["off", "tensorwise", "rowwise"] = "off"
+    loss: Literal["torch", "triton"] = "torch"
     loggers: tuple[LoggerName, ...] = ()
     sharding: Literal["none", "full", "hybrid"] = "none"
     checkpoint_layers: Literal["none", "all"] | Annotated[int, Field(ge=1)] = "none"

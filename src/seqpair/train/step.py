@@ -26,17 +26,18 @@ class ObjectiveLoss(nn.Module):
     Args:
         model: The model.
         compiled: Runs the model's forward pass, compiled; without it, it is run as it is.
+        fused: Let Triton kernels make the loss's passes over the logits.
     """
 
-    def __init__(self, model: LanguageModel, compiled: CountedCompile | None = None) -> None:
+    def __init__(self, model: LanguageModel, compiled: CountedCompile | None = None, *, fused: bool = False) -> None:
         super().__init__()
-        self.model, self._compiled = model, compiled
+        self.model, self._compiled, self._fused = model, compiled, fused
 
     def forward(self, given: ModelInput, rope: RopeBases) -> Tensor:
         """Return a microbatch's negative log-likelihood in nats, summed over its targets' votes, as a scalar."""
         states = self._states(given, rope)[: given.target_ids.shape[0]]  # (M, D); fixed shapes have more outputs
         weight, bias = self.model.output_weight, self.model.output_bias
-        return summed_cross_entropy(states, weight, bias, given.target_ids, votes=given.votes)
+        return summed_cross_entropy(states, weight, bias, given.target_ids, votes=given.votes, fused=self._fused)
 
     def scores(self, given: ModelInput, rope: RopeBases) -> tuple[Tensor, Tensor]:
         """Return each target's loss in nats, (M,), and whether it is the most likely token; for measuring."""

@@ -17,7 +17,7 @@ def write(folder: Path, text: str, name: str = "my.yaml") -> str:
 
 def test_there_is_a_preset_for_every_size_and_the_demo() -> None:
     published = {"17m", "32m", "68m", "150m", "400m", "1b"}
-    others = {"demo", "study-1m", "published-data", "as-run"}
+    others = {"demo", "fast-1m", "study-1m", "published-data", "as-run"}
     assert set(preset_names()) == {*SIZES, *others, *(f"ettin-{size}" for size in published)}
 
 
@@ -33,11 +33,11 @@ def test_presets_are_valid_and_named_after_themselves(name: str) -> None:
     if name == "study-1m":
         cross |= {"encoder-continued": ["mlm"], "decoder-continued": ["clm"]}
     phases = [phase.name for phase in recipe.phases]
-    if name in ("demo", "1m", "4m", "test"):
+    if name in ("demo", "fast-1m", "1m", "4m", "test"):
         assert (objectives, phases) == (pair, ["pretrain"])
     else:
         assert (objectives, phases) == (pair | cross, ["pretrain", "extend", "decay", "cross"])
-    sizes = {"demo": "1m", "published-data": "150m", "as-run": "150m"}
+    sizes = {"demo": "1m", "fast-1m": "1m", "published-data": "150m", "as-run": "150m"}
     assert recipe.size == sizes.get(name, name.removeprefix("ettin-").removeprefix("study-"))
 
 
