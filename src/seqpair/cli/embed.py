@@ -56,6 +56,8 @@ def embed(
     from seqpair.models.text_file import read_texts
     from seqpair.text import Progress
 
+    if out.suffix != ".npy":
+        raise SeqpairError("vectors are written as a NumPy array", seen=out, allowed="a name that ends in .npy")
     ids_file = out.with_name(f"{out.stem}.ids.json")
     if not overwrite and (taken := next((path for path in (out, ids_file) if path.exists()), None)):
         raise SeqpairError("the file to write exists", seen=taken, fix="choose another name, or add --overwrite")

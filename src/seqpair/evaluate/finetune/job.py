@@ -302,7 +302,10 @@ def _write(model: TextModel, job: TuneJob, result: GridResult, labelled: Labelle
     )
     place = model.place
     if place is None:
-        raise EvaluationError("a result names the model that it is of, so the model must be opened by its name")
+        raise EvaluationError(
+            "a result names the model that it is of, so the model must be opened by its name",
+            fix="open it with `open_model`",
+        )
     cut = math.fsum(count for name, count in outcome.figures.items() if name.endswith("_truncated_rows"))
     outcome.figures["truncated_rows"] = cut
     choices = {"limit": job.limit, "predicts": place.predicts, "seeds": list(job.seeds)}
