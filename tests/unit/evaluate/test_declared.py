@@ -141,7 +141,7 @@ def test_a_wrong_declaration_is_one_error_that_names_it(folder, old, new, said):
             "quiz1.jsonl",
             '"name": "11"',
             '"name": "10"',
-            "quiz1.jsonl, line 2: the name in the column 'name' occurs twice",
+            "line 2: the name in the column 'name' occurs twice",
         ),
         ("endings.csv", "continuation", "ending", "endings.csv, line 2 lacks a column; seen: no continuation"),
         ("find.jsonl", '"text 0"', "null", "find.jsonl, line 1: the column 'document' has no text"),
