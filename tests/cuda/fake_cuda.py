@@ -72,6 +72,21 @@ H100 = SimpleNamespace(
     pci_device_id=0,
     pci_domain_id=0,
 )
+
+
+class FakeStream:
+    """A stream, or an event, of a device on which nothing runs."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def record_event(self, *_: Any) -> FakeStream:
+        return self
+
+    def wait_event(self, *_: Any) -> None: ...
+
+    wait_stream = record = wait = synchronize = wait_event
+
+
 ANSWERS: dict[str, Any] = {
     "is_available": lambda: True,
     "is_initialized": lambda: False,
@@ -91,6 +106,10 @@ ANSWERS: dict[str, Any] = {
     "manual_seed_all": lambda _: None,
     "get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
     "set_rng_state": lambda *_: None,
+    "Stream": FakeStream,
+    "Event": FakeStream,
+    "current_stream": FakeStream,
+    "stream": contextlib.nullcontext,
 }
 
 

@@ -233,10 +233,15 @@ def order_words(study: Study) -> list[str]:
             words.append(f"{first} and {name} part at {here.phase} step {here.step}: they read different sequences.")
         elif compared.common_steps == 0:
             words.append(f"{first} and {name} have no step in common.")
-        else:
+        elif compared.without_digest < compared.common_steps:
             words.append(
                 f"{first} and {name} read the same sequences: the ledgers' digests, over positions and content, are "
-                f"equal at all {compared.common_steps:,} common steps."
+                f"equal at all {compared.common_steps - compared.without_digest:,} common steps."
+            )
+        if compared.without_digest and compared.parts_at is None:
+            words.append(
+                f"{first} and {name} are recorded in two formats of ledgers at {compared.without_digest:,} steps, of "
+                "which positions and tokens are equal; `seqpair verify` reads each from the stores."
             )
         lone = compared.only_first + compared.only_second
         if lone:

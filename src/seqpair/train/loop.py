@@ -18,7 +18,8 @@ from torch import Tensor
 
 from seqpair.checkpoint.catalog import latest_valid, lock_run, thin
 from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
-from seqpair.data.order.ledger import Ledger
+from seqpair.data.order.batches import read_batch
+from seqpair.data.order.ledger import Ledger, LedgerRecord
 from seqpair.data.prepared import Prepared
 from seqpair.distributed.world import World
 from seqpair.files import write_json
@@ -121,7 +122,7 @@ def train_member(
 
 def step_gradients(run: Run, phase: PhasePlan, work: StepWork) -> StepLoss:
     """Make the gradients of a step's mean loss over all predicted tokens, on every rank."""
-    seed_dropout(run.plan, phase.name, work.batch.step, run.world.rank)
+    seed_dropout(run.plan, phase.name, work.record.step, run.world.rank)
     return accumulate_gradients(run.module, work, run.world, bf16=run.plan.runtime.precision == "bf16")
 
 
@@ -214,21 +215,23 @@ class _Loop:
         run, step, began = self.run, self.place.step, time.monotonic()
         run.world.enter(self.place.total_step, "reading the batch")
         work = self.feed.take()
-        batch = work.batch
-        assert (batch.phase, batch.step) == (phase.name, step), "the feed gives the steps in the loop's order"
+        record = work.record
+        assert (record.phase, record.step) == (phase.name, step), "the feed gives the steps in the loop's order"
         loss = step_gradients(run, phase, work)
         lr_frac = phase.lr_frac(step)
         run.optimizer.set_lr_frac(lr_frac)
         run.world.enter(self.place.total_step, "the optimiser's step")
         numbers = run.optimizer.step().read()
         if not math.isfinite(numbers.grad_norm):
-            raise not_finite(batch, "gradient norm", numbers.grad_norm)
+            raise not_finite(record, "gradient norm", numbers.grad_norm)
         run.optimizer.zero_grad(set_to_none=True)
-        self.place = place_after(self.place, batch)
+        self.place = place_after(self.place, record)
         if self.ledger is not None:
-            self.ledger.append_batch(batch)
+            if self.ledger.format != record.format:  # begun by an earlier version, and goes on as it began
+                record = LedgerRecord.of(read_batch(run.orders[phase.name], step), self.ledger.format)
+            self.ledger.append(record)
         seconds = time.monotonic() - began
-        self.metrics.train(self.place, batch, loss, numbers, lr=lr_frac * run.plan.optimizer.lr, seconds=seconds)
+        self.metrics.train(self.place, record, loss, numbers, lr=lr_frac * run.plan.optimizer.lr, seconds=seconds)
         self.loss_shown = loss.loss if self.loss_shown is None else 0.9 * self.loss_shown + 0.1 * loss.loss
         if run.world.is_main:
             progress.update(self.place.content_tokens, self._extra())
