@@ -159,7 +159,7 @@ def test_a_damaged_release_is_not_published(hub, release):
 
 
 def test_what_is_no_complete_release_of_this_owner_is_refused(release, tmp_path):
-    with pytest.raises(PublishError, match="no release"):
+    with pytest.raises(PublishError, match="not a release"):
         planned_uploads(tmp_path / "encoder", "lab")
     contents = json.loads((release / "release.json").read_text(encoding="utf-8"))
     (release / "release.json").write_text(json.dumps(contents | {"owner": "others"}), encoding="utf-8")
