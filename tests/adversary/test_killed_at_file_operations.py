@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -41,6 +42,7 @@ STAGES: dict[str, list[str]] = {
     "release": ["release", "runs/tiny", "release"],
     "sweep": ["sweep", "tiny.yaml", "--over", "optimizer.lr=1e-3,2e-3", "--members", "encoder", *SETS],
 }
+TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 VOLATILE = ("created", "seconds", "tokens_per_second", "time", "date", "mtime_ns", "files")
 """Keys whose values differ between two runs that nothing interrupts: times of clocks and files."""
 
@@ -58,7 +60,7 @@ def contents(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and path.name != ".lock" and not name.startswith("cache/"):
-            found[name] = path.read_bytes()
+            found[name] = TIME.sub(b"", path.read_bytes())
             if path.suffix in (".json", ".jsonl"):
                 lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
                 found[name] = [timeless(json.loads(line)) for line in lines]

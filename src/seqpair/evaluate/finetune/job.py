@@ -256,9 +256,11 @@ def run_job(model: TextModel, job: TuneJob) -> JobReport:
     results = [_write(model, job, result, one.labelled) for one in (*result.sets, *result.others)]
     if result.weights is not None:
         kept = keep_tuned(model, result, folder) | {"folder": str(folder)}
-        result.weights.unlink()
     elif job.keep:
         kept = {"folder": str(folder), "was_there": True}
+    if job.keep:  # also those of a call that was killed after it had kept the model
+        for weights in (job.out / "runs").glob("*.safetensors"):
+            weights.unlink()
     return JobReport(model.name, job.out, results, kept)
 
 
