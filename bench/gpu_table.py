@@ -36,12 +36,13 @@ from seqpair.text import note
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("17m", "32m", "68m", "150m", "400m", "1b")
 QUESTIONS = (
-    *((size, member, ()) for size in ("17m", "400m") for member in ("decoder", "encoder")),
+    *((size, member, ()) for size in ("17m", "400m", "68m") for member in ("decoder", "encoder")),
     ("17m", "decoder", ("runtime.loss=triton",)),
     ("400m", "decoder", ("runtime.float8=rowwise",)),
+    ("68m", "decoder", ("runtime.residual=bf16",)),
     ("17m", "decoder", ("runtime.compile=off",)),
-    *(("68m", member, ()) for member in ("decoder", "encoder")),
     ("17m", "encoder", ("runtime.loss=triton",)),
+    *((size, "encoder", ("runtime.residual=bf16",)) for size in ("17m", "68m")),
     ("400m", "decoder", ("runtime.compile=off",)),
     ("400m", "encoder", ("runtime.float8=rowwise",)),
     ("400m", "decoder", ("runtime.loss=triton",)),
@@ -69,7 +70,11 @@ def commit() -> str:
 
 def parity(seconds: float, *, cuda: bool) -> dict[str, Any]:
     """Run the tests that need a GPU, or without one those of the CPU's kernels; return how they ended."""
-    asked = ["gpu", "tests/unit/nn", "tests/unit/train"] if cuda else ["not gpu", "tests/unit/nn/test_attention.py"]
+    asked = (
+        ["gpu", "tests/unit/objectives", "tests/unit/nn", "tests/unit/train"]
+        if cuda
+        else ["not gpu", "tests/unit/nn/test_attention.py"]
+    )
     try:
         done = run([sys.executable, "-m", "pytest", "-q", "--no-header", "-m", *asked], seconds)
     except subprocess.TimeoutExpired:

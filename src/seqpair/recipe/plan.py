@@ -239,6 +239,7 @@ class RuntimePlan(_Frozen):
         device: Device to train on; `auto` takes CUDA if there is a device. `mps` is untested.
         kernel: Attention kernel: `auto`, `reference`, `blocked`, `varlen`, `flash` or `flex`; `auto` suits the device.
         precision: Number format; `bf16` is autocast over fp32 weights.
+        residual: Number format of the states between layers where `precision` is bf16.
         microbatch_tokens: Tokens that one rank processes at once, special tokens included.
         threads: CPU threads; null leaves torch's default.
         deterministic: Ask torch for deterministic algorithms.
@@ -260,6 +261,7 @@ class RuntimePlan(_Frozen):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     kernel: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
+    residual: Literal["fp32", "bf16"] = "fp32"
     microbatch_tokens: Count = Field(default=8192, gt=0)
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
@@ -280,10 +282,18 @@ class RuntimePlan(_Frozen):
             raise ValueError(f"'{twice[0]}' stands twice")
         return names
 
+    @model_validator(mode="after")
+    def _residual_follows_precision(self) -> RuntimePlan:
+        if self.residual == "bf16" and self.precision == "fp32":
+            raise ValueError("residual: bf16 needs precision: bf16")
+        return self
+
     @property
     def numbers(self) -> str:
         """Return the numbers that training computes with: `fp32`, `bf16`, `bf16 with float8 products (rowwise)`."""
-        return self.precision if self.float8 == "off" else f"{self.precision} with float8 products ({self.float8})"
+        more = [] if self.residual == "fp32" else ["bf16 between layers"]
+        more += [] if self.float8 == "off" else [f"float8 products ({self.float8})"]
+        return " with ".join([self.precision, " and ".join(more)]) if more else self.precision
 
 
 class DerivedPlan(_Frozen):

@@ -105,7 +105,7 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
     if plan.runtime.threads is not None:
         torch.set_num_threads(plan.runtime.threads)
     torch.use_deterministic_algorithms(plan.runtime.deterministic)
-    model = LanguageModel(plan.model, kernel=plan.runtime.kernel)
+    model = LanguageModel(plan.model, kernel=plan.runtime.kernel, residual=plan.runtime.residual)
     initialise(model, plan.model, plan.seed)
     model.to(world.device).train()
     if plan.start is not None and plan.start.train_layers is not None:

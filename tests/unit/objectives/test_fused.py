@@ -89,3 +89,22 @@ def test_kernels_compile_for_a_gpu(name, sizes):
     types = {key: known.get(key, "i32") for key in kernel.arg_names} | dict.fromkeys(constants, "constexpr")
     made = compiler.compile(compiler.ASTSource(kernel, types, constants), target=target)
     assert made.asm["cubin"].startswith(b"\x7fELF")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="the kernels are run on CUDA")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_on_a_gpu_are_as_near_to_the_truth_as_torch(dtype):
+    states, weight, bias, targets = (tensor.detach().cuda() for tensor in random_case(6000, 64, 50_368))
+    votes = torch.rand(6000, device="cuda") * (torch.arange(6000, device="cuda") % 3 != 1)
+    given = [tensor.requires_grad_() for tensor in (states * 0.2, weight, bias)]
+    doubles = [tensor.detach().double().requires_grad_() for tensor in given]
+    losses = torch.nn.functional.cross_entropy(torch.nn.functional.linear(*doubles), targets, reduction="none")
+    truth = torch.autograd.grad((losses * votes).sum(), doubles)
+    wrong = {}
+    for fused in (False, True):
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = summed_cross_entropy(*given, targets, votes=votes, fused=fused)
+        found = torch.autograd.grad(loss, given)
+        wrong[fused] = [float((mine - right).norm() / right.norm()) for mine, right in zip(found, truth, strict=True)]
+    assert all(mine < 1.1 * torchs + 1e-4 for mine, torchs in zip(wrong[True], wrong[False], strict=True)), wrong
