@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -55,7 +56,7 @@ while kills:
     found = latest_valid(run)
     if found is not None:
         assert load_checkpoint(found.path).state["place"]["total_step"] == found.manifest.total_steps
-print(in_a_save, flush=True)
+print(f"killed in a save: {in_a_save}", flush=True)
 main()
 """
 
@@ -71,7 +72,9 @@ def test_a_run_killed_in_twenty_saves_has_a_whole_checkpoint_each_time_and_ends_
         assert done.returncode == 0, done.stderr
         last = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name.removeprefix("step")))
         files = [last / name for name in ("model.safetensors", "optimizer.safetensors")]
-        return int(done.stdout.split()[0]), [path.read_bytes() for path in (*files, run / "ledger.jsonl")]
+        killed = re.search(r"killed in a save: (\d+)", done.stdout)
+        assert killed is not None, done.stdout
+        return int(killed[1]), [path.read_bytes() for path in (*files, run / "ledger.jsonl")]
 
     in_a_save, bits = train(20)
     assert in_a_save >= 10
