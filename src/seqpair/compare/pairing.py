@@ -272,7 +272,9 @@ def _by_seed(side: Sequence[Scores], name: str) -> dict[int, Scores]:
     labels = {(scores.model.label, scores.model.checkpoint) for scores in side}
     if len(labels) != 1:
         raise EvaluationError(
-            f"the {name} side mixes models", seen=", ".join(sorted(" ".join(label).strip() for label in labels))
+            f"the {name} side mixes models",
+            seen=", ".join(sorted(" ".join(label).strip() for label in labels)),
+            fix="give one model's results on each side",
         )
     found = {scores.model.seed: scores for scores in side}
     if len(found) != len(side):
@@ -337,13 +339,17 @@ def _columns(scores: Scores, ids: tuple[str, ...]) -> tuple[Floats, Floats]:
         raise EvaluationError(
             f"names, values and weights of the {who} differ in number",
             seen=f"{len(scores.ids)}, {len(values)}, {len(weights)}",
+            fix="give one name, one value and one weight for each item",
         )
     if len(set(scores.ids)) != len(scores.ids):
-        raise EvaluationError(f"two items of the {who} have one name")
+        raise EvaluationError(f"two items of the {who} have one name", fix="give each item a name of its own")
     if not (np.isfinite(values).all() and np.isfinite(weights).all()):
         raise EvaluationError(f"an item of the {who} has a value that is not finite", fix="evaluate it again")
     if (weights < 0).any() or weights.sum() == 0:
-        raise EvaluationError(f"the weights of the {who} are negative or all zero")
+        raise EvaluationError(
+            f"the weights of the {who} are negative or all zero",
+            fix="give weights of zero or more, with one above zero",
+        )
     if set(ids) != set(scores.ids):
         differing = sorted(set(ids) ^ set(scores.ids))
         raise EvaluationError(

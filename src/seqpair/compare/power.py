@@ -47,7 +47,9 @@ class Spread:
         parts = (self.seeds, self.items, self.noise)
         if any(not math.isfinite(part) or part < 0 for part in parts) or not any(parts):
             raise EvaluationError(
-                "a spread needs standard deviations that are finite, none negative, not all zero", seen=parts
+                "a spread needs standard deviations that are finite, none negative, not all zero",
+                seen=parts,
+                fix="give the spreads that a study measured",
             )
 
 
@@ -98,7 +100,11 @@ def spread_of(differences: npt.ArrayLike) -> Spread:
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.ndim != 2 or min(d.shape) < 2:
-        raise EvaluationError("a spread needs two seeds and two items at least", seen=f"the shape {d.shape}")
+        raise EvaluationError(
+            "a spread needs two seeds and two items at least",
+            seen=f"the shape {d.shape}",
+            fix="measure more seeds or more items",
+        )
     parts = variance_parts(d)
     seeds, items = d.shape
     # A expects noise + I seeds^2 and B noise + S items^2, each by S I; solved for each part, never below zero.
@@ -124,7 +130,7 @@ def right_or_wrong_spread(accuracy: float, *, agreement: float, seed_sd: float, 
         EvaluationError: The numbers do not go together.
     """
     if not 0 < accuracy < 1:
-        raise EvaluationError("an accuracy lies between 0 and 1", seen=accuracy, allowed="(0, 1)")
+        raise EvaluationError("the accuracy is not between 0 and 1", seen=accuracy, allowed="(0, 1)")
     least = 1 - 2 * min(accuracy, 1 - accuracy)
     if not least <= agreement < 1 or not 0 <= lasting <= 1:
         raise EvaluationError(

@@ -22,7 +22,7 @@ from seqpair.compare.resampling import (
     spearman_without_each,
 )
 from seqpair.compare.values import Floats, Model, Scores, Task
-from seqpair.errors import EvaluationError, install_extra
+from seqpair.errors import EvaluationError, needs_extra
 from seqpair.evaluate.finetune.metrics import class_metrics, entities
 from seqpair.evaluate.results import ItemOutcome, TaskResult, is_mean_of_items, read_items, read_results
 from seqpair.recipe.cost import SPECIALS_PER_SEQUENCE, flops_per_token
@@ -260,7 +260,11 @@ def _require_defined(result: TaskResult, whole: float, without: Floats) -> None:
         return
     where = "" if not np.isfinite(whole) else " without one of its items"
     why = _REASONS.get(result.metric, "nothing is left to count")
-    raise EvaluationError(f"the {result.metric} of {result.task} is undefined{where}", seen=f"then {why}")
+    raise EvaluationError(
+        f"the {result.metric} of {result.task} is undefined{where}",
+        seen=f"then {why}",
+        fix="evaluate on more items, or choose another metric",
+    )
 
 
 def _truth_and_predictions(values: Floats, details: Details) -> list[tuple[list[Any], list[Any]]]:
@@ -314,13 +318,8 @@ def _words(_: TaskResult, gold: list[Any], predicted: list[Any]) -> Found:
 
 def _bleu(_: TaskResult, gold: list[Any], predicted: list[Any]) -> Found:
     """Return corpus BLEU from the sums of the texts' counts, each text's own taken out."""
-    try:
+    with needs_extra("BLEU", "eval", EvaluationError):
         from sacrebleu.metrics.bleu import BLEU
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "BLEU needs the package sacrebleu, which is not installed",
-            fix=install_extra("eval"),
-        ) from error
     measure = BLEU(effective_order=True)  # silences the warning of single sentences; counts do not depend on it
     own = [measure.sentence_score(guess.strip(), [text.strip()]) for text, guess in zip(gold, predicted, strict=True)]
     counts = np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in own], dtype=np.int64)

@@ -84,7 +84,7 @@ def measure_column(column: GenerativeColumn, model: TextModel, context: TaskCont
     given = context.settings.get(_named(column))
     found = read_question_rows(context.input(str(given or _file(column))), column.kind)
     if not found:
-        raise TaskSkippedError("the file has no rows", seen=column.file)
+        raise TaskSkippedError("the file has no rows", seen=column.file, fix="download the file again")
     train = _train_file(column)
     own = context.shots > 0 and context.input(train).is_file()
     pool = read_question_rows(context.input(train), column.kind) if own else found

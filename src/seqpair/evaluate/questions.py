@@ -146,7 +146,9 @@ def read_question_rows(path: Path, kind: str) -> list[Row]:
             row = READERS[kind](str(number), content)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             what = f"no column {error}" if isinstance(error, KeyError) else error
-            raise EvaluationError(f"{path.name}, line {number} cannot be read", seen=what) from error
+            raise EvaluationError(
+                f"{path.name}, line {number} cannot be read", seen=what, fix="correct the line"
+            ) from error
         if isinstance(row, ScoredRow) and not 0 <= row.gold < len(row.pairs):
             raise EvaluationError(
                 f"{path.name}, line {number} names a right candidate that does not exist",

@@ -155,7 +155,9 @@ def _open_ours(loader: _Loader, batch_tokens: int) -> TextModel:
     except UnsafeModelError:
         raise
     except HubFolderError as error:
-        raise EvaluationError(f"the model {place.name} cannot be opened", seen=error) from error
+        raise EvaluationError(
+            f"the model {place.name} cannot be opened", seen=error, fix="save the model again, or put back a good copy"
+        ) from error
     native = NativeModel(read.model_plan, read.model, read.direction, read.rope)
     native.model.to(loader.device)
     choose_flash(torch.device(loader.device))

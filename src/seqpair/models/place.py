@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seqpair.checkpoint.manifest import MANIFEST_NAME, MODEL_NAME, damaged, read_checkpoint_manifest
 from seqpair.errors import EvaluationError, ExportError, UnsafeModelError
-from seqpair.files import file_digest, sha256_json
+from seqpair.files import file_digest, read_json, sha256_json
 from seqpair.hub.config import CONFIG_NAME, PREDICTS_KEY
 from seqpair.hub.export import (
     checkpoint_at,
@@ -278,11 +277,7 @@ def _require_files(folder: Path) -> list[Path]:
 def _config(folder: Path, name: str = CONFIG_NAME) -> dict[str, Any]:
     """Return what a file of settings says; nothing where there is none."""
     path = folder / name
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise EvaluationError(f"{path} is not JSON", seen=error) from error
-    return config
+    return read_json(path, EvaluationError, "save the model again, or put back a good copy", missing_ok=True)
 
 
 def _require_no_code(folder: Path, config: dict[str, Any]) -> None:

@@ -43,6 +43,16 @@ def test_an_earlier_export_is_replaced_only_when_asked(checkpoint, tmp_path):
         export_checkpoint(checkpoint, out)
     export_checkpoint(checkpoint, out, real_texts()[:2], overwrite=True)
     assert (out / "notes.txt").read_text() == "the user's own"
+    # A process killed between its two renames, and then one killed while it removed what lay aside.
+    aside = tmp_path / ".partial-earlier-export"
+    out.rename(aside)
+    with pytest.raises(ExportError, match="--overwrite"):
+        export_checkpoint(checkpoint, out)
+    assert (out / "notes.txt").read_text() == "the user's own"
+    aside.mkdir()
+    (aside / "config.json").write_text("ours")
+    with pytest.raises(ExportError, match="--overwrite"):
+        export_checkpoint(checkpoint, out)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".partial")] == []
 
 

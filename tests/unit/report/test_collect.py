@@ -62,7 +62,7 @@ def test_an_absent_file_is_named(finished_study, path, sentence):
     ("path", "sentence"),
     [
         ("encoder/plan.json", "encoder: plan.json cannot be read (ValidationError"),
-        ("encoder/metrics.jsonl", "encoder: metrics.jsonl is damaged after 0 steps (JSONDecodeError"),
+        ("encoder/metrics.jsonl", "encoder: metrics.jsonl is damaged after 0 steps (DamagedLinesError: line 1 of"),
         ("encoder/evaluation/samples.json", "encoder: evaluation/samples.json cannot be read (JSONDecodeError"),
         ("encoder/ledger.jsonl", "the ledgers cannot be compared (line 1 of"),
         ("encoder/evaluation/continuation.json", "encoder: the result continuation cannot be read ("),

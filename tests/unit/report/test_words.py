@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from seqpair.compare.questions import answers_of
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import collect_study, scores_of_members
@@ -43,6 +45,19 @@ def test_an_undeclared_difference_is_no_clean_pair(finished_study):
 def test_without_ledgers_nothing_is_claimed_of_the_order(finished_study):
     (finished_study / "decoder" / "ledger.jsonl").unlink()
     assert not any("order" in sentence for sentence in sentences_of(finished_study))
+
+
+@pytest.mark.parametrize("unlike", ["tokens", "seed"])
+def test_members_of_other_tokens_or_seeds_did_not_read_the_same(finished_study, unlike):
+    folder = finished_study / "decoder"
+    if unlike == "tokens":
+        lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+        trained = [number for number, line in enumerate(lines) if json.loads(line)["kind"] == "train"]
+        (folder / "metrics.jsonl").write_text("".join(lines[: trained[-1]]))
+    else:
+        plan = json.loads((folder / "plan.json").read_text())
+        (folder / "plan.json").write_text(json.dumps(plan | {"seed": plan["seed"] + 1}))
+    assert not any("in the same order" in sentence for sentence in sentences_of(finished_study))
 
 
 def test_without_results_nothing_is_claimed(finished_study):

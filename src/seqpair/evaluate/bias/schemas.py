@@ -99,7 +99,9 @@ def read_schemas(data: Path) -> list[Schema]:
         groups.setdefault(name["id"], {})[name["gender"]] = row["sentence"]
         names[name["id"]] = name
     if not groups:
-        raise TaskSkippedError("the file of Winogender has no sentences", seen=data / SENTENCES_FILE)
+        raise TaskSkippedError(
+            "the file of Winogender has no sentences", seen=data / SENTENCES_FILE, fix="download the file again"
+        )
     return [_schema(names[key], sentences, statistics) for key, sentences in groups.items()]
 
 
@@ -127,7 +129,9 @@ def _schema(name: re.Match[str], sentences: dict[str, str], statistics: dict[str
         )
     if name["occupation"] not in statistics:
         raise EvaluationError(
-            f"the Winogender sentence {name['id']} has an occupation without statistics", seen=name["occupation"]
+            f"the Winogender sentence {name['id']} has an occupation without statistics",
+            seen=name["occupation"],
+            fix="put back the file of statistics that belongs to the sentences",
         )
     found = {gender: list(_PRONOUN.finditer(sentences[gender])) for gender in GENDERS}
     words = tuple(match[0].lower() for gender in GENDERS for match in found[gender])

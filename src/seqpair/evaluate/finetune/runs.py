@@ -153,9 +153,7 @@ def tune_grid(
     chosen = _chosen(runs, table)
     if not chosen:
         raise EvaluationError(
-            "no run of the grid finished",
-            seen=runs[0].failed,
-            fix="try lower learning rates, such as those of the grid `published`",
+            "every run of the grid failed", seen=runs[0].failed, fix="try lower rates, as the grid `published` has"
         )
     result = GridResult(grid.sets, runs, chosen, table, others=[other for _, other in grid.others])
     if not keep_weights:
@@ -268,7 +266,7 @@ def load_weights(model: TextModel, result: GridResult) -> TunedModel:
         EvaluationError: They were not.
     """
     if result.weights is None:
-        raise EvaluationError("the weights of this grid were not kept")
+        raise EvaluationError("the weights of this grid were not kept", fix="tune again with the weights kept")
     setting = result.best.setting
     tuned = tuned_model(
         model,

@@ -229,7 +229,9 @@ def search_hub(name: str, model: TextModel, context: TaskContext) -> TaskOutcome
         EvaluationError: A limit was set, or mteb cannot run it.
     """
     if context.limit is not None:
-        raise EvaluationError("a task of the hub cannot be limited", seen=f"--limit {context.limit}")
+        raise EvaluationError(
+            "a task of the hub is done whole or not at all", seen=f"--limit {context.limit}", fix="leave --limit out"
+        )
     embedder = embedder_of(model, context.settings.get("embed_pooling", AS_FOLDER))
     outcomes = run_hub_task(
         name, HUB_SUBSETS.get(name, ()), embedder, context.work, lambda done: context.watch(done, 0)
@@ -265,7 +267,9 @@ def whole_benchmark(model: TextModel, context: TaskContext) -> TaskOutcome:
         EvaluationError: A limit was set, or mteb has no benchmark of this name.
     """
     if context.limit is not None:
-        raise EvaluationError("a benchmark of mteb cannot be limited", seen=f"--limit {context.limit}")
+        raise EvaluationError(
+            "a benchmark of mteb is done whole or not at all", seen=f"--limit {context.limit}", fix="leave --limit out"
+        )
     name = context.settings.get("benchmark", BENCHMARK)
     embedder = embedder_of(model, context.settings.get("embed_pooling", AS_FOLDER))
 

@@ -9,7 +9,15 @@ import pytest
 from seqpair.errors import DataError, EvaluationError
 from seqpair.evaluate.classification.sets import GLUE_NAMES, find_set
 from seqpair.evaluate.finetune.read_rows import read_rows
-from seqpair.evaluate.finetune.set_spec import GLUE, SetSpec, glue_spec, labelled_set, load_spec, name_of_source
+from seqpair.evaluate.finetune.set_spec import (
+    GLUE,
+    SetSpec,
+    glue_spec,
+    labelled_set,
+    load_spec,
+    name_of_source,
+    spec_of,
+)
 from seqpair.evaluate.finetune.sets import Example, LabelledSet, split_rows
 
 
@@ -203,3 +211,9 @@ def test_a_limit_and_a_split_depend_on_the_rows_alone():
     parts = split_rows(rows, (0.5, 0.5))
     assert parts == split_rows(rows[::-1], (0.5, 0.5))
     assert sorted(row.id for part in parts for row in part) == sorted(row.id for row in rows)
+
+
+@pytest.mark.parametrize("given", [{"label": "text"}, {"text": "a", "pair": "b", "label": "b"}])
+def test_the_text_is_not_its_own_label(given):
+    with pytest.raises(EvaluationError, match="is that of the text"):
+        spec_of({"name": "s", **given}, "the command")
