@@ -151,13 +151,15 @@ class Study:
             checked_number(step, "a step", 0)
         if (step is None) == (document is None):
             raise RecipeError(
-                "order answers one question at a time", seen=f"step={step}, document={document}", allowed="one of them"
+                "order was asked for more or fewer things than one",
+                seen=f"step={step}, document={document}",
+                allowed="one of them",
             )
         plan = self.plan(self.members[0])
         phases = [one for one in plan.phases if phase in ("", one.name)]
         if not phases or (step is not None and len(phases) > 1):
             raise RecipeError(
-                "a step belongs to one phase",
+                "a step was given without its phase",
                 seen=f"phase={phase!r}",
                 allowed=", ".join(one.name for one in plan.phases),
             )
@@ -207,10 +209,8 @@ class Model:
         contexts = checked_texts(contexts, "the contexts")
         continuations = checked_texts(continuations, "the continuations")
         if len(contexts) != len(continuations):
-            raise EvaluationError(
-                "every continuation needs a context",
-                seen=f"{len(contexts)} contexts, {len(continuations)} continuations",
-            )
+            seen = f"{len(contexts)} contexts, {len(continuations)} continuations"
+            raise EvaluationError("every continuation needs a context", seen=seen, fix="give two lists of one length")
         return score_continuations(self._model, list(zip(contexts, continuations, strict=True)))
 
     def embed(self, texts: Sequence[str], pooling: str = "default", *, normalise: bool = False) -> NDArray[np.float32]:
@@ -283,7 +283,9 @@ def probe(
     from seqpair.evaluate.probes import given_set, probe_set
 
     if not isinstance(model, Model):
-        raise EvaluationError("a probe reads a model that `load` returned", seen=type(model).__name__)
+        raise EvaluationError(
+            "a probe reads a model that `load` returned", seen=type(model).__name__, allowed="a model, not its path"
+        )
     return probe_set(model._model, given_set(checked_texts(texts, "the texts"), labels, pairs))
 
 
@@ -305,7 +307,7 @@ def load(place: str | Path, device: str = "auto") -> Model:
 
 def _path(place: object, what: str) -> str | Path:
     if not isinstance(place, str | Path):
-        raise RecipeError(f"{what} is a path or a name", seen=f"{place!r}"[:80], allowed="a text or a path")
+        raise RecipeError(f"{what} is not a path or a name", seen=f"{place!r}"[:80], allowed="a text or a path")
     return place
 
 
@@ -379,7 +381,8 @@ def evaluate_models(
     for report in run_models(places, chosen, context, folders, device=device):
         if report.failed:
             name = report.failed[0]
-            raise EvaluationError(f"the task {name} failed on {report.model}", seen=report.skipped[name])
+            what, again = f"the task {name} failed on {report.model}", "call it again; finished tasks are kept"
+            raise EvaluationError(what, seen=report.skipped[name], fix=again)
         reports.append(report)
         results += report.results
         skipped |= {f"{report.model}: {task}": reason for task, reason in report.skipped.items()}

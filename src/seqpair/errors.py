@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
+from collections.abc import Iterator
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/\s@?#'\"]*@)?(?P<rest>[^\s'\"<>]*)")
 _SECRET = re.compile(
@@ -42,7 +44,7 @@ def _public_url(found: re.Match[str]) -> str:
 
 
 class SeqpairError(Exception):
-    """A fault that the user can mend.
+    """A fault that the user can correct.
 
     Args:
         what: What was wrong, as one clause without a final stop.
@@ -74,7 +76,30 @@ def require_system() -> None:
         SeqpairError: It is Windows.
     """
     if sys.platform == "win32":
-        raise SeqpairError("seqpair needs Linux or macOS; on Windows use the Windows Subsystem for Linux")
+        raise SeqpairError(
+            "seqpair needs Linux or macOS; on Windows use the Windows Subsystem for Linux",
+            fix="use Linux or macOS, or the Windows Subsystem for Linux",
+        )
+
+
+@contextlib.contextmanager
+def needs_extra(what: str, extra: str, fault: type[SeqpairError], instead: str = "") -> Iterator[None]:
+    """Turn a failed import inside the block into an error that says what to install.
+
+    Args:
+        what: What needs the import.
+        extra: The optional part of the package that has it.
+        fault: The error to raise.
+        instead: What else one can do, to be added to the advice.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise fault(
+            f"{what} needs a package that is not installed",
+            seen=f"no module {error.name!r}",
+            fix=install_extra(extra) + instead,
+        ) from error
 
 
 def install_extra(*extras: str) -> str:
@@ -103,6 +128,10 @@ class DiskFullError(SeqpairError):
     """The disk cannot hold what has to be written; what was there before is untouched."""
 
     exit_code = 5
+
+
+class DamagedLinesError(SeqpairError, ValueError):
+    """A file of JSON rows with a line that is none."""
 
 
 class RunLockedError(SeqpairError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import glob
 import hashlib
 import json
@@ -15,11 +16,11 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TextIO
 
-from seqpair.errors import DiskFullError, RunLockedError
+from seqpair.errors import DamagedLinesError, DiskFullError, RunLockedError, SeqpairError
 
 
 class Openable(Protocol):
@@ -140,12 +141,87 @@ def open_lock(path: Path) -> TextIO:
         raise RunLockedError(f"the lock file {path} is a link", seen=path.readlink(), fix="remove the link") from error
 
 
+def clear_partial(folder: Path) -> list[str]:
+    """Remove whatever killed processes left half-written in a folder, and return the names.
+
+    The caller holds a lock on the folder, so nothing in it belongs to a process that is running.
+    """
+    found = sorted(folder.glob(f"{TEMPORARY_PREFIX}*"))
+    for path in found:
+        _remove(path)
+    return [path.name for path in found]
+
+
+def _remove(path: Path) -> None:
+    # Another process may be removing it too, and a worker of a killed process may still write a last file into it.
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _lock(folder: Path, kind: int) -> int | None:
+    """Return an open descriptor of a folder that holds its lock; None if another process holds it or it is gone.
+
+    Raises:
+        OSError: The file system has no locks of folders.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, kind)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def _remove_stale(final: Path) -> None:
-    """Remove what processes killed a day ago or more left half-written of this file or folder."""
-    for path in final.parent.glob(f"{TEMPORARY_PREFIX}????????-{glob.escape(final.name)}"):
-        with contextlib.suppress(OSError):  # another process may be removing it, too
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Remove the temporary folders of a file or folder whose processes are dead."""
+    for path in final.parent.glob(f"{TEMPORARY_PREFIX}{glob.escape(final.name)}-????????"):
+        with contextlib.suppress(OSError):
+            try:
+                descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:  # without locks only its age says that nobody is writing it
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    _remove(path)
+                continue
+            if descriptor is not None:
+                _remove(path)
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _temporary_folder(final: Path) -> Iterator[Path]:
+    """Yield a new folder beside `final`, locked until the end of the block, when it disappears if it is still there."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(final)
+    descriptor = None
+    while True:
+        temporary = final.with_name(f"{TEMPORARY_PREFIX}{final.name}-{uuid.uuid4().hex[:8]}")
+        try:
+            temporary.mkdir()
+        except OSError as error:
+            error.filename = str(final)  # the name that the user gave
+            raise
+        with contextlib.suppress(OSError):
+            descriptor = _lock(temporary, fcntl.LOCK_EX)
+        # Before it was locked, another process may have taken it for a stale one and removed it.
+        if temporary.exists():
+            break
+        if descriptor is not None:
+            os.close(descriptor)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -155,17 +231,13 @@ def replacing_file(final: Path) -> Iterator[Path]:
     Raises:
         DiskFullError: The disk is full; the earlier file, if any, is untouched.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(final)
-    temporary = final.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{final.name}")
-    try:
-        with disk_full(final):
-            yield temporary
-            with temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
+    # The file lies in a folder of its own, because a program that writes it may make a new file and lose a lock on it.
+    with disk_full(final), _temporary_folder(final) as folder:
+        temporary = folder / final.name
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
         temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
     fsync_folder(final.parent)
 
 
@@ -189,28 +261,57 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_json(
+    path: Path,
+    fault: type[SeqpairError],
+    fix: str,
+    keys: Mapping[str, type] | None = None,
+    *,
+    missing_ok: bool = False,
+) -> dict[str, Any]:
+    """Return the JSON object in a file that a user may have changed or cut.
+
+    Args:
+        path: The file.
+        fault: The error to raise.
+        fix: What the error says is to be done.
+        keys: Keys that the object must have, with the type of each.
+        missing_ok: Return an empty object where there is no file.
+
+    Raises:
+        SeqpairError: As `fault`: the file is no JSON, no object, or lacks a key.
+    """
+    if missing_ok and not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise fault(f"{path} is not JSON", seen=error, allowed="a JSON object", fix=fix) from error
+    if not isinstance(found, dict):
+        raise fault(f"{path} is not a JSON object", seen=str(found)[:80], allowed="a JSON object", fix=fix)
+    wrong = [name for name, kind in (keys or {}).items() if not isinstance(found.get(name), kind)]
+    if wrong:
+        seen = ", ".join(f"{name}: {str(found.get(name, 'missing'))[:40]}" for name in wrong)
+        allowed = ", ".join(f"{name} ({kind.__name__})" for name, kind in (keys or {}).items())
+        raise fault(f"{path} lacks what it must contain", seen=seen, allowed=allowed, fix=fix)
+    return found
+
+
 @contextlib.contextmanager
 def replacing_folder(final: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `final` if the block ends well, else disappears.
 
     `final` must not exist yet. The files inside are fsynced before the rename.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(final)
-    temporary = final.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{final.name}")
-    try:
-        with disk_full(final):
-            temporary.mkdir()
-            yield temporary
-            for path in sorted(temporary.rglob("*")):
-                if path.is_file():
-                    with path.open("rb") as handle:
-                        os.fsync(handle.fileno())
-            fsync_folder(temporary)
-            temporary.rename(final)
-            fsync_folder(final.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with disk_full(final), _temporary_folder(final) as temporary:
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            if path.is_file():
+                with path.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        fsync_folder(temporary)
+        temporary.rename(final)
+        fsync_folder(final.parent)
 
 
 class JsonLines:
@@ -218,10 +319,12 @@ class JsonLines:
 
     Args:
         path: The file; it is created by the first row.
+        keys: What every row has.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keys: Sequence[str] = ()) -> None:
         self.path = path
+        self._keys = keys
         self._handle: Any = None
 
     def append(self, row: dict[str, Any]) -> None:
@@ -251,13 +354,32 @@ class JsonLines:
             self._handle = None
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows; a torn last line, left by a killed process, is left out."""
+        """Yield the rows; a torn last line, left by a killed process, is left out.
+
+        Raises:
+            DamagedLinesError: A whole line is no JSON object, or lacks a key.
+        """
         if not self.path.exists():
             return
-        with self.path.open(encoding="utf-8") as handle:
-            for line in handle:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+        with self.path.open("rb") as handle:
+            for number, line in enumerate(handle, start=1):
+                if line.endswith(b"\n"):
+                    yield self._row(number, line)
+
+    def _row(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+            if isinstance(row, dict) and all(key in row for key in self._keys):
+                return row
+            seen = str(row)[:80]
+        except ValueError as error:
+            seen = str(error)
+        raise DamagedLinesError(
+            f"line {number} of {self.path} is not a row",
+            seen=seen,
+            allowed=f"a JSON object{' with ' if self._keys else ''}{', '.join(self._keys)}",
+            fix="put back a good copy of the file, or remove the line",
+        )
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> int:
         """Rewrite the file with the wanted rows only, atomically; return how many were dropped."""

@@ -55,7 +55,11 @@ def checked_texts(values: object, where: str) -> list[str]:
         DataError: It is no list, or one of them is not a valid text.
     """
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise DataError(f"{where} are a list of texts", seen=f"{type(values).__name__}: {str(values)[:80]}")
+        raise DataError(
+            f"{where} are not a list of texts",
+            seen=f"{type(values).__name__}: {str(values)[:80]}",
+            fix="put one text into a list",
+        )
     return [checked_text(value, f"text {number} of {where}") for number, value in enumerate(values, 1)]
 
 
@@ -66,7 +70,9 @@ def checked_number(value: object, where: str, least: int) -> int:
         DataError: It is none, or too small.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_COUNT:
-        raise DataError(f"{where} is a whole number", seen=f"{value!r}"[:80], allowed=f"{least} or more")
+        raise DataError(
+            f"{where} is not a whole number in the range", seen=f"{value!r}"[:80], allowed=f"{least} or more"
+        )
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,7 @@ SETTINGS = [
     "name=a b",
     "name=../up",
     "name=",
+    f"name={'n' * 101}",
     "name=\u4e2d",
     "members.encoder.objective=[{mlm: .nan}, {clm: 0.5}]",
     "members.encoder.objective=[{mlm: true}]",
@@ -209,6 +211,16 @@ OPTIONS: list[tuple[str, ...]] = [
     ("export", "caf\udce9"),
     ("eval", "./caf\udce9"),
     ("diff", "", ""),
+    ("release", "RECIPE", "out", "--every", "0"),
+    ("publish", "nowhere", "--to", "../me"),
+    ("publish", "nowhere", "--to", ""),
+    ("embed", "./nowhere", "a.jsonl", "--out", "."),
+    ("embed", "./nowhere", "a.jsonl", "--out", "o.txt"),
+    ("watch", "RECIPE", "--host", ""),
+    ("init", "r.yaml", "--text", "/dev/null"),
+    ("tokenizer", "train", "--from", "/dev/null", "--out", "t"),
+    ("tokenizer", "audit", "./nowhere", "--from", "/dev/null"),
+    ("eval", "./nowhere", "--tasks", sys.executable),
 ]
 
 

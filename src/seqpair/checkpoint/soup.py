@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, lock_ru
 from seqpair.checkpoint.manifest import MODEL_NAME, CheckpointFields, CheckpointManifest, Soup, SoupPart, soup_folder
 from seqpair.checkpoint.store import load_checkpoint, write_whole, written_bytes
 from seqpair.errors import CheckpointError
-from seqpair.files import TEMPORARY_PREFIX
+from seqpair.files import clear_partial
 from seqpair.text import Progress
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
@@ -151,8 +150,7 @@ def make_soup(
         ordered, weights = [start[0], *ordered], [start[1], *(weight * (1 - start[1]) for weight in weights)]
     with lock_run(final.parent):
         # Under the lock nobody writes here, so a temporary folder is what a killed process left.
-        for path in final.parent.glob(f"{TEMPORARY_PREFIX}*"):
-            shutil.rmtree(path)
+        clear_partial(final.parent)
         model = _average(ordered, weights, name)
         require_space(final.parent, written_bytes(model), "the soup")
         write_whole(final, _fields(ordered, weights, said), name, {MODEL_NAME: model}, None)

@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,7 @@ from seqpair.checkpoint.manifest import (
     verify_files,
 )
 from seqpair.errors import CheckpointError
-from seqpair.files import TEMPORARY_PREFIX, replacing_folder, write_json
+from seqpair.files import clear_partial, replacing_folder, write_json
 from seqpair.paths import CHECKPOINTS_FOLDER
 from seqpair.text import note
 
@@ -205,9 +204,8 @@ def written_bytes(*parts: Mapping[str, Tensor]) -> int:
 
 def remove_partial(run_folder: Path) -> None:
     """Remove what killed processes left half-written; the caller holds the run's lock."""
-    for path in (run_folder / CHECKPOINTS_FOLDER).glob(f"{TEMPORARY_PREFIX}*"):
-        shutil.rmtree(path)
-        note(f"removed a checkpoint that was never finished: {path.name}")
+    for name in clear_partial(run_folder / CHECKPOINTS_FOLDER):
+        note(f"removed a checkpoint that was never finished: {name}")
 
 
 def _set_aside_stale(run_folder: Path, fields: CheckpointFields) -> None:

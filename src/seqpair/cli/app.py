@@ -53,6 +53,14 @@ EXIT_CODES = (
 FILE_ERROR, DISK_FULL_ERROR, INTERRUPTED = 2, 5, 130
 _COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_ADVICE = {
+    **dict.fromkeys(_NO_SPACE, "free some space and repeat the command"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change the permissions, or choose another place"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "choose another name: a file or folder is in the way"),
+    errno.ENOENT: "check the spelling, or make the folder first",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "remove the link that points to itself",
+}
 
 PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Data": {"init": init, "plan": plan, "prepare": prepare, "data": data_app, "tokenizer": tokenizer_app},
@@ -168,4 +176,5 @@ def _file_fault(error: OSError) -> str:
     """Return what a file error says, with its path, in the form of our own errors."""
     place = f"\n  seen: {error.filename}" if error.filename is not None else ""
     reason = str(error.strerror)
-    return f"{reason[:1].lower()}{reason[1:]}{place}"
+    advice = _ADVICE.get(error.errno or 0, "check the path and its disk, and repeat the command")
+    return f"{reason[:1].lower()}{reason[1:]}{place}\n  next: {advice}"

@@ -68,9 +68,11 @@ def checkpoints(
     from seqpair.suite.places import find_study
 
     if between is not None and thin is not None:
-        raise RecipeError("--between and --thin are two questions", allowed="one of them", fix="leave one of them out")
+        raise RecipeError(
+            "--between and --thin were given together", allowed="one of them", fix="leave one of them out"
+        )
     if yes and thin is None:
-        raise RecipeError("--yes belongs to --thin", seen="--yes alone", fix="add --thin last=3")
+        raise RecipeError("--yes was given without --thin", seen="--yes alone", fix="add --thin last=3")
     rule = None if thin is None else parse_rule(thin)
     runs = find_study(study, overrides or ()).chosen([member] if member else [])
     if between is not None:
@@ -230,7 +232,7 @@ def parse_rule(text: str) -> KeepRule:
         given[key] = count
     if "last" not in given:
         raise RecipeError(
-            "a rule says how many of the newest stay",
+            "the rule does not say how many of the newest checkpoints stay",
             seen=repr(text),
             allowed="last=N, alone or with every=TOKENS",
             fix=f"--thin last=1,{text}",

@@ -62,7 +62,7 @@ def _read_plan(name: str) -> Plan:
         return find_study(path).plan()
     if path.suffix != ".json" or not path.is_file():
         raise RecipeError(
-            "diff takes a study and two members, or two runs' folders or plan.json files",
+            "diff needs a study and two members, or two folders of runs or plan.json files",
             seen=f"{name} is neither a folder nor a plan.json",
             fix="seqpair diff STUDY encoder decoder, or seqpair diff A/plan.json B/plan.json",
         )

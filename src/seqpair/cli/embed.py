@@ -56,6 +56,8 @@ def embed(
     from seqpair.models.text_file import read_texts
     from seqpair.text import Progress
 
+    if out.suffix != ".npy":
+        raise SeqpairError("vectors are written as a NumPy array", seen=out, allowed="a name that ends in .npy")
     ids_file = out.with_name(f"{out.stem}.ids.json")
     if not overwrite and (taken := next((path for path in (out, ids_file) if path.exists()), None)):
         raise SeqpairError("the file to write exists", seen=taken, fix="choose another name, or add --overwrite")
@@ -74,11 +76,8 @@ def embed(
     _write(out, ids_file, vectors, [one.id for one in given])
     about = {"vectors": str(out), "ids": str(ids_file), "texts": len(given), "width": model.width, "seconds": seconds}
     if as_json:
-        print(
-            json.dumps(
-                about | {"pooling": pooling, "normalised": normalise, "model": model.name, "truncated": truncated}
-            )
-        )
+        about |= {"pooling": pooling, "normalised": normalise, "model": model.name, "truncated": truncated}
+        print(json.dumps(about))
         return
     print(f"{out}: {len(given):,} vectors of {model.width}, {pooling} pooling; ids in {ids_file}")
     if truncated:

@@ -138,7 +138,8 @@ def _places(
         return places, job, refused
     if dry_run:
         raise EvaluationError(
-            "--all-checkpoints exports the checkpoints, and --dry-run writes nothing", fix="give one of the two"
+            "--all-checkpoints and --dry-run were given together: the one exports, the other writes nothing",
+            fix="give one of the two",
         )
     from seqpair.suite.places import find_study
     from seqpair.suite.study import export_checkpoints
@@ -196,7 +197,11 @@ def _end(
 
     failed = [f"{report.model} {task}" for report in reports for task in report.failed]
     if failed:
-        raise EvaluationError(f"{len(failed)} results could not be computed", seen=", ".join(failed))
+        raise EvaluationError(
+            f"{len(failed)} results could not be computed",
+            seen=", ".join(failed),
+            fix="correct what is named above and repeat the command; finished tasks are kept",
+        )
     require_results(reports, tasks, suites, names)
 
 

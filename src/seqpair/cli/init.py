@@ -86,6 +86,7 @@ def init(
 
     Example: seqpair init mine.yaml --text texts/ --size 1m
     """
+    from seqpair.data.prepare.early import look_early
     from seqpair.data.sources.opening import sources_of_paths
     from seqpair.files import write_text
     from seqpair.recipe.load import load_recipe
@@ -94,13 +95,14 @@ def init(
     study = re.sub(r"[^A-Za-z0-9_-]+", "-", file.stem).strip("-_") if name is None else name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", study):
         raise RecipeError(
-            "a study's name has letters, digits, `-` and `_`", seen=repr(study), fix="give another --name"
+            "the study's name is not made of letters, digits, `-` and `_`", seen=repr(study), fix="give another --name"
         )
     if size not in SIZES:
         raise RecipeError(f"there is no size '{size}'{nearest(size, SIZES)}", seen=size, allowed=", ".join(SIZES))
     if file.exists():
         raise RecipeError("the recipe file exists", seen=file, fix="choose another name, or remove the file first")
     sources = sources_of_paths(text, (text_field,))
+    look_early(sources, None)
     preset = load_recipe(size)
     tokens, guess = _tokens_of(sources)
     budget = _budget(preset, tokens)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from seqpair.errors import SeqpairError
+from seqpair.text import parse_count
 
 StudyArgument = Annotated[
     str,
@@ -55,6 +56,18 @@ def names_in(text: str | None, option: str) -> list[str]:
             f"{option} contains an empty name", seen=repr(text), allowed="names separated by commas: `a,b`"
         )
     return names
+
+
+def positive_count(option: str, text: str) -> int:
+    """Return the count above zero that an option gives, such as `10M`.
+
+    Raises:
+        SeqpairError: It gives none.
+    """
+    count = parse_count(text)
+    if count < 1:
+        raise SeqpairError(f"{option} is not above zero", seen=text, allowed="above zero, such as 4096 or 10M")
+    return count
 
 
 def require_between(value: float | None, option: str, low: float, high: float) -> None:

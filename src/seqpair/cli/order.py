@@ -110,7 +110,7 @@ def _require_one(asked: dict[str, object]) -> None:
     given = [option for option, value in asked.items() if value is not None]
     if len(given) != 1:
         raise RecipeError(
-            "order answers one question at a time",
+            "order was asked for more or fewer things than one",
             seen=" and ".join(given) or f"none of {', '.join(asked)}",
             allowed="one of them",
             fix='seqpair order RECIPE --step 12, or --document ID, or --text "some words", or --export FILE.parquet',
@@ -139,7 +139,9 @@ def _show_published(
     from seqpair.data.tokenizer.tokenizer import Tokenizer
 
     if (text is None) == (document is None):
-        raise RecipeError("--published searches for a text or a document", fix="add --text or --document")
+        raise RecipeError(
+            "--published was given without a text or a document to search for", fix="add --text or --document"
+        )
     spec, ids = place.data.tokenizer, None
     if document is None and spec.path is not None:
         tokenizer: Tokenizer = loaded_tokenizer(spec.path, spec.pad_vocab_to)  # the stores need not be prepared
@@ -196,7 +198,7 @@ def _chosen_phases(plan: Plan, name: str) -> list[PhasePlan]:
 def _one_phase(phases: list[PhasePlan]) -> PhasePlan:
     if len(phases) > 1:
         raise RecipeError(
-            "the plan has several phases, and each counts its steps from 0",
+            "the step was given without its phase, and each phase counts its steps from 0",
             seen="no --phase",
             allowed=", ".join(phase.name for phase in phases),
             fix="add --phase NAME",

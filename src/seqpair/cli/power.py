@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seqpair.cli.options import require_shares
-from seqpair.errors import EvaluationError, install_extra
+from seqpair.errors import EvaluationError, needs_extra
 
 
 def power(
@@ -37,18 +37,14 @@ def power(
     Example: seqpair power --items 2000 --seeds 3 --accuracy 0.6 --difference 0.05
 
     All numbers are shares: 0.05 is five points of accuracy. The guess that matters most is --seed-sd; take it from an
-    earlier study. Five seeds are the advice and three the floor: with one or two the answer is about those runs, not
-    about training. With --difference it also says how many items would detect that difference.
+    earlier study. A claim about training needs at least three seeds, better five; with one or two the answer covers
+    those runs only. With --difference the command also prints how many items would detect that difference.
 
     Example: seqpair power --items 2010 --clusters 67 --seeds 5
     """
     require_shares(difference=difference, shared=shared, seed_sd=seed_sd)
-    try:
+    with needs_extra("power", "report", EvaluationError):
         from seqpair.compare.power import ROUND_NUMBERS, items_needed, plan_study, right_or_wrong_spread
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "power needs a package that is not installed", seen=error, fix=install_extra("report")
-        ) from error
     if agreement is None:
         by_chance = accuracy**2 + (1 - accuracy) ** 2
         agreement = (1 + by_chance) / 2

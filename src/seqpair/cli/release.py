@@ -9,8 +9,15 @@ from typing import Annotated
 
 import typer
 
-from seqpair.cli.options import JsonOption, MembersOption, SetOption, StudyArgument, names_in, require_text
-from seqpair.text import parse_count
+from seqpair.cli.options import (
+    JsonOption,
+    MembersOption,
+    SetOption,
+    StudyArgument,
+    names_in,
+    positive_count,
+    require_text,
+)
 
 
 def release(
@@ -51,7 +58,7 @@ def release(
         find_study(study, overrides or ()),
         out,
         names_in(members, "--members"),
-        every_tokens=None if every is None else parse_count(every),
+        every_tokens=None if every is None else positive_count("--every", every),
         dtype=dtype,  # type: ignore[arg-type]  # checked there
         statement=statement,
     )

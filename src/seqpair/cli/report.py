@@ -11,7 +11,7 @@ import typer
 
 from seqpair.cli.options import SetOption
 from seqpair.cli.table import wide_console
-from seqpair.errors import EvaluationError, install_extra
+from seqpair.errors import EvaluationError, install_extra, needs_extra
 from seqpair.text import note
 
 if TYPE_CHECKING:
@@ -79,14 +79,10 @@ def report(
 
 def require_page_packages() -> None:
     """Say what is missing if the page cannot be drawn: that is an extra of the package."""
-    try:
+    with needs_extra(
+        "the page", "report", EvaluationError, "; with scipy alone, `seqpair report --dry-run` gives the table"
+    ):
         import seqpair.report.page  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "the page needs packages that are not installed",
-            seen=error,
-            fix=install_extra("report") + "; with scipy alone, `seqpair report --dry-run` gives the table",
-        ) from error
 
 
 def print_comparison(folder: Path) -> None:

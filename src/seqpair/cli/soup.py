@@ -46,7 +46,9 @@ def soup(
 
     weighting = Weighting.parse(weights)
     if start_weight is not None and not 0 < start_weight < 1:
-        raise CheckpointError("--start-weight is a share of the average", seen=start_weight, allowed="above 0, below 1")
+        raise CheckpointError(
+            "--start-weight is not a share of the average", seen=start_weight, allowed="above 0, below 1"
+        )
     run = find_study(study, overrides or ()).run(member)
     parts = choose_parts(run.path, names_in(checkpoints, "--checkpoints"), last)
     start = None if start_weight is None else (start_checkpoint(parts[-1].manifest.plan, run.path), start_weight)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.cli.options import DryRunOption, JsonOption, SetOption, require_text
+from seqpair.cli.options import DryRunOption, JsonOption, SetOption, positive_count, require_text
 from seqpair.cli.table import print_table
 from seqpair.errors import DataError
-from seqpair.text import format_bytes, format_count, note, parse_count
+from seqpair.text import format_bytes, format_count, note
 
 if TYPE_CHECKING:
     from seqpair.data.sources.documents import Source
@@ -75,8 +75,8 @@ def train(
     if out.exists():
         raise DataError("the output folder is there already", seen=str(out), fix="choose another, or remove it first")
     sources, spec = _text_to_train_on(study, given, text_field, overrides or ())
-    counts = {} if vocab_size is None else {"train_vocab_size": _count("--vocab-size", vocab_size)}
-    counts |= {} if train_bytes is None else {"train_bytes": _count("--train-bytes", train_bytes)}
+    counts = {} if vocab_size is None else {"train_vocab_size": positive_count("--vocab-size", vocab_size)}
+    counts |= {} if train_bytes is None else {"train_bytes": positive_count("--train-bytes", train_bytes)}
     spec = type(spec).model_validate({**spec.model_dump(), **counts})
     files = sum(len(source.files) for source in sources)
     size_bytes = sum(file.size_bytes for source in sources for file in source.files)
@@ -128,7 +128,7 @@ def audit(
     names = [tokenizer, *([against] if against else [])]
     loaded = [AnyTokenizer(_locate(name)) for name in names]
     sources = _text_to_train_on(recipe, given, text_field, overrides or ())[0] if recipe or given else []
-    budget_bytes = _count("--sample-bytes", sample_bytes)
+    budget_bytes = positive_count("--sample-bytes", sample_bytes)
     samples = [(source.spec.name, sampled_documents(source, budget_bytes)) for source in sources]
     audits = []
     for name, item in zip(names, loaded, strict=True):
@@ -172,18 +172,21 @@ def _text_to_train_on(
     Raises:
         DataError: Both or neither were named, or a source cannot be opened.
     """
+    from seqpair.data.prepare.early import look_early
     from seqpair.data.sources.opening import open_source, sources_of_paths
     from seqpair.recipe.data_spec import TokenizerSpec, require_paths
     from seqpair.suite.places import find_study
 
     if (study is None) == (not given):
         raise DataError(
-            "the text comes from a study or from files",
+            "one source of text is needed, a study or files",
             seen="neither" if study is None else "both",
             allowed="a study, or --from FILE (repeatable)",
         )
     if study is None:
-        return sources_of_paths(given or [], text_field or ("text",)), TokenizerSpec(train_vocab_size=32_768)
+        sources = sources_of_paths(given or [], text_field or ("text",))
+        look_early(sources, None)
+        return sources, TokenizerSpec(train_vocab_size=32_768)
     place = find_study(study, overrides)
     require_paths(place.data.sources)
     return [open_source(spec, place.source_folder) for spec in place.data.sources], place.data.tokenizer
@@ -219,13 +222,6 @@ def _locate(name: str) -> Path:
     if data.tokenizer.path is not None:
         return Path(data.tokenizer.path)
     raise DataError("the study's tokenizer is not trained yet", seen=name, fix=f"seqpair prepare {name}")
-
-
-def _count(option: str, value: str) -> int:
-    count = parse_count(value)
-    if count < 1:
-        raise DataError(f"{option} must be above zero", seen=value)
-    return count
 
 
 def _counted(texts: Iterator[str]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from seqpair.cli.options import SetOption, StudyArgument
+from seqpair.cli.options import SetOption, StudyArgument, require_text
 from seqpair.cli.report import require_page_packages
 from seqpair.errors import EvaluationError
 
@@ -37,6 +37,7 @@ def watch(
         raise EvaluationError(
             "--every is out of range", seen=every_seconds, allowed="0.2 to 3600 seconds", fix="leave it out for 5"
         )
+    require_text(host, "--host")
     require_page_packages()
     from seqpair.report.live import LivePage, open_server
     from seqpair.text import note

@@ -135,7 +135,7 @@ def value_estimate(
     """
     seeds, items = outcomes.shape
     if items < 2:
-        raise EvaluationError("an interval needs at least two items", seen=items)
+        raise EvaluationError("an interval needs at least two items", seen=items, fix="evaluate on more items")
     value, error, scope = float(outcomes.mean()), None, THESE_RUNS
     if seeds >= FEWEST_SEEDS:
         parts = variance_parts(outcomes, clusters=clusters, right_or_wrong=right_or_wrong)

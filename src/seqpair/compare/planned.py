@@ -114,7 +114,11 @@ def read_questions(path: Path) -> AskedBefore:
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read", seen=error.strerror, fix="name a file of questions") from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{path} is no YAML", seen=str(error).splitlines()[0]) from error
+        raise EvaluationError(
+            f"{path} is not YAML",
+            seen=str(error).splitlines()[0],
+            fix="correct the file; docs/comparing.md has an example",
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
@@ -190,9 +194,15 @@ def _answer(
         if len(kept) == 1:
             return _with_margin(replace(kept[0][0], name=question.name), question, kept, options, family)
         if any(paired.task.is_lean for _, paired in kept):
-            raise EvaluationError("one of the tasks is a lean, of which neither end is better, so they have no mean")
+            raise EvaluationError(
+                "one of the tasks is a lean, of which neither end is better, so they have no mean",
+                fix="ask about such a task alone",
+            )
         if len({paired.task.higher_is_better for _, paired in kept}) > 1:
-            raise EvaluationError("more is better in some of the tasks and worse in others, so they have no mean")
+            raise EvaluationError(
+                "more is better in some of the tasks and worse in others, so they have no mean",
+                fix="ask two questions, one for each direction",
+            )
         cautions = tuple(dict.fromkeys(caution for one, _ in kept for caution in one.cautions))
         mean = replace(mean_over_tasks(kept, options, cautions), name=question.name)
         return _with_margin(mean, question, kept, options, family)
@@ -237,7 +247,9 @@ def _side(scores: Sequence[Scores], size: str, member: str, task: str) -> list[S
     meant = exact or [one for one in own if one.task.name.split("@")[0] == task]
     ways = sorted({one.task.name for one in meant})
     if not meant:
-        raise EvaluationError(f"the {size} {member} has no result of {task}")
+        raise EvaluationError(
+            f"the {size} {member} has no result of {task}", fix="evaluate it, or leave the task out of the question"
+        )
     if len(ways) > 1:
         raise EvaluationError(
             f"the {size} {member} did {task} in several ways", seen=", ".join(ways), fix="name one of them"

@@ -47,7 +47,9 @@ class Spread:
         parts = (self.seeds, self.items, self.noise)
         if any(not math.isfinite(part) or part < 0 for part in parts) or not any(parts):
             raise EvaluationError(
-                "a spread needs standard deviations that are finite, none negative, not all zero", seen=parts
+                "a spread needs standard deviations that are finite, none negative, not all zero",
+                seen=parts,
+                fix="give the spreads that a study measured",
             )
 
 
@@ -79,11 +81,11 @@ class StudyPlan:
         """Return in words what the study can see, and whether that is enough."""
         tests = f", tested with {self.family - 1} others" if self.family > 1 else ""
         can = (
-            f"{self.items} items and {self.seeds} seed{'' if self.seeds == 1 else 's'} show a true difference of "
+            f"{self.items} items and {self.seeds} seed{'' if self.seeds == 1 else 's'} detect a true difference of "
             f"{self.detectable:.3g} with {100 * self.power:.0f} % power{tests}"
         )
         if self.scope == THESE_RUNS:
-            can += ", and only of these runs: three seeds at least say something of training"
+            can += ", for these runs only: a claim about training needs at least three seeds"
         if self.wanted is None:
             return f"{can}."
         verdict = "enough" if self.is_enough else "too small a study"
@@ -98,7 +100,11 @@ def spread_of(differences: npt.ArrayLike) -> Spread:
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.ndim != 2 or min(d.shape) < 2:
-        raise EvaluationError("a spread needs two seeds and two items at least", seen=f"the shape {d.shape}")
+        raise EvaluationError(
+            "a spread needs two seeds and two items at least",
+            seen=f"the shape {d.shape}",
+            fix="measure more seeds or more items",
+        )
     parts = variance_parts(d)
     seeds, items = d.shape
     # A expects noise + I seeds^2 and B noise + S items^2, each by S I; solved for each part, never below zero.
@@ -124,7 +130,7 @@ def right_or_wrong_spread(accuracy: float, *, agreement: float, seed_sd: float, 
         EvaluationError: The numbers do not go together.
     """
     if not 0 < accuracy < 1:
-        raise EvaluationError("an accuracy lies between 0 and 1", seen=accuracy, allowed="(0, 1)")
+        raise EvaluationError("the accuracy is not between 0 and 1", seen=accuracy, allowed="(0, 1)")
     least = 1 - 2 * min(accuracy, 1 - accuracy)
     if not least <= agreement < 1 or not 0 <= lasting <= 1:
         raise EvaluationError(
@@ -167,7 +173,7 @@ def detectable_difference(
     numbers_fit = items >= 2 and seeds >= 1 and family >= 1 and 2 <= groups <= items
     if not numbers_fit or not 0 < level < 1 or not 0 < power < 1 or not 0 <= shared <= 1:
         raise EvaluationError(
-            "this is no study",
+            "no study has these numbers",
             seen=f"{items} items in {groups} clusters, {shared} shared, {seeds} seeds, {family} tests, level {level}, "
             f"power {power}",
             allowed="2 items, 2 clusters, 1 seed, 1 test or more; no more clusters than items; shares in [0, 1]; level "

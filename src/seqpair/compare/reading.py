@@ -22,7 +22,7 @@ from seqpair.compare.resampling import (
     spearman_without_each,
 )
 from seqpair.compare.values import Floats, Model, Scores, Task
-from seqpair.errors import EvaluationError, install_extra
+from seqpair.errors import EvaluationError, needs_extra
 from seqpair.evaluate.finetune.metrics import class_metrics, entities
 from seqpair.evaluate.results import ItemOutcome, TaskResult, is_mean_of_items, read_items, read_results
 from seqpair.recipe.cost import SPECIALS_PER_SEQUENCE, flops_per_token
@@ -131,7 +131,7 @@ def scores_of_columns(
 ) -> Scores:
     """Return a result as scores of a model: the items' outcomes, or their jackknife pseudo-values.
 
-    Where the result's value is no mean over its items and pseudo-values cannot be made, the scores say why not.
+    Where the result's value is not a mean over its items and pseudo-values cannot be made, the scores say why not.
 
     Args:
         model: Whose they are.
@@ -248,7 +248,7 @@ def item_pseudo_values(result: TaskResult, values: Floats, details: Details) -> 
     scale = 100.0 if result.metric == "bleu" else 1.0
     if abs(value - result.value) > _CLOSE * scale:
         raise EvaluationError(
-            f"the items of {result.task} do not give its {result.metric} back",
+            f"the items of {result.task} do not reproduce its {result.metric} back",
             seen=f"{value:.6g} from the items, {result.value:.6g} in the result",
             fix=_AGAIN,
         )
@@ -260,7 +260,11 @@ def _require_defined(result: TaskResult, whole: float, without: Floats) -> None:
         return
     where = "" if not np.isfinite(whole) else " without one of its items"
     why = _REASONS.get(result.metric, "nothing is left to count")
-    raise EvaluationError(f"the {result.metric} of {result.task} is undefined{where}", seen=f"then {why}")
+    raise EvaluationError(
+        f"the {result.metric} of {result.task} is undefined{where}",
+        seen=f"then {why}",
+        fix="evaluate on more items, or choose another metric",
+    )
 
 
 def _truth_and_predictions(values: Floats, details: Details) -> list[tuple[list[Any], list[Any]]]:
@@ -282,7 +286,7 @@ def _truth_and_predictions(values: Floats, details: Details) -> list[tuple[list[
 def _without_each(result: TaskResult, gold: list[Any], predicted: list[Any]) -> Found:
     if result.metric not in _MEASURES:
         raise EvaluationError(
-            f"the value of {result.task} is no mean over its items, so items cannot be paired",
+            f"the value of {result.task} is not a mean over its items, so items cannot be paired",
             seen=result.metric,
             allowed=f"a mean, or by jackknife {', '.join(_MEASURES)}",
             fix="compare a task with such a metric",
@@ -314,13 +318,8 @@ def _words(_: TaskResult, gold: list[Any], predicted: list[Any]) -> Found:
 
 def _bleu(_: TaskResult, gold: list[Any], predicted: list[Any]) -> Found:
     """Return corpus BLEU from the sums of the texts' counts, each text's own taken out."""
-    try:
+    with needs_extra("BLEU", "eval", EvaluationError):
         from sacrebleu.metrics.bleu import BLEU
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "BLEU needs the package sacrebleu, which is not installed",
-            fix=install_extra("eval"),
-        ) from error
     measure = BLEU(effective_order=True)  # silences the warning of single sentences; counts do not depend on it
     own = [measure.sentence_score(guess.strip(), [text.strip()]) for text, guess in zip(gold, predicted, strict=True)]
     counts = np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in own], dtype=np.int64)

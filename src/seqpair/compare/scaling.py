@@ -201,7 +201,11 @@ def _widening(logs: Floats, groups: npt.NDArray[np.intp], floor: bool, level: fl
 def _columns(points: Sequence[LossPoint], names: tuple[str, ...]) -> tuple[Floats, Floats, list[str]]:
     """Return log x (n, variables), log L (n,) and the runs."""
     if not 1 <= len(names) <= 2 or len(set(names)) != len(names):
-        raise EvaluationError("a law has one variable or two", seen=", ".join(names) or "none")
+        raise EvaluationError(
+            "the law does not have one variable or two",
+            seen=", ".join(names) or "none",
+            fix="name `parameters`, `tokens` or both",
+        )
     for point in points:
         numbers = [point.x.get(name, math.nan) for name in names] + [point.loss]
         if any(not math.isfinite(number) or number <= 0 for number in numbers):
@@ -318,7 +322,7 @@ def _law(
     if runs < _FEWEST_RUNS:
         cautions.append(f"Points of {runs} run{'s' if runs > 1 else ''} are taken as independent, which they are not.")
     elif runs < _FEW_RUNS:
-        cautions.append(f"The intervals rest on {runs} runs.")
+        cautions.append(f"The intervals are based on {runs} runs.")
     return PowerLaw(
         names=names,
         floor=_interval(np.exp(thetas[:, 0]), level) if floor else None,

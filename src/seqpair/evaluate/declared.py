@@ -28,7 +28,7 @@ from seqpair.evaluate.retrieval.tasks import rank_pairs, search_given
 from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome
 from seqpair.models.text_model import TextModel
 from seqpair.recipe.tree import read_tree, strip
-from seqpair.text import nearest
+from seqpair.text import decoded_text, nearest
 
 SUITE = "tasks"
 Kind = Literal["minimal_pairs", "choices", "continuation", "labelled", "retrieval", "similarity"]
@@ -102,8 +102,8 @@ def read_tasks(path: Path) -> list[SuiteTask]:
         RecipeError: It is not YAML.
     """
     if not path.is_file():
-        raise EvaluationError("there is no such file of tasks", seen=path)
-    read = strip(read_tree(path.read_text(encoding="utf-8"), str(path)))
+        raise EvaluationError("there is no such file of tasks", seen=path, fix="check the spelling")
+    read = strip(read_tree(decoded_text(path.read_bytes(), str(path)), str(path)))
     if not isinstance(read, dict) or not read:
         raise EvaluationError(f"{path} declares no tasks", allowed="`name: {kind: ..., files: ...}` for each")
     return [_task(str(name), _declared(str(name), given, path), path) for name, given in read.items()]
@@ -221,13 +221,19 @@ def _rows(declared: Declared, files: Mapping[str, Path], clusters: dict[str, str
         for number, (where, row) in enumerate(table_rows(path, columns=wanted)):
             name = str(row[declared.id]) if declared.id else f"{path.stem}-{number}"
             if name in seen:
-                raise EvaluationError(f"{where}: the name in the column {declared.id or 'id'!r} is taken", seen=name)
+                raise EvaluationError(
+                    f"{where}: the name in the column {declared.id or 'id'!r} occurs twice",
+                    seen=name,
+                    fix="give each row a name of its own",
+                )
             seen.add(name)
             if declared.cluster:
                 clusters[name] = str(row[declared.cluster])
             yield name, where, row
     if not seen:
-        raise EvaluationError("a file of a task has no rows", seen=", ".join(map(str, files.values())))
+        raise EvaluationError(
+            "a file of a task has no rows", seen=", ".join(map(str, files.values())), fix="correct `files`"
+        )
 
 
 def _number(row: Row, column: str, where: str) -> float:
@@ -236,7 +242,11 @@ def _number(row: Row, column: str, where: str) -> float:
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        raise EvaluationError(f"{where}: the column {column!r} has no number", seen=repr(row[column]))
+        raise EvaluationError(
+            f"{where}: the column {column!r} has no number",
+            seen=repr(row[column]),
+            fix="correct the row, or name another column",
+        )
     return value
 
 

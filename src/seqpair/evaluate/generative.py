@@ -21,7 +21,7 @@ from seqpair.evaluate.results import TaskResult
 from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 from seqpair.models.text_model import TextModel
 
-_FROM_HUB = "put the rows of its evaluation split there, one JSON object a line, with the hub's columns"
+_FROM_HUB = "put the rows of its evaluation split there, one JSON object per line, with the hub's columns"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def measure_column(column: GenerativeColumn, model: TextModel, context: TaskCont
     given = context.settings.get(_named(column))
     found = read_question_rows(context.input(str(given or _file(column))), column.kind)
     if not found:
-        raise TaskSkippedError("the file has no rows", seen=column.file)
+        raise TaskSkippedError("the file has no rows", seen=column.file, fix="download the file again")
     train = _train_file(column)
     own = context.shots > 0 and context.input(train).is_file()
     pool = read_question_rows(context.input(train), column.kind) if own else found

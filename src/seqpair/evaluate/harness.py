@@ -16,20 +16,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from seqpair.errors import EvaluationError, install_extra
+from seqpair.errors import EvaluationError, needs_extra
 from seqpair.models.generate import complete_texts
 from seqpair.models.open import open_model
 from seqpair.models.score import Request, ScoringOptions, score_continuations
 from seqpair.text import Progress
 
-try:
+with needs_extra("running tasks of lm-eval", "eval", EvaluationError):
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
-except ModuleNotFoundError as error:
-    raise EvaluationError(
-        "running tasks of lm-eval needs the library lm_eval, which is not installed",
-        fix=install_extra("eval"),
-    ) from error
 
 CHUNK_REQUESTS = 256
 DEFAULT_NEW_TOKENS = 256

@@ -53,7 +53,9 @@ def import_results(paths: Iterable[Path], place: ModelPlace, folder: Path, metri
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise EvaluationError(
-            "two files are of one task", seen=twice, fix="give the newer one only, or each with its own --out"
+            "two files contain results of the same task",
+            seen=twice,
+            fix="give the newer one only, or each with its own --out",
         )
     for measured, outcome in found:
         items = [item.model_dump(mode="json") for item in outcome.items]
@@ -71,7 +73,7 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     found = []
     for path in paths:
         if not path.exists():
-            raise EvaluationError("there is no such file of results", seen=path)
+            raise EvaluationError("there is no such file of results", seen=path, fix="check the spelling")
         own = sorted(path.rglob("*")) if path.is_dir() else [path]
         # lm-eval writes its sums beside the samples, and mteb what it knows of the model.
         found += [one for one in own if not path.is_dir() or _is_result(one)]
@@ -92,7 +94,9 @@ def _read(path: Path, metric: str) -> list[Imported]:
     try:
         read = json.loads(decoded_text(path.read_bytes(), str(path)))
     except ValueError as error:
-        raise EvaluationError(f"{path} is not JSON", seen=error) from error
+        raise EvaluationError(
+            f"{path} is not JSON", seen=error, fix="name lm-eval's samples or mteb's results, or folders of them"
+        ) from error
     if not isinstance(read, dict) or not isinstance(read.get("scores"), dict) or "task_name" not in read:
         raise EvaluationError(
             f"{path} is not a result file of mteb",
@@ -112,7 +116,7 @@ def _lm_eval(path: Path, wanted: str) -> list[Imported]:
     match = _SAMPLES.fullmatch(path.name)
     rows = list(table_rows(path, columns=("doc_id", "target", "filtered_resps")))
     if not rows:
-        raise EvaluationError(f"{path} has no samples")
+        raise EvaluationError(f"{path} has no samples", fix="run lm-eval with --log_samples")
     filters = list(dict.fromkeys(str(row.get("filter", "none")) for _, row in rows))
     rows = [(where, row) for where, row in rows if str(row.get("filter", "none")) == filters[0]]
     metrics = _metrics(rows[0][1])
@@ -149,7 +153,9 @@ def _metrics(row: Row) -> list[str]:
 def _sample(where: str, row: Row, metric: str) -> ItemOutcome:
     value = row.get(metric)
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise EvaluationError(f"{where}: the column {metric!r} has no number", seen=repr(value))
+        raise EvaluationError(
+            f"{where}: the column {metric!r} has no number", seen=repr(value), fix="name another metric with --metric"
+        )
     found: dict[str, Any] = {name: row[name] for name in _metrics(row) if name != metric}
     found |= _scored(row)
     name = f"{row['doc_id']}-{str(row.get('doc_hash', ''))[:16]}".rstrip("-")
@@ -193,13 +199,15 @@ def _mteb(path: Path, read: Mapping[str, Any]) -> Imported:
         for own in subsets:
             value = own.get("main_score") if isinstance(own, dict) else None
             if not isinstance(value, int | float) or not math.isfinite(value):
-                raise EvaluationError(f"{path}: the split {split!r} has no main_score", seen=repr(value))
+                raise EvaluationError(
+                    f"{path}: the split {split!r} has no main_score", seen=repr(value), fix="run the task again"
+                )
             detail = {name: one for name, one in own.items() if isinstance(one, int | float) and name != "main_score"}
             items.append(
                 ItemOutcome(id=f"{split}/{own.get('hf_subset', 'default')}", value=float(value), detail=detail)
             )
     if not items:
-        raise EvaluationError(f"{path} has no scores", seen=read["task_name"])
+        raise EvaluationError(f"{path} has no scores", seen=read["task_name"], fix="run the task again")
     settings = {"imported_from": MTEB} | {name: read.get(name) for name in ("mteb_version", "dataset_revision")}
     task = str(read["task_name"])
     return _of_mteb(task, f"{task}, by mteb"), TaskOutcome(items, settings, note=_WITHOUT_ITEMS)

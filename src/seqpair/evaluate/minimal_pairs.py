@@ -99,7 +99,11 @@ class PairSuite:
         if path.suffix == ".txt":
             lines = [line.strip() for line in decoded_text(path.read_bytes(), str(path)).splitlines() if line.strip()]
             if len(lines) % 2:
-                raise EvaluationError(f"{path}: its last sentence has no partner", seen=f"{len(lines)} sentences")
+                raise EvaluationError(
+                    f"{path}: its last sentence has no partner",
+                    seen=f"{len(lines)} sentences",
+                    fix="download the file again",
+                )
             for number, (bad, good) in enumerate(zip(lines[::2], lines[1::2], strict=True)):
                 yield number, Pair(f"{path.stem}-{number}", good, bad, path.stem)
             return

@@ -195,7 +195,9 @@ def choices_of(windows: list[HeldOutSequence], index: int) -> list[HeldOutSequen
 def _most_items(context: TaskContext) -> int:
     given = str(context.settings.get("continuation_items", MOST_ITEMS))
     if not given.isdecimal() or int(given) == 0:
-        raise EvaluationError("continuation_items is no number of items", seen=given, allowed="a whole number above 0")
+        raise EvaluationError(
+            "continuation_items is not a number of items", seen=given, allowed="a whole number above 0"
+        )
     return int(given)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.errors import EvaluationError, install_extra
+from seqpair.errors import EvaluationError, needs_extra
 from seqpair.evaluate.classification.sets import SETS, NamedSet
 from seqpair.evaluate.classification.tasks import UNITS
 from seqpair.evaluate.finetune.metrics import all_metrics, constant_guess, is_mean_of_rows
@@ -178,15 +178,10 @@ def _features(
 
 def _fit(kind: str, known: Vectors, labels: NDArray[Any], asked: Vectors, penalty: float) -> tuple[list[Any], bool]:
     """Return what a probe fitted on some rows says of others, and whether the fit converged."""
-    try:
+    with needs_extra("a probe", "eval", EvaluationError):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression, Ridge
         from sklearn.preprocessing import StandardScaler
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "probes need the library scikit-learn, which is not installed",
-            fix=install_extra("eval"),
-        ) from error
     if kind == "classes" and len(np.unique(labels)) == 1:
         return [int(labels[0])] * len(asked), True
     scaler = StandardScaler().fit(known.astype(np.float64))

@@ -100,7 +100,7 @@ def measure_prompts(
     """
     counted, pool = read(context)
     if not counted:
-        raise TaskSkippedError("the file has no rows", seen=0)
+        raise TaskSkippedError("the file has no rows", seen=0, fix="download the file again")
     asked = context.limited(counted)
     outcome = measure_rows(model, context, asked, pool, "acc" if words else "acc_norm")
     items, figures, settings = outcome.items, outcome.figures, outcome.settings

@@ -126,7 +126,11 @@ def weighted_mean(items: Sequence[ItemOutcome]) -> float:
     """
     total = math.fsum(item.weight for item in items)
     if total <= 0:
-        raise EvaluationError("a task needs at least one item that counts", seen=f"{len(items)} items")
+        raise EvaluationError(
+            "a task needs at least one item that counts",
+            seen=f"{len(items)} items",
+            fix="give the task items that count",
+        )
     return math.fsum(item.weight * item.value for item in items) / total
 
 
@@ -199,7 +203,11 @@ def write_result(folder: Path, result: TaskResult, items: Sequence[ItemOutcome])
         DiskFullError: The disk is full; an earlier result is untouched.
     """
     if len({item.id for item in items}) != len(items):
-        raise EvaluationError(f"two items of the task {result.task} have one id", seen=f"{len(items)} items")
+        raise EvaluationError(
+            f"two items of the task {result.task} have one id",
+            seen=f"{len(items)} items",
+            fix="give each item an id of its own",
+        )
     lines = [json.dumps(item.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) for item in items]
     write_text(folder / result.items, "".join(line + "\n" for line in lines))
     write_text(folder / f"{result.task}.json", result.model_dump_json(indent=1) + "\n")

@@ -197,7 +197,11 @@ def _reason(place: ModelPlace, task: SuiteTask, context: TaskContext) -> str:
         except SeqpairError as fault:
             return _one_line(fault)
     paths = task.paths(context).items()
-    absent = [name if name in task.inputs else str(path) for name, path in paths if not path.exists()]
+    absent = [
+        str(path.relative_to(context.data)) if path.is_relative_to(context.data) else str(path)
+        for _, path in paths
+        if not path.exists()
+    ]
     if absent:
         reason = f"the data folder {context.data} has no {', '.join(absent)}"
         return f"{reason}; {task.without_inputs}" if task.without_inputs else reason
@@ -327,15 +331,20 @@ def _write_summary(
     """Write what a whole pass of the study's own tasks took and skipped, for the report; no part of a pass."""
     own = [plan.task.name for plan in plans if plan.task.suite == OWN_SUITE]
     computed = [name for name in own if name in seconds]
-    if not computed or set(own) != {task.name for task in OWN_TASKS} or set(own) & set(report.failed):
+    measured = [result.task for result in report.results if result.task in own]
+    if not measured or set(own) != {task.name for task in OWN_TASKS} or set(own) & set(report.failed):
+        return
+    path = report.folder / SUMMARY_NAME
+    # A pass that computed nothing has nothing to say, unless the one that computed it was killed before it said it.
+    if not computed and _read_shown(path).get("model_digest") == place.model_digest:
         return
     write_json(
-        report.folder / SUMMARY_NAME,
+        path,
         {
             "model_digest": place.model_digest,
-            "tasks": [result.task for result in report.results if result.task in own],
+            "tasks": measured,
             "skipped": {name: reason for name, reason in report.skipped.items() if name in own},
-            "seconds": round(math.fsum(seconds[name] for name in computed), 1),
+            "seconds": round(math.fsum(seconds[name] for name in computed), 1) if computed else None,
         },
     )
 

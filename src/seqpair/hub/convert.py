@@ -7,7 +7,6 @@ from it what our model computes in that direction, and if a changed token moves 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 
 from seqpair.errors import ExportError, HubFolderError
-from seqpair.files import replacing_folder, sha256_file, write_bytes, write_json, write_text
+from seqpair.files import read_json, replacing_folder, sha256_file, write_bytes, write_json, write_text
 from seqpair.hub.card import loading_code
 from seqpair.hub.config import CONFIG_NAME, ModelFacts, Predicts, generation_config, hub_config
 from seqpair.hub.export import write_sentence_files, write_tokenizer
@@ -113,7 +112,11 @@ def convert(source: ImportedModel, out: Path, to: Direction, name: str) -> Conve
     with replacing_folder(out) as folder:
         _write_files(folder, source, objective, version)
         if not _same_weights(source, read_hub_folder(folder)):
-            raise ExportError("the converted weights are not those of the source; nothing was written", seen=name)
+            raise ExportError(
+                "the converted weights are not those of the source; nothing was written",
+                seen=name,
+                fix="report this: it is a fault of seqpair",
+            )
         native = NativeModel(source.model_plan, source.model, to, source.rope)
         row_tokens = checked_row_tokens(source.seq_len, source.model_plan.window_tokens)
         texts = texts_to_check(None, source.tokenizer, row_tokens)[:_TEXTS]
@@ -173,7 +176,7 @@ def _predicts(source: ImportedModel, to: Direction) -> Predicts:
     if to == "causal":
         return "next"
     path = source.folder / CONVERSION_RECORD
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    record = read_json(path, ExportError, "put back a good copy, or remove it", missing_ok=True)
     files = record.get("files") or {}
     untouched = bool(files) and all(sha256_file(file) == files.get(file.name) for file in weight_files(source.folder))
     earlier: Predicts = record["source_predicts"] if untouched else "next"

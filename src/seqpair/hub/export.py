@@ -8,9 +8,7 @@ whose earlier tokens have not seen the whole text.
 
 from __future__ import annotations
 
-import json
 import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +19,15 @@ from seqpair.checkpoint.manifest import MANIFEST_NAME, CheckpointManifest
 from seqpair.checkpoint.store import load_checkpoint
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from seqpair.errors import CheckpointError, ExportError
-from seqpair.files import TEMPORARY_PREFIX, replacing_folder, sha256_file, write_bytes, write_json, write_text
+from seqpair.files import (
+    TEMPORARY_PREFIX,
+    read_json,
+    replacing_folder,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from seqpair.hub.card import model_card
 from seqpair.hub.config import ModelFacts, generation_config, hub_config
 from seqpair.hub.formats import DTYPES, Dtype, ExportSource, Format, add_formats, require_formats
@@ -101,7 +107,7 @@ def exported_objective(trained: Objective, as_class: str | None) -> Objective:
     choices = export_choices(trained)
     if as_class is not None and as_class not in choices:
         raise ExportError(
-            "the member cannot be exported like this: it was not last trained so",
+            "the member cannot be exported as this class, because it was not last trained so",
             seen=as_class,
             allowed=f"{' or '.join(choices)} (last trained with {trained.name})",
             fix="leave the choice out",
@@ -150,21 +156,18 @@ def export_checkpoint(
             then, and an earlier export stays.
         CheckpointError: The checkpoint cannot be used, or its tokenizer is missing or another one.
     """
+    _settle_earlier(out)
     _require_free(out, overwrite)
     version = require_transformers(ExportError, "exporting").__version__
     source = _read_source(checkpoint_at(checkpoint), as_class, dtype)
     require_formats(source, formats)
-    aside: Path | None = None
     try:
         with replacing_folder(out) as folder:
             report = _fill(folder, out, source, texts, formats, version)
-            aside = _move_aside(out)
+            if out.exists():
+                out.rename(_aside(out))
     finally:
-        if aside is not None and out.exists():
-            _keep_others(aside, out)
-            shutil.rmtree(aside)
-        elif aside is not None:
-            aside.rename(out)
+        _settle_earlier(out)
     return report
 
 
@@ -207,12 +210,20 @@ def read_export_record(folder: Path) -> dict[str, Any]:
     """Return `seqpair_export.json` of an export.
 
     Raises:
-        ExportError: The folder is no export of ours.
+        ExportError: The folder is no export of ours, or its record is damaged.
     """
     path = folder / RECORD_NAME
     if not path.is_file():
-        raise ExportError("this folder is no export of seqpair", seen=folder, fix="make one with `seqpair export`")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        raise ExportError("this folder is not an export of seqpair", seen=folder, fix="make one with `seqpair export`")
+    keys = dict.fromkeys(("objective", "direction", "predicts", "checkpoint", "model_digest"), str)
+    record = read_json(path, ExportError, "export the checkpoint again, or put back a good copy", keys)
+    if not isinstance(record.get("files", {}), dict) or record["direction"] not in ("bidirectional", "causal"):
+        raise ExportError(
+            f"{path} is not a record of an export",
+            seen=f"direction {record['direction']}, files {str(record.get('files'))[:40]}",
+            allowed="direction bidirectional or causal, and each file with its SHA-256",
+            fix="export the checkpoint again, or put back a good copy",
+        )
     return record
 
 
@@ -233,22 +244,32 @@ def _require_free(out: Path, overwrite: bool) -> None:
     ours = (out / RECORD_NAME).is_file()
     if not ours:
         raise ExportError(
-            "the output folder exists and is no export of seqpair",
+            "the output folder exists and is not an export of seqpair",
             seen=out,
             allowed="a folder that does not exist yet, or an earlier export together with --overwrite",
             fix="choose another folder",
         )
     if not overwrite:
-        raise ExportError("the output folder holds an earlier export", seen=out, fix="add --overwrite to replace it")
+        raise ExportError("the output folder contains an earlier export", seen=out, fix="add --overwrite to replace it")
 
 
-def _move_aside(out: Path) -> Path | None:
-    """Rename an earlier export so that the new one can take its name."""
-    if not out.exists():
-        return None
-    aside = out.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-earlier-{out.name}")
-    out.rename(aside)
-    return aside
+def _aside(out: Path) -> Path:
+    """Return where an earlier export lies while the new one takes its name."""
+    return out.parent / f"{TEMPORARY_PREFIX}earlier-{out.name}"
+
+
+def _settle_earlier(out: Path) -> None:
+    """Put an earlier export back if no new one took its name, else keep only what no export wrote.
+
+    A process killed between two renames leaves it aside, and with it the files that the user put there.
+    """
+    aside = _aside(out)
+    if aside.exists() and out.exists():
+        if (aside / RECORD_NAME).is_file():  # else it was killed while removing what is left
+            _keep_others(aside, out)
+        shutil.rmtree(aside)
+    elif aside.exists():
+        aside.rename(out)
 
 
 def checkpoint_tokenizer(checkpoint: Path, manifest: CheckpointManifest) -> Tokenizer:
@@ -262,7 +283,7 @@ def checkpoint_tokenizer(checkpoint: Path, manifest: CheckpointManifest) -> Toke
         raise CheckpointError(
             "the run's tokenizer is missing",
             seen=f"no folder {folder}",
-            fix="put the run's tokenizer folder back: it lies beside the run's checkpoints folder",
+            fix="restore the run's tokenizer folder, beside its checkpoints folder",
         )
     tokenizer = load_tokenizer(folder)
     if tokenizer.digest != manifest.tokenizer_digest or tokenizer.vocab_size != manifest.plan.model.vocab_size:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from seqpair.data.tokenizer.tokenizer import Tokenizer
-from seqpair.errors import ExportError, install_extra
+from seqpair.errors import ExportError, needs_extra
 from seqpair.hub.config import ModelFacts, local_attention
 
 GGUF_FOLDER = "gguf"
@@ -35,12 +35,8 @@ def require_gguf() -> ModuleType:
     Raises:
         ExportError: It is not installed.
     """
-    try:
+    with needs_extra("the format gguf", "gguf", ExportError):
         return importlib.import_module("gguf")
-    except ModuleNotFoundError as error:
-        raise ExportError(
-            "the format gguf needs a library that is not installed", seen=error.name, fix=install_extra("gguf")
-        ) from error
 
 
 def require_gguf_holds(facts: ModelFacts, tokenizer: Tokenizer) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqpair.errors import ExportError, install_extra
+from seqpair.errors import ExportError, needs_extra
 from seqpair.hub.native import NativeModel
 from seqpair.hub.verify import TOLERANCE, load_hub_model, padded
 
@@ -37,13 +37,9 @@ def require_onnx() -> tuple[ModuleType, ModuleType]:
     Raises:
         ExportError: One of them, or onnxscript, is not installed.
     """
-    try:
+    with needs_extra("the format onnx", "onnx", ExportError):
         importlib.import_module("onnxscript")  # torch's exporter needs it, and would say so only after the tracing
         return importlib.import_module("onnx"), importlib.import_module("onnxruntime")
-    except ModuleNotFoundError as error:
-        raise ExportError(
-            "the format onnx needs a library that is not installed", seen=error.name, fix=install_extra("onnx")
-        ) from error
 
 
 class _Traced(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from seqpair.errors import PublishError, install_extra
-from seqpair.files import TEMPORARY_PREFIX
+from seqpair.errors import PublishError, install_extra, needs_extra
+from seqpair.files import TEMPORARY_PREFIX, read_json
 from seqpair.hub.revision import (
     GIT_ATTRIBUTES,
     MAIN,
@@ -70,12 +70,8 @@ class HubAccess:
     """
 
     def __init__(self, wait: Callable[[float], None] = time.sleep) -> None:
-        try:
+        with needs_extra("publishing", "hub", PublishError):
             version: str = importlib.import_module("huggingface_hub").__version__
-        except ModuleNotFoundError as error:
-            raise PublishError(
-                "the Hub's library huggingface_hub is not installed", fix=install_extra("hub")
-            ) from error
         if int(version.split(".")[0]) < LEAST_HUB_MAJOR:
             raise PublishError(
                 "publishing needs another version of huggingface_hub",
@@ -200,10 +196,15 @@ def planned_uploads(out: Path, owner: str) -> list[Upload]:
     Raises:
         PublishError: There is no release, it is not complete, or its cards name another owner.
     """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", owner):
+        raise PublishError(
+            "this is no user or organisation of the Hub", seen=repr(owner), allowed="letters, digits, '.', '_' and '-'"
+        )
     path = out / RELEASE_NAME
     if not path.is_file():
-        raise PublishError("this folder is no release", seen=out, fix="make one: `seqpair release STUDY OUT`")
-    contents = json.loads(path.read_text(encoding="utf-8"))
+        raise PublishError("this folder is not a release", seen=out, fix="make one: `seqpair release STUDY OUT`")
+    keys = {"owner": str, "study": str, "members": dict}
+    contents = read_json(path, PublishError, "make the release again: `seqpair release STUDY OUT`", keys)
     if contents["owner"] not in ("", owner):
         raise PublishError(
             "the cards of the release name another owner", seen=contents["owner"], allowed=owner,
@@ -263,7 +264,7 @@ def publish_release(uploads: list[Upload], *, private: bool = False, access: Hub
         faults = listing_faults(hub.listing(one.repository, one.revision, one.kind), wanted, "the release")
         if faults:
             raise PublishError(
-                f"the Hub lists other files than were uploaded to {place}",
+                f"the Hub lists files other than those uploaded to {place}",
                 seen="; ".join(faults),
                 fix="repeat the command; it uploads this revision again",
             )

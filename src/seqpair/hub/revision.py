@@ -231,5 +231,9 @@ def read_revision(folder: Path) -> Revision:
     """
     path = folder / REVISION_NAME
     if not path.is_file():
-        raise VerificationError(f"{folder} is not a revision of a release", seen=f"no {REVISION_NAME}")
+        raise VerificationError(
+            f"{folder} is not a revision of a release",
+            seen=f"no {REVISION_NAME}",
+            fix="name a folder of a release: `OUT/MEMBER/REVISION`",
+        )
     return parse_revision(path.read_bytes(), str(path))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqpair.errors import EvaluationError
+from seqpair.files import read_json
 from seqpair.models.forward import Ids
 from seqpair.models.text_model import TextModel
 
@@ -170,16 +171,16 @@ def stated_pooling(model: TextModel) -> StatedPooling:
     folder = model.folder
     if folder is None or not (folder / _MODULES).is_file():
         return usual
-    modules = [(str(entry["type"]).rsplit(".", 1)[-1], entry["path"]) for entry in _read(folder / _MODULES)]
+    modules = _modules(folder / _MODULES)
     kinds = [kind for kind, _ in modules]
-    pooling = _read(folder / modules[1][1] / "config.json") if kinds[1:2] == ["Pooling"] else {}
+    pooling = _settings(folder / modules[1][1] / "config.json") if kinds[1:2] == ["Pooling"] else {}
     # Since version 6 the modes are a name or a list of names, before one switch for each.
     named = pooling.get("pooling_mode", [])
     modes = [named] if isinstance(named, str) else list(named)
     modes += [key.removeprefix("pooling_mode_").removesuffix("_tokens") for key, on in pooling.items() if on is True]
     modes = [mode.replace("cls_token", "cls") for mode in modes if mode != "include_prompt"]
-    settings = _read(folder / "config_sentence_transformers.json")
-    lengths = _read(folder / "sentence_bert_config.json")
+    settings = _settings(folder / "config_sentence_transformers.json")
+    lengths = _settings(folder / "sentence_bert_config.json")
     done_here = kinds in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
     whole = pooling.get("include_prompt", True) and not lengths.get("do_lower_case")
     if not (done_here and whole and len(modes) == 1 and modes[0] in _STATED):
@@ -193,12 +194,23 @@ def stated_pooling(model: TextModel) -> StatedPooling:
     return StatedPooling(_STATED[modes[0]], "Normalize" in kinds, prompt, lengths.get("max_seq_length"))
 
 
-def _read(path: Path) -> Any:
-    """Return the JSON of a file; nothing where there is none."""
+def _settings(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file; nothing where there is none."""
+    return read_json(path, EvaluationError, "save the model again", missing_ok=True)
+
+
+def _modules(path: Path) -> list[tuple[str, str]]:
+    """Return the class and the folder of each module."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise EvaluationError(f"{path} is not JSON", seen=error, fix="save the model again") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [(str(entry["type"]).rsplit(".", 1)[-1], str(entry["path"])) for entry in found]
+    except (ValueError, TypeError, KeyError) as error:
+        raise EvaluationError(
+            f"{path} does not list modules",
+            seen=f"{type(error).__name__}: {error}",
+            allowed="a JSON list of objects with `type` and `path`",
+            fix="save the model again",
+        ) from error
 
 
 def _rows_of(

@@ -119,7 +119,7 @@ class _Loader:
             )
         except UnpicklingError as error:
             raise UnsafeModelError(
-                f"the pickled weights of {place.name} hold more than tensors, or are damaged; nothing in them was run",
+                f"the pickled weights of {place.name} contain more than tensors, or are damaged; nothing was run",
                 seen=str(place.folder),
                 allowed="weights as safetensors",
                 fix="download the safetensors files, or convert the file where you trust it",
@@ -155,7 +155,9 @@ def _open_ours(loader: _Loader, batch_tokens: int) -> TextModel:
     except UnsafeModelError:
         raise
     except HubFolderError as error:
-        raise EvaluationError(f"the model {place.name} cannot be opened", seen=error) from error
+        raise EvaluationError(
+            f"the model {place.name} cannot be opened", seen=error, fix="save the model again, or put back a good copy"
+        ) from error
     native = NativeModel(read.model_plan, read.model, read.direction, read.rope)
     native.model.to(loader.device)
     choose_flash(torch.device(loader.device))
@@ -262,5 +264,5 @@ def _native_of(network: Any, place: ModelPlace) -> NativeModel | None:
     theirs = backbone(input_ids=torch.from_numpy(row)[None].to(network.device), **options).last_hidden_state[0]
     if torch.allclose(native.states([row], [np.arange(tokens)]), theirs, rtol=1e-3, atol=1e-3):
         return native
-    note(f"{place.name}: our own forward differs from {type(network).__name__}, which is taken instead; it is slower")
+    note(f"{place.name}: our own forward differs from {type(network).__name__}, which is used instead and is slower")
     return None

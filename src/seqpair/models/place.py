@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seqpair.checkpoint.manifest import MANIFEST_NAME, MODEL_NAME, damaged, read_checkpoint_manifest
 from seqpair.errors import EvaluationError, ExportError, UnsafeModelError
-from seqpair.files import file_digest, sha256_json
+from seqpair.files import file_digest, read_json, sha256_json
 from seqpair.hub.config import CONFIG_NAME, PREDICTS_KEY
 from seqpair.hub.export import (
     checkpoint_at,
@@ -147,7 +146,7 @@ def _inside(folder: Path, as_class: str | None) -> Path:
         return checkpoint_at(folder)
     near = _models_below(folder)
     if near:
-        raise _no_model(f"{folder} is no model itself", near)
+        raise _no_model(f"{folder} is not a model itself", near)
     return folder  # what it lacks is said where its files are looked for
 
 
@@ -244,7 +243,7 @@ def _download(name: str) -> Path:
             folder = Path(snapshot_download(repository, allow_patterns=[*SMALL_FILES, WEIGHT_PATTERNS[1]], **options))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise EvaluationError(
-            "this model is no folder here, and the hub did not give it",
+            "this model is not a folder here, and the hub did not provide it",
             seen=f"{name}: {str(error).splitlines()[0]}",
             allowed="a folder of an export or of a Hugging Face model, or a name on the hub",
             fix="check the spelling and the connection; without a network give a folder",
@@ -266,7 +265,7 @@ def _require_files(folder: Path) -> list[Path]:
         missing.append("weights (model.safetensors)")
     if missing:
         raise EvaluationError(
-            "this folder is no model that can be evaluated",
+            "this folder is not a model that can be evaluated",
             seen=f"{folder} has no " + ", no ".join(missing),
             allowed="an export, a checkpoint, a run's folder, or a Hugging Face folder",
             fix="make one with `seqpair export`, or save model and tokenizer with `save_pretrained`",
@@ -278,11 +277,7 @@ def _require_files(folder: Path) -> list[Path]:
 def _config(folder: Path, name: str = CONFIG_NAME) -> dict[str, Any]:
     """Return what a file of settings says; nothing where there is none."""
     path = folder / name
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise EvaluationError(f"{path} is not JSON", seen=error) from error
-    return config
+    return read_json(path, EvaluationError, "save the model again, or put back a good copy", missing_ok=True)
 
 
 def _require_no_code(folder: Path, config: dict[str, Any]) -> None:

@@ -77,11 +77,17 @@ class ScoringOptions:
             EvaluationError: No mask, an unknown end, or an end to be scored that is not there.
         """
         if self.masks < 1:
-            raise EvaluationError("an encoder scores at a mask", seen=f"masks {self.masks}", allowed="1 or more")
+            raise EvaluationError(
+                "an encoder cannot score without a mask", seen=f"masks {self.masks}", allowed="1 or more"
+            )
         if self.end not in ("sep", "period", "none"):
             raise EvaluationError("there is no such end token", seen=self.end, allowed="sep, period, none")
         if self.score_end and self.end == "none":
-            raise EvaluationError("an end that is not there cannot be scored", seen="end none, score_end true")
+            raise EvaluationError(
+                "an end that is not there cannot be scored",
+                seen="end none, score_end true",
+                fix="set `score_end` to false, or choose another end",
+            )
 
     def as_json(self) -> dict[str, Any]:
         """Return the values as JSON."""
@@ -218,7 +224,11 @@ def pseudo_log_likelihoods(model: TextModel, texts: Sequence[str], form: PseudoF
         EvaluationError: The model is a decoder, or a text has no token or too many.
     """
     if model.direction != "bidirectional":
-        raise EvaluationError("only an encoder has pseudo-log-likelihoods", seen=f"{model.name}: a decoder")
+        raise EvaluationError(
+            "only an encoder has pseudo-log-likelihoods",
+            seen=f"{model.name}: a decoder",
+            fix="score it with `score_continuations`",
+        )
     encoded = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)
     wanted, lengths = RowReads(), []
     for index, ids in enumerate(encoded["input_ids"]):

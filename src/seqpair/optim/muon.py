@@ -90,6 +90,7 @@ class Muon:
             raise SeqpairError(
                 "muon steps the layers' matrices and StableAdamW the rest, but there are none of one kind",
                 seen=f"{len(hidden)} matrices of {len(named)} parameters",
+                fix="use StableAdamW",
             )
         self.rest = StableAdamW(others, lr, betas, eps, clip_norm)
         self._hidden = [_Hidden(name, p, maps_in(name), decay) for name, p, decay in hidden]

@@ -6,7 +6,9 @@ A value becomes `--set` assignments, so a point of a sweep is an ordinary recipe
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,9 @@ from seqpair.recipe.tree import Leaf, read_tree, strip
 from seqpair.text import parse_count
 
 SEED_KEY = "seed"
-_LABEL = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+_LABEL = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,199}$")
+MOST_POINTS = 1000
+"""Each point is resolved and compared before the first one trains."""
 _NAMED_BY_THE_SWEEP = ("name", "runs")
 _SOURCE = "--over"
 
@@ -83,6 +87,14 @@ def read_axes(over: Sequence[str], variants: Sequence[str] = ()) -> list[Axis]:
             allowed="--over KEY=VALUE,VALUE,... and --variants FILE, each as often as you like",
             fix="--over optimizer.lr=1e-3,2e-3,4e-3",
         )
+    points = math.prod(len(axis.values) for axis in axes)
+    if points > MOST_POINTS:
+        raise RecipeError(
+            "a sweep has too many points",
+            seen=f"{' x '.join(str(len(axis.values)) for axis in axes)} = {points:,}",
+            allowed=f"at most {MOST_POINTS:,}",
+            fix="vary fewer keys or values, or split it into several sweeps",
+        )
     names = [axis.name for axis in axes]
     if len(set(names)) < len(names):  # two keys with one last part: their whole paths tell them apart
         axes = [
@@ -108,7 +120,12 @@ def require_label(name: str, what: str) -> None:
         RecipeError: It cannot.
     """
     if not _LABEL.match(name):
-        raise RecipeError(f"{what} cannot name a folder", seen=name or "nothing", allowed="letters, digits, - and _")
+        raise RecipeError(
+            f"{what} cannot name a folder",
+            seen=name or "nothing",
+            allowed="up to 200 letters, digits, - and _",
+            fix="choose another name",
+        )
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -173,7 +190,11 @@ def _axis_of_file(path: Path) -> Axis:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError("the file of variants cannot be read", seen=f"{path}: {error}") from error
+        raise RecipeError(
+            "the file of variants cannot be read",
+            seen=f"{path}: {error}",
+            fix="check the spelling, and save it as UTF-8",
+        ) from error
     origin = f"variants {path.name}"
     tree = read_tree(text, origin)
     form = "each variant's name and the keys it changes, such as `slow: {optimizer: {lr: 1e-3}}`; `{}` for none"
@@ -206,7 +227,7 @@ def _require_several(what: str, slugs: Sequence[str]) -> None:
     Raises:
         RecipeError: There are not.
     """
-    twice = sorted({slug for slug in slugs if slugs.count(slug) > 1})
+    twice = sorted(slug for slug, count in Counter(slugs).items() if count > 1)
     if twice:
         raise RecipeError(f"{what} has a value that stands twice", seen=", ".join(twice), fix="delete one of the two")
     if len(slugs) < 2:

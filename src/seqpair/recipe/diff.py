@@ -35,6 +35,12 @@ _NOT_LEARNED: dict[str, Any] = {
 _OF_THE_OBJECTIVE = {"objectives", "mask_frac", "checkpoint_steps", "held_out_steps"}
 """What of a phase follows from a member's objective, or does not change what is learned."""
 
+_KNOWN_BY_NAME = {
+    *("name", "direction", "masking", "shows", "own_rate", "has_prefix", "predicts", "ends_every_piece", "hub_class"),
+    *("template", "padding_side", "parts", "also_exports", "remark"),
+}
+"""Columns of the objectives table that a digest covers by the objective's name; it covers any later one by value."""
+
 
 def plan_digest(plan: Plan) -> str:
     """Return the SHA-256 of everything in a plan that changes what is learned.
@@ -52,7 +58,16 @@ def learned_leaves(plan: Plan) -> dict[str, Any]:
     for name in ("window_tokens", "draws_head", "train_layers"):
         if plan.start is not None and not learned["start"][name]:
             del learned["start"][name]
+    for phase in learned["phases"]:
+        for span in phase["objectives"]:
+            span.update(_later_columns(span["objective"]))
     return learned
+
+
+def _later_columns(objective: str) -> dict[str, Any]:
+    """Return the columns of an objective that came into the table later, where they have another than their default."""
+    row = OBJECTIVES[objective].model_dump(mode="json", exclude_defaults=True)
+    return {column: value for column, value in row.items() if column not in _KNOWN_BY_NAME}
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,9 @@ def _require_true_numbers(raw: object, read: object, origins: Mapping[str, str],
     for key, value, found in pairs:
         _require_true_numbers(value, found, origins, f"{prefix}{key}")
     if isinstance(read, float) and not math.isfinite(read):
-        raise RecipeError(f"'{path}' is no finite number{_origin(path, origins)}", seen=str(raw)[:40])
+        raise RecipeError(
+            f"'{path}' is no finite number{_origin(path, origins)}", seen=str(raw)[:40], fix="give a number"
+        )
     if isinstance(raw, bool) and isinstance(read, int | float) and not isinstance(read, bool):
         raise RecipeError(
             f"'{path}' is a number, not a switch{_origin(path, origins)}", seen=str(raw).lower(), allowed="a number"

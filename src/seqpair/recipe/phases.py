@@ -303,7 +303,9 @@ def _batches(batch: BatchSpec, budget_tokens: int, mean: float, scale: float) ->
     if ramp is not None:
         first = _sequences(ramp.from_sequences, ramp.from_tokens, mean)
         if first > final:
-            raise RecipeError("a batch ramp must grow", seen=f"from {first} to {final} sequences", allowed="from <= to")
+            raise RecipeError(
+                "the batch ramp does not grow", seen=f"from {first} to {final} sequences", allowed="from <= to"
+            )
         sizes = ramp_stages(first, final, ramp.over_tokens * scale / mean)
     needed = budget_tokens / mean
     stages: list[BatchStage] = []

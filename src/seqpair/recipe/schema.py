@@ -28,7 +28,7 @@ from seqpair.recipe.sizes import SIZES, Count, Shape
 from seqpair.text import nearest
 
 PositiveCount = Annotated[Count, Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
 
 
 class _Section(BaseModel):

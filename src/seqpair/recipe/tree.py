@@ -92,7 +92,7 @@ def read_tree(text: str, origin: str, *, with_lines: bool = True) -> Tree:
         tab = "\t" in text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else False
         raise RecipeError(
             f"{where} is not YAML: {problem}",
-            fix="indent with spaces, not tabs" if tab else "mend the line, or put the value in quotes",
+            fix="indent with spaces, not tabs" if tab else "correct the line, or put the value in quotes",
         ) from error
     except YAMLError as error:
         raise RecipeError(f"{origin} is not YAML: {error}", fix="save the file as plain UTF-8 text") from error

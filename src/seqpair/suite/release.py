@@ -30,7 +30,7 @@ from seqpair.data.order.spans import Span, spans_between
 from seqpair.data.prepared import Prepared
 from seqpair.errors import CheckpointError, ExportError, RunLockedError, SeqpairError
 from seqpair.evaluate.study_text import held_out_texts
-from seqpair.files import TEMPORARY_PREFIX, sha256_file, write_json, write_text
+from seqpair.files import TEMPORARY_PREFIX, clear_partial, read_json, sha256_file, write_json, write_text
 from seqpair.hub.export import export_checkpoint, read_export_record
 from seqpair.hub.formats import DTYPES, Dtype
 from seqpair.hub.import_folder import read_hub_folder
@@ -125,8 +125,8 @@ def release_study(
     entries = {name: _entries(study, name, every_tokens) for name in chosen}
     with _only_writer(out):
         earlier = _require_ours(out, study.name, dtype, statement)
-        for path in out.rglob(f"{TEMPORARY_PREFIX}*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for folder in [out, *sorted(path for path in out.rglob("*") if path.is_dir())]:
+            clear_partial(folder)
         plans = {run.member: run.plan() for run in study.runs}
         made = _Release(out, study, study.open_data(), plans, statement, dtype)
         made.probe = make_probe(made.prepared, min(phase.seq_len for plan in plans.values() for phase in plan.phases))
@@ -199,7 +199,7 @@ def _require_ours(out: Path, study: str, dtype: str, statement: Statement) -> li
             )
         write_json(path, {"format_version": FORMAT_VERSION, **wanted, "members": {}})
         return []
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, ExportError, "choose another folder, or put back a good copy", {"members": dict})
     seen = {key: found.get(key) for key in wanted}
     if seen != wanted:
         raise ExportError(

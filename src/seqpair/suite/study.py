@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from seqpair.evaluate.runner import results_folder, run_models
 from seqpair.evaluate.study_text import StudyTexts, held_out_texts
 from seqpair.evaluate.task import OWN_SUITE, SuiteTask, TaskContext
 from seqpair.files import write_json
-from seqpair.hub.export import RECORD_NAME, export_checkpoint
+from seqpair.hub.export import RECORD_NAME, export_checkpoint, read_export_record
 from seqpair.models.place import find_model
 from seqpair.paths import CHECKPOINTS_FOLDER, EXPORT_FOLDER, LEDGER_FILE, run_folder
 from seqpair.recipe.data_spec import DataSpec
@@ -109,7 +108,7 @@ def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
         if not trained.finished:
             outcome.signal_number = trained.signal_number
             return outcome
-    _require_same_order(plans)
+    require_same_order(plans)
     for plan in plans:
         _timed(outcome, f"export {plan.member}", lambda plan=plan: export_part(plan))
         _timed(outcome, f"evaluate {plan.member}", lambda plan=plan: evaluate_part(plan, more))
@@ -164,12 +163,34 @@ def _is_end_of(plan: Plan, manifest: CheckpointManifest) -> bool:
     return manifest.total_steps == steps and manifest.plan_digest == plan_digest(plan)
 
 
-def _require_same_order(plans: Sequence[Plan]) -> None:
-    """Check that members that share a phase read the same sequences at every step of it, by their ledgers."""
-    for first, second in itertools.combinations(plans, 2):
-        if {phase.name for phase in first.phases} & {phase.name for phase in second.phases}:
-            ledgers = (Ledger(run_folder(plan) / LEDGER_FILE) for plan in (first, second))
-            require_same_sequences(*ledgers)
+def require_same_order(plans: Sequence[Plan]) -> int:
+    """Compare the ledgers of all runs that ought to read the same sequences.
+
+    Returns:
+        The number of groups of runs that need not agree with each other.
+
+    Raises:
+        TrainingError: Two of them differ.
+    """
+    groups = 0
+    for index, plan in enumerate(plans):
+        compared: set[str] = set()
+        for other in plans[:index]:
+            shared = _shared_phases(other, plan)
+            # Of runs that agree with each other one is enough, in each phase.
+            if not shared <= compared:
+                require_same_sequences(*(Ledger(run_folder(one) / LEDGER_FILE) for one in (other, plan)))
+                compared |= shared
+        groups += not compared
+    return groups
+
+
+def _shared_phases(one: Plan, other: Plan) -> set[str]:
+    """Return the phases that two plans share; none if they ought to read different sequences in one of these."""
+    first, second = ({phase.name: phase for phase in plan.phases} for plan in (one, other))
+    shared = [(first[name], second[name]) for name in first if name in second]
+    alike = all((a.seq_len, a.mixture, a.batch_stages) == (b.seq_len, b.mixture, b.batch_stages) for a, b in shared)
+    return {phase.name for phase, _ in shared} if alike and one.seed == other.seed else set()
 
 
 class MemberExport(NamedTuple):
@@ -214,7 +235,7 @@ def export_part(plan: Plan) -> None:
 def _is_export_of(folder: Path, manifest: CheckpointManifest) -> bool:
     """Return whether a folder is the export of this checkpoint, not of one of this name that a shorter plan made."""
     path = folder / RECORD_NAME
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    record = read_export_record(folder) if path.exists() else {}
     return (record.get("checkpoint"), record.get("plan_digest")) == (manifest.name, manifest.plan_digest)
 
 
@@ -297,6 +318,7 @@ def evaluate_part(plan: Plan, more: MoreTasks | None = None) -> None:
             raise EvaluationError(
                 f"{len(failed)} tasks of {export.name} could not be computed",
                 seen="; ".join(f"{task}: {reason}" for task, reason in failed.items()),
+                fix="correct what the reasons name and repeat the command; finished tasks are kept",
             )
         if all(
             len(report.cached) + len(report.skipped) == len(tasks)

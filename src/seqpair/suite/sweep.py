@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqpair.checkpoint.catalog import latest_valid
-from seqpair.data.order.ledger import Ledger, require_same_sequences
 from seqpair.data.prepared import Prepared
 from seqpair.data.store.counts import plan_members
 from seqpair.errors import NotFiniteError, RecipeError, without_secrets
 from seqpair.files import write_json, write_text
-from seqpair.paths import LEDGER_FILE, SWEEPS_FOLDER, run_folder, study_folder
+from seqpair.paths import SWEEPS_FOLDER, run_folder, study_folder
 from seqpair.recipe.axes import SEED_KEY, Axis, AxisValue, read_axes, require_label, require_reached
 from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
 from seqpair.recipe.load import load_recipe
@@ -38,7 +37,7 @@ from seqpair.report.sweep import (
 )
 from seqpair.report.sweep_page import PairChoice, choose_pairs, sweep_as_json, write_sweep_page
 from seqpair.suite.starts import start_finder
-from seqpair.suite.study import evaluate_part, export_part, is_trained, prepare_part, train_part
+from seqpair.suite.study import evaluate_part, export_part, is_trained, prepare_part, require_same_order, train_part
 from seqpair.text import format_count, format_seconds, note
 
 RESULTS_NAME = "results.json"
@@ -383,37 +382,19 @@ def _name(plan: Plan) -> str:
 
 
 def _order(sweep: Sweep, failed: Mapping[str, str]) -> tuple[str, ...]:
-    """Compare the ledgers of all runs that ought to read the same sequences.
-
-    Raises:
-        TrainingError: Two of them part.
-    """
-    heads: list[Plan] = []
+    """Return what the ledgers prove of the runs that did not fail."""
     plans = [plan for plan in sweep.runs if _name(plan) not in failed]
-    for plan in plans:
-        head = next((one for one in heads if _same_order(one, plan)), None)
-        if head is None:
-            heads.append(plan)
-        else:
-            require_same_sequences(*(Ledger(run_folder(one) / LEDGER_FILE) for one in (head, plan)))
-    if len(heads) == 1 and len(plans) > 1:
+    groups = require_same_order(plans)
+    if len(plans) < 2:
+        return ()
+    if groups == 1:
         return (
             f"The ledgers of all {len(plans)} runs agree at every common step: the same sequences, the same order.",
         )
-    if len(plans) > 1:
-        return (
-            f"By what is varied, or by their phases, the {len(plans)} runs fall into {len(heads)} groups that read "
-            "different sequences or cut them into other steps; within a group the ledgers agree at every common step.",
-        )
-    return ()
-
-
-def _same_order(one: Plan, other: Plan) -> bool:
-    """Return whether two plans ought to read the same sequences at the same steps of the phases that both have."""
-    first, second = ({phase.name: phase for phase in plan.phases} for plan in (one, other))
-    shared = [(first[name], second[name]) for name in first if name in second]
-    alike = all((a.seq_len, a.mixture, a.batch_stages) == (b.seq_len, b.mixture, b.batch_stages) for a, b in shared)
-    return bool(shared) and alike and one.seed == other.seed
+    return (
+        f"By what is varied, or by their phases, the {len(plans)} runs fall into {groups} groups that read "
+        "different sequences or cut them into other steps; within a group the ledgers agree at every common step.",
+    )
 
 
 def _evaluate(sweep: Sweep, pairs: Sequence[PairChoice]) -> None:

@@ -6,7 +6,6 @@ Each check reads what it judges again: no file's own word is taken where another
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from seqpair.data.prepared import open_prepared, require_stores
 from seqpair.data.store.pieces import counts_fit
 from seqpair.data.store.store import Store
 from seqpair.data.tokenizer.tokenizer import load_tokenizer
-from seqpair.errors import EvaluationError, ExportError, SeqpairError, StoreError, TrainingError
+from seqpair.errors import CheckpointError, EvaluationError, ExportError, SeqpairError, StoreError, TrainingError
 from seqpair.evaluate.results import (
     SAMPLES_NAME,
     SUMMARY_NAME,
@@ -34,7 +33,7 @@ from seqpair.evaluate.results import (
     read_result,
     result_files,
 )
-from seqpair.files import JsonLines, file_digest
+from seqpair.files import JsonLines, file_digest, read_json
 from seqpair.hub.export import read_export_record
 from seqpair.hub.weights import WEIGHTS_NAME
 from seqpair.models.integrity import require_recorded
@@ -143,7 +142,9 @@ def _check_plan(run: RunPlace, plans: dict[str, Plan]) -> str:
     try:
         plan = Plan.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise TrainingError(f"{path} is not a plan", seen=error.errors()[0]["msg"]) from error
+        raise TrainingError(
+            f"{path} is not a plan", seen=error.errors()[0]["msg"], fix="restore the run's plan.json"
+        ) from error
     plans[run.member] = plan
     if plan.member != run.member:
         raise TrainingError(f"the run in {run.path} is another member's", seen=plan.member, allowed=run.member)
@@ -179,7 +180,9 @@ def _check_stores(done: Verification, member: str, plan: Plan, stores: dict[str,
 def _count_ledger(run: RunPlace) -> str:
     path = run.path / LEDGER_FILE
     if not path.is_file():
-        raise TrainingError(f"there is no ledger in {run.path}")
+        raise TrainingError(
+            f"there is no ledger in {run.path}", fix="restore the run's ledger.jsonl, or train it again in a new folder"
+        )
     return f"{sum(1 for _ in Ledger(path).records())} steps recorded; without the stores none is read again"
 
 
@@ -212,7 +215,9 @@ def _compare_metrics(path: Path, ledger: Ledger) -> str:
     tokens = list(itertools.accumulate(record.content_tokens for record in ledger.records()))
     if not path.is_file():
         if tokens and (path.parent / "checkpoints").is_dir():
-            raise TrainingError(f"there is no {path.name} in {path.parent}")
+            raise TrainingError(
+                f"there is no {path.name} in {path.parent}", fix="restore it, or train the run again in a new folder"
+            )
         return "not there"
     rows = [row for row in JsonLines(path).rows() if row["kind"] == "train"]
     for number, row in enumerate(rows, start=1):
@@ -263,7 +268,7 @@ def _check_checkpoint(run: RunPlace, path: Path, manifest: CheckpointManifest) -
         )
     if manifest.soup is not None:
         return f"average of {len(manifest.soup.parts)}, files whole"
-    place = json.loads((path / STATE_NAME).read_text(encoding="utf-8")).get("place", {})
+    place = read_json(path / STATE_NAME, CheckpointError, "restore a copy of the checkpoint").get("place", {})
     said = {"step": manifest.phase_step, "total_step": manifest.total_steps, "content_tokens": manifest.content_tokens}
     if place and {name: place.get(name) for name in said} != said:
         raise TrainingError(f"the manifest in {path} does not fit its {STATE_NAME}", seen=said, allowed=place)
@@ -273,7 +278,9 @@ def _check_checkpoint(run: RunPlace, path: Path, manifest: CheckpointManifest) -
 def _check_planned(folder: Path, plan: Plan) -> str:
     missing, thinned = missing_checkpoints(folder, plan)
     if missing:
-        raise TrainingError(f"planned checkpoints are missing in {folder}", seen=", ".join(missing))
+        raise TrainingError(
+            f"planned checkpoints are missing in {folder}", seen=", ".join(missing), fix="restore them, or train on"
+        )
     return f"not there any more: {', '.join(thinned)}" if thinned else "all there"
 
 
@@ -301,7 +308,11 @@ def _check_export(run: RunPlace, folder: Path, plan: Plan | None) -> str:
         wanted: dict[str, Any] = {"study": plan.study, "member": plan.member, "plan_digest": digest}
         _require_equal(f"{folder / EXPORT_RECORD} is of another run", {key: record.get(key) for key in wanted}, wanted)
     if record["model_digest"] != file_digest(folder / WEIGHTS_NAME):
-        raise ExportError(f"the weights in {folder} are not those in its record", seen=record["model_digest"][:16])
+        raise ExportError(
+            f"the weights in {folder} are not those in its record",
+            seen=record["model_digest"][:16],
+            fix="export the checkpoint again",
+        )
     if manifest is not None:
         said = {"phase": manifest.phase, "content_tokens": manifest.content_tokens}
         _require_equal(
@@ -336,7 +347,10 @@ def _check_results(done: Verification, run: RunPlace, plan: Plan | None) -> None
                 if path.name not in named:
                     message = f"the items {path} have no result beside them"
                     done.check(
-                        run.member, "result", path.name, lambda message=message: _raise(EvaluationError(message))
+                        run.member,
+                        "result",
+                        path.name,
+                        lambda message=message: _raise(EvaluationError(message, fix="evaluate the model again")),
                     )
             for path in (folder / SAMPLES_NAME, folder / SUMMARY_NAME):
                 if path.is_file():
@@ -344,15 +358,14 @@ def _check_results(done: Verification, run: RunPlace, plan: Plan | None) -> None
 
 
 def _check_object(path: Path) -> str:
-    if not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
-        raise EvaluationError(f"{path} is not a JSON object")
+    read_json(path, EvaluationError, "evaluate the model again")
     return "readable"
 
 
 def _check_result(path: Path, export: Path, plan: Plan | None) -> str:
     result: TaskResult = read_result(path)
     if result.task != path.stem:
-        raise EvaluationError(f"{path} is the result of another task", seen=result.task)
+        raise EvaluationError(f"{path} is the result of another task", seen=result.task, fix="evaluate the model again")
     if plan is not None:
         seen = {"study": result.study, "member": result.member}
         _require_equal(f"{path} is another model's result", seen, {"study": plan.study, "member": plan.member})
@@ -362,7 +375,7 @@ def _check_result(path: Path, export: Path, plan: Plan | None) -> str:
     items = read_items(path.parent, result)
     values, weights = np.array([item.value for item in items]), np.array([item.weight for item in items])
     if len({item.id for item in items}) != len(items):
-        raise EvaluationError(f"two items of {path} have one id")
+        raise EvaluationError(f"two items of {path} have one id", fix="evaluate the model again")
     if result.metric not in NEVER_MEANS and not is_mean_of_items(result.value, values, weights):
         mean = float(np.average(values, weights=weights)) if weights.sum() > 0 else "no weight"
         raise EvaluationError(f"the value in {path} is not the mean of its items", seen=result.value, allowed=mean)

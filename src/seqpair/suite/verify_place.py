@@ -123,5 +123,9 @@ def verify_published(
 
 def _check_repository(repository: str, seen: set[str]) -> str:
     if seen != {repository.split("/")[1]}:
-        raise VerificationError("the revisions belong to another repository", seen=", ".join(sorted(seen)))
+        raise VerificationError(
+            "the revisions belong to another repository",
+            seen=", ".join(sorted(seen)),
+            allowed=repository,
+        )
     return f"all revisions are of {repository}"

@@ -6,7 +6,6 @@ loss of every revision again; *run* compares the weights with the run's checkpoi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ from seqpair.checkpoint.manifest import MODEL_NAME, checkpoint_folder
 from seqpair.checkpoint.store import load_checkpoint
 from seqpair.data.order.spans import Span, steps_of
 from seqpair.errors import VerificationError
-from seqpair.files import sha256_file
+from seqpair.files import read_json, sha256_file
 from seqpair.hub.config import CONFIG_NAME
 from seqpair.hub.formats import DTYPES
 from seqpair.hub.import_folder import ImportedModel, read_hub_folder
@@ -47,6 +46,7 @@ from seqpair.suite.release_probe import LOSS_TOLERANCE, measure_probe, weights_d
 from seqpair.suite.verify import Verification
 
 _DISTANCE_TOLERANCE = 1e-4  # relative
+_AGAIN = "put back a good copy, or release the study again"
 Records = dict[str, dict[str, Revision]]
 """The records that could be read, by member and revision."""
 
@@ -145,7 +145,7 @@ def check_files(place: RevisionPlace, records: Records) -> str:
     records.setdefault(place.member or record.member, {})[place.name] = record
     faults = record.faults_of(listing)
     if faults:
-        raise VerificationError("; ".join(faults))
+        raise VerificationError("; ".join(faults), fix="put back a good copy, or release the study again")
     phases = [phase.name for phase in record.plan.phases]
     if plan_digest(record.plan) != record.plan_digest or record.phase not in phases:
         raise _fault(REVISION_NAME, "its plan is not the one that its digest names")
@@ -212,7 +212,11 @@ def _check_unequal(record: Revision, weights: dict[str, str]) -> str:
 def _check_names(own: Mapping[str, Revision]) -> str:
     """Check that `main` is the last revision, and that the revisions that the plan needs are there."""
     if MAIN not in own:
-        raise VerificationError(f"the revision {MAIN} is missing", seen=", ".join(own))
+        raise VerificationError(
+            f"the revision {MAIN} is missing",
+            seen=", ".join(own),
+            fix="put back a good copy, or release the study again",
+        )
     main, last = own[MAIN], _by_steps(own)[-1][1]
     if last.total_steps > main.total_steps:
         raise _fault(
@@ -226,7 +230,10 @@ def _check_names(own: Mapping[str, Revision]) -> str:
         steps += phase.steps
         needed = {f"{phase.tag}{phase.steps}"} if steps <= main.total_steps else set()
         if missing := sorted(needed - there):
-            raise VerificationError(f"the plan's revisions are not complete: {', '.join(missing)} is missing")
+            raise VerificationError(
+                f"the plan's revisions are not complete: {', '.join(missing)} is missing",
+                fix="put back a good copy, or release the study again",
+            )
     unlike = [name for name, one in own.items() if one.probe.sequences != main.probe.sequences]
     if unlike:
         raise _fault(REVISION_NAME, f"the probe of {', '.join(unlike)} is not that of {MAIN}")
@@ -249,7 +256,7 @@ def _check_card(main: RevisionPlace, own: Mapping[str, Revision]) -> str:
 
 def _check_contents(folder: Path, records: Records, members: Sequence[str]) -> str:
     """Check `release.json` with the revisions that are there, their records, and the files of the order."""
-    contents = json.loads((folder / RELEASE_NAME).read_text(encoding="utf-8"))
+    contents = read_json(folder / RELEASE_NAME, VerificationError, _AGAIN, {"members": dict})
     listed = {
         member: value["revisions"] for member, value in contents["members"].items() if not members or member in members
     }
@@ -270,7 +277,7 @@ def _check_contents(folder: Path, records: Records, members: Sequence[str]) -> s
         if order.get(name) != contents["order"].get(name):
             faults.append(f"{ORDER_FOLDER}/{name}: {'missing' if name not in order else 'another file'}")
     if faults:
-        raise VerificationError("; ".join(faults))
+        raise VerificationError("; ".join(faults), fix="put back a good copy, or release the study again")
     return f"{sum(map(len, listed.values()))} revisions, {len(order)} files of the order"
 
 
@@ -352,8 +359,7 @@ def _check_probe(
 def _require_model(folder: Path, read: ImportedModel, record: Revision) -> None:
     """Check that a folder's configuration and tokenizer are those of the plan."""
     phase, objective = record.plan.phase(record.phase), OBJECTIVES[record.objective]
-    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    export = json.loads((folder / EXPORT_RECORD).read_text(encoding="utf-8"))
+    config, export = (read_json(folder / name, VerificationError, _AGAIN) for name in (CONFIG_NAME, EXPORT_RECORD))
     specials = read.tokenizer.specials
     roles = {"bos": specials.cls, "cls": specials.cls, "eos": specials.sep, "sep": specials.sep, "pad": specials.pad}
     names = ("shape", "vocab_size", "window_tokens", "global_every", "norm_eps")

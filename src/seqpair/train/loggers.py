@@ -302,7 +302,7 @@ def require_loggers(names: Iterable[str]) -> None:
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise RecipeError(
-            "metrics are to go where no package is installed for",
+            "the package of a logger in runtime.loggers is not installed",
             seen=f"runtime.loggers: {', '.join(missing)}",
             allowed=", ".join(LOGGER_NAMES),
             fix=f"{install_extra(*missing)}, or leave out of runtime.loggers; metrics.jsonl is always written",
@@ -353,7 +353,7 @@ def _opened(name: str, identity: RunIdentity, sent: LastRows) -> _Followed:
         raise TrainingError(
             f"{name} cannot be opened, so nothing is trained",
             seen=f"{type(error).__name__}: {error}".splitlines()[0],
-            fix=f"mend it (a login, a network, a folder), or leave {name} out of runtime.loggers",
+            fix=f"correct it (a login, a network, a folder), or leave {name} out of runtime.loggers",
         ) from error
     return _Followed(name, logger, LastRows() if logger.rewinds else sent)
 

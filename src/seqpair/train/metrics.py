@@ -26,7 +26,7 @@ class Metrics:
     """
 
     def __init__(self, folder: Path, *, writes: bool) -> None:
-        self._lines = JsonLines(folder / METRICS_FILE) if writes else None
+        self._lines = JsonLines(folder / METRICS_FILE, ("kind", "total_step")) if writes else None
         self._loggers = Loggers([])
 
     def rows(self) -> Iterator[dict[str, Any]]:

@@ -74,7 +74,10 @@ def require_pinnable(plan: Plan, folder: Path) -> list[CheckpointEntry]:
 
 def _other_way(plan: Plan) -> str:
     if plan.start is not None:
-        return "give the recipe another `name`, or remove the run folder to start over"
+        return (
+            f"give the member {plan.member} another name in the recipe: it is trained again from its start as that is "
+            "now, and this run stays; or remove the run folder to start over"
+        )
     return (
         "give the recipe another `name`, add a member that branches off "
         f"(`from: {plan.member}@{plan.phases[0].tag}N`), or remove the run folder to start over"

@@ -172,7 +172,7 @@ def start_checkpoint(plan: Plan, folder: Path) -> CheckpointEntry:
             seen="from scratch" if start is None else start.place,
             fix="name a member whose `from` is a member",
         )
-    run = folder.with_name(start.member)
+    run = folder.absolute().with_name(start.member)
     entry = _entry_of(start, run)
     # A checkpoint that was found belongs to its run's plan, though a shorter one may have made it.
     trained = [entry.manifest.plan_digest, *(plan_digest(one) for one in (read_pinned_plan(run),) if one is not None)]

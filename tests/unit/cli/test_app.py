@@ -81,7 +81,10 @@ def test_a_file_error_is_one_message_with_path_and_reason(seqpair, monkeypatch, 
         raise error
 
     monkeypatch.setattr(cli, "app", failing)
-    assert seqpair("plan") == (code, "", message)
+    found, out, said = seqpair("plan")
+    assert (found, out) == (code, "")
+    assert said.startswith(f"{message}  next: ")
+    assert said.count("\n") == message.count("\n") + 1
 
 
 def test_other_errors_keep_their_traceback(seqpair, monkeypatch):

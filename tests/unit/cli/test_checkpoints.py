@@ -205,8 +205,8 @@ def test_a_recipe_whose_run_has_not_begun_has_no_checkpoints(seqpair, prepared_s
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--between", "step1", "step2", "--thin", "last=1"), "--between and --thin are two questions"),
-        (("--yes",), "--yes belongs to --thin"),
+        (("--between", "step1", "step2", "--thin", "last=1"), "--between and --thin were given together"),
+        (("--yes",), "--yes was given without --thin"),
         (("--between", "step2", "step1"), "comes before the first"),
         (("--between", "step1", "ext9"), "no one checkpoint of this name"),
     ],

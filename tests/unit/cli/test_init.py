@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -54,8 +55,8 @@ def test_a_small_text_gets_a_small_budget_and_small_batches(seqpair, texts, size
 
 
 def test_packed_text_keeps_the_presets_budget(seqpair, texts):
-    (texts / "rows.jsonl").rename(texts / "rows.jsonl.gz")
-    assert seqpair("init", "--text", "rows.jsonl.gz")[0] == 0
+    (texts / "rows.jsonl.gz").write_bytes(gzip.compress((texts / "rows.jsonl").read_bytes()))
+    assert seqpair("init", "--text", "rows.jsonl.gz", "--text-field", "body")[0] == 0
     assert load_recipe("recipe.yaml").budget == load_recipe("1m").phases[0].budget_tokens
 
 
@@ -65,8 +66,8 @@ def test_packed_text_keeps_the_presets_budget(seqpair, texts):
         ((), "Missing option '--text'"),
         (("--text", "no-such.txt"), "there is no file or folder"),
         (("--text", "my texts", "--size", "2m"), "there is no size '2m' (did you mean '32m'?)"),
-        (("--text", "my texts", "--name", "a b"), "a study's name has letters, digits"),
-        (("--text", "my texts", "--name", ""), "a study's name has letters, digits"),
+        (("--text", "my texts", "--name", "a b"), "the study's name is not made of letters"),
+        (("--text", "my texts", "--name", ""), "the study's name is not made of letters"),
     ],
 )
 def test_what_cannot_become_a_recipe_is_refused(seqpair, texts, words, message):

@@ -42,4 +42,4 @@ def test_json_has_the_plan_and_what_it_assumed(monkeypatch, capsys) -> None:
 
 def test_an_accuracy_that_is_none_is_one_error(monkeypatch, capsys) -> None:
     assert seqpair(monkeypatch, "power", "--items", "900", "--accuracy", "1.2") == 2
-    assert "an accuracy lies between 0 and 1" in capsys.readouterr().err
+    assert "the accuracy is not between 0 and 1" in capsys.readouterr().err

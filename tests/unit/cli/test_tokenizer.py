@@ -53,7 +53,7 @@ def test_dry_run_writes_nothing_and_too_little_text_is_said(seqpair, tmp_path):
 def test_text_is_named_once(seqpair, tmp_path, words):
     code, _, err = seqpair("tokenizer", "train", *words, "--out", tmp_path / "out")
     assert code == 2
-    assert "comes from a study or from files" in err
+    assert "one source of text is needed" in err
 
 
 def test_audit_compares_two_by_source(seqpair, saved, prepared_study, tmp_path):

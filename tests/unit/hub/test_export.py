@@ -30,7 +30,7 @@ def test_a_folder_of_somebody_else_is_never_touched(checkpoint, tmp_path):
     out.mkdir()
     (out / "chapter.txt").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(ExportError, match="exists and is no export"):
+        with pytest.raises(ExportError, match="exists and is not an export"):
             export_checkpoint(checkpoint, out, overwrite=overwrite)
     assert (out / "chapter.txt").read_text() == "mine"
 
@@ -43,6 +43,16 @@ def test_an_earlier_export_is_replaced_only_when_asked(checkpoint, tmp_path):
         export_checkpoint(checkpoint, out)
     export_checkpoint(checkpoint, out, real_texts()[:2], overwrite=True)
     assert (out / "notes.txt").read_text() == "the user's own"
+    # A process killed between its two renames, and then one killed while it removed what lay aside.
+    aside = tmp_path / ".partial-earlier-export"
+    out.rename(aside)
+    with pytest.raises(ExportError, match="--overwrite"):
+        export_checkpoint(checkpoint, out)
+    assert (out / "notes.txt").read_text() == "the user's own"
+    aside.mkdir()
+    (aside / "config.json").write_text("ours")
+    with pytest.raises(ExportError, match="--overwrite"):
+        export_checkpoint(checkpoint, out)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".partial")] == []
 
 
@@ -115,7 +125,7 @@ def test_another_major_version_is_refused(monkeypatch):
 
 
 def test_a_folder_that_is_no_export_has_no_record(tmp_path):
-    with pytest.raises(ExportError, match="no export of seqpair"):
+    with pytest.raises(ExportError, match="not an export of seqpair"):
         read_export_record(tmp_path)
 
 

@@ -1,5 +1,10 @@
+import ast
+from pathlib import Path
+
 import pytest
 
+import seqpair
+from seqpair import errors
 from seqpair.errors import DiskFullError, RunLockedError, SeqpairError, TrainingError, without_secrets
 
 
@@ -50,3 +55,23 @@ def test_what_is_kept_and_shown_of_a_url_lets_nobody_in(url, public):
 )
 def test_a_url_without_secrets_stays_as_it_is(plain):
     assert without_secrets(plain) == plain
+
+
+def test_every_error_says_what_is_allowed_or_what_to_do_next():
+    source = Path(seqpair.__file__).parent
+    trees = {path.relative_to(source): ast.parse(path.read_text(encoding="utf-8")) for path in source.rglob("*.py")}
+    calls = [
+        (path, call)
+        for path, tree in trees.items()
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and call.args
+    ]
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, SeqpairError)}
+    bare = [
+        f"{path}:{call.lineno}"
+        for path, call in calls
+        if getattr(call.func, "id", None) in {*kinds, "TaskSkippedError", "fault"}
+        and not {keyword.arg for keyword in call.keywords} & {"allowed", "fix", None}
+        and len(call.args) < 3
+    ]
+    assert bare == []

@@ -1,6 +1,8 @@
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,16 +148,62 @@ def test_digests_of_large_files_are_kept_until_the_file_changes(tmp_path, monkey
     assert file_digest(path) == sha256_file(path)
 
 
-def test_what_was_left_half_written_long_ago_is_removed(tmp_path):
-    old = tmp_path / ".partial-01234567-out.json"
-    new = tmp_path / ".partial-11234567-out.json"
-    other = tmp_path / ".partial-01234567-other.json"
-    for path in (old, new, other):
-        path.write_text("x")
+def left_behind(folder: Path, name: str) -> Path:
+    """Return the temporary folder of a process that was killed while it wrote a file or folder of this name."""
+    script = (
+        "import pathlib, sys, time; from seqpair import files\n"
+        "with files.replacing_file(pathlib.Path(sys.argv[1])) as path:\n"
+        "    path.write_text('half'); print(path.parent, flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, str(folder / name)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    path = Path(child.stdout.readline().strip())
+    files.write_json(folder / name, {})
+    assert path.is_dir(), "its process is alive"
+    child.kill()
+    child.communicate()
+    return path
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    stale = left_behind(tmp_path, "out.json")
+    old, other = tmp_path / ".partial-out.json-01234567", tmp_path / ".partial-other.json-01234567"
     for path in (old, other):
-        os.utime(path, (0, 0))
+        path.mkdir()
     files.write_json(tmp_path / "out.json", {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, new.name, "out.json"]
+    assert not stale.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "out.json"]
+    assert files.clear_partial(tmp_path) == [other.name]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_without_locks_only_what_is_a_day_old_is_removed(tmp_path, monkeypatch):
+    old, new = tmp_path / ".partial-out.json-01234567", tmp_path / ".partial-out.json-11234567"
+    for path in (old, new):
+        path.mkdir()
+    os.utime(old, (0, 0))
+
+    def no_locks(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOTSUP, "no locks")
+
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    files.write_json(tmp_path / "out.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, "out.json"]
+
+
+def test_a_temporary_folder_that_another_process_took_for_a_stale_one_is_made_again(tmp_path, monkeypatch):
+    lock, removed = files._lock, []
+
+    def late(folder: Path, kind: int) -> int | None:
+        if not removed:
+            removed.append(folder)
+            folder.rmdir()
+        return lock(folder, kind)
+
+    monkeypatch.setattr(files, "_lock", late)
+    files.write_json(tmp_path / "out.json", {"a": 1})
+    assert removed
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
 def test_a_lock_that_is_a_link_does_not_empty_the_file_it_points_to(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from refusals import refuses
 from safetensors.torch import load_file, save_file
 
 from seqpair.errors import EvaluationError
@@ -152,6 +153,22 @@ def test_a_tokenizer_that_does_not_fit_is_refused(copied):
     write_json(folder / "tokenizer.json", tokenizer)
     with pytest.raises(EvaluationError, match=r"(?s)more entries than the model has rows.*512 rows"):
         open_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("seqpair_export.json", text) for text in ("", "[]", "{}", '{"files": 7, "model_digest": 3}')),
+        *(("config.json", text) for text in ("", "[]", "7", "[" * 100_000)),
+    ],
+    ids=range(8),
+)
+def test_a_record_or_a_configuration_of_another_shape_is_one_error(copied, name, text):
+    folder = copied()
+    (folder / "seqpair_export.json").unlink()
+    (folder / name).write_text(text)
+    error = refuses(lambda: find_model(folder), name)
+    assert error.fix
 
 
 def test_a_card_may_be_edited(copied):

@@ -50,6 +50,7 @@ def test_variants_are_named_changes_of_several_keys(tmp_path):
     ("over", "message"),
     [
         ([], "needs something to vary"),
+        ([f"seed={','.join(map(str, range(40)))}", f"budget={','.join(map(str, range(1, 40)))}"], "40 x 39 = 1,560"),
         (["optimizer.lr"], "takes a key and its values"),
         (["=1,2"], "takes a key and its values"),
         (["optimizer.lr=1e-3"], r"has 1 value; a sweep needs two or more"),

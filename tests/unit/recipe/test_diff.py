@@ -15,6 +15,7 @@ from seqpair.recipe.diff import (
     require_declared,
 )
 from seqpair.recipe.load import load_recipe, preset_names
+from seqpair.recipe.objectives import OBJECTIVES, Objective
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.resolve import resolve_plan
 
@@ -140,6 +141,18 @@ def test_a_shared_phase_is_held_to_the_same_values_with_a_start_too() -> None:
 def test_the_checkpoints_that_others_start_from_may_differ() -> None:
     branched = "members.b={from: encoder@step40, phases: [decay]}"
     assert paths(of_four("encoder", branched), of_four("decoder", branched), declared=False) == set()
+
+
+def test_a_new_column_of_the_objectives_table_enters_the_digest_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wider(Objective):
+        tilt: float = 0.0
+
+    plan = of_four("encoder")
+    before, row = plan_digest(plan), OBJECTIVES["mlm"].model_dump()
+    monkeypatch.setitem(OBJECTIVES, "mlm", Wider(**row))
+    assert plan_digest(plan) == before
+    monkeypatch.setitem(OBJECTIVES, "mlm", Wider(**row, tilt=0.5))
+    assert plan_digest(plan) != before
 
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "plan_digests.json"

@@ -113,7 +113,7 @@ def test_one_source_needs_no_mixture() -> None:
         (["phases.0.seq_len=256"], ["no sequences of length 256", "counts for [512]", "seqpair prepare"]),
         (
             ["phases.0.batch.ramp={from_sequences: 5000, over_tokens: 1M}"],
-            ["a batch ramp must grow", "from 5000"],
+            ["the batch ramp does not grow", "from 5000"],
         ),
     ],
 )

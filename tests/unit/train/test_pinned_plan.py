@@ -11,8 +11,9 @@ from seqpair.data.prepare.preparation import prepare
 from seqpair.data.store.counts import plan_member
 from seqpair.distributed.world import start_world
 from seqpair.errors import CheckpointError
-from seqpair.paths import run_folder
+from seqpair.paths import PLAN_FILE, run_folder
 from seqpair.recipe.load import load_recipe
+from seqpair.recipe.resolve import resolve_plan
 from seqpair.suite.places import find_study
 from seqpair.suite.study import is_trained
 from seqpair.suite.verify import verify_study
@@ -128,3 +129,15 @@ def test_a_run_is_not_continued_with_a_shorter_plan(train, prepared_study, tmp_p
     recipe = load_recipe(str(prepared_study.recipe), keys)
     with pytest.raises(CheckpointError, match="larger budgets"):
         require_pinnable(plan_member(recipe, "encoder"), run)
+
+
+def test_a_member_whose_start_was_continued_is_trained_again_under_another_name(tmp_path):
+    recipe = str(Path(__file__).parents[1] / "recipe" / "four_phases.yaml")
+    before, after = (
+        resolve_plan(load_recipe(recipe, keys), "encoder-from-decoder")
+        for keys in ([], ["phases.decay.budget_tokens=2M"])
+    )
+    (tmp_path / PLAN_FILE).write_text(before.model_dump_json())
+    words = r"(?s)start.plan_digest.*give the member encoder-from-decoder another name.*this run stays"
+    with pytest.raises(CheckpointError, match=words):
+        require_pinnable(after, tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from seqpair.data.sources.fingerprint import ADDRESS_LETTERS, source_content, st
 from seqpair.data.store.manifest import SeenFile
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.files import (
-    TEMPORARY_PREFIX,
+    clear_partial,
     open_lock,
     replacing_file,
     replacing_folder,
@@ -237,8 +236,7 @@ class Cleaner:
         folder = self._folder / f"evaluation-{address[:ADDRESS_LETTERS]}"
         if folder.is_dir():
             return folder
-        for stale in self._folder.glob(f"{TEMPORARY_PREFIX}*"):
-            shutil.rmtree(stale)
+        clear_partial(self._folder)
         note(f"indexing {len(rules.against)} evaluation sets: {', '.join(entry.name for entry in rules.against)}")
         items = (
             (entry.name, item)

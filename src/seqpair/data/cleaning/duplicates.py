@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpair.data.cleaning.words import Words, inside_texts, mix64, ngram_hashes
-from seqpair.errors import DataError, install_extra
+from seqpair.errors import DataError, needs_extra
 from seqpair.recipe.cleaning_spec import DuplicatesSpec, NearDuplicatesSpec
 
 KEPT, EXACT, NEAR = 0, 1, 2
@@ -40,14 +40,8 @@ def minhash_version() -> int:
     Raises:
         DataError: The library is not installed.
     """
-    try:
+    with needs_extra("finding near duplicates", "clean", DataError, "; or leave `duplicates.near` out of the recipe"):
         from rensa import RMinHash
-    except ImportError as error:
-        raise DataError(
-            "near duplicates need a package that is not installed",
-            seen="no module 'rensa'",
-            fix=install_extra("clean") + "; or leave `duplicates.near` out of the recipe",
-        ) from error
     return int(RMinHash.ALGORITHM_VERSION)
 
 

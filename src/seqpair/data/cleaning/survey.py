@@ -13,7 +13,6 @@ import functools
 import json
 import multiprocessing
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -32,7 +31,7 @@ from seqpair.data.cleaning.words import words_of
 from seqpair.data.sources.documents import Document, Source, Tally, Unit, batches_of
 from seqpair.data.sources.opening import open_source
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
-from seqpair.files import TEMPORARY_PREFIX, replacing_folder, write_json, write_text
+from seqpair.files import clear_partial, replacing_folder, write_json, write_text
 from seqpair.recipe.cleaning_spec import CleaningSpec, NearDuplicatesSpec
 from seqpair.recipe.data_spec import SourceSpec
 from seqpair.text import Progress
@@ -122,8 +121,7 @@ def survey(jobs: Sequence[SurveyJob], workers: int) -> None:
     total = done = 0
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
-        for stale in job.folder.glob(f"{TEMPORARY_PREFIX}*"):
-            shutil.rmtree(stale)
+        clear_partial(job.folder)
         for number, unit in enumerate(_opened(job)[1]):
             total += unit.size_bytes
             if job.unit_folder(number).is_dir():

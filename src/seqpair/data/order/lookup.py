@@ -233,7 +233,7 @@ def searched_sources(source: str, prepared: Prepared) -> list[str]:
             f"the recipe has no such source{nearest(source, list(prepared.train))}",
             seen=source,
             allowed=", ".join(prepared.train),
-            fix="mend --source",
+            fix="correct --source",
         )
     return [source] if source else list(prepared.train)
 

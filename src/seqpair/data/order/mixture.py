@@ -69,7 +69,9 @@ class Mixture:
         by_source = {share.source: share for share in shares}
         if not shares or len(by_source) != len(shares):
             seen = ", ".join(share.source for share in shares) or "nothing"
-            raise RecipeError("a mixture names each of its sources once", seen=seen, fix="mend the phase's mixture")
+            raise RecipeError(
+                "the mixture names a source twice", seen=seen, fix="remove one of the two from the phase's mixture"
+            )
         self.sources = tuple(sorted(by_source))
         for source in self.sources:
             if counts[source].sequences < 1:

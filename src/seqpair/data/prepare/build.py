@@ -28,7 +28,7 @@ from seqpair.data.store.ids import SeenHashes
 from seqpair.data.store.manifest import SeenFile
 from seqpair.data.tokenizer.tokenizer import Tokenizer
 from seqpair.errors import DataError, StoreError
-from seqpair.files import TEMPORARY_PREFIX, hash64, open_lock, write_json
+from seqpair.files import clear_partial, hash64, open_lock, write_json
 from seqpair.text import note
 
 BUILDING = ".building"
@@ -58,7 +58,7 @@ class Shard:
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
             raise DataError(
-                "a shard is `i/n`", seen=text, allowed="1/n to n/n, such as 2/8", fix="number the jobs from 1"
+                "this does not name a shard", seen=text, allowed="1/n to n/n, such as 2/8", fix="number the jobs from 1"
             )
         return cls(int(index), int(count))
 
@@ -202,8 +202,7 @@ class StoreBuild:
         """Make the shard's folder, clear what a killed process left half-made there, and say what this is."""
         own = self.workplace / shard.folder
         own.mkdir(parents=True, exist_ok=True)
-        for stale in own.glob(f"{TEMPORARY_PREFIX}*"):
-            shutil.rmtree(stale, ignore_errors=True)  # a worker of the killed process may be at its last breath
+        clear_partial(own)
         if not (self.workplace / ABOUT).is_file():
             about = {"source": self.source.spec.name, "address": self.address, "recipe": self.recipe_digest}
             write_json(self.workplace / ABOUT, about)
@@ -233,8 +232,7 @@ def writing_alone(store_folder: Path) -> Iterator[None]:
     """Hold the folder alone, and clear away what a killed process left half-made; unfinished builds stay."""
     with locked(store_folder, "stores"):
         for parent in (store_folder, store_folder / "tokenizers"):
-            for stale in parent.glob(f"{TEMPORARY_PREFIX}*"):
-                shutil.rmtree(stale)
+            clear_partial(parent)
         yield
 
 

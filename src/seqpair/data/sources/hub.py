@@ -28,7 +28,7 @@ from seqpair.data.sources.documents import (
 )
 from seqpair.data.sources.remote import PINNED, RemoteFile, local_path
 from seqpair.data.sources.text import column_values
-from seqpair.errors import DataError, install_extra
+from seqpair.errors import DataError, needs_extra
 from seqpair.recipe.data_spec import SourceSpec
 
 _UNIT_ROWS = 10_000
@@ -55,7 +55,11 @@ class HubSource(ContentSource):
             found = sorted(path for path in self._folder.rglob("*") if path.is_file() and _counts(path, self._folder))
             self.files = [SourceFile.of(path, path.relative_to(self._folder).as_posix()) for path in found]
             if not self.files:
-                raise DataError(f"source {spec.name!r}: the folder has no files", seen=str(self._folder))
+                raise DataError(
+                    f"source {spec.name!r}: the folder has no files",
+                    seen=str(self._folder),
+                    fix="correct `paths` in the recipe, or download the data set again",
+                )
 
     def units(self) -> list[Unit]:
         """Return the units; start and stop count shards of a streamed set, else rows.
@@ -171,14 +175,8 @@ def _innermost(error: BaseException) -> str:
 
 def _library(spec: SourceSpec) -> Any:
     """Return the `datasets` library, without its progress bars."""
-    try:
+    with needs_extra(f"source {spec.name!r} of kind 'hub'", "datasets", DataError):
         import datasets
-    except ImportError as error:
-        raise DataError(
-            f"source {spec.name!r} of kind 'hub' needs the package `datasets`",
-            seen=error,
-            fix=install_extra("datasets"),
-        ) from error
     datasets.disable_progress_bars()
     return datasets
 

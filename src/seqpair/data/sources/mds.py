@@ -37,7 +37,11 @@ class MdsSource(ContentSource):
         self.spec = spec
         shards = [shard for index in _find_indexes(spec, recipe_folder) for shard in _shards_of(spec, index)]
         if not shards:
-            raise DataError(f"source {spec.name!r} is empty: its indexes name no shard", seen=", ".join(spec.paths))
+            raise DataError(
+                f"source {spec.name!r} is empty: its indexes name no shard",
+                seen=", ".join(spec.paths),
+                fix="correct `paths` in the recipe, or write the shards again",
+            )
         labels = labels_below([str(shard.file) for shard in shards])
         self._shards = dict(sorted(zip(labels, shards, strict=True), key=lambda pair: pair[0]))
         self.files = [SourceFile.of(shard.file, label) for label, shard in self._shards.items()]

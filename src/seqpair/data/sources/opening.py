@@ -58,7 +58,7 @@ def sources_of_paths(paths: Sequence[Path], text_field: Sequence[str] = ("text",
         text_field: Where rows hold their text.
 
     Raises:
-        DataError: A path is missing, or a folder holds both rows and other files.
+        DataError: A path is missing or empty, or a folder holds both rows and other files.
     """
     found: list[Source] = []
     names: set[str] = set()
@@ -71,7 +71,10 @@ def sources_of_paths(paths: Sequence[Path], text_field: Sequence[str] = ("text",
         kind = _kind(path)
         options = {} if kind == "text" else {"text_field": tuple(text_field)}
         spec = SourceSpec(name=name, kind=kind, paths=(str(path.absolute()),), held_out_frac=0.0, **options)
-        found.append(open_source(spec))
+        source = open_source(spec)
+        if not any(file.size_bytes for file in source.files):
+            raise DataError("there is no text", seen=str(path), fix="name a file or folder that contains text")
+        found.append(source)
     return found
 
 

@@ -214,7 +214,11 @@ def _file_faults(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"{path} cannot be read", seen=error.strerror, fix="give a file that can be read") from error
     except pa.ArrowException as error:
-        raise DataError(f"{path} is not a readable Parquet file", seen=str(error).splitlines()[0]) from error
+        raise DataError(
+            f"{path} is not a readable Parquet file",
+            seen=str(error).splitlines()[0],
+            fix="write the file again, or correct its name or `kind`",
+        ) from error
 
 
 _Rows = Iterator[tuple[int, Row]]
@@ -265,6 +269,7 @@ def _parquet(path: Path, _header: Sequence[str], _quoting: Quoting | None) -> _R
                 raise DataError(
                     f"{path}, a row from {number + 1} to {number + batch.num_rows} is not valid Unicode text",
                     seen=error,
+                    fix="write the text as UTF-8",
                 ) from error
             for row in rows:
                 number += 1

@@ -11,8 +11,6 @@ not fit the offsets is made again.
 from __future__ import annotations
 
 import errno
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import numpy as np
 
 from seqpair.data import Numbers
 from seqpair.errors import StoreError
-from seqpair.files import TEMPORARY_PREFIX, disk_full, remembered
+from seqpair.files import remembered, replacing_file
 
 ADDED_TOKENS = 2
 """Places of a full sequence that are kept for `[CLS]` and `[SEP]`."""
@@ -151,16 +149,19 @@ def _counts(offsets: Numbers, first: int, room: int) -> Numbers:
     tokens = np.diff(offsets[first : first + _CHUNK_DOCUMENTS + 1])
     if tokens.size and tokens.min() < 0:
         row = first + int(np.argmin(tokens))
-        raise StoreError("the store's document offsets fall", seen=f"row {row} has {tokens.min()} tokens")
+        raise StoreError(
+            "the store's document offsets fall",
+            seen=f"row {row} has {tokens.min()} tokens",
+            fix="prepare the store again: remove its folder, then `seqpair prepare`",
+        )
     return -(-tokens // room)  # the ceiling, in whole numbers
 
 
 def _make(path: Path, header: Numbers, offsets: Numbers) -> Numbers:
     """Write the index whole or not at all and return it; in memory where the folder is read-only."""
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
     room, documents = int(header[1]) - ADDED_TOKENS, int(header[2])
     try:
-        with disk_full(path), temporary.open("wb") as handle:
+        with replacing_file(path) as temporary, temporary.open("wb") as handle:
             handle.write(header.tobytes())
             handle.write(np.zeros(1, dtype=np.int64).tobytes())
             total = 0
@@ -168,19 +169,12 @@ def _make(path: Path, header: Numbers, offsets: Numbers) -> Numbers:
                 cumulative = total + np.cumsum(_counts(offsets, first, room))
                 total = int(cumulative[-1])
                 handle.write(cumulative.astype(np.int64).tobytes())
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         # A store on a read-only disk works too, only that the index is made anew by each process.
         chunks = [_counts(offsets, first, room) for first in range(0, documents, _CHUNK_DOCUMENTS)]
         return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.concatenate([*chunks, offsets[:0]]))])
-    finally:
-        # In a folder that cannot be written there is nothing to remove, and trying would hide the first error.
-        if os.access(path.parent, os.W_OK):
-            temporary.unlink(missing_ok=True)
     made = _read(path, header)
     assert made is not None, f"{path} does not fit right after it was written"
     return made

@@ -18,6 +18,7 @@ from seqpair.data.tokenizer.tokenizer import (
     read_backend,
 )
 from seqpair.errors import DataError
+from seqpair.files import read_json
 
 PROBES = {
     "two spaces": "a  b",
@@ -66,7 +67,7 @@ class AnyTokenizer:
         self.content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         padding = self.content.get("padding") or {}
         beside = file.with_name("tokenizer_config.json")
-        config = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+        config = read_json(beside, DataError, "save the tokenizer again", missing_ok=True)
         self.padding_side = str(config.get("padding_side") or padding.get("direction", "")).lower()
         self.backend.no_padding()
         self.backend.no_truncation()

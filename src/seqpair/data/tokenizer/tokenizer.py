@@ -22,11 +22,12 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors,
 
 from seqpair.data.tokenizer.requirements import require_bounded, require_byte_level
 from seqpair.errors import DataError
-from seqpair.files import sha256_json, write_json, write_text
+from seqpair.files import read_json, sha256_json, write_json, write_text
 from seqpair.recipe.data_spec import TokenizerSpec
 
 IdArray = npt.NDArray[np.int64]
 SIDECAR = "seqpair_tokenizer.json"
+_SAVE_AGAIN = "save the tokenizer again, or put back a good copy"
 _GROUP_CHARS = 1 << 21
 _SEGMENT_CHARS = 1 << 17
 _SAFE_CUT = re.compile(r"(?<=[A-Za-z])(?=[ \n][A-Za-z])")
@@ -242,7 +243,7 @@ def load_tokenizer(path: Path, pad_vocab_to: int | None = None) -> Tokenizer:
             byte-level BPE tokenizer.
     """
     file, backend = read_backend(path)
-    sidecar = read_json(file.with_name(SIDECAR))
+    sidecar = read_json(file.with_name(SIDECAR), DataError, _SAVE_AGAIN, missing_ok=True)
     padding = pad_vocab_to or int(sidecar.get("pad_vocab_to", 64))
     names = dict(sidecar["names"]) if sidecar else names_beside(file)
     return Tokenizer(backend, names, pad_vocab_to=padding, origin=str(file))
@@ -350,25 +351,10 @@ def names_beside(file: Path) -> dict[str, str]:
     """Return the special tokens' names from the files beside `tokenizer.json`, else the usual ones."""
     names = dict(DEFAULT_NAMES)
     for beside in ("tokenizer_config.json", "special_tokens_map.json"):
-        settings = read_json(file.with_name(beside))
+        settings = read_json(file.with_name(beside), DataError, _SAVE_AGAIN, missing_ok=True)
         for role in ROLES:
             value = settings.get(f"{role}_token")
             text = value.get("content") if isinstance(value, dict) else value
             if isinstance(text, str):
                 names[role] = text
     return names
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Return a JSON object; empty if the file is not there or holds something else.
-
-    Raises:
-        DataError: The file is not JSON.
-    """
-    if not file.is_file():
-        return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON", seen=error) from error
-    return value if isinstance(value, dict) else {}

@@ -99,7 +99,9 @@ def read_schemas(data: Path) -> list[Schema]:
         groups.setdefault(name["id"], {})[name["gender"]] = row["sentence"]
         names[name["id"]] = name
     if not groups:
-        raise TaskSkippedError("the file of Winogender has no sentences", seen=data / SENTENCES_FILE)
+        raise TaskSkippedError(
+            "the file of Winogender has no sentences", seen=data / SENTENCES_FILE, fix="download the file again"
+        )
     return [_schema(names[key], sentences, statistics) for key, sentences in groups.items()]
 
 
@@ -110,7 +112,7 @@ def _percent(row: dict[str, str], column: str) -> float:
         value = -1.0
     if not 0 <= value <= 100:
         raise EvaluationError(
-            f"the share of women in the occupation {row['occupation']} is no percentage",
+            f"the share of women in the occupation {row['occupation']} is not a percentage",
             seen=f"{column} {row[column]!r}",
             allowed="0 to 100",
         )
@@ -121,13 +123,15 @@ def _schema(name: re.Match[str], sentences: dict[str, str], statistics: dict[str
     missing = [gender for gender in GENDERS if gender not in sentences]
     if missing:
         raise EvaluationError(
-            f"the Winogender sentence {name['id']} lacks a sibling",
+            f"the Winogender sentence {name['id']} lacks one of its three versions",
             seen="no " + ", ".join(missing),
             allowed="one sentence each for " + ", ".join(GENDERS),
         )
     if name["occupation"] not in statistics:
         raise EvaluationError(
-            f"the Winogender sentence {name['id']} has an occupation without statistics", seen=name["occupation"]
+            f"the Winogender sentence {name['id']} has an occupation without statistics",
+            seen=name["occupation"],
+            fix="put back the file of statistics that belongs to the sentences",
         )
     found = {gender: list(_PRONOUN.finditer(sentences[gender])) for gender in GENDERS}
     words = tuple(match[0].lower() for gender in GENDERS for match in found[gender])

@@ -89,7 +89,9 @@ def _stsb(data: Path) -> LabelledSet:
             try:
                 rows.append(Example(f"{part}-{number}", row["a"], float(row["score"]), pair=row["b"]))
             except ValueError as error:
-                raise EvaluationError(f"{path.name}, row {number}: no number", seen=row["score"]) from error
+                raise EvaluationError(
+                    f"{path.name}, row {number}: no number", seen=row["score"], fix="correct the row"
+                ) from error
         parts.append(tuple(rows))
     return LabelledSet("stsb", "number", (), *parts)
 
@@ -243,5 +245,9 @@ def find_set(name: str, data: Path) -> LabelledSet:
         )
     absent = [file for file in _LOCAL[name].inputs if not (data / file).exists()]
     if absent:
-        raise EvaluationError(f"the set {name} is not in the data folder", seen=f"{data} has no {absent[0]}")
+        raise EvaluationError(
+            f"the set {name} is not in the data folder",
+            seen=f"{data} has no {absent[0]}",
+            fix="correct --data, or see docs/evaluation.md for the files",
+        )
     return replace(_LOCAL[name].read(data), max_tokens=_LOCAL[name].max_tokens)

@@ -256,9 +256,11 @@ def run_job(model: TextModel, job: TuneJob) -> JobReport:
     results = [_write(model, job, result, one.labelled) for one in (*result.sets, *result.others)]
     if result.weights is not None:
         kept = keep_tuned(model, result, folder) | {"folder": str(folder)}
-        result.weights.unlink()
     elif job.keep:
         kept = {"folder": str(folder), "was_there": True}
+    if job.keep:  # also those of a call that was killed after it had kept the model
+        for weights in (job.out / "runs").glob("*.safetensors"):
+            weights.unlink()
     return JobReport(model.name, job.out, results, kept)
 
 
@@ -280,7 +282,7 @@ def _require_free(model: TextModel, job: TuneJob) -> None:
     folder, key = job.out / "model", _key(model, job)
     if (folder / TUNED_RECORD).exists() and (not mark.is_file() or mark.read_text(encoding="utf-8").strip() != key):
         raise EvaluationError(
-            "the folder holds the model of another job",
+            "the folder contains the model of another job",
             seen=folder,
             fix="choose another --out, or remove that model",
         )
@@ -302,7 +304,10 @@ def _write(model: TextModel, job: TuneJob, result: GridResult, labelled: Labelle
     )
     place = model.place
     if place is None:
-        raise EvaluationError("a result names the model that it is of, so the model must be opened by its name")
+        raise EvaluationError(
+            "a result names the model that it is of, so the model must be opened by its name",
+            fix="open it with `open_model`",
+        )
     cut = math.fsum(count for name, count in outcome.figures.items() if name.endswith("_truncated_rows"))
     outcome.figures["truncated_rows"] = cut
     choices = {"limit": job.limit, "predicts": place.predicts, "seeds": list(job.seeds)}

@@ -8,7 +8,6 @@ case, and `seqpair_finetuned.json` describes them. Nothing is written if the fol
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from seqpair.evaluate.finetune.rows import RowMaker, TunedRow, templates_of
 from seqpair.evaluate.finetune.runs import GridResult, load_weights
 from seqpair.evaluate.finetune.sets import Example, Kind, LabelledSet
 from seqpair.evaluate.finetune.settings import TuneSetting
-from seqpair.files import replacing_folder, write_json
+from seqpair.files import read_json, replacing_folder, write_json
 from seqpair.hub.library import require_transformers
 from seqpair.models.chat import plain_chat_template
 from seqpair.models.open import open_model
@@ -237,7 +236,11 @@ def _keep_writer(model: TextModel, tuned: TunedModel, result: GridResult, folder
         real = mask.bool()
         difference = float((tuned.backbone(**options).logits - again.network(**options).logits)[real].abs().max())
         if not difference <= _TOLERANCE:
-            raise ExportError("the tuned decoder would compute something else; nothing was written", seen=difference)
+            raise ExportError(
+                "the tuned decoder would compute something else; nothing was written",
+                seen=difference,
+                fix="report this: it is a fault of seqpair",
+            )
         record["largest_difference"] = difference
         write_json(partial / TUNED_RECORD, record)
     return record
@@ -250,10 +253,10 @@ def open_tuned(folder: Path, *, device: str = "auto") -> TunedFolder:
         EvaluationError: The folder is none that `keep_tuned` wrote, or a decoder that writes texts.
     """
     path = folder / TUNED_RECORD
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    record = read_json(path, EvaluationError, "tune the model again", missing_ok=True)
     if record.get("format_version") != _FORMAT_VERSION or not (folder / _HEAD_NAME).is_file():
         raise EvaluationError(
-            "this folder holds no tuned model with a head",
+            "this folder contains no tuned model with a head",
             seen=folder,
             allowed="what `seqpair finetune` keeps; a decoder that writes texts is opened as any model",
         )

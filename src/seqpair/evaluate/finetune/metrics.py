@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seqpair.errors import EvaluationError, install_extra
+from seqpair.errors import EvaluationError, needs_extra
 from seqpair.evaluate.finetune.sets import OUTSIDE, LabelledSet
 
 LONGEST_ANSWER_TOKENS = 30
@@ -130,13 +130,8 @@ def class_metrics(counts: npt.NDArray[np.float64]) -> dict[str, float]:
 
 
 def _numbers(gold: Any, predicted: Any) -> dict[str, float]:
-    try:
+    with needs_extra("a correlation", "eval", EvaluationError):
         from scipy import stats
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "correlations need the package scipy, which is not installed",
-            fix=install_extra("eval"),
-        ) from error
     flat = _is_flat(gold, predicted)
     pearson = 0.0 if flat else float(stats.pearsonr(gold, predicted).statistic)
     spearman = 0.0 if flat else float(stats.spearmanr(gold, predicted).statistic)
@@ -156,13 +151,8 @@ def same_text(text: str, guess: str) -> float:
 
 def _texts(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
     """Return BLEU and chrF, 0 to 100, and the share of exact matches."""
-    try:
+    with needs_extra("BLEU", "eval", EvaluationError):
         import sacrebleu
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "BLEU needs the package sacrebleu, which is not installed",
-            fix=install_extra("eval"),
-        ) from error
     guesses, texts = [guess.strip() for guess in predicted], [[text.strip() for text in gold]]
     return {
         "bleu": float(sacrebleu.corpus_bleu(guesses, texts, force=True).score),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seqpair.data.sources.tables import ROW_ENDINGS, Quoting, Row, rows_ending, table_rows
-from seqpair.errors import EvaluationError, install_extra
+from seqpair.errors import EvaluationError, needs_extra
 
 HUB = "hub:"
 _HUB_FORM = re.compile(r"hub:(?P<name>[^:@#]+)(?::(?P<config>[^@#]+))?(?:@(?P<revision>[^#]+))?#(?P<split>.+)")
@@ -42,7 +42,7 @@ def read_rows(source: str, header: Sequence[str] = (), quoting: Quoting | None =
         )
     rows = [row for _, row in table_rows(path, header, quoting=quoting)]
     if not rows:
-        raise EvaluationError("a file of labelled rows has none", seen=path)
+        raise EvaluationError("a file of labelled rows has none", seen=path, fix="add rows, or name another file")
     return rows
 
 
@@ -52,14 +52,8 @@ def _hub(source: str) -> list[Row]:
         raise EvaluationError(
             "this does not name a hub set", seen=source, allowed="hub:NAME#SPLIT, hub:NAME:CONFIG@REVISION#SPLIT"
         )
-    try:
+    with needs_extra(f"the set {source}", "eval", EvaluationError):
         import datasets
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "a hub set needs the package datasets, which is not installed",
-            seen=source,
-            fix=install_extra("eval"),
-        ) from error
     datasets.disable_progress_bars()
     folder = Path(form["name"])
     saved = folder.is_dir() and any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))

@@ -152,7 +152,11 @@ class RowMaker:
             return TunedRow(ids, types, label, word_places=places)
         if kind == "span":
             if second is None:
-                raise EvaluationError("a row with an answer needs a text that holds it", seen=example.id)
+                raise EvaluationError(
+                    "a row has an answer that its text does not contain",
+                    seen=example.id,
+                    fix="correct the row, or leave it out",
+                )
             start = len(template.begin) + kept_a + len(template.middle)
             spans = tuple((int(low), int(high)) for low, high in second[1][:kept_b])
             return TunedRow(ids, types, self._answer(example, spans, start), places=(start, spans))

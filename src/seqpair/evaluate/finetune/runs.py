@@ -153,7 +153,7 @@ def tune_grid(
     chosen = _chosen(runs, table)
     if not chosen:
         raise EvaluationError(
-            "no run of the grid came to an end", seen=runs[0].failed, fix="try lower rates, as the grid `published` has"
+            "every run of the grid failed", seen=runs[0].failed, fix="try lower rates, as the grid `published` has"
         )
     result = GridResult(grid.sets, runs, chosen, table, others=[other for _, other in grid.others])
     if not keep_weights:
@@ -266,7 +266,7 @@ def load_weights(model: TextModel, result: GridResult) -> TunedModel:
         EvaluationError: They were not.
     """
     if result.weights is None:
-        raise EvaluationError("the weights of this grid were not kept")
+        raise EvaluationError("the weights of this grid were not kept", fix="tune again with the weights kept")
     setting = result.best.setting
     tuned = tuned_model(
         model,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from seqpair.data.sources.tables import Quoting, Row, id_text
 from seqpair.errors import EvaluationError
@@ -69,6 +69,12 @@ class SetSpec(BaseModel):
     prompt: str = "{source}\n"
     max_tokens: int = Field(default=256, gt=4)
 
+    @model_validator(mode="after")
+    def _another_column(self) -> SetSpec:
+        if self.label in (self.text, self.pair):
+            raise ValueError(f"label: the column {self.label!r} is that of the text")
+        return self
+
 
 def load_spec(path: Path) -> SetSpec:
     """Return the description in a YAML file; its name is the file's where it gives none.
@@ -78,7 +84,7 @@ def load_spec(path: Path) -> SetSpec:
         RecipeError: It is not YAML.
     """
     if not path.is_file():
-        raise EvaluationError("there is no such description of a set", seen=path)
+        raise EvaluationError("there is no such description of a set", seen=path, fix="check the spelling")
     read = strip(read_tree(decoded_text(path.read_bytes(), str(path)), str(path)))
     given: dict[str, Any] = {"name": path.stem} | (read if isinstance(read, dict) else {"train": str(read)})
     for part in ("train", "dev", "test"):
@@ -217,7 +223,9 @@ def _column(row: Row, name: str, source: str, number: int) -> Any:
         )
     value = row[name]
     if value is None or (isinstance(value, float) and math.isnan(value)):  # JSON and Parquet have NaN for "nothing"
-        raise EvaluationError(f"{source}, row {number} has nothing in the column {name!r}")
+        raise EvaluationError(
+            f"{source}, row {number} has nothing in the column {name!r}", fix="correct the row, or leave it out"
+        )
     return value
 
 
@@ -233,9 +241,17 @@ def _examples(
         where = f"{source}, row {number}"
         name = id_text(column(spec.id)) if spec.id else str(number)
         if name is None:
-            raise EvaluationError(f"{where}: the id is no string or integer", seen=repr(row[str(spec.id)])[:80])
+            raise EvaluationError(
+                f"{where}: the id is no string or integer",
+                seen=repr(row[str(spec.id)])[:80],
+                fix="correct the row, or name another column with the key `id`",
+            )
         if name in seen:
-            raise EvaluationError(f"{where}: its id is taken", seen=name)
+            raise EvaluationError(
+                f"{where}: its id occurs twice",
+                seen=name,
+                fix="give each row an id of its own, or leave the key `id` out",
+            )
         seen.add(name)
         made += _READERS[spec.kind](spec, name, column, index, where)
     return tuple(made)
@@ -267,16 +283,24 @@ def _number(spec: SetSpec, name: str, column: _Column, _index: _Index, where: st
     try:
         value = float(column(spec.label))
     except (TypeError, ValueError) as error:
-        raise EvaluationError(f"{where}: the label is no number", seen=column(spec.label)) from error
+        raise EvaluationError(
+            f"{where}: the label is not a number", seen=column(spec.label), fix="correct the row, or set `kind: class`"
+        ) from error
     if not math.isfinite(value):
-        raise EvaluationError(f"{where}: the label is no finite number", seen=value)
+        raise EvaluationError(
+            f"{where}: the label is not a finite number", seen=value, fix="correct the row, or leave it out"
+        )
     return [Example(name, str(column(spec.text)), value, pair=_pair(spec, column))]
 
 
 def _tags(spec: SetSpec, name: str, column: _Column, index: _Index, where: str) -> list[Example]:
     words, tags = [str(word) for word in _list(column(spec.text))], _list(column(spec.label))
     if len(words) != len(tags) or not words:
-        raise EvaluationError(f"{where}: there must be one tag a word", seen=f"{len(tags)} tags, {len(words)} words")
+        raise EvaluationError(
+            f"{where}: there must be one tag per word",
+            seen=f"{len(tags)} tags, {len(words)} words",
+            fix="correct the row, or leave it out",
+        )
     known = tuple(_known(tag, index, where) for tag in tags)
     return [Example(name, " ".join(words), known, words=tuple(words))]
 
@@ -293,7 +317,7 @@ def _span(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str)
         start = text.find(texts[0])
     if not texts or not texts[0] or text[start : start + len(texts[0])] != texts[0] or start < 0:
         raise EvaluationError(
-            f"{where}: the answer does not stand in the text",
+            f"{where}: the answer is not in the text",
             seen=", ".join(texts) or "no answer",
             allowed="a part of the text; questions without an answer are not supported",
         )
@@ -312,7 +336,11 @@ def _text(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str)
         raise EvaluationError(f"{where}: no chat", seen=str(turns)[:80], allowed="a list of {role, content}")
     answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant" and place > 0]
     if not answers:
-        raise EvaluationError(f"{where}: a chat without an answer of the assistant", seen=f"{len(turns)} turns")
+        raise EvaluationError(
+            f"{where}: a chat without an answer of the assistant",
+            seen=f"{len(turns)} turns",
+            fix="correct the row, or leave it out",
+        )
     return [
         Example(
             f"{name}-{place}",

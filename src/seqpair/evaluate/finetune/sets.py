@@ -94,7 +94,9 @@ class LabelledSet:
             if not getattr(self, part):
                 raise EvaluationError(f"the set {self.name} has no {part} rows", seen=0, allowed="at least 1")
         if self.kind == "classes" and len(self.labels) < 2:
-            raise EvaluationError(f"the set {self.name} has one class only", seen=", ".join(self.labels))
+            raise EvaluationError(
+                f"the set {self.name} has one class only", seen=", ".join(self.labels), fix="add rows of another class"
+            )
 
     @property
     def reported(self) -> tuple[Example, ...]:

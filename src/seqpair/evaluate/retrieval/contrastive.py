@@ -281,7 +281,7 @@ def _tune(model: TextModel, job: _Job, options: TuningOptions, seed: int, kept: 
             log.append(row)
     record = read_tuned_record(folder)
     if record is None:
-        raise EvaluationError("no learning rate gave an embedder", seen=sweep)
+        raise EvaluationError("no learning rate gave an embedder", seen=sweep, fix="try lower rates or more pairs")
     return Tuned(folder, record | {"sweep": sweep})
 
 

@@ -6,7 +6,6 @@ A fine-tuned embedder is a folder for sentence-transformers, which `seqpair embe
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors.torch import load_file, save
 
-from seqpair.errors import EvaluationError, install_extra
-from seqpair.files import replacing_folder, sha256_json, write_bytes, write_json
+from seqpair.errors import EvaluationError, needs_extra
+from seqpair.files import read_json, replacing_folder, sha256_json, write_bytes, write_json
 from seqpair.hub.library import require_transformers
 from seqpair.hub.weights import WEIGHTS_NAME
 from seqpair.models.embed import Embedded, embed_texts, require_pooling
@@ -109,14 +108,8 @@ def require_sentence_transformers() -> Any:
         EvaluationError: It is not installed.
     """
     require_transformers(EvaluationError, "the retrieval suite")
-    try:
+    with needs_extra("the retrieval suite", "eval", EvaluationError):
         import sentence_transformers
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "this needs the library sentence-transformers, which is not installed",
-            seen=error.name,
-            fix=install_extra("eval"),
-        ) from error
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -135,10 +128,12 @@ def open_sentence_model(folder: Path, device: str) -> Any:
         tokenizer = model.tokenizer
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:
         raise EvaluationError(
-            "sentence-transformers cannot load this folder", seen=f"{folder}: {str(error).splitlines()[0]}"
+            "sentence-transformers cannot load this folder",
+            seen=f"{folder}: {str(error).splitlines()[0]}",
+            fix="save the model again",
         ) from error
     if tokenizer is None:
-        raise EvaluationError("this folder has no tokenizer", seen=folder)
+        raise EvaluationError("this folder has no tokenizer", seen=folder, fix="save the tokenizer beside the model")
     return model.eval()
 
 
@@ -204,7 +199,11 @@ def _chunk(embedder: Embedder, texts: list[str], path: Path | None) -> Embedded:
             return Embedded(stored["vectors"], int(stored["truncated"]))
     found = embedder.embed(texts)
     if not np.isfinite(found.vectors).all():
-        raise EvaluationError("the model gives vectors that are not finite", seen=embedder.method)
+        raise EvaluationError(
+            "the model gives vectors that are not finite",
+            seen=embedder.method,
+            fix="train again with a lower rate, or check the model",
+        )
     if path is not None:
         buffer = io.BytesIO()
         np.savez(buffer, vectors=found.vectors, truncated=np.int64(found.truncated))
@@ -225,7 +224,9 @@ def open_for_tuning(model: TextModel, pooling: str) -> Any:
     """
     library = require_sentence_transformers()
     if model.folder is None:
-        raise EvaluationError("only a model that was opened by its name can be fine-tuned")
+        raise EvaluationError(
+            "only a model that was opened by its name can be fine-tuned", fix="open it with `open_model`"
+        )
     if pooling == "default" and (model.folder / MODULES_NAME).is_file():
         return open_sentence_model(model.folder, model.device)
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -284,8 +285,7 @@ def read_tuned_record(folder: Path) -> dict[str, Any] | None:
     path = folder / EMBEDDER_RECORD
     if not path.is_file():
         return None
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
+    return read_json(path, EvaluationError, "remove the folder; the next call trains the embedder again")
 
 
 def open_kept(folder: Path, model: TextModel) -> Embedder:

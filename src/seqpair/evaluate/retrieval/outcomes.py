@@ -60,7 +60,9 @@ def read_scored_pairs(path: Path) -> list[ScoredPair]:
             if not 0 <= score <= HIGHEST:
                 raise EvaluationError(f"{path.name}, row {number} has no score", seen=row[2], allowed="0 to 5")
             if not row[0].strip() or not row[1].strip():
-                raise EvaluationError(f"{path.name}, row {number} has an empty sentence", seen=row)
+                raise EvaluationError(
+                    f"{path.name}, row {number} has an empty sentence", seen=row, fix="correct the row, or leave it out"
+                )
             found.append(ScoredPair(row[0], row[1], score))
     if len(found) < 2:
         raise EvaluationError(f"{path.name} has too few pairs for a correlation", seen=len(found), allowed="2 or more")

@@ -90,7 +90,7 @@ def checked_set(
     """
     if not documents or not queries:
         raise EvaluationError(
-            f"{name} is no retrieval set", seen=f"{len(documents)} documents, {len(queries)} queries", allowed="some"
+            f"{name} is not a retrieval set", seen=f"{len(documents)} documents, {len(queries)} queries", allowed="some"
         )
     empty = [query for query, text in queries.items() if not text.strip()]
     if empty:
@@ -99,18 +99,26 @@ def checked_set(
         )
     for query, gains in relevant.items():
         if query not in queries:
-            raise EvaluationError(f"the judgements of {name} name a query that does not exist", seen=repr(query))
+            raise EvaluationError(
+                f"the judgements of {name} name a query that does not exist",
+                seen=repr(query),
+                fix="remove the line, or add the query",
+            )
         strange = next((document for document in gains if document not in documents), None)
         if strange is not None:
             raise EvaluationError(
-                f"the judgements of {name} name a document that does not exist", seen=f"{strange!r} for {query!r}"
+                f"the judgements of {name} name a document that does not exist",
+                seen=f"{strange!r} for {query!r}",
+                fix="remove the line, or add the document",
             )
     gains = {
         query: {document: gain for document, gain in found.items() if gain > 0} for query, found in relevant.items()
     }
     judged = {query: text for query, text in queries.items() if gains.get(query)}
     if not judged:
-        raise EvaluationError(f"no query of {name} has a relevant document", seen=f"{len(queries)} queries")
+        raise EvaluationError(
+            f"no query of {name} has a relevant document", seen=f"{len(queries)} queries", fix="correct the judgements"
+        )
     return RetrievalSet(
         name, documents, judged, {query: gains[query] for query in judged}, len(documents), len(queries) - len(judged)
     )
@@ -160,7 +168,11 @@ def read_squad(path: Path) -> RetrievalSet:
             documents[document] = paragraph["context"]
             for question in paragraph["qas"]:
                 if question["id"] in queries:
-                    raise EvaluationError(f"an id comes twice in {path.name}", seen=question["id"])
+                    raise EvaluationError(
+                        f"an id occurs twice in {path.name}",
+                        seen=question["id"],
+                        fix="give each question an id of its own",
+                    )
                 queries[question["id"]] = question["question"]
                 relevant[question["id"]] = {document: 1}
                 clusters[question["id"]] = str(title)
@@ -175,7 +187,11 @@ def read_squad(path: Path) -> RetrievalSet:
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise EvaluationError("a file of a retrieval set is missing", seen=path)
+        raise EvaluationError(
+            "a file of a retrieval set is missing",
+            seen=path,
+            fix="correct --data, or see docs/evaluation.md for the files",
+        )
 
 
 def _id_and_text(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -186,7 +202,7 @@ def _id_and_text(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _add(known: dict[str, str], where: str, row: dict[str, Any], text: str) -> None:
     identity = str(row["_id"])
     if identity in known:
-        raise EvaluationError(f"{where} repeats an id", seen=repr(identity))
+        raise EvaluationError(f"{where} repeats an id", seen=repr(identity), fix="give each row an id of its own")
     known[identity] = text
 
 
@@ -203,7 +219,7 @@ def _judgements(path: Path) -> dict[str, dict[str, int]]:
         parts = line.rstrip("\r").split("\t")
         if len(parts) != len(columns) or not parts[2].strip().isdigit():
             raise EvaluationError(
-                f"{path.name}, line {number} is no judgement", seen=repr(line), allowed="two ids and a whole number"
+                f"{path.name}, line {number} is not a judgement", seen=repr(line), allowed="two ids and a whole number"
             )
         relevant.setdefault(parts[0], {})[parts[1]] = int(parts[2])
     return relevant

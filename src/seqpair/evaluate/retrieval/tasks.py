@@ -136,7 +136,7 @@ def search_tuned(local: LocalSet, model: TextModel, context: TaskContext) -> Tas
     path = context.input(options.pairs or PAIRS_FILE)
     pairs = read_training_pairs(path, options.columns, options.train_pairs)
     if pairs.left_out:
-        note(f"{pairs.left_out} rows of {path.name} were left out: an empty text, or there before")
+        note(f"{pairs.left_out} rows of {path.name} were left out, because a text is empty or the row occurred before")
     texts = len(given.documents) + len(given.queries)
     steps = _Steps(context, len(pairs.pairs) * options.epochs * len(options.learning_rates), texts)
     outcomes, tunings = [], []
@@ -229,7 +229,9 @@ def search_hub(name: str, model: TextModel, context: TaskContext) -> TaskOutcome
         EvaluationError: A limit was set, or mteb cannot run it.
     """
     if context.limit is not None:
-        raise EvaluationError("a task of the hub is done whole or not at all", seen=f"--limit {context.limit}")
+        raise EvaluationError(
+            "a task of the hub is done whole or not at all", seen=f"--limit {context.limit}", fix="leave --limit out"
+        )
     embedder = embedder_of(model, context.settings.get("embed_pooling", AS_FOLDER))
     outcomes = run_hub_task(
         name, HUB_SUBSETS.get(name, ()), embedder, context.work, lambda done: context.watch(done, 0)
@@ -265,7 +267,9 @@ def whole_benchmark(model: TextModel, context: TaskContext) -> TaskOutcome:
         EvaluationError: A limit was set, or mteb has no benchmark of this name.
     """
     if context.limit is not None:
-        raise EvaluationError("a benchmark of mteb is done whole or not at all", seen=f"--limit {context.limit}")
+        raise EvaluationError(
+            "a benchmark of mteb is done whole or not at all", seen=f"--limit {context.limit}", fix="leave --limit out"
+        )
     name = context.settings.get("benchmark", BENCHMARK)
     embedder = embedder_of(model, context.settings.get("embed_pooling", AS_FOLDER))
 

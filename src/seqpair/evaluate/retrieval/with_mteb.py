@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpair.errors import EvaluationError, install_extra
+from seqpair.errors import EvaluationError, needs_extra
 from seqpair.evaluate.retrieval.embedders import Embedder, embed_by_chunks
 from seqpair.evaluate.retrieval.sets import RetrievalSet
 from seqpair.evaluate.task import TaskSkippedError
@@ -61,15 +61,9 @@ def require_mteb() -> Any:
     Raises:
         EvaluationError: It is not installed.
     """
-    try:
+    with needs_extra("the retrieval suite", "eval", EvaluationError):
         import datasets
         import mteb
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "the retrieval suite needs the libraries mteb and datasets",
-            seen=f"no module {error.name}",
-            fix=install_extra("eval"),
-        ) from error
     datasets.disable_progress_bars()
     logging.getLogger("mteb").setLevel(logging.ERROR)
     return mteb
@@ -232,9 +226,9 @@ def run_hub_task(
         chosen = ["test"] if "test" in splits else splits[:1]
         task = mteb.get_task(name, eval_splits=chosen, hf_subsets=list(subsets) or None)
     except KeyError as error:
-        raise EvaluationError("mteb has no task of this name", seen=name) from error
+        raise EvaluationError("mteb has no task of this name", seen=name, fix="check the spelling") from error
     if not hasattr(task, "k_values"):
-        raise EvaluationError("this task of mteb is no retrieval task", seen=name)
+        raise EvaluationError("this task of mteb is not a retrieval task", seen=name, fix="choose a retrieval task")
     _load(task)
     return run_task(task, embedder, kept, watch)
 

@@ -54,12 +54,14 @@ class Sampling:
         number = isinstance(self.temperature, int | float) and not isinstance(self.temperature, bool)
         if not number or not 0.0 <= self.temperature < float("inf"):
             raise SeqpairError(
-                "this is no temperature", seen=self.temperature, allowed="0 (the likeliest token) or more"
+                "the temperature is not a number of 0 or more",
+                seen=self.temperature,
+                allowed="0 (the likeliest token) or more",
             )
         if self.top_k is not None and self.top_k < 1:
-            raise SeqpairError("top-k keeps at least one token", seen=self.top_k, allowed="1 or more")
+            raise SeqpairError("top-k keeps no token", seen=self.top_k, allowed="1 or more")
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
-            raise SeqpairError("top-p is a probability", seen=self.top_p, allowed="above 0, at most 1")
+            raise SeqpairError("top-p is not a probability", seen=self.top_p, allowed="above 0, at most 1")
         if self.greedy and (self.top_k is not None or self.top_p is not None):
             raise SeqpairError(
                 "top-k and top-p have no effect on the likeliest token",

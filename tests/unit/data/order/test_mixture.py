@@ -136,9 +136,9 @@ def test_bad_mixtures_are_refused():
     counts = {"a": SourceCounts(10, 100), "none": SourceCounts(0, 0)}
     with pytest.raises(DataError, match="source 'none' has no sequence to train on"):
         Mixture(shares(a=0.5, none=0.5), counts)
-    with pytest.raises(RecipeError, match="names each of its sources once"):
+    with pytest.raises(RecipeError, match="names a source twice"):
         Mixture([*shares(a=0.5), *epochs(a=1)], counts)
-    with pytest.raises(RecipeError, match="names each of its sources once"):
+    with pytest.raises(RecipeError, match="names a source twice"):
         Mixture([], counts)
     with pytest.raises(RecipeError, match="needs a share or epochs"):
         Mixture([MixtureShare(source="a")], counts)

@@ -193,7 +193,7 @@ def test_missing_double_and_foreign_shards_are_refused(corpus: list[SourceSpec],
         merge_shards(corpus, TOKENIZER, stores, [own[1], own[3], own[0]])
     assert not list(stores.glob("notes-*"))
     for text in ("0/3", "4/3", "2", "a/b", "-1/2"):
-        with pytest.raises(DataError, match="a shard is `i/n`"):
+        with pytest.raises(DataError, match="does not name a shard"):
             Shard.parse(text)
 
 

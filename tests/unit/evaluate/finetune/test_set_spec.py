@@ -9,7 +9,15 @@ import pytest
 from seqpair.errors import DataError, EvaluationError
 from seqpair.evaluate.classification.sets import GLUE_NAMES, find_set
 from seqpair.evaluate.finetune.read_rows import read_rows
-from seqpair.evaluate.finetune.set_spec import GLUE, SetSpec, glue_spec, labelled_set, load_spec, name_of_source
+from seqpair.evaluate.finetune.set_spec import (
+    GLUE,
+    SetSpec,
+    glue_spec,
+    labelled_set,
+    load_spec,
+    name_of_source,
+    spec_of,
+)
 from seqpair.evaluate.finetune.sets import Example, LabelledSet, split_rows
 
 
@@ -143,11 +151,11 @@ def test_every_answer_of_a_chat_is_a_row(tmp_path):
         ([{"text": "a", "label": ""}], {"kind": "text"}, "row 1: the target is empty"),
         ([{"text": "a", "label": "z"}], {"labels": ("x", "y")}, "not one of the set's"),
         ([{"text": "a", "label": -1}], {"labels": ("x", "y")}, "not one of the set's"),
-        ([{"text": "a", "label": "nan"}], {"kind": "number"}, "no finite number"),
-        ([{"text": "a b", "label": "O"}], {"kind": "tags"}, "one tag a word"),
-        ([{"text": "q", "c": "a", "label": "b"}], {"kind": "span", "pair": "c"}, "does not stand in the text"),
+        ([{"text": "a", "label": "nan"}], {"kind": "number"}, "not a finite number"),
+        ([{"text": "a b", "label": "O"}], {"kind": "tags"}, "one tag per word"),
+        ([{"text": "q", "c": "a", "label": "b"}], {"kind": "span", "pair": "c"}, "is not in the text"),
         ([{"text": "a", "label": "b", "m": "hello"}], {"kind": "text", "messages": "m"}, "no chat"),
-        ([{"text": "a", "label": "b", "i": 1}] * 2, {"kind": "text", "id": "i"}, "its id is taken"),
+        ([{"text": "a", "label": "b", "i": 1}] * 2, {"kind": "text", "id": "i"}, "its id occurs twice"),
         ([{"text": "a", "label": 1}], {"kind": "number", "metric": "accuracy"}, "no such metric"),
     ],
 )
@@ -203,3 +211,9 @@ def test_a_limit_and_a_split_depend_on_the_rows_alone():
     parts = split_rows(rows, (0.5, 0.5))
     assert parts == split_rows(rows[::-1], (0.5, 0.5))
     assert sorted(row.id for part in parts for row in part) == sorted(row.id for row in rows)
+
+
+@pytest.mark.parametrize("given", [{"label": "text"}, {"text": "a", "pair": "b", "label": "b"}])
+def test_the_text_is_not_its_own_label(given):
+    with pytest.raises(EvaluationError, match="is that of the text"):
+        spec_of({"name": "s", **given}, "the command")
