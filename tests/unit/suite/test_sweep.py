@@ -69,15 +69,15 @@ def unevaluated(monkeypatch):
 def over_rates(folder):
     """A sweep over three rates that a signal stopped in its second run, and that was repeated to its end."""
     wanted = request(folder, RATES)
-    patch, read, calls = pytest.MonkeyPatch(), feed.read_batch, []
+    patch, share, calls = pytest.MonkeyPatch(), feed.share_of_step, []
 
-    def read_and_stop(order, step):
+    def share_and_stop(run, phase, step):
         calls.append(step)
         if len(calls) == 2 + plan_sweep(wanted).runs[0].phases[0].steps:
             os.kill(os.getpid(), signal.SIGTERM)
-        return read(order, step)
+        return share(run, phase, step)
 
-    patch.setattr(feed, "read_batch", read_and_stop)
+    patch.setattr(feed, "share_of_step", share_and_stop)
     try:
         stopped = run_sweep(wanted)
     finally:
