@@ -187,7 +187,7 @@ def test_a_mixture_and_a_key_of_one_member(folder, unevaluated, capfd):
     point = outcome.folder / "mask_frac-0p2__mixes-more-notes"
     assert (point / "decoder").resolve() == (outcome.folder / "mixes-more-notes" / "decoder").resolve()
     results = json.loads((outcome.folder / "results.json").read_text())
-    assert any("mask_frac touches encoder only: decoder is not trained" in remark for remark in results["remarks"])
+    assert any("mask_frac affects only encoder, so decoder is not trained" in remark for remark in results["remarks"])
     assert any("fall into 2 groups" in remark for remark in results["remarks"])
     one, same, other = (
         Ledger(outcome.folder / slug / "encoder" / "ledger.jsonl")
