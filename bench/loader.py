@@ -1,7 +1,7 @@
 """The loader's speed on one core: from memory-mapped stores to packed microbatches, against a plain numpy gather.
 
-Everything that a training step is given is made, as `train.step` makes it: the order's addresses, the content and
-its digest, the ledger's record, the divisor (the count of predicted tokens over the whole batch), sharing and packing,
+Everything that a training step is given is made, by `train.feed`: the order's addresses, the content and
+its digests, the ledger's record, the divisor (the count of predicted tokens over the whole batch), sharing and packing,
 and each microbatch with special tokens, corruption, targets, boundaries and positions, as torch tensors. The gather
 that it is held against takes the same tokens of the same steps from the same maps with one plain numpy index, made from
 the sequences' starts and lengths, and does nothing else. The two alternate, step by step, so a machine that is busy
@@ -26,28 +26,28 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from local_data import MODERNBERT, TEXT
 
-from seqpair.data.order.batches import Batch, assemble, read_addresses, read_batch, sequence_lengths
-from seqpair.data.order.ledger import LedgerRecord
+from seqpair.data.order.batches import step_addresses
 from seqpair.data.order.order import PhaseOrder
-from seqpair.data.order.packing import microbatches
 from seqpair.data.prepare.preparation import prepare
 from seqpair.data.prepared import Prepared
 from seqpair.data.store.store import Store
-from seqpair.objectives.selection import parts_of_step
-from seqpair.objectives.targets import ModelInput, TargetBuilder
+from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec
-from seqpair.recipe.objectives import OBJECTIVES, Objective
 from seqpair.recipe.plan import BatchStage, LrCurve, MixtureShare, ObjectiveSpan, PhasePlan
+from seqpair.train.feed import work_of_step
+from seqpair.train.step import StepWork
 
 SEQUENCES = 4608
 MICROBATCH_TOKENS = 8192
 MASK_FRAC = 0.3
 SEED = 0
+RANKS = (1, 8, 64)
 
 
 def sources(text: Path) -> list[SourceSpec]:
@@ -83,33 +83,30 @@ def make_order(stores: dict[str, Store], seq_len: int, steps: int) -> PhaseOrder
     return PhaseOrder(SEED, phase, stores)
 
 
-def load_step(
-    order: PhaseOrder, step: int, objective: Objective, builder: TargetBuilder, prepared: Prepared, world_size: int
-) -> tuple[Batch, int, int]:
-    """Make all that rank 0 of `world_size` ranks needs for a step, as `train.loop` and `train.step` do.
+def rank_of(order: PhaseOrder, name: str, prepared: Prepared, world_size: int) -> SimpleNamespace:
+    """Return what the feed looks at of a run: rank 0 of some, the others of which tell it nothing."""
+    spans = (ObjectiveSpan(first_step=0, objective=name),)
+    runtime = SimpleNamespace(microbatch_tokens=MICROBATCH_TOKENS)
+    return SimpleNamespace(
+        phase=order.phase.model_copy(update={"objectives": spans}),
+        plan=SimpleNamespace(seed=SEED, runtime=runtime),
+        world=SimpleNamespace(rank=0, world_size=world_size, all_reduce_integers=lambda values: values),
+        orders={order.phase.name: order},
+        builder=TargetBuilder(prepared.tokenizer, SEED),
+        prepared=prepared,
+        has_one_shape=False,
+    )
 
-    Returns:
-        The batch, the divisor, and the targets in the microbatches made.
-    """
-    batch = read_batch(order, step)
-    LedgerRecord.of(batch)
-    divisor = targets = 0
-    specials = prepared.tokenizer.specials
-    for part in parts_of_step(batch, objective, None, SEED):
-        chosen = builder.choose(part, batch, MASK_FRAC)
-        divisor += chosen.divisor
-        lengths = sequence_lengths(batch, part.objective.ends_every_piece)[part.indices]
-        for group in microbatches(lengths, world_size, MICROBATCH_TOKENS)[0]:
-            rows = assemble(batch, part.indices[group], specials, part.objective.ends_every_piece)
-            given: ModelInput = builder.build(part.objective, rows, chosen, "cpu")
-            targets += given.target_ids.shape[0]
-    return batch, divisor, targets
+
+def load_step(rank: SimpleNamespace, step: int) -> tuple[StepWork, int]:
+    """Make all that a rank needs for a step, as `train.feed` does; return the work, and the targets it made."""
+    work = work_of_step(rank, rank.phase, step)
+    return work, sum(given.target_ids.shape[0] for given in work.microbatches)
 
 
 def plain_gather(order: PhaseOrder, step: int) -> Callable[[], list[np.ndarray]]:
     """Return a gather of a step's tokens from where its sequences lie, source by source."""
-    span = order.phase.positions_of(step)
-    at = read_addresses(order, np.arange(span.start, span.stop, dtype=np.int64))
+    at = step_addresses(order, step)
     found = []
     for number, store in enumerate(order.stores):
         mine = np.flatnonzero(at.source == number)
@@ -126,9 +123,9 @@ def plain_gather(order: PhaseOrder, step: int) -> Callable[[], list[np.ndarray]]
     return gather
 
 
-def measure(order: PhaseOrder, name: str, builder: TargetBuilder, prepared: Prepared, rounds: int) -> dict[str, object]:
+def measure(order: PhaseOrder, name: str, prepared: Prepared, rounds: int) -> dict[str, object]:
     """Alternate loader and gather over the order's steps, several rounds."""
-    objective = OBJECTIVES[name]
+    rank = rank_of(order, name, prepared, 1)
     gathers = [plain_gather(order, step) for step in range(order.phase.steps)]
     ours, plain, walls, tokens, sequences = [], [], [], 0, 0
     for number in range(rounds + 1):  # round 0 warms caches and maps
@@ -136,16 +133,16 @@ def measure(order: PhaseOrder, name: str, builder: TargetBuilder, prepared: Prep
         tokens = sequences = 0
         for step in range(order.phase.steps):
             began, wall = time.process_time(), time.perf_counter()
-            batch, divisor, targets = load_step(order, step, objective, builder, prepared, 1)
+            work, targets = load_step(rank, step)
             seconds["ours"] += time.process_time() - began
             seconds["wall"] += time.perf_counter() - wall
-            assert divisor == targets > 0
+            assert work.divisor == targets > 0
             began = time.process_time()
             taken = gathers[step]()
             seconds["plain"] += time.process_time() - began
-            assert sum(part.size for part in taken) == batch.content.size
-            tokens += batch.content.size
-            sequences += batch.positions.size
+            assert sum(part.size for part in taken) == work.record.content_tokens
+            tokens += work.record.content_tokens
+            sequences += work.record.stop_position - work.record.first_position
         if number:
             ours.append(tokens / seconds["ours"] / 1e6)
             plain.append(tokens / seconds["plain"] / 1e6)
@@ -154,18 +151,32 @@ def measure(order: PhaseOrder, name: str, builder: TargetBuilder, prepared: Prep
     return {"mean_tokens": tokens / sequences, "ours": ours, "plain": plain, "wall": walls, "ratio": ratios}
 
 
+def by_ranks(order: PhaseOrder, name: str, prepared: Prepared, rounds: int) -> list[list[float]]:
+    """Return, for each of RANKS, the CPU milliseconds that one of so many ranks spends on a step, round by round."""
+    ranks = [rank_of(order, name, prepared, count) for count in RANKS]
+    found: list[list[float]] = [[] for _ in RANKS]
+    for number in range(rounds + 1):
+        for rank, seen in zip(ranks, found, strict=True):
+            began = time.process_time()
+            for step in range(order.phase.steps):
+                load_step(rank, step)
+            if number:
+                seen.append((time.process_time() - began) / order.phase.steps * 1e3)
+    return found
+
+
 def with_range(values: list[float], form: str) -> str:
     low, middle, high = (format(value, form) for value in (min(values), statistics.median(values), max(values)))
     return f"{middle} ({low} to {high})"
 
 
-def rows_of(prepared: Prepared, builder: TargetBuilder, given: argparse.Namespace) -> list[str]:
+def rows_of(prepared: Prepared, given: argparse.Namespace) -> list[str]:
     rows = []
     for label, stores in (("all text", prepared.train), ("kjv", {"kjv": prepared.train["kjv"]})):
         for seq_len in (512, 1024):
             order = make_order(stores, seq_len, given.steps)
             for name in ("mlm", "clm"):
-                got = measure(order, name, builder, prepared, given.rounds)
+                got = measure(order, name, prepared, given.rounds)
                 figures = [with_range(got[key], ".1f") for key in ("ours", "wall", "plain")]
                 ratio = with_range(got["ratio"], ".2f")
                 rows.append(
@@ -175,7 +186,18 @@ def rows_of(prepared: Prepared, builder: TargetBuilder, given: argparse.Namespac
     return rows
 
 
-def write(rows: list[str], given: argparse.Namespace) -> None:
+def rank_rows_of(prepared: Prepared, given: argparse.Namespace) -> list[str]:
+    rows = []
+    for label, stores in (("all text", prepared.train), ("kjv", {"kjv": prepared.train["kjv"]})):
+        order = make_order(stores, 1024, given.steps)
+        for name in ("mlm", "clm"):
+            found = by_ranks(order, name, prepared, given.rounds)
+            rows.append(f"| {label} | {name} | {' | '.join(with_range(values, '.2f') for values in found)} |")
+            print(rows[-1], flush=True)
+    return rows
+
+
+def write(rows: list[str], rank_rows: list[str], given: argparse.Namespace) -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "?")
@@ -197,19 +219,29 @@ def write(rows: list[str], given: argparse.Namespace) -> None:
 |---|---|---|---|---|---|---|---|
 """
         + "\n".join(rows)
+        + f"""
+
+CPU milliseconds that one rank spends on a step (seq_len 1024), its share of the batch read, digested and corrupted and
+the others' sequences located, by the number of ranks:
+
+| text | objective | {" | ".join(f"{count} ranks" for count in RANKS)} |
+|---|---|{"---|" * len(RANKS)}
+"""
+        + "\n".join(rank_rows)
         + "\n\nWritten by `bench/loader.py`.\n"
     )
 
 
-def profile(prepared: Prepared, builder: TargetBuilder) -> None:
+def profile(prepared: Prepared) -> None:
     """Print where the time goes, for the verses at 512 and the mask objective."""
     order = make_order({"kjv": prepared.train["kjv"]}, 512, 4)
     measured = cProfile.Profile()
     for name in ("mlm", "clm"):
-        load_step(order, 0, OBJECTIVES[name], builder, prepared, 1)
+        rank = rank_of(order, name, prepared, 1)
+        load_step(rank, 0)
         measured.enable()
         for step in range(order.phase.steps):
-            load_step(order, step, OBJECTIVES[name], builder, prepared, 1)
+            load_step(rank, step)
         measured.disable()
     pstats.Stats(measured).sort_stats("tottime").print_stats(25)
 
@@ -226,13 +258,12 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     prepared = prepare(sources(given.text), TokenizerSpec(path=given.tokenizer), given.stores)
-    builder = TargetBuilder(prepared.tokenizer, SEED)
     if given.profile:
-        profile(prepared, builder)
+        profile(prepared)
         return
-    rows = rows_of(prepared, builder, given)
+    rows, rank_rows = rows_of(prepared, given), rank_rows_of(prepared, given)
     if given.out:
-        write(rows, given)
+        write(rows, rank_rows, given)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from local_data import TEXT
 
-from seqpair.data.order.batches import read_batch
 from seqpair.data.prepare.preparation import prepare
 from seqpair.data.prepared import Prepared
 from seqpair.data.store.counts import plan_member
@@ -31,6 +30,7 @@ from seqpair.paths import run_folder
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.schema import Recipe
 from seqpair.train.assembly import Run, assemble_run
+from seqpair.train.feed import work_of_step
 from seqpair.train.loop import step_gradients, train_member
 
 OPTIMIZERS = ("stableadamw", "muon")
@@ -75,9 +75,9 @@ def trained(args: argparse.Namespace, prepared: Prepared, optimizer: str, lr: fl
 def step_seconds(run: Run, step: int) -> tuple[float, float]:
     """Return CPU seconds of a step's gradients and of the optimiser."""
     phase = run.plan.phases[0]
-    batch = read_batch(run.orders[phase.name], step % phase.steps)
+    work = work_of_step(run, phase, step % phase.steps)
     began = time.process_time()
-    step_gradients(run, phase, batch)
+    step_gradients(run, phase, work)
     middle = time.process_time()
     run.optimizer.set_lr_frac(0.01)
     run.optimizer.step().read()

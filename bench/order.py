@@ -18,7 +18,7 @@ import numpy as np
 from seqpair.data.order.batches import assemble, read_batch, sequence_lengths
 from seqpair.data.order.feistel import KeyedPermutation
 from seqpair.data.order.order import PhaseOrder
-from seqpair.data.order.packing import microbatches
+from seqpair.data.order.packing import pack, share
 from seqpair.data.store.pieces import PieceIndex
 from seqpair.recipe.plan import BatchStage, LrCurve, MixtureShare, ObjectiveSpan, PhasePlan
 
@@ -102,14 +102,14 @@ def batches(mean_tokens: int) -> dict[str, float]:
         tokens, every = batch.content.size, np.arange(batch.positions.size)
         lengths = sequence_lengths(batch, True)
         span = np.arange(order.phase.positions)
-        groups = [group for rank in microbatches(lengths, 1, 8192) for group in rank]
+        groups = pack(lengths, 8192)
         return {
             "mean_document_tokens": mean_tokens,
             "batch_tokens": tokens,
             "refs_per_second": span.size / best_seconds(lambda: order.refs(span)),
             "read_tokens_per_second": tokens / best_seconds(lambda: read_batch(order, 0)),
             "assemble_tokens_per_second": tokens / best_seconds(lambda: assemble(batch, every, specials, True)),
-            "pack_8_ranks_seconds": best_seconds(lambda: microbatches(lengths, 8, 8192)),
+            "pack_8_ranks_seconds": best_seconds(lambda: pack(lengths[share(lengths, 8, 0)], 8192)),
             "pack_waste_frac": 1 - int(lengths.sum()) / (len(groups) * 8192),
         }
 

@@ -3,7 +3,7 @@
 The cells run one after the other, in a notebook or as a script: python examples/compare_objectives.py
 """
 
-# %% Seeds are studies of one recipe. Five are the advice, three the floor: fewer say nothing of other training runs.
+# %% Each seed is a study of the same recipe. A verdict about training needs at least three seeds; five are better.
 import seqpair
 
 RECIPE, BUDGET, SEEDS = "demo", "500k", (0, 1, 2)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from seqpair.data.order.packing import pack, share
 from seqpair.data.store.pieces import PieceIndex
 from seqpair.recipe.plan import BatchStage, LrCurve, MixtureShare, ObjectiveSpan, PhasePlan
 
@@ -26,6 +27,12 @@ class FakeStore:
 
     def pieces(self, seq_len: int) -> PieceIndex:
         return PieceIndex.open(self.folder, self.offsets, seq_len)
+
+
+def microbatches(lengths: np.ndarray, world_size: int, budget_tokens: int) -> list[list[np.ndarray]]:
+    """Each rank's microbatches of a batch, as indices into it."""
+    shares = [share(lengths, world_size, rank) for rank in range(world_size)]
+    return [[mine[group] for group in pack(lengths[mine], budget_tokens)] for mine in shares]
 
 
 def make_phase(

@@ -122,11 +122,11 @@ LABELS: list[tuple[bytes, dict[str, Any], tuple[str, ...]]] = [
     (labelled("a", "b", None), {}, ("row 3", "nothing in the column 'label'")),
     (labelled("a", "a", "a"), {}, ("one class only",)),
     (labelled("a", "b", "c"), {"labels": ("a", "b")}, ("row 3", "not one of the set's")),
-    (labelled("1.5", "x"), {"kind": "number"}, ("row 2", "no number")),
-    (labelled("1.5", "inf"), {"kind": "number"}, ("row 2", "no finite number")),
-    (labelled("1.5", "nan"), {"kind": "number"}, ("row 2", "no finite number")),
-    (labelled(["A"], ["A", "B"]), {"kind": "tags"}, ("one tag a word",)),
-    (labelled("x"), {"kind": "span", "pair": "text"}, ("does not stand in the text",)),
+    (labelled("1.5", "x"), {"kind": "number"}, ("row 2", "not a number")),
+    (labelled("1.5", "inf"), {"kind": "number"}, ("row 2", "not a finite number")),
+    (labelled("1.5", "nan"), {"kind": "number"}, ("row 2", "not a finite number")),
+    (labelled(["A"], ["A", "B"]), {"kind": "tags"}, ("one tag per word",)),
+    (labelled("x"), {"kind": "span", "pair": "text"}, ("is not in the text",)),
     (labelled(""), {"kind": "text"}, ("target is empty",)),
     (labelled("a", "b"), {"text": "body"}, ("row 1", "no column 'body'", "text, label")),
     (labelled("a", "b"), {"label": "mood"}, ("row 1", "no column 'mood'", "text, label")),
@@ -134,7 +134,7 @@ LABELS: list[tuple[bytes, dict[str, Any], tuple[str, ...]]] = [
     (labelled("a", "b"), {"id": "key"}, ("row 1", "no column 'key'")),
     (b'{"text": "x", "label": "a", "id": 1.5}\n', {"id": "id"}, ("row 1", "no string or integer")),
     (b'{"text": "x", "label": "a", "id": [1]}\n', {"id": "id"}, ("row 1", "no string or integer")),
-    (b'{"text": "x", "label": "a", "id": 1}\n' * 2, {"id": "id"}, ("row 2", "id is taken")),
+    (b'{"text": "x", "label": "a", "id": 1}\n' * 2, {"id": "id"}, ("row 2", "id occurs twice")),
 ]
 
 

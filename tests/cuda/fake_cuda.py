@@ -72,6 +72,21 @@ H100 = SimpleNamespace(
     pci_device_id=0,
     pci_domain_id=0,
 )
+
+
+class FakeStream:
+    """A stream, or an event, of a device on which nothing runs."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def record_event(self, *_: Any) -> FakeStream:
+        return self
+
+    def wait_event(self, *_: Any) -> None: ...
+
+    wait_stream = record = wait = synchronize = wait_event
+
+
 ANSWERS: dict[str, Any] = {
     "is_available": lambda: True,
     "is_initialized": lambda: False,
@@ -91,6 +106,10 @@ ANSWERS: dict[str, Any] = {
     "manual_seed_all": lambda _: None,
     "get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
     "set_rng_state": lambda *_: None,
+    "Stream": FakeStream,
+    "Event": FakeStream,
+    "current_stream": FakeStream,
+    "stream": contextlib.nullcontext,
 }
 
 
@@ -111,12 +130,12 @@ def _operations(names: str) -> set[Any]:
 _FREE = _operations(
     "empty empty_like new_empty empty_strided new_empty_strided detach lift_fresh _reshape_alias _unsafe_view alias"
 )
-_FEW_ROWS = _operations("gather scatter_add_ scatter_add index_select embedding index index_put_ index_put take")
+_SCATTERS = _operations("scatter_ scatter_add_ scatter_add")
+_FEW_ROWS = _SCATTERS | _operations("gather index_select embedding index index_put_ index_put take")
 _WAITS = _operations(
     "_local_scalar_dense nonzero equal masked_select is_nonzero _unique2 unique_consecutive unique_dim"
 )
 _LOOKUPS = _operations("embedding")
-_SCATTERS = _operations("scatter_add_ scatter_add")
 _WRITES = _operations("copy_ fill_ zero_")
 
 
@@ -140,7 +159,7 @@ def _moved(operation: Any, args: Any, kwargs: Any, out: Any) -> int:
         return _bytes(indices) + (_bytes(args[-1]) if packet in _SCATTERS else _bytes(out))
     if packet in _WRITES:
         return _bytes(args[1:]) + _bytes(args[0])
-    if operation._overloadname == "out":
+    if operation._overloadname.endswith("out"):
         return _bytes(args) + _bytes(out)
     return _bytes((args, kwargs)) + _bytes(out)
 

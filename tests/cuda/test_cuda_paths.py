@@ -56,6 +56,16 @@ def test_a_step_waits_for_the_device_twice_at_most(seen, member):
 
 
 @pytest.mark.parametrize("member", ["encoder", "decoder"])
+def test_a_sharded_step_runs_the_same_kernels_and_waits_no_more_often(seen, member):
+    """But for the two sums over the ranks, which the pretended group leaves out."""
+    sharded = seen[member]["sharded"]
+    for name in ("kernels", "gradient_devices"):
+        assert sharded[name] == seen[member][name]
+    assert sum(sharded["waits_of_gradients"].values()) == 1
+    assert sum(sharded["waits_of_update"].values()) == 3
+
+
+@pytest.mark.parametrize("member", ["encoder", "decoder"])
 def test_ragged_steps_compile_to_one_graph_without_a_warning(seen, member):
     assert seen[member].get("error") is None
     assert seen[member]["graphs"] == 1

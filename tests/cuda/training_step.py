@@ -9,20 +9,24 @@ import json
 import sys
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from fake_cuda import Account, FakeTensorMode, fake_h100  # before torch
 
 import torch  # isort: skip
 
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
 import seqpair.distributed.acceleration as compiled
 import seqpair.train.assembly as assembly
-from seqpair.data.order.batches import read_batch
 from seqpair.distributed.world import World
 from seqpair.nn import attention
 from seqpair.train.feed import work_of_step
 from seqpair.train.loop import step_gradients
 from seqpair.train.synthetic import synthetic_study
+
+RANKS = 4
 
 
 def on_fake_device(model_class):
@@ -36,8 +40,9 @@ def on_fake_device(model_class):
     return make
 
 
-def assemble(member: str, compile_mode: str):
+def assemble(member: str, compile_mode: str, sharding: str = "none"):
     overrides = ["runtime.microbatch_tokens=1024", "runtime.kernel=auto", f"runtime.compile={compile_mode}"]
+    overrides += [f"runtime.sharding={sharding}"]
     plan, prepared = synthetic_study(
         Path(tempfile.mkdtemp()),
         "1m",
@@ -48,20 +53,19 @@ def assemble(member: str, compile_mode: str):
         precision="bf16",
         overrides=overrides,
     )
-    return plan, assembly.assemble_run(plan, prepared, World(0, 1, 0, torch.device("cuda", 0), None))
+    world = World(0, 1, 0, torch.device("cuda", 0), None)
+    if sharding != "none":
+        world = replace(world, world_size=RANKS, backend="nccl")
+    return plan, assembly.assemble_run(plan, prepared, world)
 
 
-def work_of(run, plan, step: int):
-    return work_of_step(run, plan.phases[0], read_batch(run.orders["pretrain"], step))
-
-
-def plain_step(member: str) -> dict[str, object]:
+def plain_step(member: str, sharding: str = "none") -> dict[str, object]:
     """Return what one uncompiled step did."""
-    plan, run = assemble(member, "off")
+    plan, run = assemble(member, "off", sharding)
     used, original = set(), dict(attention.KERNELS)
     for name, kernel in original.items():
         attention.KERNELS[name] = lambda *args, name=name, kernel=kernel: (used.add(name), kernel(*args))[1]
-    work = work_of(run, plan, 0)
+    work = work_of_step(run, plan.phases[0], 0)
     with Account() as gradients:
         step_gradients(run, plan.phases[0], work)
     attention.KERNELS.update(original)
@@ -78,6 +82,23 @@ def plain_step(member: str) -> dict[str, object]:
     }
 
 
+def start_fake_group() -> None:
+    """Join a group of ranks that exchange nothing; what a rank hears of the others is what it says itself."""
+    from torch.distributed import device_mesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=RANKS)
+    make_mesh = device_mesh.init_device_mesh
+
+    def real_mesh(*args, **kwargs):
+        with unset_fake_temporarily():  # a mesh reads its own tensor of ranks
+            return make_mesh(*args, **kwargs)
+
+    device_mesh.init_device_mesh = real_mesh
+    World.all_reduce_sum = World.all_reduce_integers = lambda self, values: values
+    World.allow = lambda self, seconds: None
+
+
 def compiled_steps(member: str) -> dict[str, object]:
     """Return the graphs of three ragged steps, traced and not generated, and what they warned of."""
     torch.compiler.reset()
@@ -87,7 +108,7 @@ def compiled_steps(member: str) -> dict[str, object]:
             plan, run = assemble(member, "on")
             for step in range(3):
                 run.optimizer.zero_grad(set_to_none=True)
-                step_gradients(run, plan.phases[0], work_of(run, plan, step))
+                step_gradients(run, plan.phases[0], work_of_step(run, plan.phases[0], step))
         except Exception as error:
             return {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
     return {"graphs": run.compiled.graphs}
@@ -103,6 +124,9 @@ def main() -> None:
     with fake_h100(), FakeTensorMode(allow_non_fake_inputs=True):
         for member in ("encoder", "decoder"):
             seen[member] = plain_step(member)
+        start_fake_group()
+        for member in ("encoder", "decoder"):
+            seen[member]["sharded"] = plain_step(member, "full")
         torch.Tensor.__float__ = lambda self: 1.0  # compiled code runs in no dispatch mode but the fake one
         for member in ("encoder", "decoder"):
             seen[member] |= compiled_steps(member)

@@ -1,4 +1,4 @@
-"""`seqpair` with a rank that gets a signal once: python killed_rank.py SIGNAL PLACE ARGUMENTS..."""
+"""`seqpair` with a rank that gets a signal once, at one call: python killed_rank.py SIGNAL PLACE CALL ARGUMENTS..."""
 
 import os
 import signal
@@ -9,8 +9,6 @@ from seqpair.cli.app import main
 from seqpair.distributed.heartbeat import INTERVAL_SECONDS
 from seqpair.distributed.world import World
 from seqpair.train import loop, step
-
-AT_CALL = {"backward": 7, "all_reduce": 40, "save": 1}
 
 
 def signalled_at(call, number, signal_number):
@@ -30,10 +28,10 @@ def signalled_at(call, number, signal_number):
     return counted
 
 
-signal_number, place = signal.Signals[sys.argv.pop(1)], sys.argv.pop(1)
+signal_number, place, number = signal.Signals[sys.argv.pop(1)], sys.argv.pop(1), int(sys.argv.pop(1))
 victim = "0" if place == "save" else "1"  # rank 0 alone writes
 if os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0" and os.environ["RANK"] == victim:
-    at = AT_CALL[place], signal_number
+    at = number, signal_number
     if place == "backward":
         step.summed_cross_entropy = signalled_at(step.summed_cross_entropy, *at)
     elif place == "all_reduce":

@@ -33,10 +33,11 @@ def train(recipe: Path, runs: Path, world_size: int, *more: str, machines: int =
         command = [sys.executable, "-c", program, *words]
         ranks.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     try:
-        said = [rank.communicate(timeout=600)[1] for rank in ranks]
+        said = [rank.communicate(timeout=3600)[1] for rank in ranks]  # far more than it takes on a quiet machine
     finally:
         for rank in ranks:
             rank.kill()
+            rank.communicate()
     assert [rank.returncode for rank in ranks] == [0] * world_size, "\n".join(said)[-3000:]
     return runs / "tiny" / member
 

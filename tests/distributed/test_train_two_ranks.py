@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -13,13 +15,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+KILLED_RANK = str(Path(__file__).with_name("killed_rank.py"))
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+PATIENCE_SECONDS = 1800
+"""Far more than a run takes on a quiet machine."""
 COMMON = ["--member", "decoder", "--set", "model.attn_out_dropout=0.0", "--set", "runtime.microbatch_tokens=300"]
 
 
-def train(recipe: Path, runs: Path, launcher: list[str], optimizer: str) -> Path:
+def train(recipe: Path, runs: Path, launcher: list[str], optimizer: str, *more: str) -> Path:
     command = [*launcher, "-m", "seqpair", "train", str(recipe), *COMMON, "--set", f"runs={runs}"]
-    command += ["--set", f"optimizer.name={optimizer}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    command += ["--set", f"optimizer.name={optimizer}", *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     return runs / "tiny" / "decoder"
 
@@ -28,8 +34,7 @@ def train(recipe: Path, runs: Path, launcher: list[str], optimizer: str) -> Path
 @pytest.mark.parametrize("optimizer", ["stableadamw", "muon"])
 def test_two_ranks_learn_what_one_learns_from_the_same_sequences(prepared_study, tmp_path, optimizer):
     one = train(prepared_study.recipe, tmp_path / "one", [sys.executable], optimizer)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    two = train(prepared_study.recipe, tmp_path / "two", torchrun, optimizer)
+    two = train(prepared_study.recipe, tmp_path / "two", TORCHRUN, optimizer)
     assert (one / "ledger.jsonl").read_bytes() == (two / "ledger.jsonl").read_bytes()
     rows = [
         [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if '"train"' in line]
@@ -48,68 +53,51 @@ def test_two_ranks_learn_what_one_learns_from_the_same_sequences(prepared_study,
             assert second_weights[name] == pytest.approx(weight, rel=1e-2, abs=1e-4), name
 
 
+SHORT = ["--set", "budget=8k", "--set", "checkpoints.every_tokens=800"]
+FIRST_CALL_AND_STEP = {"backward": (2, 1), "all_reduce": (8, 3), "save": (1, 1)}
+"""Of 17 steps or so, each with one backward pass on a rank, two sums and, but for every second one, a save."""
+
+
+@pytest.fixture(scope="module")
+def whole(prepared_study, tmp_path_factory):
+    """The ledger of a run without a kill."""
+    runs = tmp_path_factory.mktemp("whole")
+    return (train(prepared_study.recipe, runs, TORCHRUN, "stableadamw", *SHORT) / "ledger.jsonl").read_bytes()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["backward", "all_reduce", "save"])
+@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("place", list(FIRST_CALL_AND_STEP))
 def test_torchrun_restarts_a_killed_rank_and_the_ledger_is_that_of_a_run_without_a_kill(
-    prepared_study, tmp_path, place
+    prepared_study, tmp_path, whole, place, number
 ):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = ["train", str(prepared_study.recipe), *COMMON, "--set", "checkpoints.every_tokens=2k"]
-    whole = subprocess.run(
-        [*torchrun, "-m", "seqpair", *arguments, "--set", f"runs={tmp_path / 'whole'}"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert whole.returncode == 0, whole.stderr
-    program = str(Path(__file__).with_name("killed_rank.py"))
-    killed = subprocess.run(
-        [
-            *torchrun,
-            "--max-restarts",
-            "3",
-            program,
-            "SIGKILL",
-            place,
-            *arguments,
-            "--set",
-            f"runs={tmp_path / 'killed'}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert killed.returncode == 0, killed.stderr
-    assert "exitcode" in killed.stderr or "Signal" in killed.stderr or "restart" in killed.stderr.lower()
-    first, second = (tmp_path / name / "tiny" / "decoder" / "ledger.jsonl" for name in ("whole", "killed"))
-    assert first.read_bytes() == second.read_bytes()
+    first, between = FIRST_CALL_AND_STEP[place]
+    words = ["SIGKILL", place, str(first + number * between), "train", str(prepared_study.recipe), *COMMON, *SHORT]
+    command = [*TORCHRUN, "--max-restarts", "3", KILLED_RANK, *words, "--set", f"runs={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "signal sent" in done.stderr
+    assert (tmp_path / "tiny" / "decoder" / "ledger.jsonl").read_bytes() == whole
 
 
 @pytest.mark.slow
 def test_a_rank_that_is_stopped_in_a_step_is_named_ten_seconds_after_the_timeout_at_the_latest(
     prepared_study, tmp_path
 ):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(Path(__file__).with_name("killed_rank.py")), "SIGSTOP", "backward", "train"]
-    command += [str(prepared_study.recipe), *COMMON, "--set", f"runs={tmp_path}", "--set", "runtime.timeout_seconds=10"]
-    said: dict[str, float] = {}
-    lines = []
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
+    command = [*TORCHRUN, KILLED_RANK, "SIGSTOP", "backward", "7", "train", str(prepared_study.recipe), *COMMON]
+    command += ["--set", f"runs={tmp_path}", "--set", "runtime.timeout_seconds=10"]
+    lines, seconds = [], {}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
         for line in running.stderr:
             lines.append(line)
-            for word in ("signal sent", "rank 1 (host"):
-                if word in line:
-                    said.setdefault(word, time.monotonic())
-            if "rank 1 (host" in said:
-                break
-    finally:
-        running.terminate()
-        running.wait(120)
+            named = re.search(r"rank 1 \(host .*, process (\d+)\)", line)
+            if named or "signal sent" in line:
+                seconds["named" if named else "sent"] = time.monotonic()
+            if named:  # torchrun would wait half a minute for it
+                os.kill(int(named[1]), signal.SIGKILL)
     text = "".join(lines)
+    assert running.returncode == 1, text
     assert "waited in vain for the gradients" in text, text
     assert re.search(r"is dead, stopped or cut off, last heard of in step \d+, the gradients", text), text
-    assert said["rank 1 (host"] - said["signal sent"] < 10 + 10
+    assert seconds["named"] - seconds["sent"] < 10 + 10

@@ -45,8 +45,8 @@ def test_the_reference_describes_every_verb_and_public_name(site):
 
 
 def test_pages_outside_docs_are_linked(site):
-    assert 'href="results/first-study/index.html"' in (site / "readme.html").read_text(encoding="utf-8")
-    assert (site / "results" / "first-study" / "report" / "figures" / "flops-causal.png").is_file()
+    assert 'href="results/second-study/index.html"' in (site / "readme.html").read_text(encoding="utf-8")
+    assert (site / "results" / "second-study" / "report" / "figures" / "flops-causal.png").is_file()
 
 
 def test_the_pages_ask_no_other_host(site):

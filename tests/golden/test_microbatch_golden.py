@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from order_fakes import FakeStore, make_phase
+from order_fakes import FakeStore, make_phase, microbatches
 
 from seqpair.data.order.batches import assemble, read_batch, sequence_lengths
 from seqpair.data.order.order import PhaseOrder
-from seqpair.data.order.packing import microbatches, pack, share
+from seqpair.data.order.packing import pack, share
 from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.objectives.selection import parts_of_step
 from seqpair.objectives.targets import TargetBuilder
@@ -56,11 +56,11 @@ def test_inputs_and_targets_of_a_fixed_key_do_not_change(order, name, frac, expe
     seen, counts = [], []
     for step in range(3):
         batch = read_batch(order, step)
-        for part in parts_of_step(batch, OBJECTIVES[name], 0.3, 5):
+        for part in parts_of_step(batch.positions, batch.phase, OBJECTIVES[name], 0.3, 5):
             chosen = builder.choose(part, batch, frac)
             counts.append(chosen.count)
             lengths = sequence_lengths(batch, part.objective.ends_every_piece)[part.indices]
-            for group in (group for rank in microbatches(lengths, 2, 1024) for group in rank if group.size):
+            for group in (group for rank in microbatches(lengths, 2, 1024) for group in rank):
                 rows = assemble(batch, part.indices[group], SPECIALS, part.objective.ends_every_piece)
                 given = builder.build(part.objective, rows, chosen, "cpu")
                 layout = given.layout
@@ -77,6 +77,7 @@ def test_inputs_and_targets_of_a_fixed_key_do_not_change(order, name, frac, expe
 )
 def test_packing_of_fixed_lengths_does_not_change(scale, expected):
     lengths = 2 + np.minimum(1022, np.random.default_rng(4).exponential(scale, 2500).astype(np.int64))
-    groups = [*share(lengths, 7), *pack(lengths, 4096), *pack(lengths, 900)]
+    shares = [share(lengths, 7, rank) for rank in range(7)]
+    groups = [*shares, *pack(lengths, 4096), *pack(lengths, 900)]
     borders = np.cumsum([group.size for group in groups])
     assert digest_of(np.concatenate(groups), borders) == expected

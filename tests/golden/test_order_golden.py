@@ -10,6 +10,7 @@ from order_fakes import FakeStore, make_phase
 
 from seqpair.data.order.batches import read_batch
 from seqpair.data.order.feistel import KeyedPermutation
+from seqpair.data.order.ledger import LedgerRecord
 from seqpair.data.order.order import ORDER_VERSION, PhaseOrder
 
 
@@ -50,5 +51,9 @@ def test_an_order_of_a_fixed_key_does_not_change(order):
     assert digest_of(refs.source, refs.sequence, refs.epoch) == "2f5b9266477909c13de2cb0bcdb3b84c"
 
 
-def test_batches_of_a_fixed_key_do_not_change(order):
-    assert [read_batch(order, step).digest[:16] for step in (0, 9)] == ["06ebdf138741671f", "5870b947c6147f7f"]
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [(1, ["06ebdf138741671f", "5870b947c6147f7f"]), (2, ["15f78ec1736253df", "c751ed1a8f79f7e5"])],
+)
+def test_records_of_a_fixed_key_do_not_change_in_any_format(order, format, expected):
+    assert [LedgerRecord.of(read_batch(order, step), format).digest[:16] for step in (0, 9)] == expected

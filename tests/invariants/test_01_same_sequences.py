@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqpair.data.order.batches import assemble, read_batch
-from seqpair.data.order.ledger import Ledger, LedgerComparison, require_same_sequences
+from seqpair.data.order.ledger import Ledger, LedgerComparison, LedgerRecord, require_same_sequences
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_member
@@ -21,7 +21,7 @@ def write_ledger(study, path, member: str, *overrides: str) -> Ledger:
     for phase in plan.phases:
         order = PhaseOrder(plan.seed, phase, prepared.train)
         for step in range(phase.steps):
-            ledger.append_batch(read_batch(order, step))
+            ledger.append(LedgerRecord.of(read_batch(order, step)))
     ledger.close()
     return ledger
 

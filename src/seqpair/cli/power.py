@@ -37,8 +37,8 @@ def power(
     Example: seqpair power --items 2000 --seeds 3 --accuracy 0.6 --difference 0.05
 
     All numbers are shares: 0.05 is five points of accuracy. The guess that matters most is --seed-sd; take it from an
-    earlier study. Five seeds are the advice and three the floor: with one or two the answer is about those runs, not
-    about training. With --difference it also says how many items would detect that difference.
+    earlier study. A claim about training needs at least three seeds, better five; with one or two the answer covers
+    those runs only. With --difference the command also prints how many items would detect that difference.
 
     Example: seqpair power --items 2010 --clusters 67 --seeds 5
     """

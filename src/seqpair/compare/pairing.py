@@ -129,7 +129,7 @@ def pair_sides(
     seeds = sorted(set(firsts) & set(seconds))
     if not seeds:
         raise EvaluationError(
-            "no seed is on both sides, so no run has its counterpart",
+            "the two sides have no seed in common",
             seen=f"seeds {_listed(firsts)} and {_listed(seconds)}",
             fix="train both members at the same seeds",
         )
@@ -281,7 +281,7 @@ def _by_seed(side: Sequence[Scores], name: str) -> dict[int, Scores]:
         raise EvaluationError(
             f"the {name} side has two results of one seed",
             seen=f"seeds {', '.join(str(scores.model.seed) for scores in side)}",
-            fix="give one result a seed",
+            fix="give one result per seed",
         )
     return found
 
@@ -321,7 +321,7 @@ def _identities(
     wrong = [part for part in differing if part not in may_differ]
     if wrong and not unpaired:
         raise EvaluationError(
-            f"{first[0].model.label} and {second[0].model.label} are no pair: more differs than the objective",
+            f"{first[0].model.label} and {second[0].model.label} are not a pair: more than the objective differs",
             seen=_listed(wrong),
             allowed=f"differences in {_listed(may_differ)}" if may_differ else "what the objectives table declares",
             fix="compare members of one recipe at equal seeds, or ask for an unpaired comparison",
@@ -337,7 +337,7 @@ def _columns(scores: Scores, ids: tuple[str, ...]) -> tuple[Floats, Floats]:
         raise EvaluationError(f"there are no items of the {who}", fix="evaluate it again")
     if not len(scores.ids) == len(values) == len(weights):
         raise EvaluationError(
-            f"names, values and weights of the {who} are not equally many",
+            f"names, values and weights of the {who} differ in number",
             seen=f"{len(scores.ids)}, {len(values)}, {len(weights)}",
             fix="give one name, one value and one weight for each item",
         )

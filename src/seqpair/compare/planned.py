@@ -115,7 +115,7 @@ def read_questions(path: Path) -> AskedBefore:
         raise EvaluationError(f"{path} cannot be read", seen=error.strerror, fix="name a file of questions") from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise EvaluationError(
-            f"{path} is no YAML",
+            f"{path} is not YAML",
             seen=str(error).splitlines()[0],
             fix="correct the file; docs/comparing.md has an example",
         ) from error

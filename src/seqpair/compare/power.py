@@ -81,11 +81,11 @@ class StudyPlan:
         """Return in words what the study can see, and whether that is enough."""
         tests = f", tested with {self.family - 1} others" if self.family > 1 else ""
         can = (
-            f"{self.items} items and {self.seeds} seed{'' if self.seeds == 1 else 's'} show a true difference of "
+            f"{self.items} items and {self.seeds} seed{'' if self.seeds == 1 else 's'} detect a true difference of "
             f"{self.detectable:.3g} with {100 * self.power:.0f} % power{tests}"
         )
         if self.scope == THESE_RUNS:
-            can += ", and only of these runs: three seeds at least say something of training"
+            can += ", for these runs only: a claim about training needs at least three seeds"
         if self.wanted is None:
             return f"{can}."
         verdict = "enough" if self.is_enough else "too small a study"
@@ -173,7 +173,7 @@ def detectable_difference(
     numbers_fit = items >= 2 and seeds >= 1 and family >= 1 and 2 <= groups <= items
     if not numbers_fit or not 0 < level < 1 or not 0 < power < 1 or not 0 <= shared <= 1:
         raise EvaluationError(
-            "a study of this form cannot be planned",
+            "no study has these numbers",
             seen=f"{items} items in {groups} clusters, {shared} shared, {seeds} seeds, {family} tests, level {level}, "
             f"power {power}",
             allowed="2 items, 2 clusters, 1 seed, 1 test or more; no more clusters than items; shares in [0, 1]; level "

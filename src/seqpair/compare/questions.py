@@ -93,12 +93,12 @@ def compare(question: str, first: Sequence[Scores], second: Sequence[Scores], op
 
     Raises:
         EvaluationError: They cannot be compared; see `pair_sides`. Or there are fewer than ten items, or the task's
-            value is no mean over its items and has no pseudo-values, as where it is undefined.
+            value is not a mean over its items and has no pseudo-values, as where it is undefined.
     """
     own = next((scores for scores in [*first, *second] if scores.value is not None), None)
     if own is not None:
         raise EvaluationError(
-            own.why_not or f"the value of {own.task.name} is no mean over its items, so items cannot be paired",
+            own.why_not or f"the value of {own.task.name} is not a mean over its items, so items cannot be paired",
             seen=f"{own.task.metric} of the {own.model.label}, seed {own.model.seed}",
             fix="compare a task whose metric is a mean, or evaluate it again with this version",
         )
@@ -306,18 +306,18 @@ def _cautions(paired: Paired) -> tuple[str, ...]:
     found = []
     if paired.by_jackknife:
         metric = paired.task.metric.replace("_", " ") or "value"
-        found.append(f"By jackknife pseudo-values: the {metric} is of all items together.")
+        found.append(f"Compared by jackknife pseudo-values, since the {metric} is not a mean over items.")
     if not paired.differences.any():
         found.append("No item differs at any seed: check that these are two models.")
     if paired.differs_in:
         found.append(f"Not a pair: they differ in {', '.join(paired.differs_in)}.")
     if paired.one_run and len(paired.seeds) > 1:
-        found.append(f"There is one run of {paired.one_run}, so this is about other seeds of the other side alone.")
+        found.append(f"There is one run of {paired.one_run}: the interval covers seeds of the other side only.")
     if paired.left_out_seeds:
         found.append(f"Seeds on one side only are left out: {', '.join(map(str, paired.left_out_seeds))}.")
     if len(paired.seeds) < FEWEST_SEEDS:
         count = "one seed" if len(paired.seeds) == 1 else "two seeds"
-        found.append(f"With {count} nothing is said of other training runs.")
+        found.append(f"With {count} there is no verdict about other training runs.")
     return tuple(found)
 
 
@@ -392,7 +392,7 @@ def _averages(scores: Sequence[Scores], own: Sequence[Comparison], options: Opti
     if len(kept) < 2 or len({paired.seeds for _, paired in kept}) != 1:
         return []
     left_out = [one.tasks[0].name for one in own if one not in [comparison for comparison, _ in kept]]
-    cautions = (f"Without {', '.join(left_out)}: other seeds or no share of right answers.",) if left_out else ()
+    cautions = (f"Left out: {', '.join(left_out)} (other seeds, or not a share of right answers).",) if left_out else ()
     above = [(one, paired) for one, paired in kept if paired.task.chance is not None and not one.at_chance]
     over_all = mean_over_tasks(kept, options, cautions)
     if over_all.tasks_at_chance and len(above) < 2:
@@ -401,7 +401,7 @@ def _averages(scores: Sequence[Scores], own: Sequence[Comparison], options: Opti
         found = [over_all]
     else:
         others = [paired.task.name for _, paired in kept if paired not in [own_pair for _, own_pair in above]]
-        why = f"Without {', '.join(others)}: at chance, both sides taken together, or no chance level."
+        why = f"Left out: {', '.join(others)} (at chance for both sides together, or without a chance level)."
         found = [over_all, replace(mean_over_tasks(above, options, (why,)), without_chance=True)]
     if options.correct and len(found) > 1 and not found[0].is_mostly_at_chance:
         adjusted = adjust_family([one.difference for one in found])

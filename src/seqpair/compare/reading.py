@@ -131,7 +131,7 @@ def scores_of_columns(
 ) -> Scores:
     """Return a result as scores of a model: the items' outcomes, or their jackknife pseudo-values.
 
-    Where the result's value is no mean over its items and pseudo-values cannot be made, the scores say why not.
+    Where the result's value is not a mean over its items and pseudo-values cannot be made, the scores say why not.
 
     Args:
         model: Whose they are.
@@ -248,7 +248,7 @@ def item_pseudo_values(result: TaskResult, values: Floats, details: Details) -> 
     scale = 100.0 if result.metric == "bleu" else 1.0
     if abs(value - result.value) > _CLOSE * scale:
         raise EvaluationError(
-            f"the items of {result.task} do not give its {result.metric} back",
+            f"the items of {result.task} do not reproduce its {result.metric} back",
             seen=f"{value:.6g} from the items, {result.value:.6g} in the result",
             fix=_AGAIN,
         )
@@ -286,7 +286,7 @@ def _truth_and_predictions(values: Floats, details: Details) -> list[tuple[list[
 def _without_each(result: TaskResult, gold: list[Any], predicted: list[Any]) -> Found:
     if result.metric not in _MEASURES:
         raise EvaluationError(
-            f"the value of {result.task} is no mean over its items, so items cannot be paired",
+            f"the value of {result.task} is not a mean over its items, so items cannot be paired",
             seen=result.metric,
             allowed=f"a mean, or by jackknife {', '.join(_MEASURES)}",
             fix="compare a task with such a metric",

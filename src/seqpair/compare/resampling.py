@@ -69,7 +69,7 @@ def paired_difference(
 def _column(values: npt.ArrayLike) -> Floats:
     column = np.asarray(values, dtype=np.float64)
     if column.ndim != 1 or len(column) == 0:
-        raise ValueError(f"one number an item was expected, got the shape {column.shape}")
+        raise ValueError(f"one number per item was expected, got the shape {column.shape}")
     if not np.isfinite(column).all():
         raise ValueError(f"item {int(np.flatnonzero(~np.isfinite(column))[0])} has a value that is not finite")
     return column
@@ -155,7 +155,7 @@ def permutation_p(differences: npt.ArrayLike, *, permutations: int = PERMUTATION
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.ndim != 1 or len(d) == 0:
-        raise ValueError(f"one number an item was expected, got the shape {d.shape}")
+        raise ValueError(f"one number per item was expected, got the shape {d.shape}")
     if not np.isfinite(d).all():
         raise ValueError(f"item {int(np.flatnonzero(~np.isfinite(d))[0])} has a value that is not finite")
     sizes = np.abs(d[d != 0])

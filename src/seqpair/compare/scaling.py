@@ -322,7 +322,7 @@ def _law(
     if runs < _FEWEST_RUNS:
         cautions.append(f"Points of {runs} run{'s' if runs > 1 else ''} are taken as independent, which they are not.")
     elif runs < _FEW_RUNS:
-        cautions.append(f"The intervals rest on {runs} runs.")
+        cautions.append(f"The intervals are based on {runs} runs.")
     return PowerLaw(
         names=names,
         floor=_interval(np.exp(thetas[:, 0]), level) if floor else None,

@@ -349,15 +349,15 @@ class Comparison:
         seeds = f"{found.seeds} seed{'' if found.seeds == 1 else 's'}, {found.items} items"
         if not self.is_about_training:
             seeds = f"{found.scope}: {seeds}; {NO_TRAINING_VERDICT}"
-        pair = f"the {self.first.label} against the {self.second.label}"
+        pair = f"{self.first.label} minus {self.second.label} is"
         if self.on_these_runs == MOSTLY_AT_CHANCE:
-            return f"On {what} there is no verdict, since most tasks are at chance, {pair} {span}; {seeds}."
+            return f"On {what} there is no verdict, since most tasks are at chance: {pair} {span}; {seeds}."
         if self.on_these_runs == NEITHER_ABOVE_CHANCE:
-            return f"On {what} neither is above chance, {pair} {span}; {seeds}."
+            return f"On {what} neither is above chance: {pair} {span}; {seeds}."
         if self.on_these_runs == NO_BETTER_END:
-            return f"On {what}, a lean without a better end, {pair} {span}; {seeds}."
+            return f"On {what}, where neither direction is better, {pair} {span}; {seeds}."
         if self.on_these_runs == LEVEL:
-            return f"On {what} the two are level within {self.margin:g}, {pair} {span}; {seeds}."
+            return f"On {what} the two are level within {self.margin:g}: {pair} {span}; {seeds}."
         if self.on_these_runs == NOT_DECIDED:
-            return f"On {what} it is not decided, {pair} {span}; {seeds}."
-        return f"On {what} the {self.on_these_runs} is ahead, {pair} {span}; {seeds}."
+            return f"On {what} it is not decided which is ahead: {pair} {span}; {seeds}."
+        return f"On {what} the {self.on_these_runs} is ahead: {pair} {span}; {seeds}."

@@ -199,6 +199,27 @@ def float8_words(device: torch.device) -> str:
     return "possible (runtime.float8: tensorwise or rowwise), off unless told; meant for the large sizes"
 
 
+def should_fuse_loss(kind: str, device: torch.device) -> bool:
+    """Return whether the loss runs in Triton kernels.
+
+    Args:
+        kind: `torch` or `triton`.
+        device: Where the model is.
+
+    Raises:
+        SeqpairError: It is to run in them and cannot on this device.
+    """
+    missing = "CUDA" if device.type != "cuda" else _missing_generator(device)
+    if kind == "triton" and missing is not None:
+        raise SeqpairError(
+            "the loss cannot run in Triton kernels here",
+            seen=f"runtime.loss: triton, {device.type} without {missing}",
+            allowed="CUDA with triton",
+            fix="set runtime.loss to torch",
+        )
+    return kind == "triton"
+
+
 def require_float8(scaling: str, device: torch.device, *, emulate: bool = False) -> None:
     """Check that training in float8 is possible.
 

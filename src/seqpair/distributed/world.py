@@ -14,9 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
@@ -75,11 +77,21 @@ class World:
         """
         if self.world_size == 1:
             return [float(value) for value in values]
-        # On the device, since nccl moves no CPU tensors.
-        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        return [float(value) for value in self._summed(torch.tensor(values, dtype=torch.float64)).tolist()]
+
+    def all_reduce_integers(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sums over all ranks of each of (n,) values, the same on each; the array may be overwritten.
+
+        Raises:
+            TrainingError: Another rank is gone or did not come in time.
+        """
+        return values if self.world_size == 1 else self._summed(torch.from_numpy(values)).numpy()
+
+    def _summed(self, values: Tensor) -> Tensor:
+        sums = values.to(self.device)  # nccl moves no CPU tensors
         with self.exchange("a sum over all ranks"):
             dist.all_reduce(sums)
-            return [float(value) for value in sums.tolist()]
+            return sums.cpu()
 
     def broadcast_json(self, value: Any = None) -> Any:
         """Return rank 0's value, which JSON must be able to hold; the others' argument is not looked at.

@@ -222,7 +222,7 @@ def _rows(declared: Declared, files: Mapping[str, Path], clusters: dict[str, str
             name = str(row[declared.id]) if declared.id else f"{path.stem}-{number}"
             if name in seen:
                 raise EvaluationError(
-                    f"{where}: the name in the column {declared.id or 'id'!r} is taken",
+                    f"{where}: the name in the column {declared.id or 'id'!r} occurs twice",
                     seen=name,
                     fix="give each row a name of its own",
                 )

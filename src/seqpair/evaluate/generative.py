@@ -21,7 +21,7 @@ from seqpair.evaluate.results import TaskResult
 from seqpair.evaluate.task import BOTH, SuiteTask, TaskContext, TaskOutcome, TaskSkippedError
 from seqpair.models.text_model import TextModel
 
-_FROM_HUB = "put the rows of its evaluation split there, one JSON object a line, with the hub's columns"
+_FROM_HUB = "put the rows of its evaluation split there, one JSON object per line, with the hub's columns"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,9 @@ def import_results(paths: Iterable[Path], place: ModelPlace, folder: Path, metri
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise EvaluationError(
-            "two files are of one task", seen=twice, fix="give the newer one only, or each with its own --out"
+            "two files contain results of the same task",
+            seen=twice,
+            fix="give the newer one only, or each with its own --out",
         )
     for measured, outcome in found:
         items = [item.model_dump(mode="json") for item in outcome.items]

@@ -136,7 +136,7 @@ def read_question_rows(path: Path, kind: str) -> list[Row]:
     """Return the rows of a JSON Lines file; a row's name is its number.
 
     Raises:
-        EvaluationError: A line lacks a column, or names a right candidate that is not there.
+        EvaluationError: A line lacks a column, or names a right candidate that does not exist.
         DataError: A line is not JSON or not UTF-8.
     """
     rows = []
@@ -151,7 +151,7 @@ def read_question_rows(path: Path, kind: str) -> list[Row]:
             ) from error
         if isinstance(row, ScoredRow) and not 0 <= row.gold < len(row.pairs):
             raise EvaluationError(
-                f"{path.name}, line {number} names a right candidate that is not there",
+                f"{path.name}, line {number} names a right candidate that does not exist",
                 seen=row.gold,
                 allowed=f"0 to {len(row.pairs) - 1}",
             )
@@ -195,7 +195,7 @@ def draw_shots(row: Row, pool: Sequence[Row], shots: int, seed: int) -> list[Row
             found.append(pool[index])
     if len(found) < shots:
         raise EvaluationError(
-            "there are not enough other rows to draw examples from", seen=f"{len(found)} rows", allowed=f"{shots}"
+            "there are too few other rows to take examples from", seen=f"{len(found)} rows", allowed=f"{shots}"
         )
     return found
 

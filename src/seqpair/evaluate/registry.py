@@ -88,7 +88,7 @@ def read_settings(tasks: Sequence[SuiteTask], given: Sequence[str]) -> dict[str,
         name, sign, value = text.partition("=")
         if not sign or not value or name not in known or name in found:
             raise EvaluationError(
-                "these tasks have no such choice" if name not in found else "a choice comes twice",
+                "these tasks have no such choice" if name not in found else "a choice is given twice",
                 seen=text,
                 allowed="NAME=VALUE with a NAME of " + (", ".join(known) or "none: these tasks have no choices"),
             )

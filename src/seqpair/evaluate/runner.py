@@ -197,7 +197,11 @@ def _reason(place: ModelPlace, task: SuiteTask, context: TaskContext) -> str:
         except SeqpairError as fault:
             return _one_line(fault)
     paths = task.paths(context).items()
-    absent = [name if name in task.inputs else str(path) for name, path in paths if not path.exists()]
+    absent = [
+        str(path.relative_to(context.data)) if path.is_relative_to(context.data) else str(path)
+        for _, path in paths
+        if not path.exists()
+    ]
     if absent:
         reason = f"the data folder {context.data} has no {', '.join(absent)}"
         return f"{reason}; {task.without_inputs}" if task.without_inputs else reason

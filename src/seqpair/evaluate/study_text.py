@@ -246,7 +246,7 @@ def _record(place: ModelPlace) -> Mapping[str, Any]:
         }
     if not place.is_ours:
         raise EvaluationError(
-            "only a member of a study has text of its own",
+            "only a member of a study can be measured on the study's own text",
             seen=place.name,
             allowed="an export, a run or a checkpoint of seqpair",
             fix="leave out the suite `own`, or name the member's run: `seqpair eval runs/STUDY/MEMBER --suite own`",

@@ -107,7 +107,7 @@ def exported_objective(trained: Objective, as_class: str | None) -> Objective:
     choices = export_choices(trained)
     if as_class is not None and as_class not in choices:
         raise ExportError(
-            "the member cannot be exported like this: it was not last trained so",
+            "the member cannot be exported as this class, because it was not last trained so",
             seen=as_class,
             allowed=f"{' or '.join(choices)} (last trained with {trained.name})",
             fix="leave the choice out",
@@ -214,7 +214,7 @@ def read_export_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / RECORD_NAME
     if not path.is_file():
-        raise ExportError("this folder is no export of seqpair", seen=folder, fix="make one with `seqpair export`")
+        raise ExportError("this folder is not an export of seqpair", seen=folder, fix="make one with `seqpair export`")
     keys = dict.fromkeys(("objective", "direction", "predicts", "checkpoint", "model_digest"), str)
     record = read_json(path, ExportError, "export the checkpoint again, or put back a good copy", keys)
     if not isinstance(record.get("files", {}), dict) or record["direction"] not in ("bidirectional", "causal"):
@@ -244,13 +244,13 @@ def _require_free(out: Path, overwrite: bool) -> None:
     ours = (out / RECORD_NAME).is_file()
     if not ours:
         raise ExportError(
-            "the output folder exists and is no export of seqpair",
+            "the output folder exists and is not an export of seqpair",
             seen=out,
             allowed="a folder that does not exist yet, or an earlier export together with --overwrite",
             fix="choose another folder",
         )
     if not overwrite:
-        raise ExportError("the output folder holds an earlier export", seen=out, fix="add --overwrite to replace it")
+        raise ExportError("the output folder contains an earlier export", seen=out, fix="add --overwrite to replace it")
 
 
 def _aside(out: Path) -> Path:
@@ -283,7 +283,7 @@ def checkpoint_tokenizer(checkpoint: Path, manifest: CheckpointManifest) -> Toke
         raise CheckpointError(
             "the run's tokenizer is missing",
             seen=f"no folder {folder}",
-            fix="put the run's tokenizer folder back: it lies beside the run's checkpoints folder",
+            fix="restore the run's tokenizer folder, beside its checkpoints folder",
         )
     tokenizer = load_tokenizer(folder)
     if tokenizer.digest != manifest.tokenizer_digest or tokenizer.vocab_size != manifest.plan.model.vocab_size:

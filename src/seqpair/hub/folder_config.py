@@ -232,12 +232,12 @@ class FolderConfig(BaseModel):
         if self.direction == "causal" and rope.global_theta != rope.local_theta:
             found.append(
                 f"transformers 4 computes this decoder's local layers with the global base {rope.global_theta:g}; "
-                f"taken is what transformers 5 computes, {rope.local_theta:g}"
+                f"the value of transformers 5 is used, {rope.local_theta:g}"
             )
         if self.sliding_window is not None and self.sliding_window != self.local_attention // 2:
             found.append(
                 f"sliding_window {self.sliding_window} wins over local_attention {self.local_attention} "
-                "in transformers 5, and is taken; transformers 4 does the reverse"
+                "in transformers 5, and is used; transformers 4 does the reverse"
             )
         return found
 
@@ -252,7 +252,7 @@ def read_folder_config(folder: Path) -> FolderConfig:
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise HubFolderError(
-            "this folder holds no Hugging Face model",
+            "this folder contains no Hugging Face model",
             seen=f"no file {path}",
             allowed="a folder with config.json, model.safetensors and tokenizer.json",
             fix="make one with `seqpair export`, or download all files of a model",

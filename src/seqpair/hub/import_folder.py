@@ -207,7 +207,7 @@ def _advice(wrong: Iterable[str], imported: ImportedModel, plan: Plan) -> str:
 
 def _precision_note(tensors: Mapping[str, Tensor]) -> list[str]:
     kinds = sorted({str(values.dtype).removeprefix("torch.") for values in tensors.values()} - {"float32"})
-    return [f"the weights are stored as {', '.join(kinds)} and taken as float32"] if kinds else []
+    return [f"the weights are stored as {', '.join(kinds)} and read as float32"] if kinds else []
 
 
 def _require_usable(state: Mapping[str, Tensor], plan: ModelPlan) -> None:

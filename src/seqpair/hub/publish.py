@@ -202,7 +202,7 @@ def planned_uploads(out: Path, owner: str) -> list[Upload]:
         )
     path = out / RELEASE_NAME
     if not path.is_file():
-        raise PublishError("this folder is no release", seen=out, fix="make one: `seqpair release STUDY OUT`")
+        raise PublishError("this folder is not a release", seen=out, fix="make one: `seqpair release STUDY OUT`")
     keys = {"owner": str, "study": str, "members": dict}
     contents = read_json(path, PublishError, "make the release again: `seqpair release STUDY OUT`", keys)
     if contents["owner"] not in ("", owner):
@@ -264,7 +264,7 @@ def publish_release(uploads: list[Upload], *, private: bool = False, access: Hub
         faults = listing_faults(hub.listing(one.repository, one.revision, one.kind), wanted, "the release")
         if faults:
             raise PublishError(
-                f"the Hub lists other files than were uploaded to {place}",
+                f"the Hub lists files other than those uploaded to {place}",
                 seen="; ".join(faults),
                 fix="repeat the command; it uploads this revision again",
             )

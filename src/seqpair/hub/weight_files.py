@@ -70,7 +70,7 @@ def weight_files(folder: Path) -> list[Path]:
         if (pickle := first_pickle(folder)) is not None:
             raise pickled(pickle)
         raise HubFolderError(
-            "the folder holds no weights that can be read",
+            "the folder contains no weights that can be read",
             seen=f"neither {WEIGHTS_NAME} nor {INDEX_NAME} in {folder}",
             allowed="weights as safetensors",
             fix="download the safetensors files, or write them with save_pretrained",

@@ -119,7 +119,7 @@ class _Loader:
             )
         except UnpicklingError as error:
             raise UnsafeModelError(
-                f"the pickled weights of {place.name} hold more than tensors, or are damaged; nothing in them was run",
+                f"the pickled weights of {place.name} contain more than tensors, or are damaged; nothing was run",
                 seen=str(place.folder),
                 allowed="weights as safetensors",
                 fix="download the safetensors files, or convert the file where you trust it",
@@ -264,5 +264,5 @@ def _native_of(network: Any, place: ModelPlace) -> NativeModel | None:
     theirs = backbone(input_ids=torch.from_numpy(row)[None].to(network.device), **options).last_hidden_state[0]
     if torch.allclose(native.states([row], [np.arange(tokens)]), theirs, rtol=1e-3, atol=1e-3):
         return native
-    note(f"{place.name}: our own forward differs from {type(network).__name__}, which is taken instead; it is slower")
+    note(f"{place.name}: our own forward differs from {type(network).__name__}, which is used instead and is slower")
     return None

@@ -146,7 +146,7 @@ def _inside(folder: Path, as_class: str | None) -> Path:
         return checkpoint_at(folder)
     near = _models_below(folder)
     if near:
-        raise _no_model(f"{folder} is no model itself", near)
+        raise _no_model(f"{folder} is not a model itself", near)
     return folder  # what it lacks is said where its files are looked for
 
 
@@ -243,7 +243,7 @@ def _download(name: str) -> Path:
             folder = Path(snapshot_download(repository, allow_patterns=[*SMALL_FILES, WEIGHT_PATTERNS[1]], **options))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise EvaluationError(
-            "this model is no folder here, and the hub did not give it",
+            "this model is not a folder here, and the hub did not provide it",
             seen=f"{name}: {str(error).splitlines()[0]}",
             allowed="a folder of an export or of a Hugging Face model, or a name on the hub",
             fix="check the spelling and the connection; without a network give a folder",
@@ -265,7 +265,7 @@ def _require_files(folder: Path) -> list[Path]:
         missing.append("weights (model.safetensors)")
     if missing:
         raise EvaluationError(
-            "this folder is no model that can be evaluated",
+            "this folder is not a model that can be evaluated",
             seen=f"{folder} has no " + ", no ".join(missing),
             allowed="an export, a checkpoint, a run's folder, or a Hugging Face folder",
             fix="make one with `seqpair export`, or save model and tokenizer with `save_pretrained`",

@@ -91,5 +91,5 @@ def _line_rows(
             except ValueError as error:
                 raise DataError(f"{name}, line {number} is not JSON", seen=text[:80], allowed="an object") from error
             if not isinstance(row, dict):
-                raise DataError(f"{name}, line {number} is no object", seen=text[:80], allowed="an object")
+                raise DataError(f"{name}, line {number} is not an object", seen=text[:80], allowed="an object")
         yield f"{name}, line {number}", row

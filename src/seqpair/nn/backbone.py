@@ -33,9 +33,25 @@ def attention_window(plan: ModelPlan, layer: int, direction: Direction) -> Windo
     return (reach, 0 if direction == "causal" else reach)
 
 
-def layer_norm(plan: ModelPlan) -> nn.LayerNorm:
-    """Return a layer norm over the width, without bias."""
-    return nn.LayerNorm(plan.shape.width, eps=plan.norm_eps, bias=False)
+class Norm(nn.LayerNorm):
+    """A layer norm over the width, without bias.
+
+    Attributes:
+        in_bf16: Under autocast, return bf16 instead of fp32, so that the states between the layers are bf16, too.
+    """
+
+    in_bf16 = False
+
+    def __init__(self, plan: ModelPlan) -> None:
+        super().__init__(plan.shape.width, eps=plan.norm_eps, bias=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map (N, D) to (N, D)."""
+        device = states.device.type
+        if not self.in_bf16 or not torch.is_autocast_enabled(device):
+            return super().forward(states)
+        with torch.autocast(device, enabled=False):  # which would cast to fp32; the kernel computes in fp32 anyway
+            return F.layer_norm(states.bfloat16(), self.normalized_shape, self.weight.bfloat16(), None, self.eps)
 
 
 # --- the layers' functions ------------------------------------------------------------------------
@@ -204,9 +220,9 @@ class Layer(nn.Module):
 
     def __init__(self, plan: ModelPlan, index: int, kernel: str) -> None:
         super().__init__()
-        self.attention_norm = layer_norm(plan) if index > 0 else nn.Identity()
+        self.attention_norm = Norm(plan) if index > 0 else nn.Identity()
         self.attention = Attention(plan, kernel)
-        self.mlp_norm = layer_norm(plan)
+        self.mlp_norm = Norm(plan)
         self.mlp = GatedMlp(plan)
 
     def forward(
@@ -241,9 +257,9 @@ class Backbone(nn.Module):
         if not table.is_meta:  # drawing there imports torch's compiler: two seconds for every use of an export
             nn.init.normal_(table)
         self.embedding = nn.Embedding.from_pretrained(table, freeze=False)
-        self.embedding_norm = layer_norm(plan)
+        self.embedding_norm = Norm(plan)
         self.layers = nn.ModuleList(Layer(plan, index, kernel) for index in range(plan.shape.layers))
-        self.final_norm = layer_norm(plan)
+        self.final_norm = Norm(plan)
 
     def derive_tables(self, layout: Layout, rope: RopeBases) -> None:
         """Make what the layers derive from a layout, so that a compiled forward pass finds it there."""

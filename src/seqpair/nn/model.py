@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqpair.counter import key_words
-from seqpair.nn.backbone import Backbone, layer_norm
+from seqpair.nn.backbone import Backbone, Norm
 from seqpair.nn.layout import Layout
 from seqpair.nn.rope import RopeBases
 from seqpair.recipe.objectives import Direction
@@ -46,7 +46,7 @@ class Head(nn.Module):
     def __init__(self, plan: ModelPlan) -> None:
         super().__init__()
         self.dense = nn.Linear(plan.shape.width, plan.shape.width, bias=False)
-        self.norm = layer_norm(plan)
+        self.norm = Norm(plan)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (M, D) to (M, D)."""
@@ -67,16 +67,19 @@ class LanguageModel(nn.Module):
     Args:
         model: The model's part of the plan.
         kernel: The attention kernel's name, or `auto`.
+        residual: What the states between the layers are under autocast, `fp32` or `bf16`.
 
     Raises:
         SeqpairError: There is no kernel of this name.
     """
 
-    def __init__(self, model: ModelPlan, kernel: str = "auto") -> None:
+    def __init__(self, model: ModelPlan, kernel: str = "auto", residual: str = "fp32") -> None:
         super().__init__()
         self.backbone = Backbone(model, kernel)
         self.head = Head(model)
         self.output_bias = nn.Parameter(torch.zeros(model.vocab_size))
+        for norm in (module for module in self.modules() if isinstance(module, Norm)):
+            norm.in_bf16 = residual == "bf16"
 
     @property
     def output_weight(self) -> Tensor:

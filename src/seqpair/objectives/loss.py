@@ -14,22 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CHUNK_BYTES_CPU = 8 << 20
-_CHUNK_BYTES_DEVICE = 1 << 30
-_FEWEST_ROWS = 512
+from seqpair.recipe.cost import loss_chunk_rows
+
 _CACHE_BYTES = 3 << 19
 """Logits that the passes of the softmax work on at a time on a CPU (1.5 MB): they stay in the cache
 between passes, which made the passes twice as fast at V = 50,368."""
-
-
-def _chunk_rows(states: Tensor, weight: Tensor) -> int:
-    """Return how many rows of logits are held at once.
-
-    On a CPU 8 MB, which stays in the cache; but never so few rows that the products become narrow and
-    the whole weight gradient is gone through too often (512 rows of V = 50,368 are 103 MB).
-    """
-    budget = _CHUNK_BYTES_CPU if states.device.type == "cpu" else _CHUNK_BYTES_DEVICE
-    return max(_FEWEST_ROWS, budget // (4 * weight.shape[0]))
 
 
 def _matrix_dtype(states: Tensor) -> torch.dtype:
@@ -86,9 +75,13 @@ def _to_gradients(logits: Tensor, bias: Tensor, targets: Tensor, votes: Tensor |
 
 
 def _gradients_in_few_passes(
-    logits: Tensor, targets: Tensor, votes: Tensor | None, wide: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Return the summed loss, in a wider dtype, and the gradients by the logits, in theirs."""
+    logits: Tensor, targets: Tensor, votes: Tensor | None, wide: torch.dtype, fused: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients by the logits, in their dtype, the summed loss, and the gradients summed over the rows."""
+    if fused:
+        from seqpair.objectives.fused import to_gradients  # needs triton
+
+        return (logits, *to_gradients(logits, targets, votes))
     wanted = targets[:, None]
     grads = torch.softmax(logits, 1)  # in fp32 within the kernel; only what it writes is rounded
     own = grads.gather(1, wanted).to(wide)
@@ -97,9 +90,9 @@ def _gradients_in_few_passes(
     # gradient, share - 1, is made of them; and so is the loss of a row that is right.
     grads.scatter_(1, wanted, -others.to(grads.dtype))
     losses = -torch.where(own > 0.5, 1.0 - others, own).clamp_min(torch.finfo(wide).tiny).log()
-    if votes is None:
-        return losses.sum(), grads
-    return (losses * votes[:, None]).sum(), grads.mul_(votes[:, None])
+    if votes is not None:
+        losses, grads = losses * votes[:, None], grads.mul_(votes[:, None])
+    return grads, losses.sum(), grads.sum(0, dtype=wide)
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -115,6 +108,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         votes: Tensor | None,
         chunk_rows: int,
         few_passes: bool,
+        fused: bool,
     ) -> Tensor:
         wants_states, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         dtype = _matrix_dtype(states)
@@ -127,14 +121,16 @@ class _SummedCrossEntropy(torch.autograd.Function):
         with torch.autocast(states.device.type, enabled=False):
             table = weight.to(dtype)
             inputs = states.to(dtype)
-            fused = (dtype, chunk_rows, bias.to(dtype)) if few_passes else (bias.dtype, chunk_rows)
-            for rows, logits in _logit_chunks(inputs, table, *fused):
+            held = (dtype, chunk_rows, bias.to(dtype)) if few_passes else (bias.dtype, chunk_rows)
+            for rows, logits in _logit_chunks(inputs, table, *held):
                 mine = None if votes is None else votes[rows]
                 if few_passes:
-                    loss, grad_logits = _gradients_in_few_passes(logits, targets[rows], mine, bias.dtype)
+                    grad_logits, loss, of_bias = _gradients_in_few_passes(
+                        logits, targets[rows], mine, bias.dtype, fused
+                    )
                     total += loss
                     if grad_bias is not None:
-                        grad_bias += grad_logits.sum(0, dtype=bias.dtype)
+                        grad_bias += of_bias
                 else:
                     for some, part in _cached_parts(logits):
                         total += _to_gradients(part, bias, targets[rows][some], None if mine is None else mine[some])
@@ -151,13 +147,15 @@ class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         # The loss is a sum, so whatever its caller does with it (a division, a scale) is one factor for all gradients.
-        return (*(None if made is None else made * grad for made in ctx.grads), None, None, None, None)
+        return (*(None if made is None else made * grad for made in ctx.grads), *(None,) * 5)
 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor) -> None:
     """Add left @ right to `out`, which may be of a wider dtype than the product."""
     if left.dtype == out.dtype:
         out.addmm_(left, right)
+    elif left.is_cuda:
+        torch.addmm(out, left, right, out_dtype=out.dtype, out=out)  # the product is never rounded to bf16
     else:
         out += left @ right
 
@@ -170,6 +168,7 @@ def summed_cross_entropy(
     chunk_rows: int | None = None,
     votes: Tensor | None = None,
     few_passes: bool | None = None,
+    fused: bool = False,
 ) -> Tensor:
     """Return the cross entropy summed over M rows, differentiable in states, weight and bias.
 
@@ -183,13 +182,16 @@ def summed_cross_entropy(
         chunk_rows: Rows of logits held at once; by default what suits the device.
         votes: (M,) fp32, the factor of each row's loss; without it, each has one.
         few_passes: Hold logits and their gradients in the dtype of the matrix products; by default off a CPU.
+        fused: Let two Triton kernels make the few passes.
 
     Returns:
         A scalar, in the bias's dtype (fp32), also under autocast.
     """
-    rows = chunk_rows or _chunk_rows(head_states, weight)
-    few = head_states.device.type != "cpu" if few_passes is None else few_passes
-    total: Tensor = _SummedCrossEntropy.apply(head_states, weight, bias, targets, votes, rows, few)
+    gpu = head_states.device.type != "cpu"
+    few = gpu if few_passes is None else few_passes
+    logit_bytes = _matrix_dtype(head_states).itemsize if few else bias.element_size()
+    rows = chunk_rows or loss_chunk_rows(weight.shape[0], logit_bytes, gpu=gpu)
+    total: Tensor = _SummedCrossEntropy.apply(head_states, weight, bias, targets, votes, rows, few, fused)
     return total
 
 
@@ -212,7 +214,7 @@ def token_scores(
     losses = torch.empty(targets.shape[0], dtype=bias.dtype, device=bias.device)
     hits = torch.empty(targets.shape[0], dtype=torch.bool, device=bias.device)
     dtype = _matrix_dtype(head_states)
-    rows_held = chunk_rows or _chunk_rows(head_states, weight)
+    rows_held = chunk_rows or loss_chunk_rows(weight.shape[0], bias.element_size(), gpu=bias.device.type != "cpu")
     with torch.autocast(head_states.device.type, enabled=False):
         for rows, held in _logit_chunks(head_states.to(dtype), weight.to(dtype), bias.dtype, rows_held):
             scored = []

@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from seqpair.counter import MASK_32, as_fraction_threshold, begin_hash, end_hash, hash_words, key_words
-from seqpair.data.order.batches import Batch
 from seqpair.recipe.objectives import OBJECTIVES, Objective
 
 IdArray = Any
@@ -45,14 +44,16 @@ class Part:
 
     Attributes:
         objective: The objective; never a mixed one.
-        indices: (n,) int64 places in the batch, ascending.
+        indices: (n,) int64 places in the step, or in a rank's share of it, ascending.
     """
 
     objective: Objective
     indices: npt.NDArray[np.int64]
 
 
-def parts_of_step(batch: Batch, objective: Objective, causal_frac: float | None, seed: int) -> tuple[Part, ...]:
+def parts_of_step(
+    positions: npt.NDArray[np.int64], phase: str, objective: Objective, causal_frac: float | None, seed: int
+) -> tuple[Part, ...]:
     """Return a step's parts; one unless the objective mixes two others.
 
     A hybrid step that reads the positions [a, b) has floor(b f) - floor(a f) causal sequences, so every
@@ -60,7 +61,8 @@ def parts_of_step(batch: Batch, objective: Objective, causal_frac: float | None,
     position's keyed hash is smallest.
 
     Args:
-        batch: The step's sequences.
+        positions: (S,) the training positions of the step's sequences, over all ranks.
+        phase: The phase's name.
         objective: The step's objective.
         causal_frac: For a mixed objective, the share f of sequences that is causal.
         seed: The study's seed.
@@ -68,15 +70,15 @@ def parts_of_step(batch: Batch, objective: Objective, causal_frac: float | None,
     Source: the mixing of causal and masked batches is GPT-BERT's (arXiv 2410.24159).
     Differs: there the share is of devices; here it is of positions.
     """
-    everything = np.arange(batch.positions.size, dtype=np.int64)
+    everything = np.arange(positions.size, dtype=np.int64)
     if objective.parts is None:
         return (Part(objective, everything),)
     assert causal_frac is not None, "a mixed objective has its share in the plan"
     share = Fraction(str(causal_frac))
-    first, stop = int(batch.positions[0]), int(batch.positions[-1]) + 1
+    first, stop = int(positions[0]), int(positions[-1]) + 1
     causal_sequences = math.floor(stop * share) - math.floor(first * share)
-    words = hash_words(key_words(seed, batch.phase, "direction"), batch.positions & MASK_32, batch.positions >> 32)
-    ranked = np.lexsort((batch.positions, words))
+    words = hash_words(key_words(seed, phase, "direction"), positions & MASK_32, positions >> 32)
+    ranked = np.lexsort((positions, words))
     causal, rest = np.sort(ranked[:causal_sequences]), np.sort(ranked[causal_sequences:])
     names = zip(objective.parts, (causal, rest), strict=True)
     return tuple(Part(OBJECTIVES[name], indices) for name, indices in names if indices.size)

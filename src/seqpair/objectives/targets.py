@@ -1,7 +1,7 @@
 """Targets: which output predicts which token, and what the model is given.
 
-What is predicted is chosen once for a step, over all ranks, which gives the divisor of its loss before anything is
-built.
+What is predicted is chosen before anything is built, by each rank for its sequences; the sums over the ranks give the
+divisor of the step's loss.
 
 | objective | output t predicts | at |
 |---|---|---|
@@ -91,12 +91,12 @@ class ChosenTokens:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a step's part predicts, however it is cut into microbatches.
+    """What a step's part, or a rank's share of it, predicts, however it is cut into microbatches.
 
     Attributes:
-        count: Predicted tokens over all ranks: the sum of M over the microbatches built of the part.
-        divisor: What the summed loss is divided by: the count, or where tokens have weighted votes, how many content
-            tokens could have been chosen. It depends on neither the model nor the layout.
+        count: Predicted tokens: the sum of M over the microbatches built of the part.
+        divisor: Its share of what the summed loss is divided by: the count, or where tokens have weighted votes, how
+            many content tokens could have been chosen. It depends on neither the model nor the layout.
         tokens: Which content tokens; None where every next token is predicted.
         prefixes: (S,) int64, for each sequence of the batch how many of its tokens, `[CLS]` included, are its prefix;
             None where there are none.
@@ -124,14 +124,16 @@ class TargetBuilder:
         self._is_regular[tokenizer.special_ids] = False
 
     def choose(self, part: Part, batch: Batch, mask_frac: float | None) -> Chosen:
-        """Return what a step's part predicts and sees instead, over all ranks; what its loss is divided by.
+        """Return what a part predicts and sees instead, and its share of what the loss is divided by.
 
         Args:
-            part: The objective and its sequences.
-            batch: The step's sequences.
+            part: The objective and its sequences; there may be none.
+            batch: The step's sequences, or a rank's share of them.
             mask_frac: Share of content tokens to choose; null for an objective that does not take it.
         """
         objective = part.objective
+        if not part.indices.size:
+            return Chosen(0, 0, None)
         begin = batch.offsets[part.indices]
         lengths = batch.offsets[part.indices + 1] - begin
         if objective.predicts == "next":

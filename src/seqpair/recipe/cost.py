@@ -13,13 +13,15 @@ SPECIALS_PER_SEQUENCE = 2
 
 FLOPS_FORMULA = "6 x (L (4 D^2 + 3 D F) + p (D^2 + V D)) + 12 x D x keys summed over layers"
 MEMORY_FORMULA = (
-    "16 P (weights, gradients, two moments) + microbatch x (L (8 D + 4 F) + 4 D) x bytes + 2 x 1,024 x V x 4"
+    "16 P (weights, gradients, two moments) + microbatch x (L (8 D + 4 F) + 4 D) x bytes + the loss's chunk of logits "
+    "(on a GPU 2 x microbatch x V x bytes, at most 1 GiB; on a CPU 512 x V x 4)"
 )
 DISK_FORMULA = "12 P (weights and two moments in fp32) for each checkpoint kept"
 SHARDED = "; with n ranks to a copy 16 P / n + 8 (P - L (4 D^2 + 3 D F)) + 12 (4 D^2 + 3 D F) for the states"
 RECOMPUTED = "; a recomputed layer keeps 2 D in place of 8 D + 4 F, all but one at a time"
 ONE_MOMENT = " - 4 x L (4 D^2 + 3 D F) (muon keeps one moment of the layers' matrices)"
-LOSS_CHUNK_ROWS = 1024
+_LOSS_BYTES_GPU, _LOSS_BYTES_CPU = 1 << 30, 8 << 20
+_FEWEST_LOSS_ROWS = 512
 TRAINING_PASSES = 3
 """A backward pass costs two forward passes."""
 
@@ -83,7 +85,7 @@ def plan_cost(plan: Plan) -> Cost:
         non_embedding_parameters=count.non_embedding,
         phases=phases,
         flops=sum(phase.flops for phase in phases),
-        memory_bytes=memory_bytes(plan),
+        memory_bytes=memory_bytes(plan, gpu=plan.runtime.device != "cpu"),
         checkpoint_bytes=each,
         checkpoints_kept=kept,
         disk_bytes=each * (kept + 1),
@@ -206,16 +208,33 @@ def objective_shares(phase: PhasePlan) -> list[tuple[Objective, float]]:
     return shares
 
 
-def memory_bytes(plan: Plan, ranks: int = 1) -> float:
+def loss_chunk_rows(vocab_size: int, logit_bytes: int, *, gpu: bool) -> int:
+    """Return how many rows of logits the loss holds at once.
+
+    On a GPU they and their gradients take 1 GiB. On a CPU the logits, which become their own gradients, take 8 MB, so
+    that they stay in the cache; but there are never so few rows that the products become narrow and the whole weight
+    gradient is passed over too often (512 rows of V = 50,368 are 103 MB).
+
+    Args:
+        vocab_size: V.
+        logit_bytes: Bytes of one logit.
+        gpu: Whether the loss runs on a GPU.
+    """
+    budget = _LOSS_BYTES_GPU // 2 if gpu else _LOSS_BYTES_CPU
+    return max(_FEWEST_LOSS_ROWS, budget // (logit_bytes * vocab_size))
+
+
+def memory_bytes(plan: Plan, ranks: int = 1, *, gpu: bool = True) -> float:
     """Return a rough peak memory of one rank; the formula is `MEMORY_FORMULA`, with `SHARDED` and `RECOMPUTED`.
 
-    Activations are those a layer keeps for its backward pass: norms, Q, K, V, attention output and both
-    halves of the gated MLP, in 4 bytes (2 under bf16); the loss holds one chunk of logits and its gradient. A layer
-    that is recomputed keeps its input and what attention returned, and one such layer at a time has all of them.
+    Activations are those that a layer keeps for its backward pass: norms, Q, K, V, attention output and both halves of
+    the gated MLP, in 4 bytes (2 under bf16). The loss holds one chunk of logits. A layer that is recomputed keeps its
+    input and what attention returned, and one such layer at a time has all of them.
 
     Args:
         plan: The plan.
         ranks: How many ranks share one copy of the states, if the plan shards them.
+        gpu: Whether the plan runs on a GPU.
     """
     shape = plan.model.shape
     parameters = parameter_count(shape, plan.model.vocab_size).total
@@ -229,7 +248,9 @@ def memory_bytes(plan: Plan, ranks: int = 1) -> float:
     kept = (shape.layers - recomputed + min(1, recomputed)) * of_layer + recomputed * 2 * shape.width
     each = 2 if plan.runtime.precision == "bf16" else 4
     activations = plan.runtime.microbatch_tokens * (kept + 4 * shape.width) * each
-    return states + activations + 2 * LOSS_CHUNK_ROWS * plan.model.vocab_size * 4
+    logit_bytes = each if gpu else 4
+    rows = min(plan.runtime.microbatch_tokens, loss_chunk_rows(plan.model.vocab_size, logit_bytes, gpu=gpu))
+    return states + activations + rows * plan.model.vocab_size * logit_bytes * (2 if gpu else 1)
 
 
 def recomputed_layers(plan: Plan) -> int:

@@ -239,6 +239,7 @@ class RuntimePlan(_Frozen):
         device: Device to train on; `auto` takes CUDA if there is a device. `mps` is untested.
         kernel: Attention kernel: `auto`, `reference`, `blocked`, `varlen`, `flash` or `flex`; `auto` suits the device.
         precision: Number format; `bf16` is autocast over fp32 weights.
+        residual: Number format of the states between layers where `precision` is bf16.
         microbatch_tokens: Tokens that one rank processes at once, special tokens included.
         threads: CPU threads; null leaves torch's default.
         deterministic: Ask torch for deterministic algorithms.
@@ -247,6 +248,7 @@ class RuntimePlan(_Frozen):
         prefetch_batches: Steps that are prepared ahead on a thread; null is 2 on CUDA and 0 elsewhere.
         float8: Multiply the layers' matrices in float8, with one scale per tensor or per row. Microbatches are then
             padded to one shape.
+        loss: On a GPU, compute the loss from its logits in operations of torch or in two Triton kernels.
         loggers: Where metrics go besides `metrics.jsonl`.
         sharding: What each of several ranks keeps of parameters and states: all (`none`), its part (`full`), or its
             part among the ranks of one machine (`hybrid`).
@@ -259,12 +261,14 @@ class RuntimePlan(_Frozen):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     kernel: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
+    residual: Literal["fp32", "bf16"] = "fp32"
     microbatch_tokens: Count = Field(default=8192, gt=0)
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
     compile: Literal["auto", "on", "off"] = "auto"
     prefetch_batches: int | None = Field(default=None, ge=0)
     float8: Literal["off", "tensorwise", "rowwise"] = "off"
+    loss: Literal["torch", "triton"] = "torch"
     loggers: tuple[LoggerName, ...] = ()
     sharding: Literal["none", "full", "hybrid"] = "none"
     checkpoint_layers: Literal["none", "all"] | Annotated[int, Field(ge=1)] = "none"
@@ -278,10 +282,18 @@ class RuntimePlan(_Frozen):
             raise ValueError(f"'{twice[0]}' stands twice")
         return names
 
+    @model_validator(mode="after")
+    def _residual_follows_precision(self) -> RuntimePlan:
+        if self.residual == "bf16" and self.precision == "fp32":
+            raise ValueError("residual: bf16 needs precision: bf16")
+        return self
+
     @property
     def numbers(self) -> str:
         """Return the numbers that training computes with: `fp32`, `bf16`, `bf16 with float8 products (rowwise)`."""
-        return self.precision if self.float8 == "off" else f"{self.precision} with float8 products ({self.float8})"
+        more = [] if self.residual == "fp32" else ["bf16 between layers"]
+        more += [] if self.float8 == "off" else [f"float8 products ({self.float8})"]
+        return " with ".join([self.precision, " and ".join(more)]) if more else self.precision
 
 
 class DerivedPlan(_Frozen):

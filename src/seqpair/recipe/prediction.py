@@ -259,7 +259,7 @@ def predict_plan(plan: Plan, device: str, count: int = 1) -> PlanPrediction:
         hours=hours,
         device_hours=hours * count,
         phases=tuple(phases),
-        memory_bytes=memory_bytes(plan, count),
+        memory_bytes=memory_bytes(plan, count, gpu=room is not None),
         device_memory_bytes=room,
         fitting={} if room is None else settings_that_fit(plan, room, count),
         measured=all(phase.measured for phase in phases),

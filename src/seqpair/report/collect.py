@@ -156,7 +156,7 @@ def _order(study: Study) -> list[OrderCheck]:
     ledgers = {member.name: Ledger(member.folder / LEDGER_FILE) for member in fresh}
     for name, ledger in ledgers.items():
         if not ledger.path.exists():
-            study.missing.append(f"{name}: ledger.jsonl is not there: its order is not proven")
+            study.missing.append(f"{name}: ledger.jsonl is missing, so its order is not proven")
     here = [name for name, ledger in ledgers.items() if ledger.path.exists()]
     compared: list[OrderCheck] = []
     for name in here[1:]:
@@ -176,7 +176,7 @@ def _stores(study: Study) -> dict[str, StoreManifest]:
     try:
         index = read_index(plan.sources, plan.tokenizer, folder)
         if index is None:
-            study.missing.append(f"the stores are not in {folder}: no facts of the sources beyond the plan's")
+            study.missing.append(f"the stores are not in {folder}, so the sources are described by the plan alone")
             return {}
         return {name: read_store_manifest(folder / where / "train") for name, where in index.stores.items()}
     except SeqpairError as error:

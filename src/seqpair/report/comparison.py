@@ -29,7 +29,7 @@ def values_table(members: Sequence[MemberRun]) -> DataTable | None:
     caption = "Each member through its exported model, with 95 % intervals over the choice of items."
     outside = [member.name for member in members if member.is_outside]
     if outside:
-        caption += f" {', '.join(outside)}: from elsewhere, one run, and more than the objective differs."
+        caption += f" {', '.join(outside)}: from elsewhere, one run. More than the objective differs."
     rows = [_values_row(task, members) for task in tasks_done(members)]
     return DataTable("values", caption, columns, rows) if rows else None
 
@@ -55,7 +55,7 @@ def _values_row(task: str, members: Sequence[MemberRun]) -> list[Cell]:
 
 def _value_cell(outcome: MemberOutcome | None, *, is_evaluated: bool) -> Cell:
     if outcome is None:
-        return Cell("", notes=("does not do this" if is_evaluated else "not evaluated",))
+        return Cell("", notes=("not applicable" if is_evaluated else "not evaluated",))
     result = outcome.result
     return estimate_cell(result.value, *result.interval, tag="at chance" if outcome.at_chance else "")
 
@@ -64,18 +64,17 @@ def differences_table(answers: Sequence[Comparison]) -> DataTable | None:
     """Return the answers: a row for each question, task and pair of sides."""
     columns = [
         Column("Task"), Column("First"), Column("Second"), Column("Difference", True), Column("On these runs"),
-        Column("About training"), Column("p", True), Column("Would be seen from", True), Column("Items", True),
+        Column("About training"), Column("p", True), Column("Detectable from", True), Column("Items", True),
         Column("Seeds", True), Column("Question"), Column("Notes"),
     ]  # fmt: skip
     caption = (
         "Differences on the same items, first minus second, with 95 % intervals; p is corrected over a question's "
         "tasks (Holm). With fewer than three seeds an interval is conditional on these runs: it covers other items, "
-        "not other training runs, and nothing is said about training. 'Would be seen from': the smallest true "
-        "difference that such items and seeds show with 80 % power. What is of all items together (a correlation, F1) "
-        "is compared by jackknife pseudo-values, as its notes say. A mean in which most tasks are at chance for both "
-        "gives no verdict; not at chance is a task whose value, both sides taken together, is not what guessing gives. "
-        "Near chance the log-probability of the right answer is a better measure than accuracy (arXiv 2508.13144); "
-        "an encoder's is by the rule of filling masks from left to right."
+        "not other training runs, and there is no verdict about training. 'Detectable from': the smallest true "
+        "difference that these items and seeds detect with 80 % power. Metrics that are not means over items (a "
+        "correlation, F1) are compared by jackknife pseudo-values. A mean gives no verdict if most of its tasks are at "
+        "chance for both sides together. Near chance the log-probability of the right answer is a better measure than "
+        "accuracy (arXiv 2508.13144); an encoder's is computed by filling masks from left to right."
     )
     return DataTable("differences", caption, columns, [_differences_row(one) for one in answers]) if answers else None
 

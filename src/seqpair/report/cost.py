@@ -156,7 +156,7 @@ def quality_table(points: Sequence[CostPoint]) -> DataTable | None:
     columns = [
         Column("Task"), Column("Model"), Column("Value", True), Column("Training FLOPs", True),
         Column("Training time", True), Column("Rows to score", True), Column("FLOPs to score", True),
-        Column("Better for no more"),
+        Column("Better at no higher cost"),
     ]  # fmt: skip
     body = []
     for point in points:
@@ -175,11 +175,10 @@ def quality_table(points: Sequence[CostPoint]) -> DataTable | None:
             ]
         )
     caption = (
-        "What each model reaches and what it costs, the mean over its seeds; of two runs of one seed the first "
-        "counts. A member that continues another one counts its own training only. Scoring is "
-        f"{SCORED_TOKENS} tokens after {CONTEXT_TOKENS} from left to right, for which an encoder reads a row a token. "
-        "'Better for no more': models with a higher value that cost no more "
-        "to score, by the values alone, which says nothing of chance."
+        "The value and the cost of each model, as means over its seeds. For a member that continues another one, only "
+        f"its own training is counted. Scoring means {SCORED_TOKENS} tokens after {CONTEXT_TOKENS} from left to right, "
+        "for which an encoder reads one row per token. 'Better at no higher cost': models with a higher value that "
+        "cost no more to score. It compares the values alone, without their intervals."
     )
     return DataTable("quality-by-cost", caption, columns, body) if body else None
 
@@ -193,9 +192,12 @@ def overtakings_table(scores: Sequence[Scores]) -> tuple[DataTable | None, str]:
     along = [gap for axis in ("tokens", "parameters") for gap in gaps(scores, axis) if len(gap.points) > 1]
     found = [(gap, one) for gap in along for one in overtakings(gap)]
     if not along:
-        return None, "No two members have a task's value at two moments or two sizes, so no curve can pass another."
+        return (
+            None,
+            "No two members have values of a task at two checkpoints or two sizes, so curves cannot be compared.",
+        )
     if not found:
-        words = f"Of {len(along)} pairs of curves by tokens or by size none passes the other between shared points."
+        words = f"Of {len(along)} pairs of curves by tokens or by size, none crosses between shared points."
         return None, words
     columns = [
         Column("Task"), Column("Along"), Column("Ahead afterwards"), Column("Passed"), Column("After", True),
@@ -213,7 +215,7 @@ def overtakings_table(scores: Sequence[Scores]) -> tuple[DataTable | None, str]:
         for gap, one in found
     ]
     caption = (
-        "Where one curve passes another, between points that both have; 'at about' takes them as straight in between. "
+        "Where one curve passes another, between two points that both have; 'at about' interpolates linearly. "
         "Sure: the interval of the paired difference excludes zero at both points."
     )
     return DataTable("overtakings", caption, columns, rows), f"{len(found)} among {len(along)} pairs of curves."

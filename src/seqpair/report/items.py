@@ -219,12 +219,12 @@ def disagreements_table(answers: Sequence[Comparison], scores: Sequence[Scores])
     columns = [
         Column("Task"), Column("Item"), Column("First"), Column("Second"), Column("First's value", True),
         Column("Second's value", True), Column("Seeds for first", True), Column("Seeds for second", True),
-        Column("Kept of the item"), Column("Kept of the first"), Column("Kept of the second"),
+        Column("Details of the item"), Column("Details of the first"), Column("Details of the second"),
     ]  # fmt: skip
     caption = (
-        f"Where two members disagree: at most {most} items a task and pair, those first on which they differ most, "
-        "items for the first and for the second in turn. Values are means over the seeds; what was kept is of the "
-        f"lowest seed, cut after {_LONGEST_TEXT} characters. The CSV of the task has all items with whole texts."
+        f"Items on which two members disagree most: at most {most} per task and pair, in turn one that favours the "
+        "first member and one that favours the second. Values are means over the seeds; the details are those of the "
+        f"lowest seed, cut after {_LONGEST_TEXT} characters. The CSV of the task has all items with their whole texts."
     )
     return DataTable("disagreements", caption, columns, rows) if rows else None
 

@@ -244,7 +244,7 @@ def member_views(member: MemberRun) -> list[MemberRun]:
     view = MemberRun(f"{member.name} as {second}", member.folder, second_of=member.name, objective=second)
     view.plan = member.plan
     if not any((member.folder / f"{part}-{second}").is_dir() for part in (EXPORT_FOLDER, EVALUATION_FOLDER)):
-        member.missing.append(f"{EXPORT_FOLDER}-{second}/ is not there: its second export is not shown")
+        member.missing.append(f"{EXPORT_FOLDER}-{second}/ is missing, so its second export is not shown")
         return [member]
     _read_evaluation(view)
     return [member, view]
@@ -290,7 +290,7 @@ def read_outcomes(folder: Path, missing: list[str]) -> dict[str, MemberOutcome]:
             else:
                 outcomes |= {own.key: own for own in (outcome, *_gold_outcomes(outcome))}
     if not outcomes:
-        missing.append(f"{folder.name}/ holds no result")
+        missing.append(f"{folder.name}/ contains no result")
     return outcomes
 
 
@@ -353,7 +353,7 @@ def read_study_samples(folder: Path, missing: list[str]) -> Samples:
 def _read_metrics(member: MemberRun) -> None:
     path = member.folder / METRICS_FILE
     if not path.exists():
-        member.missing.append("metrics.jsonl is not there: no curves")
+        member.missing.append("metrics.jsonl is missing, so there are no curves")
         return
     try:
         for row in JsonLines(path).rows():
@@ -414,7 +414,7 @@ def read_json_object(path: Path, missing: list[str]) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        missing.append(f"{shown} is not there")
+        missing.append(f"{shown} is missing")
         return None
     except (ValueError, OSError) as error:
         missing.append(f"{shown} cannot be read ({first_line(error)})")

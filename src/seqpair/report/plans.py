@@ -136,7 +136,7 @@ def _plan_facts(plan: Plan) -> dict[str, str]:
 
 def _phase_words(phase: PhasePlan) -> str:
     if not phase.steps:
-        return "no step: the start as it is"
+        return "no step: the start is unchanged"
     mixture = ", ".join(
         f"{part.source} {100 * part.share:g} %" if part.share is not None else f"{part.source} {part.epochs:g} epochs"
         for part in phase.mixture
@@ -192,7 +192,7 @@ def _proof_words(member: MemberRun) -> str:
     record = member.export or {}
     difference, tolerance = record.get("max_abs_difference"), record.get("tolerance")
     if not isinstance(difference, (int, float)) or not isinstance(tolerance, (int, float)):
-        return "the record holds no difference"
+        return "the record contains no difference"
     words = f"reloaded, its logits differ by at most {difference:.1e} (allowed: {tolerance:.0e})"
     checked = record.get("checked_texts")
     return f"{words}, on {checked} texts" if checked is not None else words
@@ -233,10 +233,15 @@ def order_words(study: Study) -> list[str]:
             words.append(f"{first} and {name} part at {here.phase} step {here.step}: they read different sequences.")
         elif compared.common_steps == 0:
             words.append(f"{first} and {name} have no step in common.")
-        else:
+        elif compared.without_digest < compared.common_steps:
             words.append(
                 f"{first} and {name} read the same sequences: the ledgers' digests, over positions and content, are "
-                f"equal at all {compared.common_steps:,} common steps."
+                f"equal at all {compared.common_steps - compared.without_digest:,} common steps."
+            )
+        if compared.without_digest and compared.parts_at is None:
+            words.append(
+                f"{first} and {name} are recorded in two formats of ledgers at {compared.without_digest:,} steps, of "
+                "which positions and tokens are equal; `seqpair verify` reads each from the stores."
             )
         lone = compared.only_first + compared.only_second
         if lone:

@@ -115,7 +115,7 @@ def _unfit(runs: Sequence[MemberRun]) -> str:
     if any(plan.start is not None for plan in plans):
         return "it continues another member, so its tokens do not start at zero"
     if any(len({span.objective for phase in plan.phases for span in phase.objectives}) > 1 for plan in plans):
-        return "its objective changes during training, so its losses are not of one law"
+        return "its objective changes during training, so one law does not describe its losses"
     return ""
 
 
@@ -148,7 +148,7 @@ def _tried(law: Law) -> Law:
         return replace(law, fitted=_fitted(law.rows, law.names))
     except EvaluationError as fault:
         seen = f": {fault.seen}" if fault.seen else ""
-        needed = f"; needed are {fault.allowed}" if fault.allowed else ""
+        needed = f"; it needs {fault.allowed}" if fault.allowed else ""
         return replace(law, reason=f"{fault.what}{seen}{needed}")
 
 
@@ -173,13 +173,13 @@ def _table(laws: Sequence[Law]) -> DataTable | None:
     columns = [
         Column("Law"), Column("Exponent of tokens", True), Column("Exponent of parameters", True),
         Column("Floor", True), Column(f"At {FURTHER:g} times the tokens (extrapolated)", True),
-        Column("Looks", True), Column("Runs", True), Column("Residual, log", True), Column("Notes"),
+        Column("Measurements", True), Column("Runs", True), Column("Residual, log", True), Column("Notes"),
     ]  # fmt: skip
     caption = (
         "Power laws of held-out bits per byte, L = E + A / N^a + B / D^b for N parameters without the embedding and D "
-        "content tokens, or without the term of N, with 95 % bootstrap intervals. The losses are looks of one run "
-        "before its learning rate falls, not ends of runs planned for so many tokens, which lie lower. Beyond the "
-        "last look nothing checks the form: an interval there is a lower bound of what is not known."
+        "content tokens, or without the term of N, with 95 % bootstrap intervals. The losses were measured during "
+        "one run, before its learning rate falls; runs planned for that many tokens would end lower. Beyond the last "
+        "measurement nothing checks the form, so the true uncertainty is larger than the interval."
     )
     return DataTable("scaling-laws", caption, columns, [_row(law) for law in laws]) if laws else None
 

@@ -83,8 +83,8 @@ def checkpoints_table(members: Sequence[MemberRun]) -> DataTable | None:
                 ]
             )
     caption = (
-        "Checkpoints on disk. Held-out: the mean over the sources, bits per byte of the predicted tokens, at the last "
-        "look at or before the checkpoint."
+        "Checkpoints on disk. Held-out: the mean over the sources, bits per byte of the predicted tokens, at the "
+        "last measurement up to the checkpoint."
     )
     caption = " ".join([caption, *held_out_remarks(members)])
     return DataTable("checkpoints", caption, columns, body) if body else None
@@ -142,9 +142,9 @@ def cost_table(members: Sequence[MemberRun]) -> DataTable | None:
             ]
         )
     caption = (
-        "What each member cost. FLOPs are the plan's, by its formula; time is the sum of the training steps; a member "
-        f"that continues another one counts its own steps only. To score: rows and FLOPs that {SCORED_TOKENS} tokens "
-        f"after {CONTEXT_TOKENS} take from left to right; an encoder reads a row for each, a decoder one row."
+        "The cost of each member. FLOPs are computed from the plan; time is the sum of the training steps; for a "
+        "member that continues another one, only its own steps are counted. To score: the rows and FLOPs of scoring "
+        f"{SCORED_TOKENS} tokens after {CONTEXT_TOKENS} from left to right (encoder: one row per token, decoder: one)."
     )
     return DataTable("cost", caption, columns, body, filters=len(body) > 8) if body else None
 
@@ -223,7 +223,7 @@ def readings_table(readings: Sequence[PlanReading]) -> DataTable | None:
         ]
         for reading in readings
     ]
-    caption = "What the first member's phases read of each source: share of the tokens, tokens, times over."
+    caption = "What each phase of the first member reads from each source: share of the tokens, tokens, epochs."
     return DataTable("readings", caption, columns, body, filters=len(body) > 8) if body else None
 
 

@@ -304,20 +304,20 @@ def noise_remarks(best: Setting, settings: Sequence[Setting], unit: str) -> list
     others = [setting for setting in settings if setting is not best]
     if len(best.by_seed) < 2:
         if not others:
-            return ["One seed: another one would give another value, and nothing here says how far away."]
+            return ["This is one seed. Another seed gives another value, and one seed cannot show by how much."]
         gaps = sorted((setting.value or 0.0) - (best.value or 0.0) for setting in others)
         return [
             f"One seed: the best is {gaps[0]:.3f} {unit} ahead of the next, and the curve spans {gaps[-1]:.3f}, but "
-            "nothing here says how much of that another seed would change. Add --over seed=1,2,3."
+            "one seed cannot show how much of that is noise. Add --over seed=1,2,3."
         ]
     spread = f"{best.spread:.3f} {unit} (standard deviation over {len(best.by_seed)} seeds)"
     if not others:
-        return [f"The seeds move it by {spread}."]
+        return [f"It varies by {spread}."]
     within = [setting.label for setting in others if not _is_worse(setting, best)]
     told = f"{'; '.join(within)} {'is' if len(within) == 1 else 'are'}" if within else "none of the other settings is"
     return [
-        f"At its best the seeds move it by {spread}. Compared seed by seed, {told} within noise of the best (95 %, "
-        "Student's t; the best was chosen from the same runs, which flatters it)."
+        f"The best varies by {spread}. Compared seed by seed, {told} within noise of the best (95 %, Student's t). The "
+        "best was chosen from the same runs, so its value is optimistic."
     ]
 
 
@@ -335,8 +335,8 @@ def sweep_remarks(runs: SweepRuns) -> list[str]:
         others = [member for member in record.members if member not in axis.touches]
         if others:
             remarks.append(
-                f"{', '.join(axis.keys)} touches {listed(axis.touches)} only: {listed(others)} "
-                f"{'is' if len(others) == 1 else 'are'} not trained again along it."
+                f"{', '.join(axis.keys)} affects only {listed(axis.touches)}, so {listed(others)} "
+                f"{'is' if len(others) == 1 else 'are'} not trained again for its values."
             )
     remarks += record.order
     plans = [run.plan for run in runs.runs.values() if run.plan is not None]
@@ -351,7 +351,7 @@ def sweep_remarks(runs: SweepRuns) -> list[str]:
     if len(lengths) > 1:
         shown = ", ".join(map(str, lengths))
         remarks.append(
-            f"The held-out text is cut into sequences of {shown} tokens: points do not answer the same items."
+            f"The held-out text is cut into sequences of {shown} tokens, so points are not measured on the same items."
         )
     if any(axis.is_seed for axis in record.axes):
         remarks.append("Each seed has its own order, initial weights, held-out sequences and held-out masks.")

@@ -53,11 +53,13 @@ def choose_pairs(record: SweepRecord, curves: Sequence[MemberCurve]) -> list[Pai
     best = _choice(record, "Each member at its own best", {curve.member: curve.best for curve in curves})
     if any(curve.own is None for curve in curves):
         keys = ", ".join(axis.name for axis in record.axes if not axis.is_seed)
-        why = f"The recipe's own setting ({keys}) is not in the grid: add it for that statement."
+        why = f"The recipe's own setting ({keys}) is not in the grid. Add it to compare the members at it."
         shared = PairChoice(shared.title, {}, {}, why)
     elif shared.runs and shared.runs == best.runs:
-        at = "" if record.eval_seed is None else f" Both are stated at seed {record.eval_seed}."
-        best = PairChoice(best.title, best.settings, best.runs, f"That is the shared setting: one table says both.{at}")
+        at = "" if record.eval_seed is None else f" Both are compared at seed {record.eval_seed}."
+        best = PairChoice(
+            best.title, best.settings, best.runs, f"This is also the shared setting, so one table shows both.{at}"
+        )
     return [shared, best]
 
 
@@ -69,12 +71,12 @@ def _choice(record: SweepRecord, title: str, settings: dict[str, Setting | None]
             for member, setting in settings.items()
             if member not in found
         ]
-        return PairChoice(title, {}, {}, f"There is no value of {'; '.join(lacking)} for this statement.")
+        return PairChoice(title, {}, {}, f"There is no value of {'; '.join(lacking)}, so this comparison is missing.")
     return PairChoice(
         title,
         {member: setting.label for member, setting in found.items()},
         {member: setting.runs[record.eval_seed or ""] for member, setting in found.items()},
-        "" if record.eval_seed is None else f"Stated at seed {record.eval_seed}.",
+        "" if record.eval_seed is None else f"Compared at seed {record.eval_seed}.",
     )
 
 

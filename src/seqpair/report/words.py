@@ -42,7 +42,7 @@ def headline_sentences(
 def _winners(study: Study, answers: Sequence[Comparison]) -> str:
     """Return who wins where: encoder against decoder at each size, or else the first pair that was compared."""
     if len(study.members) < 2:
-        return f"Only the {study.members[0].name} is here, so there is nothing to compare yet."
+        return f"Only the {study.members[0].name} has run, so there is nothing to compare yet."
     single = [one for one in answers if not one.is_average and one.question != PLANNED]
     pairs = dict.fromkeys((one.first.label, one.second.label) for one in single if one.question == EQUAL_SIZE)
     first = [(one.first.label, one.second.label) for one in single[:1]]
@@ -51,7 +51,7 @@ def _winners(study: Study, answers: Sequence[Comparison]) -> str:
         for pair in (pairs or first)
     ]
     names = " and the ".join(first[0] if first else [member.name for member in study.members[:2]])
-    return " ".join(filter(None, sentences)) or f"No task has results of both the {names} yet."
+    return " ".join(filter(None, sentences)) or f"There is no task yet with results of both the {names}."
 
 
 def _baselines(members: Sequence[MemberRun]) -> list[str]:
@@ -166,11 +166,11 @@ def summary_sentence(answers: Sequence[Comparison]) -> str:
     tasks = "the one task" if len(compared) == 1 else f"the {len(compared)} tasks"
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     scope = (
-        "over other training runs too"
+        "this covers other training runs too"
         if seeds >= FEWEST_SEEDS
-        else f"on these runs; {'one seed says' if seeds == 1 else 'two seeds say'} nothing of other training runs"
+        else f"on these runs; {'one seed says' if seeds == 1 else 'two seeds say'} nothing about other training runs"
     )
-    return f"Of {tasks} that the {first} and the {second} both do, {listed} ({scope})."
+    return f"On {tasks} of both the {first} and the {second}: {listed} ({scope})."
 
 
 def counted(titles: Sequence[str]) -> str:

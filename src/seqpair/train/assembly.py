@@ -20,6 +20,7 @@ from seqpair.distributed.acceleration import (
     recompute_layers,
     require_float8,
     should_compile,
+    should_fuse_loss,
 )
 from seqpair.distributed.sharding import Sharding
 from seqpair.distributed.world import World, wrap
@@ -91,7 +92,7 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
 
     Raises:
         RecipeError: The plan is an estimate, does not fit the tokenizer, or a logger's package is not installed.
-        SeqpairError: The model is to be compiled, or trained in float8, and cannot be.
+        SeqpairError: The model is to be compiled, trained in float8 or with Triton's loss, and cannot be.
         StoreError: A store is not the one that the plan was made for.
         DiskFullError: The disk cannot hold two checkpoints.
     """
@@ -104,7 +105,7 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
     if plan.runtime.threads is not None:
         torch.set_num_threads(plan.runtime.threads)
     torch.use_deterministic_algorithms(plan.runtime.deterministic)
-    model = LanguageModel(plan.model, kernel=plan.runtime.kernel)
+    model = LanguageModel(plan.model, kernel=plan.runtime.kernel, residual=plan.runtime.residual)
     initialise(model, plan.model, plan.seed)
     model.to(world.device).train()
     if plan.start is not None and plan.start.train_layers is not None:
@@ -117,7 +118,7 @@ def assemble_run(plan: Plan, prepared: Prepared, world: World, *, emulate_float8
     recompute_layers(tuple(trained.backbone.layers), plan.runtime.checkpoint_layers)
     sharded = plan.runtime.sharding != "none" and world.backend is not None
     compiled = compile_model(trained, plan, world.device, by_layer=sharded)
-    sharding, module = None, ObjectiveLoss(trained, compiled)
+    sharding, module = None, ObjectiveLoss(trained, compiled, fused=should_fuse_loss(plan.runtime.loss, world.device))
     if sharded:
         sharding = Sharding(world, plan.runtime.sharding)
         # A float8 copy's parameters are cut in place, so the model that it was made from would keep whole ones.

@@ -1,6 +1,7 @@
 """The training loop: step after step through the phases, with exact resume.
 
-SIGTERM and Ctrl-C let the running step end, save a checkpoint, and stop.
+A checkpoint is copied between two steps and written while the next ones run. SIGTERM and Ctrl-C let the running step
+end, save a checkpoint, and stop.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
@@ -18,7 +20,8 @@ from torch import Tensor
 
 from seqpair.checkpoint.catalog import latest_valid, lock_run, thin
 from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
-from seqpair.data.order.ledger import Ledger
+from seqpair.data.order.batches import read_batch
+from seqpair.data.order.ledger import Ledger, LedgerRecord
 from seqpair.data.prepared import Prepared
 from seqpair.distributed.world import World
 from seqpair.files import write_json
@@ -121,7 +124,7 @@ def train_member(
 
 def step_gradients(run: Run, phase: PhasePlan, work: StepWork) -> StepLoss:
     """Make the gradients of a step's mean loss over all predicted tokens, on every rank."""
-    seed_dropout(run.plan, phase.name, work.batch.step, run.world.rank)
+    seed_dropout(run.plan, phase.name, work.record.step, run.world.rank)
     return accumulate_gradients(run.module, work, run.world, bf16=run.plan.runtime.precision == "bf16")
 
 
@@ -152,6 +155,8 @@ class _Loop:
         self.metrics.cut_back(first_step)
         if loggers is not None:
             self.metrics.follow(loggers)
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix="seqpair-checkpoint")
+        self.writing: Future[None] | None = None
         self.loss_shown: float | None = None
         self.feed = StepFeed(run, self._places_left())
 
@@ -171,20 +176,25 @@ class _Loop:
                 is_first = self.place.total_step == first
                 with self.run.world.patience() if is_first else contextlib.nullcontext():
                     self._one_step(phase, progress)
+                if self.writing is not None and self.writing.done():
+                    self._finish_writing()
                 stopping = self._asked_to_stop()
                 if stopping or self.place.step in phase.checkpoint_steps:
                     self._save(phase)
                 if stopping:
+                    self._finish_writing()
                     return self._outcome(began, first, finished=False)
         if not planned:
             self._save(plan.phases[-1])  # a member without a step is its start, and has a checkpoint all the same
+        self._finish_writing()
         self._write_drift()
         progress.finish(self._extra())
         return self._outcome(began, first, finished=True)
 
     def close(self) -> None:
-        """End the feed and close the files of records."""
+        """End the feed and the writing of a checkpoint, and close the files of records."""
         self.feed.close()
+        self.writer.shutdown()
         if self.ledger is not None:
             self.ledger.close()
         self.metrics.close()
@@ -214,21 +224,23 @@ class _Loop:
         run, step, began = self.run, self.place.step, time.monotonic()
         run.world.enter(self.place.total_step, "reading the batch")
         work = self.feed.take()
-        batch = work.batch
-        assert (batch.phase, batch.step) == (phase.name, step), "the feed gives the steps in the loop's order"
+        record = work.record
+        assert (record.phase, record.step) == (phase.name, step), "the feed gives the steps in the loop's order"
         loss = step_gradients(run, phase, work)
         lr_frac = phase.lr_frac(step)
         run.optimizer.set_lr_frac(lr_frac)
         run.world.enter(self.place.total_step, "the optimiser's step")
         numbers = run.optimizer.step().read()
         if not math.isfinite(numbers.grad_norm):
-            raise not_finite(batch, "gradient norm", numbers.grad_norm)
+            raise not_finite(record, "gradient norm", numbers.grad_norm)
         run.optimizer.zero_grad(set_to_none=True)
-        self.place = place_after(self.place, batch)
+        self.place = place_after(self.place, record)
         if self.ledger is not None:
-            self.ledger.append_batch(batch)
+            if self.ledger.format != record.format:  # begun by an earlier version, and goes on as it began
+                record = LedgerRecord.of(read_batch(run.orders[phase.name], step), self.ledger.format)
+            self.ledger.append(record)
         seconds = time.monotonic() - began
-        self.metrics.train(self.place, batch, loss, numbers, lr=lr_frac * run.plan.optimizer.lr, seconds=seconds)
+        self.metrics.train(self.place, record, loss, numbers, lr=lr_frac * run.plan.optimizer.lr, seconds=seconds)
         self.loss_shown = loss.loss if self.loss_shown is None else 0.9 * self.loss_shown + 0.1 * loss.loss
         if run.world.is_main:
             progress.update(self.place.content_tokens, self._extra())
@@ -268,18 +280,23 @@ class _Loop:
             write_json(run.folder / DRIFT_FILE, drift(model, self.find_start(run.plan).model))
 
     def _whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return tensors as files have them, the same for any sharding; of shards on the main rank only."""
-        return tensors if self.run.sharding is None else self.run.sharding.whole(tensors)
+        """Return copies of tensors as files have them, the same for any sharding; on the main rank only."""
+        if self.run.sharding is not None:
+            return self.run.sharding.whole(tensors)
+        copied = tensors if self.run.world.is_main else {}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in copied.items()}
 
     def _save(self, phase: PhasePlan) -> None:
         name = f"{phase.tag}{self.place.step}"
         with self.run.world.patience():
+            self._finish_writing()
             if name != self.checkpoint_name:
-                self._write_checkpoint(phase)
+                self._begin_writing(phase)
             self.run.world.barrier()
         self.checkpoint_name = name
 
-    def _write_checkpoint(self, phase: PhasePlan) -> None:
+    def _begin_writing(self, phase: PhasePlan) -> None:
+        """Copy what a checkpoint holds, and let the thread write it while the next steps run."""
         run = self.run
         run.world.enter(self.place.total_step, "saving a checkpoint")
         model, optimizer = self._whole(run.model.state_dict()), self._whole(run.optimizer.tensor_state())
@@ -288,11 +305,17 @@ class _Loop:
         if self.ledger is not None:
             self.ledger.sync()
         self.metrics.sync()
-        save_checkpoint(
-            run.folder,
-            manifest_fields(run, phase, self.place),
-            model=model,
-            optimizer=optimizer,
-            state={"place": self.place.as_json(), "optimizer": run.optimizer.json_state()},
-        )
-        thin(run.folder, run.plan.keep, run.plan.phases)
+        fields = manifest_fields(run, phase, self.place)
+        state = {"place": self.place.as_json(), "optimizer": run.optimizer.json_state()}
+
+        def write() -> None:
+            save_checkpoint(run.folder, fields, model=model, optimizer=optimizer, state=state)
+            thin(run.folder, run.plan.keep, run.plan.phases)
+
+        self.writing = self.writer.submit(write)
+
+    def _finish_writing(self) -> None:
+        """Wait for the checkpoint that is being written, if one is; raises what its writing raises."""
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from seqpair.data.order.batches import sequence_lengths
 from seqpair.distributed.hardware import peak_rate, synchronize
 from seqpair.distributed.world import no_sync
 from seqpair.recipe.cost import flops_per_token
@@ -105,10 +104,8 @@ class _Steps:
     def read(self) -> StepWork:
         """Return the next step's work; after the phase's last step comes its first again."""
         work = self.feed.take()
-        batch = work.batch
-        ends = self.phase.objective_of(batch.step).ends_every_piece
-        self.content_tokens += int(batch.content.size)
-        self.all_tokens += int(sequence_lengths(batch, ends).sum())
+        self.content_tokens += work.record.content_tokens
+        self.all_tokens += work.tokens
         return work
 
     def go(self) -> float:
@@ -123,7 +120,7 @@ class _Steps:
         optimizer = self.run.optimizer
         step_gradients(self.run, self.phase, work)
         before_optimizer()
-        optimizer.set_lr_frac(self.phase.lr_frac(work.batch.step))
+        optimizer.set_lr_frac(self.phase.lr_frac(work.record.step))
         optimizer.step().read()
         optimizer.zero_grad(set_to_none=True)
 

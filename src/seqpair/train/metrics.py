@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seqpair.data.order.batches import Batch
+from seqpair.data.order.ledger import LedgerRecord
 from seqpair.files import JsonLines
 from seqpair.optim.stable_adamw import StepNumbers
 from seqpair.paths import METRICS_FILE
@@ -43,12 +43,12 @@ class Metrics:
             self._lines.keep(lambda row: int(row["total_step"]) <= total_step)
 
     def train(
-        self, place: Place, batch: Batch, loss: StepLoss, numbers: StepNumbers, *, lr: float, seconds: float
+        self, place: Place, step: LedgerRecord, loss: StepLoss, numbers: StepNumbers, *, lr: float, seconds: float
     ) -> None:
         """Write the row of one update, at the place after it."""
         self._write(
             "train",
-            batch.phase,
+            step.phase,
             place,
             {
                 "loss": loss.loss,
@@ -58,7 +58,7 @@ class Metrics:
                 "clipped_frac": numbers.clipped_frac,
                 "update_rms": numbers.update_rms,
                 "waste_frac": loss.waste_frac,
-                "tokens_per_second": int(batch.content.size) / seconds,
+                "tokens_per_second": step.content_tokens / seconds,
                 "seconds": seconds,
             },
         )

@@ -14,7 +14,7 @@ import seqpair
 from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, latest_valid
 from seqpair.checkpoint.manifest import CheckpointFields, trains_alike
 from seqpair.checkpoint.store import LoadedCheckpoint, load_checkpoint
-from seqpair.data.order.batches import Batch
+from seqpair.data.order.ledger import LedgerRecord
 from seqpair.distributed.sharding import cut_like
 from seqpair.errors import CheckpointError
 from seqpair.paths import run_folder
@@ -55,13 +55,13 @@ class Place:
         return asdict(self)
 
 
-def place_after(place: Place, batch: Batch) -> Place:
-    """Return the place after a step that read this batch."""
+def place_after(place: Place, step: LedgerRecord) -> Place:
+    """Return the place after a step."""
     return replace(
         place,
         step=place.step + 1,
         total_step=place.total_step + 1,
-        content_tokens=place.content_tokens + int(batch.content.size),
+        content_tokens=place.content_tokens + step.content_tokens,
     )
 
 

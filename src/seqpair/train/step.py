@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from seqpair.data.order.batches import Batch
+from seqpair.data.order.ledger import LedgerRecord
 from seqpair.distributed.acceleration import CountedCompile
 from seqpair.distributed.world import World, no_sync
 from seqpair.errors import NotFiniteError
@@ -26,17 +26,18 @@ class ObjectiveLoss(nn.Module):
     Args:
         model: The model.
         compiled: Runs the model's forward pass, compiled; without it, it is run as it is.
+        fused: Let Triton kernels make the loss's passes over the logits.
     """
 
-    def __init__(self, model: LanguageModel, compiled: CountedCompile | None = None) -> None:
+    def __init__(self, model: LanguageModel, compiled: CountedCompile | None = None, *, fused: bool = False) -> None:
         super().__init__()
-        self.model, self._compiled = model, compiled
+        self.model, self._compiled, self._fused = model, compiled, fused
 
     def forward(self, given: ModelInput, rope: RopeBases) -> Tensor:
         """Return a microbatch's negative log-likelihood in nats, summed over its targets' votes, as a scalar."""
         states = self._states(given, rope)[: given.target_ids.shape[0]]  # (M, D); fixed shapes have more outputs
         weight, bias = self.model.output_weight, self.model.output_bias
-        return summed_cross_entropy(states, weight, bias, given.target_ids, votes=given.votes)
+        return summed_cross_entropy(states, weight, bias, given.target_ids, votes=given.votes, fused=self._fused)
 
     def scores(self, given: ModelInput, rope: RopeBases) -> tuple[Tensor, Tensor]:
         """Return each target's loss in nats, (M,), and whether it is the most likely token; for measuring."""
@@ -59,17 +60,19 @@ class StepWork:
     """A step that can be run.
 
     Attributes:
-        batch: The step's sequences, over all ranks.
+        record: What the ledger keeps of the step, over all ranks.
         rope: The phase's RoPE bases.
         divisor: What the summed loss of the whole batch is divided by, over all ranks; at least 1.
         predicted: Predicted tokens of the whole batch, over all ranks.
+        tokens: Tokens of the whole batch with specials, over all ranks.
         microbatches: This rank's, in order, at least one, on the host; may be made as they are asked for.
     """
 
-    batch: Batch
+    record: LedgerRecord
     rope: RopeBases
     divisor: int
     predicted: int
+    tokens: int
     microbatches: Iterable[ModelInput]
 
 
@@ -95,7 +98,7 @@ def accumulate_gradients(module: nn.Module, work: StepWork, world: World, *, bf1
         bf16: Run under bfloat16 autocast.
 
     Raises:
-        NotFiniteError: The loss is not finite; the message has the batch's address.
+        NotFiniteError: The loss is not finite; the message has the step's address.
     """
     total = torch.zeros((), dtype=torch.float64, device=world.device)
     filler_tokens = all_tokens = 0
@@ -110,7 +113,7 @@ def accumulate_gradients(module: nn.Module, work: StepWork, world: World, *, bf1
         total += loss.detach()
     summed, filler, everything = world.all_reduce_sum([float(total), float(filler_tokens), float(all_tokens)])
     if not math.isfinite(summed):
-        raise not_finite(work.batch, "loss", summed)
+        raise not_finite(work.record, "loss", summed)
     return StepLoss(loss=summed / work.divisor, predicted=work.predicted, waste_frac=filler / everything)
 
 
@@ -124,14 +127,13 @@ def _with_last(microbatches: Iterable[ModelInput]) -> Iterator[tuple[ModelInput,
     yield held, True
 
 
-def not_finite(batch: Batch, what: str, value: float) -> NotFiniteError:
-    """Return the error for a number that is not finite, with the batch's address."""
-    rows = ", ".join(str(row) for row in batch.rows[:8])
+def not_finite(step: LedgerRecord, what: str, value: float) -> NotFiniteError:
+    """Return the error for a number that is not finite, with the step's address."""
     return NotFiniteError(
-        f"the {what} is not finite in phase {batch.phase!r}, step {batch.step}",
-        seen=f"{value} at positions {int(batch.positions[0])}..{int(batch.positions[-1])} (first store rows: {rows})",
+        f"the {what} is not finite in phase {step.phase!r}, step {step.step}",
+        seen=f"{value} at positions {step.first_position}..{step.stop_position - 1}",
         allowed="finite numbers",
-        fix=f"look at the documents with `seqpair order RECIPE --step {batch.step} --phase {batch.phase}`; lower "
+        fix=f"look at the documents with `seqpair order RECIPE --step {step.step} --phase {step.phase}`; lower "
         "optimizer.lr or set optimizer.clip_norm; the last checkpoint is untouched",
     )
 

@@ -204,7 +204,7 @@ def test_cut_rows_are_counted_and_said(exports, files, tmp_path, capfd):
             ("--data", "rows.tsv", "--text", "sentence", "--label", "mood", "--choice", "labels=bad,worse"),
             "not one of the set's",
         ),
-        ((*MOODS, "--kind", "number"), "no number"),
+        ((*MOODS, "--kind", "number"), "not a number"),
         ((*MOODS, "--choice", "dropuot=0"), "no such choice"),
         ((*MOODS, "--choice", "batch_rows=many"), "a whole number"),
         ((*MOODS, "--choice", "dropout=half"), "dropout of a fine-tuning run"),
@@ -228,7 +228,7 @@ def test_a_folder_without_a_tokenizer_is_refused(exports, files, tmp_path):
 
     folder = copytree(exports["mlm"], tmp_path / "model")
     (Path(folder) / "tokenizer.json").unlink()
-    with pytest.raises(EvaluationError, match="no model that can be evaluated"):
+    with pytest.raises(EvaluationError, match="not a model that can be evaluated"):
         run(folder, "--data", files / "rows.tsv", "--text", "sentence", "--label", "mood", "--dry-run")
 
 

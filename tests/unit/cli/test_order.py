@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from seqpair.data.order.batches import read_batch
+from seqpair.data.order.ledger import LedgerRecord
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_member
@@ -47,7 +48,7 @@ def test_a_steps_documents_are_those_of_its_batch(seqpair, prepared_study):
     prepared, plan = open_recipe_data(recipe), plan_member(recipe, "decoder")
     order = PhaseOrder(plan.seed, plan.phases[0], prepared.train)
     batch = read_batch(order, 3)
-    assert shown["batch_digest"] == batch.digest
+    assert shown["batch_digest"] == LedgerRecord.of(batch).digest
     assert shown["content_tokens"] == batch.content.size
     assert [entry["position"] for entry in shown["sequences"]] == batch.positions.tolist()
     for i, entry in enumerate(shown["sequences"]):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from seqpair.data.order.batches import read_batch
-from seqpair.data.order.ledger import Ledger
+from seqpair.data.order.ledger import Ledger, LedgerRecord
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_members
@@ -25,7 +25,7 @@ def two_ledgers(prepared_study, tmp_path):
         (run / "plan.json").write_text(plan.model_dump_json(), encoding="utf-8")
         ledger, order = Ledger(run / "ledger.jsonl"), PhaseOrder(plan.seed, plan.phases[0], stores)
         for step in range(4 if member == "encoder" else 3):
-            ledger.append_batch(read_batch(order, step))
+            ledger.append(LedgerRecord.of(read_batch(order, step)))
         ledger.close()
     return str(prepared_study.recipe), overrides[0], tmp_path / "tiny"
 

@@ -47,7 +47,7 @@ def test_weighted_outcomes_average_to_the_tasks_value():
 def test_members_of_two_recipes_are_refused_with_the_fix():
     other = PairIdentity({**sim.IDENTITY.parts, "data": "other"})
     sides = [sim.scores(RIGHT)], [sim.scores(RIGHT, sim.model("decoder", identity=other))]
-    message = refused("no pair: more differs than the objective", *sides)
+    message = refused("not a pair: more than the objective differs", *sides)
     assert "seen: data" in message
     assert "unpaired comparison" in message
     assert pair_sides(*sides, unpaired=True).differs_in == ("data",)
@@ -57,12 +57,12 @@ def test_members_of_two_recipes_are_refused_with_the_fix():
 def test_seeds_of_one_member_that_read_other_data_are_refused():
     other = PairIdentity({**sim.IDENTITY.parts, "data": "other"})
     first = [sim.scores(RIGHT), sim.scores(RIGHT, sim.model(seed=1, identity=other))]
-    refused("no pair", first, [sim.scores(RIGHT, sim.model("decoder", seed=seed)) for seed in (0, 1)])
+    refused("not a pair", first, [sim.scores(RIGHT, sim.model("decoder", seed=seed)) for seed in (0, 1)])
 
 
 def test_a_model_from_elsewhere_is_no_pair_unless_told():
     outside = sim.scores(RIGHT, sim.model("smollm2", identity=None))
-    refused("no pair", [sim.scores(RIGHT)], [outside])
+    refused("not a pair", [sim.scores(RIGHT)], [outside])
     assert pair_sides([sim.scores(RIGHT)], [outside], unpaired=True).seeds == (0,)
 
 
@@ -73,7 +73,7 @@ def test_a_crossed_member_may_run_phases_of_its_own():
 
 def test_two_sizes_may_differ_in_shape_and_optimiser_only():
     larger = sim.scores(RIGHT, sim.model("decoder", "4m", identity=sim.LARGER))
-    refused("no pair", [sim.scores(RIGHT)], [larger])
+    refused("not a pair", [sim.scores(RIGHT)], [larger])
     assert set(pair_sides([sim.scores(RIGHT)], [larger], may_differ=ACROSS_SIZES).differs_in) == {"shape", "optimizer"}
 
 
@@ -86,10 +86,10 @@ def test_two_sizes_may_differ_in_shape_and_optimiser_only():
         ([sim.scores([1, 0, 1, float("nan")], DECODER)], "a value that is not finite"),
         ([sim.scores(RIGHT, DECODER, ids="aabc")], "two items of the 1m decoder, seed 0, on blimp have one name"),
         ([sim.scores(RIGHT, DECODER, weights=[0, 0, 0, 0])], "negative or all zero"),
-        ([sim.scores(RIGHT, DECODER, weights=[1, 2, 3])], "not equally many"),
+        ([sim.scores(RIGHT, DECODER, weights=[1, 2, 3])], "differ in number"),
         ([sim.scores(RIGHT, DECODER), sim.scores(RIGHT, DECODER)], "two results of one seed"),
         ([sim.scores(RIGHT, DECODER), sim.scores(RIGHT, sim.model(seed=1))], "the second side mixes models"),
-        ([sim.scores(RIGHT, sim.model("decoder", seed=4))], "no seed is on both sides"),
+        ([sim.scores(RIGHT, sim.model("decoder", seed=4))], "no seed in common"),
         ([sim.scores(RIGHT, DECODER, Task("piqa"))], "two different tasks"),
         ([sim.scores(RIGHT, DECODER, Task("blimp", version=2))], "two different tasks"),
         ([sim.scores(RIGHT, DECODER, Task("blimp", settings={"limit": 5}))], "different settings of blimp"),

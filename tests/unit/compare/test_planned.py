@@ -48,7 +48,7 @@ def test_what_differs_on_purpose_is_compared_where_the_question_says_so():
     refused, asked = planned_answers(
         scores, [PlannedQuestion("q", ("blimp",)), PlannedQuestion("own rates", ("blimp",), may_differ=("optimizer",))]
     )
-    assert "no pair" in refused.reason
+    assert "not a pair" in refused.reason
     assert asked.verdict == "1m encoder"
     assert any("optimizer" in caution for caution in asked.cautions)
 
@@ -97,7 +97,7 @@ def test_a_file_gives_its_questions_in_order(tmp_path):
         ("questions: {q: {tasks: []}}", "questions.q.tasks"),
         ("- q", "the file"),
         ("questions: {q: {tasks: [blimp], first: encoder, second: encoder}}", "with itself"),
-        ("questions: [", "is no YAML"),
+        ("questions: [", "is not YAML"),
     ],
 )
 def test_a_file_of_another_form_is_one_error_that_names_the_place(tmp_path, text, message):

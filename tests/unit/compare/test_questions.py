@@ -48,7 +48,7 @@ def test_fewer_seeds_give_no_verdict_about_training(seeds):
     assert found.verdict == NO_TRAINING_VERDICT
     assert found.on_these_runs == "1m encoder"
     assert "conditional on these runs" in found.sentence
-    assert any("nothing is said of other training runs" in caution for caution in found.cautions)
+    assert any("no verdict about other training runs" in caution for caution in found.cautions)
 
 
 def test_a_lower_metric_wins_where_lower_is_better():
@@ -72,7 +72,7 @@ def test_of_a_lean_a_difference_is_told_and_nobody_is_ahead():
     assert found.difference.decides
     assert found.verdict == NO_BETTER_END
     assert found.sentence.startswith("On ")
-    assert "a lean without a better end, the 1m encoder against the 1m decoder +0.2" in found.sentence
+    assert "where neither direction is better, 1m encoder minus 1m decoder is +0.2" in found.sentence
 
 
 def test_nobody_is_ahead_where_neither_is_above_chance_however_they_differ():
@@ -90,7 +90,7 @@ def test_what_cannot_be_compared_is_an_answer_with_its_reason():
     scores = sim.study({"encoder": 0.8, "decoder": (0.7, other)})
     (found,) = equal_size(scores)
     assert found.verdict == NOT_COMPARED
-    assert "no pair" in found.reason
+    assert "not a pair" in found.reason
     assert "tokenizer" in found.reason
     (told,) = equal_size(scores, options=Options(unpaired=True))
     assert told.difference is not None
@@ -102,7 +102,7 @@ def test_too_few_items_and_values_that_are_no_means_are_refused():
     with pytest.raises(EvaluationError, match="9 items are too few"):
         compare("", few[:3], few[3:])
     whole = sim.study({"encoder": 0.8, "decoder": 0.7})
-    with pytest.raises(EvaluationError, match="no mean over its items"):
+    with pytest.raises(EvaluationError, match="not a mean over its items"):
         compare("", [replace(one, value=0.3) for one in whole[:3]], whole[3:])
 
 

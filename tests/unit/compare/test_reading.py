@@ -99,7 +99,7 @@ def test_correlations_of_two_members_are_compared_and_said_to_be_by_jackknife():
     (found,) = equal_size(study())
     assert found.verdict == "1m encoder"
     assert found.difference.method.endswith("by jackknife pseudo-values")
-    assert found.cautions[0] == "By jackknife pseudo-values: the spearman is of all items together."
+    assert found.cautions[0] == "Compared by jackknife pseudo-values, since the spearman is not a mean over items."
     values = [similarity(seed, 3.0)[0].value - similarity(seed, 0.5)[0].value for seed in range(3)]
     assert found.difference.value == pytest.approx(np.mean(values), abs=0.01)
     assert found.first.value.low < found.first.value.value < found.first.value.high
@@ -182,10 +182,10 @@ def test_what_the_items_do_not_hold_or_the_metric_does_not_allow_is_said():
     assert "do not contain what its matthews is computed from" in one.why_not
     items = [ItemOutcome(id=str(n), value=n % 2, detail={"gold": "a", "guesses": ["a"]}) for n in range(12)]
     other = scores_of(sim.model(), sim.result_of(items, metric="chrf", value=70.0), items)
-    assert "no mean over its items" in other.why_not
+    assert "not a mean over its items" in other.why_not
     result, written = similarity(0, 3.0)
     changed = scores_of(sim.model(), result.model_copy(update={"value": 0.1}), written)
-    assert "do not give its spearman back" in changed.why_not
+    assert "do not reproduce its spearman" in changed.why_not
     assert changed.value == 0.1
 
 

@@ -95,4 +95,4 @@ def test_a_point_of_other_variables_is_refused():
     found = fit_power_law(points(seeds=1), ("tokens",), resamples=2)
     with pytest.raises(EvaluationError, match="other variables"):
         found.predict({"parameters": 1e6})
-    assert any("rest on 4 runs" in caution for caution in found.cautions)
+    assert any("based on 4 runs" in caution for caution in found.cautions)

@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from seqpair.distributed import acceleration
-from seqpair.distributed.acceleration import compile_words, float8_copy, float8_words, require_float8, should_compile
+from seqpair.distributed.acceleration import (
+    compile_words,
+    float8_copy,
+    float8_words,
+    require_float8,
+    should_compile,
+    should_fuse_loss,
+)
 from seqpair.errors import SeqpairError
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -23,6 +30,18 @@ def test_auto_compiles_on_cuda_with_triton_and_nowhere_else(monkeypatch):
     assert not should_compile("auto", CUDA)
     with pytest.raises(SeqpairError, match="cuda without triton"):
         should_compile("on", CUDA)
+
+
+def test_the_loss_runs_in_triton_kernels_on_cuda_alone(monkeypatch):
+    monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: object())
+    assert [should_fuse_loss(kind, CUDA) for kind in ("torch", "triton")] == [False, True]
+    for device in (CPU, MPS):
+        assert not should_fuse_loss("torch", device)
+        with pytest.raises(SeqpairError, match="runtime.loss: triton"):
+            should_fuse_loss("triton", device)
+    monkeypatch.setattr(acceleration.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SeqpairError, match="cuda without triton"):
+        should_fuse_loss("triton", CUDA)
 
 
 def test_a_cpu_without_a_compiler_and_mps_are_refused(monkeypatch):

@@ -137,7 +137,12 @@ def test_a_wrong_declaration_is_one_error_that_names_it(folder, old, new, said):
         ),
         ("quiz1.jsonl", '"answer": 1', '"answer": 2', "quiz1.jsonl, line 2: the column 'answer' has no answer"),
         ("quiz1.jsonl", '["so", "not so"]', '"so"', "quiz1.jsonl, line 1: the column 'choices' has no choices"),
-        ("quiz1.jsonl", '"name": "11"', '"name": "10"', "quiz1.jsonl, line 2: the name in the column 'name' is taken"),
+        (
+            "quiz1.jsonl",
+            '"name": "11"',
+            '"name": "10"',
+            "line 2: the name in the column 'name' occurs twice",
+        ),
         ("endings.csv", "continuation", "ending", "endings.csv, line 2 lacks a column; seen: no continuation"),
         ("find.jsonl", '"text 0"', "null", "find.jsonl, line 1: the column 'document' has no text"),
         ("alike.tsv", "\t2\n", "\thigh\n", "alike.tsv, line 4: the column 'score' has no number"),

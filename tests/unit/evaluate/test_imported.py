@@ -155,7 +155,7 @@ def test_two_files_of_one_task_are_refused(tmp_path):
     row = {"doc_id": 0, "target": "1", "filtered_resps": [], "acc": 1.0}
     for day in ("01", "02"):
         write_rows(tmp_path / f"samples_a_2026-01-{day}T03-04-05.678901.jsonl", [row])
-    with pytest.raises(EvaluationError, match="two files are of one task"):
+    with pytest.raises(EvaluationError, match="two files contain results of the same task"):
         import_results([tmp_path], None, tmp_path / "out")
 
 

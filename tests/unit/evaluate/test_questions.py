@@ -50,7 +50,7 @@ def test_shots_are_fixed_by_seed_and_row_and_never_the_row_itself():
         assert row not in drawn
         assert len({shot.id for shot in drawn}) == 7
     assert draw_shots(POOL[3], pool, 8, 0)
-    with pytest.raises(EvaluationError, match="not enough other rows"):
+    with pytest.raises(EvaluationError, match="too few other rows"):
         draw_shots(POOL[3], pool, 9, 0)  # its twin asks the same
     choices = {tuple(shot.id for shot in draw_shots(POOL[0], pool, 3, seed)) for seed in range(5)}
     assert len(choices) > 1
@@ -152,7 +152,7 @@ def test_shots_and_their_seeds_and_file_are_part_of_the_key(random_exports, data
     assert result.settings["shots_from"] == "generative/piqa_train.jsonl"
     refused = run_tasks(place, [PIQA], TaskContext(data, shots=4), out)
     assert refused.failed == ["piqa"]
-    assert "not enough other rows" in refused.skipped["piqa"]
+    assert "too few other rows" in refused.skipped["piqa"]
 
 
 def test_the_metrics_of_a_scored_row():

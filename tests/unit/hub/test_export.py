@@ -30,7 +30,7 @@ def test_a_folder_of_somebody_else_is_never_touched(checkpoint, tmp_path):
     out.mkdir()
     (out / "chapter.txt").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(ExportError, match="exists and is no export"):
+        with pytest.raises(ExportError, match="exists and is not an export"):
             export_checkpoint(checkpoint, out, overwrite=overwrite)
     assert (out / "chapter.txt").read_text() == "mine"
 
@@ -125,7 +125,7 @@ def test_another_major_version_is_refused(monkeypatch):
 
 
 def test_a_folder_that_is_no_export_has_no_record(tmp_path):
-    with pytest.raises(ExportError, match="no export of seqpair"):
+    with pytest.raises(ExportError, match="not an export of seqpair"):
         read_export_record(tmp_path)
 
 

@@ -133,7 +133,7 @@ def test_weights_that_arrive_changed_are_noticed_before_the_next_revision(hub, r
             own(self, key, value[:-1] + b"?" if value == weights else value)
 
     hub.blobs = Store()
-    with pytest.raises(PublishError, match="other files than were uploaded to lab/tiny-encoder@step2") as error:
+    with pytest.raises(PublishError, match="files other than those uploaded to lab/tiny-encoder@step2") as error:
         list(publish_release(planned_uploads(release, "lab")))
     assert "model.safetensors" in str(error.value)
     assert "step3" not in hub.trees["lab/tiny-encoder"]
@@ -159,7 +159,7 @@ def test_a_damaged_release_is_not_published(hub, release):
 
 
 def test_what_is_no_complete_release_of_this_owner_is_refused(release, tmp_path):
-    with pytest.raises(PublishError, match="no release"):
+    with pytest.raises(PublishError, match="not a release"):
         planned_uploads(tmp_path / "encoder", "lab")
     contents = json.loads((release / "release.json").read_text(encoding="utf-8"))
     (release / "release.json").write_text(json.dumps(contents | {"owner": "others"}), encoding="utf-8")

@@ -166,7 +166,7 @@ def test_an_unreachable_hub_name_is_one_error(monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(EvaluationError, match=r"(?s)the hub did not give it.*no route"):
+    with pytest.raises(EvaluationError, match=r"(?s)the hub did not provide it.*no route"):
         find_model("someone/some-model")
 
 

@@ -89,6 +89,25 @@ def test_no_predicted_output_still_gives_every_parameter_a_zero_gradient():
     assert all(p.grad is not None and p.grad.count_nonzero() == 0 for p in model.parameters())
 
 
+def test_states_between_layers_are_in_bf16_where_that_is_asked_for_and_autocast_is_on():
+    plain, half = make_model(), LanguageModel(PLAN, residual="bf16").eval()
+    half.load_state_dict(plain.state_dict())
+    seen: list[torch.dtype] = []
+    for layer in (*plain.backbone.layers, *half.backbone.layers):
+        layer.register_forward_hook(lambda _module, _given, out: seen.append(out.dtype))
+    given = (torch.randint(0, 320, (30,)), Layout.from_lengths([30]), "causal", ROPE, torch.arange(30))
+    assert torch.equal(plain(*given), half(*given))
+    assert set(seen) == {torch.float32}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        seen.clear()
+        exact = plain(*given)
+        assert set(seen) == {torch.float32}
+        seen.clear()
+        rounded = half(*given)
+        assert set(seen) == {torch.bfloat16}
+    assert (rounded - exact).norm() < 0.05 * exact.norm()
+
+
 def test_dropout_acts_in_training_only():
     model = make_model()
     layout, ids, index = Layout.from_lengths([30]), torch.randint(0, 320, (30,)), torch.arange(30)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from order_fakes import microbatches
 
 from seqpair.data.order.batches import Batch, PackedRows, sequence_lengths
-from seqpair.data.order.packing import microbatches
 from seqpair.data.tokenizer.tokenizer import SpecialIds
 from seqpair.nn.layout import Layout
 from seqpair.nn.model import LanguageModel
@@ -42,7 +42,6 @@ def make_batch(contents: list[list[int]], last: list[bool], first_position: int 
         is_last_piece=np.array(last),
         content=np.concatenate([np.array(c, dtype=np.uint32) for c in contents]),
         offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        digest="",
     )
 
 

@@ -9,6 +9,7 @@ from seqpair.recipe.cost import (
     flops_per_token,
     forward_flops,
     kept_checkpoints,
+    loss_chunk_rows,
     mean_keys,
     memory_bytes,
     plan_cost,
@@ -160,6 +161,21 @@ def test_memory_of_shards_and_of_recomputed_layers_by_hand() -> None:
     assert of(8) == of(1, sharding="full") == of()
     lighter = 6 * shape.width + 4 * shape.inner
     assert of(checkpoint_layers=3) == pytest.approx(of() - 2 * tokens * lighter * 2 + 2 * tokens * 2 * shape.width)
+
+
+def test_the_loss_holds_on_a_gpu_what_the_plan_says() -> None:
+    assert [loss_chunk_rows(size, 4, gpu=False) for size in (1024, 50_368)] == [2048, 512]
+    for logit_bytes in (2, 4):  # logits and their gradients
+        assert loss_chunk_rows(50_368, logit_bytes, gpu=True) * 50_368 * 2 * logit_bytes == pytest.approx(
+            2**30, rel=1e-3
+        )
+    plan = plan_of("17m", "decoder")
+    assert plan.runtime.microbatch_tokens > 5328
+    on_cpu = 512 * plan.model.vocab_size * 4
+    assert memory_bytes(plan) - memory_bytes(plan, gpu=False) == pytest.approx(2**30 - on_cpu, rel=1e-3)
+    small = plan.model_copy(update={"runtime": plan.runtime.model_copy(update={"microbatch_tokens": 1024})})
+    logits = 1024 * plan.model.vocab_size * (2 if plan.runtime.precision == "bf16" else 4)
+    assert memory_bytes(small) - memory_bytes(small, gpu=False) == 2 * logits - on_cpu
 
 
 def test_the_least_change_that_fits_is_named() -> None:

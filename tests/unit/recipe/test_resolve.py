@@ -291,3 +291,10 @@ def test_three_phases_chain_their_rates(tmp_path: Path) -> None:
     assert [phase.mask_frac for phase in plan.phases] == [0.3, 0.3, 0.15]
     assert plan.phases[1].mean_tokens > plan.phases[0].mean_tokens
     assert plan.phase("extend").rope_global_theta == 160_000
+
+
+def test_states_between_layers_in_bf16_need_that_precision():
+    with pytest.raises(RecipeError, match="residual: bf16 needs precision: bf16"):
+        pair("runtime.residual=bf16")
+    plan = pair("runtime.residual=bf16", "runtime.precision=bf16")
+    assert plan.runtime.numbers == "bf16 with bf16 between layers"

@@ -36,17 +36,17 @@ def test_items_are_paired_by_name_whatever_their_order_in_the_file(finished_stud
 
 def test_only_what_is_absent_is_missing(finished_study):
     assert collect_study(finished_study).missing == [
-        f"the stores are not in {finished_study.parent / 'stores'}: no facts of the sources beyond the plan's"
+        f"the stores are not in {finished_study.parent / 'stores'}, so the sources are described by the plan alone"
     ]
 
 
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [
-        ("encoder/metrics.jsonl", "encoder: metrics.jsonl is not there: no curves"),
-        ("encoder/ledger.jsonl", "encoder: ledger.jsonl is not there: its order is not proven"),
-        ("decoder/export/seqpair_export.json", "decoder: export/seqpair_export.json is not there"),
-        ("decoder/evaluation/samples.json", "decoder: evaluation/samples.json is not there"),
+        ("encoder/metrics.jsonl", "encoder: metrics.jsonl is missing, so there are no curves"),
+        ("encoder/ledger.jsonl", "encoder: ledger.jsonl is missing, so its order is not proven"),
+        ("decoder/export/seqpair_export.json", "decoder: export/seqpair_export.json is missing"),
+        ("decoder/evaluation/samples.json", "decoder: evaluation/samples.json is missing"),
         (
             "decoder/evaluation/continuation.items.jsonl",
             "decoder: the result continuation cannot be read (the items of a result are missing)",
@@ -113,5 +113,5 @@ def test_a_second_export_that_is_not_there_is_named(hybrid_study, gone):
     for name in gone:
         shutil.rmtree(hybrid_study / "both" / name)
     study = collect_study(hybrid_study)
-    sentence = "both as clm: evaluation-clm/ holds no result" if len(gone) == 1 else "both: export-clm/ is not there"
+    sentence = "both as clm: evaluation-clm/ contains no result" if len(gone) == 1 else "both: export-clm/ is missing"
     assert any(what.startswith(sentence) for what in study.missing), study.missing

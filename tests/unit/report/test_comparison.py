@@ -124,7 +124,7 @@ def test_what_one_member_does_alone_and_a_model_without_a_plan_are_said():
     assert shown.rows[0][2].notes == ("not evaluated",)
     assert "outside: from elsewhere" in shown.caption
     table = values_table([run_of("encoder", outcome(right(0.9))), run_of("decoder", outcome(right(0.5), task="alone"))])
-    assert sorted(cell.notes for row in table.rows for cell in row[1:3] if not cell.text) == [("does not do this",)] * 2
+    assert sorted(cell.notes for row in table.rows for cell in row[1:3] if not cell.text) == [("not applicable",)] * 2
 
 
 def test_tasks_that_most_members_do_come_first():
@@ -190,7 +190,7 @@ def test_many_members_are_rows_and_what_was_asked_comes_first():
 def test_members_that_are_no_pair_are_compared_where_the_question_is_that():
     faster = replace(run_of("decoder", outcome(right(0.5))), plan=plan_of("decoder", "optimizer.lr=0.0001"))
     members = [run_of("encoder", outcome(right(0.8))), faster]
-    assert "no pair" in answers_about(members)[0].reason
+    assert "not a pair" in answers_about(members)[0].reason
     (answer,) = answers_about(members, Options(unpaired=True))
     assert answer.on_these_runs == "1m encoder"
     assert any("Not a pair" in caution for caution in answer.cautions)
@@ -218,7 +218,7 @@ def test_the_verb_prints_the_table_and_the_page(finished_study, run):
     result = run(finished_study)
     assert result.exit_code == 0
     assert "encoder ahead" in result.stdout
-    assert "does not do this" in result.stdout
+    assert "not applicable" in result.stdout
     assert f"page: {finished_study / 'report' / 'index.html'}" in result.stdout
     assert (finished_study / "report" / "index.html").is_file()
 

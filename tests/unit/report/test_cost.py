@@ -81,8 +81,8 @@ def test_a_curve_that_passes_another_is_told_with_where_and_how_sure():
 def test_curves_that_do_not_cross_and_lone_points_are_said_in_words():
     apart = [scored("encoder", 0.3, 1000, "a"), scored("encoder", 0.4, 2000)]
     assert overtakings_table(apart)[0] is None
-    assert "no curve can pass another" in overtakings_table(apart)[1]
+    assert "curves cannot be compared" in overtakings_table(apart)[1]
     apart += [scored("decoder", 0.5, 1000, "a"), scored("decoder", 0.6, 2000)]
     assert overtakings_table(apart) == (
-        None, "Of 1 pairs of curves by tokens or by size none passes the other between shared points.",
+        None, "Of 1 pairs of curves by tokens or by size, none crosses between shared points.",
     )  # fmt: skip

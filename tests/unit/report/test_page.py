@@ -148,7 +148,7 @@ def test_an_unfinished_study_has_a_page_that_names_what_is_missing(finished_stud
 def test_a_lone_member_has_a_page(finished_study):
     (finished_study / "decoder" / "plan.json").unlink()
     page = page_of(finished_study)
-    assert "Only the encoder is here, so there is nothing to compare yet." in page
+    assert "Only the encoder has run, so there is nothing to compare yet." in page
 
 
 def test_a_second_export_has_a_column_but_no_curve(hybrid_study):

@@ -43,7 +43,7 @@ def test_a_law_is_found_and_what_lies_beyond_it_is_called_an_extrapolation(study
     assert beyond.value == pytest.approx(FLOOR + COEFFICIENT * (FURTHER * last) ** -EXPONENT, rel=0.02)
     assert beyond.low <= beyond.value <= beyond.high
     assert beyond.tag == "extrapolated"
-    assert row["Looks"].value == LOOKS
+    assert row["Measurements"].value == LOOKS
     assert "taken as independent" in row["Notes"].text
     assert "extrapolated" in drawing.svg
     assert "beyond it" in drawing.svg

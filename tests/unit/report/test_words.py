@@ -20,9 +20,9 @@ def sentences_of(folder, differences=()):
 def test_a_finished_study_says_who_wins_what_beats_unigram_and_what_was_equal(finished_study):
     winners, *lone, equal = sentences_of(finished_study)
     assert winners == (
-        'Of the 2 tasks that the 1m encoder and the 1m decoder both do, the 1m encoder is ahead on one ("True '
+        'On the 2 tasks of both the 1m encoder and the 1m decoder: the 1m encoder is ahead on one ("True '
         'continuation among four") and neither is above chance on one ("Source of a passage") (on these runs; one '
-        "seed says nothing of other training runs)."
+        "seed says nothing about other training runs)."
     )
     assert lone[0].startswith("Held-out text, bits per byte: the decoder reaches 1.4")
     assert "% below a unigram model of the same tokenizer (2.750)" in lone[0]
@@ -64,7 +64,7 @@ def test_without_results_nothing_is_claimed(finished_study):
     for path in finished_study.glob("*/evaluation/*.json"):
         path.unlink()
     first, *_ = sentences_of(finished_study)
-    assert first == "No task has results of both the encoder and the decoder yet."
+    assert first == "There is no task yet with results of both the encoder and the decoder."
 
 
 def test_a_simple_model_that_beats_both_members_is_named(finished_study):

@@ -262,4 +262,4 @@ def test_a_detour_trains_some_layers_and_a_control_none(finished, tmp_path, monk
     assert (record["class"], record["predicts"]) == ("ModernBertForMaskedLM", "masked_next")
     page = outcome.page.read_text()
     assert "How far each part of a member has moved" in page
-    assert "no step: the start as it is" in page
+    assert "no step: the start is unchanged" in page

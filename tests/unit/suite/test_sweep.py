@@ -69,15 +69,15 @@ def unevaluated(monkeypatch):
 def over_rates(folder):
     """A sweep over three rates that a signal stopped in its second run, and that was repeated to its end."""
     wanted = request(folder, RATES)
-    patch, read, calls = pytest.MonkeyPatch(), feed.read_batch, []
+    patch, share, calls = pytest.MonkeyPatch(), feed.share_of_step, []
 
-    def read_and_stop(order, step):
+    def share_and_stop(run, phase, step):
         calls.append(step)
         if len(calls) == 2 + plan_sweep(wanted).runs[0].phases[0].steps:
             os.kill(os.getpid(), signal.SIGTERM)
-        return read(order, step)
+        return share(run, phase, step)
 
-    patch.setattr(feed, "read_batch", read_and_stop)
+    patch.setattr(feed, "share_of_step", share_and_stop)
     try:
         stopped = run_sweep(wanted)
     finally:
@@ -187,7 +187,7 @@ def test_a_mixture_and_a_key_of_one_member(folder, unevaluated, capfd):
     point = outcome.folder / "mask_frac-0p2__mixes-more-notes"
     assert (point / "decoder").resolve() == (outcome.folder / "mixes-more-notes" / "decoder").resolve()
     results = json.loads((outcome.folder / "results.json").read_text())
-    assert any("mask_frac touches encoder only: decoder is not trained" in remark for remark in results["remarks"])
+    assert any("mask_frac affects only encoder, so decoder is not trained" in remark for remark in results["remarks"])
     assert any("fall into 2 groups" in remark for remark in results["remarks"])
     one, same, other = (
         Ledger(outcome.folder / slug / "encoder" / "ledger.jsonl")

@@ -7,7 +7,6 @@ import torch
 import torch.distributed as dist
 from torch.distributed import fsdp
 
-from seqpair.data.order.batches import read_batch
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_member
 from seqpair.distributed.acceleration import recompute_layers
@@ -30,7 +29,7 @@ def assembled(study, tmp_path, *runtime, member="decoder", world=None):
 
 def gradients(run):
     phase = run.plan.phases[0]
-    loss = step_gradients(run, phase, work_of_step(run, phase, read_batch(run.orders[phase.name], 0)))
+    loss = step_gradients(run, phase, work_of_step(run, phase, 0))
     return loss.loss, {name: parameter.grad for name, parameter in run.model.named_parameters()}
 
 

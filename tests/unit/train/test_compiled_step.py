@@ -4,7 +4,6 @@ import pytest
 import torch
 from against_transformers import pad_rows
 
-from seqpair.data.order.batches import read_batch
 from seqpair.distributed.acceleration import CountedCompile
 from seqpair.distributed.world import World
 from seqpair.nn import attention
@@ -43,7 +42,7 @@ def make_run(folder, member, kernel="reference", mode="off", backend="eager"):
 def step(run, number):
     phase = run.plan.phases[0]
     run.optimizer.zero_grad(set_to_none=True)
-    loss = step_gradients(run, phase, work_of_step(run, phase, read_batch(run.orders[phase.name], number)))
+    loss = step_gradients(run, phase, work_of_step(run, phase, number))
     return loss, {name: parameter.grad for name, parameter in run.model.named_parameters()}
 
 
@@ -156,8 +155,7 @@ def test_a_compilation_that_was_not_expected_is_told(capsys):
 def test_rows_for_another_library_leave_out_what_was_filled_in(tmp_path):
     run, filled = make_run(tmp_path / "a", "encoder"), make_run(tmp_path / "b", "encoder", mode="on")
     phase = run.plan.phases[0]
-    batch = read_batch(run.orders[phase.name], 0)
-    plain, fixed = (work_of_step(made, phase, batch).microbatches for made in (run, filled))
+    plain, fixed = (work_of_step(made, phase, 0).microbatches for made in (run, filled))
     for one, other in zip(plain, fixed, strict=True):
         ours, theirs = pad_rows(one, 3), pad_rows(other, 3)
         assert other.filler_tokens > 0

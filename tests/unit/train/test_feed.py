@@ -2,11 +2,15 @@
 
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from pretended_ranks import works_of_all_ranks
 
-from seqpair.data.order.batches import read_batch
+from seqpair.data.order.batches import read_batch, read_sequences
+from seqpair.data.order.ledger import LedgerRecord
 from seqpair.distributed.world import World
 from seqpair.errors import DataError
 from seqpair.train import feed
@@ -16,10 +20,11 @@ from seqpair.train.loop import step_gradients
 from seqpair.train.synthetic import synthetic_study
 
 
-def make_run(folder, ahead, member="encoder"):
+def make_run(folder, ahead, member="encoder", tokens=600):
     overrides = ["runtime.microbatch_tokens=256", f"runtime.prefetch_batches={ahead}"]
+    overrides += ["members.mixed={objective: {hybrid: {causal_frac: 0.25}}}"] if member == "mixed" else []
     plan, prepared = synthetic_study(
-        folder, "test", member, vocab_size=512, seq_len=64, batch_tokens=600, precision="fp32", overrides=overrides
+        folder, "test", member, vocab_size=512, seq_len=64, batch_tokens=tokens, precision="fp32", overrides=overrides
     )
     return assemble_run(plan, prepared, World(0, 1, 0, torch.device("cpu"), None))
 
@@ -87,18 +92,48 @@ def test_steps_made_ahead_have_the_bits_of_those_made_in_time(tmp_path, member):
 def test_the_feed_gives_the_steps_it_was_told_and_stops_reading_when_closed(tmp_path, monkeypatch):
     run = make_run(tmp_path, 2)
     phase, read = run.plan.phases[0], []
-    monkeypatch.setattr(feed, "read_batch", lambda order, step: read.append(step) or read_batch(order, step))
+    share = feed.share_of_step
+    monkeypatch.setattr(feed, "share_of_step", lambda run, phase, step: read.append(step) or share(run, phase, step))
     source = StepFeed(run, ((phase, step) for step in range(7, 100)))
-    assert source.take().batch.step == 7
+    assert source.take().record.step == 7
     source.close()
     assert read == list(range(7, 7 + len(read)))
     assert len(read) <= 3  # the one that was taken and two ahead
 
 
+@pytest.mark.parametrize("member", ["encoder", "decoder", "mixed"])
+def test_a_rank_reads_its_share_only_and_all_ranks_know_the_whole_step(tmp_path, monkeypatch, member):
+    run = make_run(tmp_path, 0, member, tokens=2500)
+    phase, read, specials = run.plan.phases[0], [], run.prepared.tokenizer.specials
+    whole = read_batch(run.orders[phase.name], 0)
+    monkeypatch.setattr(feed, "read_sequences", lambda *given: read.append(given[2].lengths) or read_sequences(*given))
+    alone = work_of_step(run, phase, 0)
+    predicted = [made.target_ids.sort().values for made in alone.microbatches]
+    assert alone.record == LedgerRecord.of(whole)
+    assert sum(map(len, predicted)) == alone.predicted
+    for ranks in (2, 4, 64):
+        read.clear()
+        found = works_of_all_ranks(lambda world: replace(run, world=world), phase, 0, ranks)
+        assert sorted(np.concatenate(read)) == sorted(whole.lengths)
+        parts = 2 if member == "mixed" else 1
+        assert max(lengths.sum() + lengths.size for lengths in read) <= parts * (alone.tokens / ranks + phase.seq_len)
+        made = [list(work.microbatches) for _, work in found]
+        assert len({len(microbatches) for microbatches in made}) == 1
+        assert len({tuple(one.direction for one in microbatches) for microbatches in made}) == 1
+        targets = torch.cat([one.target_ids for microbatches in made for one in microbatches])
+        assert torch.equal(targets.sort().values, torch.cat(predicted).sort().values)
+        without = [one for microbatches in made for one in microbatches if not one.target_ids.numel()]
+        assert all(one.ids.tolist() == [specials.cls] and one.filler_tokens == 1 for one in without)
+        assert without or ranks < 64
+        for _, work in found:
+            same = (work.record, work.divisor, work.predicted, work.tokens)
+            assert same == (alone.record, alone.divisor, alone.predicted, alone.tokens)
+
+
 def test_a_copy_of_a_microbatch_has_all_its_tensors_changed_and_nothing_derived(tmp_path):
     run = make_run(tmp_path, 0)
     phase = run.plan.phases[0]
-    given = next(iter(work_of_step(run, phase, read_batch(run.orders[phase.name], 0)).microbatches))
+    given = next(iter(work_of_step(run, phase, 0).microbatches))
     given.layout.derive("something", lambda: 1)
     copied = given.map_tensors(lambda tensor: tensor.clone())
     pairs = [(getattr(given, name), getattr(copied, name)) for name in ("ids", "output_index", "target_ids")]

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from seqpair.data.order.batches import read_batch
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_member
 from seqpair.distributed.world import World, start_world
@@ -61,7 +60,7 @@ def losses(run, steps: int) -> list[float]:
     phase, found = run.plan.phases[0], []
     for number in range(steps):
         run.optimizer.zero_grad(set_to_none=True)
-        work = work_of_step(run, phase, read_batch(run.orders[phase.name], number))
+        work = work_of_step(run, phase, number)
         found.append(step_gradients(run, phase, work).loss)
         run.optimizer.set_lr_frac(phase.lr_frac(number))
         run.optimizer.step()
@@ -127,7 +126,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped_and_the_checkp
     whole = loop.step_gradients
 
     def stop_at_three(run, phase, work):
-        if work.batch.step == 3:
+        if work.record.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return whole(run, phase, work)
 

@@ -77,7 +77,7 @@ def test_steps_are_those_of_the_order_and_begin_anew_at_the_end(tmp_path):
     short = run.plan.phases[0].model_copy(update={"steps": 3})
     run.plan = run.plan.model_copy(update={"phases": (short,)})
     steps = _Steps(run)
-    assert [steps.read().batch.step for _ in range(5)] == [0, 1, 2, 0, 1]
+    assert [steps.read().record.step for _ in range(5)] == [0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_never_stopped(
     whole = loop.step_gradients
 
     def stop_at_nine(run, phase, work):
-        calls.append(work.batch.step)
-        if work.batch.step == 9:
+        calls.append(work.record.step)
+        if work.record.step == 9:
             os.kill(os.getpid(), signal.SIGTERM)
         return whole(run, phase, work)
 

@@ -1,10 +1,11 @@
-"""Batches: the content of one step over all ranks, and the rows that a model is given."""
+"""Batches: the sequences of one step, or a rank's share of them, their digests, and the rows that a model is given."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,10 +41,26 @@ class Addresses:
     epoch: Numbers
     pieces: Pieces
 
+    @property
+    def lengths(self) -> Numbers:
+        """Return (S,) int64 content tokens of each sequence."""
+        return self.pieces.stop - self.pieces.start
+
+    @property
+    def is_last_piece(self) -> NDArray[np.bool_]:
+        """Return (S,) bool, whether each is its document's last piece."""
+        is_last: NDArray[np.bool_] = self.pieces.piece == self.pieces.pieces_of_row - 1
+        return is_last
+
+    def take(self, indices: Numbers) -> Addresses:
+        """Return the addresses of some of the sequences."""
+        pieces = Pieces(*(getattr(self.pieces, column.name)[indices] for column in fields(Pieces)))
+        return Addresses(self.positions[indices], self.source[indices], self.epoch[indices], pieces)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """One step over all ranks, in position order; content tokens only, no specials.
+    """Sequences of one step, all of them or a rank's share, in position order; content tokens only, no specials.
 
     Attributes:
         phase: The phase's name.
@@ -55,7 +72,6 @@ class Batch:
         is_last_piece: (S,) bool whether it is its document's last.
         content: (T,) uint32 token ids.
         offsets: (S + 1,) int64: sequence i is `content[offsets[i]:offsets[i + 1]]`.
-        digest: SHA-256 over positions, borders and content, in position order.
     """
 
     phase: str
@@ -67,7 +83,11 @@ class Batch:
     is_last_piece: NDArray[np.bool_]
     content: Tokens
     offsets: Numbers
-    digest: str
+
+    @property
+    def lengths(self) -> Numbers:
+        """Return (S,) int64 content tokens of each sequence."""
+        return np.diff(self.offsets)
 
 
 @dataclass(frozen=True)
@@ -106,11 +126,31 @@ def read_batch(order: PhaseOrder, step: int) -> Batch:
         IndexError: The phase has no such step.
         StoreError: A store's offsets reach past its tokens.
     """
+    return read_sequences(order, step, step_addresses(order, step))
+
+
+def step_addresses(order: PhaseOrder, step: int) -> Addresses:
+    """Return where the sequences of one step come from, those of all ranks.
+
+    Raises:
+        IndexError: The phase has no such step.
+    """
     span = order.phase.positions_of(step)
-    at = read_addresses(order, np.arange(span.start, span.stop, dtype=np.int64))
-    lengths = at.pieces.stop - at.pieces.start
-    offsets = borders_of(lengths)
-    content = _read_content(order, at, offsets)
+    return read_addresses(order, np.arange(span.start, span.stop, dtype=np.int64))
+
+
+def read_sequences(order: PhaseOrder, step: int, at: Addresses) -> Batch:
+    """Read some sequences of a step.
+
+    Args:
+        order: The phase's order.
+        step: The step.
+        at: Where they come from, in position order.
+
+    Raises:
+        StoreError: A store's offsets reach past its tokens.
+    """
+    offsets = borders_of(at.lengths)
     return Batch(
         phase=order.phase.name,
         step=step,
@@ -118,24 +158,23 @@ def read_batch(order: PhaseOrder, step: int) -> Batch:
         source=at.source,
         rows=at.pieces.rows,
         pieces=at.pieces.piece.astype(np.int32),
-        is_last_piece=at.pieces.piece == at.pieces.pieces_of_row - 1,
-        content=content,
+        is_last_piece=at.is_last_piece,
+        content=_read_content(order, at, offsets),
         offsets=offsets,
-        digest=_digest(at.positions, offsets, content),
     )
 
 
-def sequence_lengths(batch: Batch, ends_every_piece: bool) -> Numbers:
+def sequence_lengths(some: Batch | Addresses, ends_every_piece: bool) -> Numbers:
     """Return each sequence's tokens with `[CLS]` and, where the objective puts one, `[SEP]`.
 
     Args:
-        batch: The batch.
+        some: The sequences, read or not.
         ends_every_piece: Whether `[SEP]` ends every piece, or only a document's last one.
 
     Returns:
         (S,) int64.
     """
-    return np.diff(batch.offsets) + 1 + _ends(batch, ends_every_piece)
+    return some.lengths + 1 + _ends(some, ends_every_piece)
 
 
 def assemble(batch: Batch, indices: Numbers, specials: SpecialIds, ends_every_piece: bool) -> PackedRows:
@@ -159,8 +198,8 @@ def assemble(batch: Batch, indices: Numbers, specials: SpecialIds, ends_every_pi
     return PackedRows(ids=ids, lengths=lengths, positions=batch.positions[indices], indices=indices)
 
 
-def _ends(batch: Batch, ends_every_piece: bool) -> NDArray[np.bool_]:
-    return batch.is_last_piece | ends_every_piece
+def _ends(some: Batch | Addresses, ends_every_piece: bool) -> NDArray[np.bool_]:
+    return some.is_last_piece | ends_every_piece
 
 
 def _read_content(order: PhaseOrder, at: Addresses, offsets: Numbers) -> Tokens:
@@ -193,11 +232,24 @@ def _read_content(order: PhaseOrder, at: Addresses, offsets: Numbers) -> Tokens:
     return content
 
 
-def _digest(positions: Numbers, offsets: Numbers, content: Tokens) -> str:
-    """Return the SHA-256 of a batch: two int64 arrays and the tokens as uint32, little-endian."""
+def sequence_digests(batch: Batch) -> Numbers:
+    """Return the SHA-256 of each sequence's tokens as uint32, (S, 4): 32 bytes as four int64, all little-endian."""
+    content = np.ascontiguousarray(batch.content.astype("<u4", copy=False)).view(np.uint8).data
+    borders = (4 * batch.offsets).tolist()
+    digests = [hashlib.sha256(content[first:last]).digest() for first, last in itertools.pairwise(borders)]
+    return np.frombuffer(b"".join(digests), dtype="<i8").reshape(-1, 4)
+
+
+def step_digest(positions: Numbers, digests: Numbers) -> str:
+    """Return the SHA-256 of a whole step: its positions as int64, then the digests of its sequences.
+
+    Args:
+        positions: (S,) int64, ascending.
+        digests: (S, 4) of `sequence_digests`, in the same order; ranks put theirs together.
+    """
     state = hashlib.sha256()
-    for array, kind in ((positions, "<i8"), (offsets, "<i8"), (content, "<u4")):
-        state.update(np.ascontiguousarray(array.astype(kind, copy=False)).data)
+    for array in (positions, digests):
+        state.update(np.ascontiguousarray(array.astype("<i8", copy=False)).data)
     return state.hexdigest()
 
 

@@ -1,14 +1,26 @@
-"""The ledger: per step, which positions were trained on and a digest of their content."""
+"""The ledger: per step, which positions were trained on and a digest of their content.
+
+Records of format 1 have one digest over a whole batch. Those of format 2, which say so, have a digest over the digests
+of its sequences, which ranks compute each for its own; a ledger that was begun in format 1 goes on in it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from seqpair.data.order.batches import Batch
+import numpy as np
+
+from seqpair.data.order.batches import Batch, sequence_digests, step_digest
 from seqpair.errors import TrainingError
 from seqpair.files import JsonLines
+from seqpair.text import note
+
+FORMAT = 2
+_FIRST_FORMAT = 1
+"""Its records do not say it."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,7 @@ class LedgerRecord:
         stop_position: The position after its last.
         content_tokens: Its content tokens over all ranks.
         digest: The batch's digest, over positions and content in position order.
+        format: How the digest is made.
     """
 
     phase: str
@@ -30,18 +43,37 @@ class LedgerRecord:
     stop_position: int
     content_tokens: int
     digest: str
+    format: int = FORMAT
 
     @classmethod
-    def of(cls, batch: Batch) -> LedgerRecord:
-        """Return the record of a batch."""
+    def of(cls, batch: Batch, format: int = FORMAT) -> LedgerRecord:
+        """Return the record of a whole batch."""
+        digest = (
+            _first_digest(batch) if format == _FIRST_FORMAT else step_digest(batch.positions, sequence_digests(batch))
+        )
         return cls(
             phase=batch.phase,
             step=batch.step,
             first_position=int(batch.positions[0]),
             stop_position=int(batch.positions[-1]) + 1,
             content_tokens=int(batch.content.size),
-            digest=batch.digest,
+            digest=digest,
+            format=format,
         )
+
+    def agrees(self, other: LedgerRecord) -> bool:
+        """Return whether two records are of the same sequences; digests of two formats are not compared."""
+        if self.format != other.format:
+            other = replace(other, digest=self.digest, format=self.format)
+        return self == other
+
+
+def _first_digest(batch: Batch) -> str:
+    """Return the SHA-256 of a batch in format 1: positions and borders as int64, tokens as uint32, little-endian."""
+    state = hashlib.sha256()
+    for array, kind in ((batch.positions, "<i8"), (batch.offsets, "<i8"), (batch.content, "<u4")):
+        state.update(np.ascontiguousarray(array.astype(kind, copy=False)).data)
+    return state.hexdigest()
 
 
 class Ledger:
@@ -57,6 +89,12 @@ class Ledger:
         self._last: LedgerRecord | None = None
         self._last_is_known = False
 
+    @property
+    def format(self) -> int:
+        """Return the format that the next record has to be of: that of the last one."""
+        self._know_last()
+        return FORMAT if self._last is None else self._last.format
+
     def append(self, record: LedgerRecord) -> None:
         """Add a step's record and flush it.
 
@@ -64,8 +102,7 @@ class Ledger:
             TrainingError: The record does not follow the last one.
             DiskFullError: The disk is full.
         """
-        if not self._last_is_known:
-            self.cut_back(sum(1 for _ in self.records()))
+        self._know_last()
         last = self._last
         if last is not None and last.phase == record.phase:
             follows = record.step == last.step + 1 and record.first_position == last.stop_position
@@ -78,12 +115,16 @@ class Ledger:
                 allowed=f"what follows {_address(last)}" if last else "the first step of a phase",
                 fix="resume from the newest checkpoint; do not edit the ledger",
             )
-        self._lines.append(asdict(record))
+        assert last is None or record.format == last.format, "a ledger has one format"
+        row = asdict(record)
+        if record.format == _FIRST_FORMAT:
+            del row["format"]
+        self._lines.append(row)
         self._last = record
 
-    def append_batch(self, batch: Batch) -> None:
-        """Add a batch's record; see `append`."""
-        self.append(LedgerRecord.of(batch))
+    def _know_last(self) -> None:
+        if not self._last_is_known:
+            self.cut_back(sum(1 for _ in self.records()))
 
     def records(self) -> Iterator[LedgerRecord]:
         """Yield all whole records; a torn last line, left by a killed process, is left out.
@@ -102,9 +143,10 @@ class Ledger:
                 return
             except ValueError as error:
                 raise self._damaged(number, str(error)) from error
-            if not isinstance(row, dict) or set(row) != names:
+            given = {"format": _FIRST_FORMAT, **row} if isinstance(row, dict) else {}
+            if set(given) != names or given["format"] not in (_FIRST_FORMAT, FORMAT):
                 raise self._damaged(number, repr(row)[:120])
-            yield LedgerRecord(**row)
+            yield LedgerRecord(**given)
 
     def cut_back(self, steps_done: int) -> None:
         """Keep the first `steps_done` records, counted over all phases, and drop what comes after, a torn line too.
@@ -148,17 +190,19 @@ class LedgerComparison:
         common_steps: Steps (of any phase) that both ledgers record.
         only_first, only_second: Steps that only one of them records: a longer run, or another phase.
         parts_at: The two records of the first common step at which they differ, or None.
+        without_digest: Common steps recorded in two formats, so that only positions and tokens were compared.
     """
 
     common_steps: int
     only_first: int
     only_second: int
     parts_at: tuple[LedgerRecord, LedgerRecord] | None
+    without_digest: int = 0
 
     @property
     def same(self) -> bool:
-        """Return whether there are common steps and none differs."""
-        return self.common_steps > 0 and self.parts_at is None
+        """Return whether there are common steps, none differs, and all were compared by their digests."""
+        return self.common_steps > 0 and self.parts_at is None and not self.without_digest
 
 
 def compare_ledgers(first: Ledger, second: Ledger) -> LedgerComparison:
@@ -168,7 +212,7 @@ def compare_ledgers(first: Ledger, second: Ledger) -> LedgerComparison:
         TrainingError: A line of either is not a record.
     """
     others = {(record.phase, record.step): record for record in second.records()}
-    common = only_first = 0
+    common = only_first = without_digest = 0
     parts_at = None
     for record in first.records():
         other = others.get((record.phase, record.step))
@@ -176,9 +220,10 @@ def compare_ledgers(first: Ledger, second: Ledger) -> LedgerComparison:
             only_first += 1
             continue
         common += 1
-        if parts_at is None and other != record:
+        without_digest += record.format != other.format
+        if parts_at is None and not record.agrees(other):
             parts_at = (record, other)
-    return LedgerComparison(common, only_first, len(others) - common, parts_at)
+    return LedgerComparison(common, only_first, len(others) - common, parts_at, without_digest)
 
 
 def require_same_sequences(first: Ledger, second: Ledger) -> LedgerComparison:
@@ -201,6 +246,11 @@ def require_same_sequences(first: Ledger, second: Ledger) -> LedgerComparison:
             "two ledgers have no step in common, so nothing can be said of them",
             seen=f"{comparison.only_first} steps in {first.path}; {comparison.only_second} in {second.path}",
             fix="train both members first",
+        )
+    if comparison.without_digest:
+        note(
+            f"{first.path} and {second.path} are of two formats: at {comparison.without_digest} steps positions and "
+            "tokens are equal, and the digests were not compared; `seqpair verify` reads each ledger from the stores"
         )
     return comparison
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqpair.data.order.batches import read_addresses, read_batch
+from seqpair.data.order.ledger import LedgerRecord
 from seqpair.data.order.order import PhaseOrder
 from seqpair.errors import RecipeError, StoreError
 from seqpair.recipe.plan import PhasePlan, Plan
@@ -98,7 +99,7 @@ def step_content(plan: Plan, phase: PhasePlan, step: int, prepared: Prepared) ->
     for key in sorted(set(zip(batch.source.tolist(), batch.rows.tolist(), strict=True))):
         names[key] = made.stores[key[0]].document_id(key[1])
     columns = (batch.positions, batch.source, batch.rows, batch.pieces, at.pieces.pieces_of_row)
-    rows = zip(*(column.tolist() for column in (*columns, np.diff(batch.offsets), at.epoch)), strict=True)
+    rows = zip(*(column.tolist() for column in (*columns, batch.lengths, at.epoch)), strict=True)
     return StepContent(
         study=plan.study,
         phase=phase.name,
@@ -107,7 +108,7 @@ def step_content(plan: Plan, phase: PhasePlan, step: int, prepared: Prepared) ->
         content_tokens=int(batch.content.size),
         mixture=made.mixture.token_fracs(),
         order_digest=made.digest,
-        batch_digest=batch.digest,
+        batch_digest=LedgerRecord.of(batch).digest,
         sequences=[
             SequenceEntry(position, made.sources[index], names[index, row], piece, pieces, tokens, epoch)
             for position, index, row, piece, pieces, tokens, epoch in rows

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from seqpair.data import Numbers
 
 
-def share(lengths: Numbers, world_size: int) -> list[Numbers]:
-    """Share sequences between ranks so that all get nearly the same number of tokens.
+def share(lengths: Numbers, world_size: int, rank: int) -> Numbers:
+    """Return a rank's share of sequences, of which all ranks get nearly the same number of tokens.
 
     The longest sequence first, each to the rank with the fewest tokens so far (the lower rank on a tie):
     no rank has more than the mean plus the longest sequence.
@@ -22,19 +22,23 @@ def share(lengths: Numbers, world_size: int) -> list[Numbers]:
     Args:
         lengths: (S,) int64 tokens of each sequence, specials included.
         world_size: Ranks, at least 1.
+        rank: Of which rank.
 
     Returns:
-        For each rank its (n,) int64 indices, ascending; every index is in exactly one.
+        (n,) int64 indices, ascending; every index is in exactly one rank's share.
     """
     if world_size < 1:
         raise ValueError(f"a batch is shared by at least one rank, not {world_size}")
-    loads = [(0, rank) for rank in range(world_size)]
-    rank_of = np.zeros(len(lengths), dtype=np.int64)
-    for index in _longest_first(lengths).tolist() if world_size > 1 else ():
-        load, rank = loads[0]
-        heapq.heapreplace(loads, (load + int(lengths[index]), rank))
-        rank_of[index] = rank
-    return [np.flatnonzero(rank_of == rank) for rank in range(world_size)]
+    if world_size == 1:
+        return np.arange(len(lengths), dtype=np.int64)
+    # A load and its rank are one number, since this loop is most of what each rank does for the others' sequences too.
+    loads, order, mine = list(range(world_size)), _longest_first(lengths), []
+    steps = (np.asarray(lengths, dtype=np.int64)[order] * world_size).tolist()
+    for place, step in enumerate(steps):
+        if loads[0] % world_size == rank:
+            mine.append(place)
+        heapq.heapreplace(loads, loads[0] + step)
+    return np.sort(order[mine])
 
 
 def pack(lengths: Numbers, budget_tokens: int) -> list[Numbers]:
@@ -72,23 +76,6 @@ def pack(lengths: Numbers, budget_tokens: int) -> list[Numbers]:
             if room > taken * length:
                 bisect.insort(rooms, (room - taken * length, group))
     return [np.sort(np.concatenate(group)) for group in groups]
-
-
-def microbatches(lengths: Numbers, world_size: int, budget_tokens: int) -> list[list[Numbers]]:
-    """Share and pack a batch so that every rank runs the same number of microbatches.
-
-    Args:
-        lengths: (S,) int64 tokens of each sequence, specials included.
-        world_size: Ranks.
-        budget_tokens: Tokens of a microbatch.
-
-    Returns:
-        For each rank its microbatches as indices into the batch; a rank that has fewer ends with empty
-        ones, which the caller fills with a dummy.
-    """
-    by_rank = [[mine[group] for group in pack(lengths[mine], budget_tokens)] for mine in share(lengths, world_size)]
-    most = max(len(groups) for groups in by_rank)
-    return [groups + [np.empty(0, dtype=np.int64)] * (most - len(groups)) for groups in by_rank]
 
 
 def _longest_first(lengths: Numbers) -> Numbers:

@@ -85,7 +85,7 @@ def prove_ledger(
         wanted = next(expected, None)
         if (record.phase, record.step) != wanted:
             raise _differs(ledger, f"phase {record.phase!r} step {record.step}", f"phase and step {wanted}")
-        made = LedgerRecord.of(read_batch(orders[record.phase], record.step))
+        made = LedgerRecord.of(read_batch(orders[record.phase], record.step), record.format)
         if made != record:
             raise _differs(ledger, str(record), str(made))
         steps += 1

@@ -112,7 +112,7 @@ def _percent(row: dict[str, str], column: str) -> float:
         value = -1.0
     if not 0 <= value <= 100:
         raise EvaluationError(
-            f"the share of women in the occupation {row['occupation']} is no percentage",
+            f"the share of women in the occupation {row['occupation']} is not a percentage",
             seen=f"{column} {row[column]!r}",
             allowed="0 to 100",
         )
@@ -123,7 +123,7 @@ def _schema(name: re.Match[str], sentences: dict[str, str], statistics: dict[str
     missing = [gender for gender in GENDERS if gender not in sentences]
     if missing:
         raise EvaluationError(
-            f"the Winogender sentence {name['id']} lacks a sibling",
+            f"the Winogender sentence {name['id']} lacks one of its three versions",
             seen="no " + ", ".join(missing),
             allowed="one sentence each for " + ", ".join(GENDERS),
         )

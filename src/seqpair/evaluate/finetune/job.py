@@ -282,7 +282,7 @@ def _require_free(model: TextModel, job: TuneJob) -> None:
     folder, key = job.out / "model", _key(model, job)
     if (folder / TUNED_RECORD).exists() and (not mark.is_file() or mark.read_text(encoding="utf-8").strip() != key):
         raise EvaluationError(
-            "the folder holds the model of another job",
+            "the folder contains the model of another job",
             seen=folder,
             fix="choose another --out, or remove that model",
         )

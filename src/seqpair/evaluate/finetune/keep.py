@@ -256,7 +256,7 @@ def open_tuned(folder: Path, *, device: str = "auto") -> TunedFolder:
     record = read_json(path, EvaluationError, "tune the model again", missing_ok=True)
     if record.get("format_version") != _FORMAT_VERSION or not (folder / _HEAD_NAME).is_file():
         raise EvaluationError(
-            "this folder holds no tuned model with a head",
+            "this folder contains no tuned model with a head",
             seen=folder,
             allowed="what `seqpair finetune` keeps; a decoder that writes texts is opened as any model",
         )

@@ -248,7 +248,9 @@ def _examples(
             )
         if name in seen:
             raise EvaluationError(
-                f"{where}: its id is taken", seen=name, fix="give each row an id of its own, or leave the key `id` out"
+                f"{where}: its id occurs twice",
+                seen=name,
+                fix="give each row an id of its own, or leave the key `id` out",
             )
         seen.add(name)
         made += _READERS[spec.kind](spec, name, column, index, where)
@@ -282,11 +284,11 @@ def _number(spec: SetSpec, name: str, column: _Column, _index: _Index, where: st
         value = float(column(spec.label))
     except (TypeError, ValueError) as error:
         raise EvaluationError(
-            f"{where}: the label is no number", seen=column(spec.label), fix="correct the row, or set `kind: class`"
+            f"{where}: the label is not a number", seen=column(spec.label), fix="correct the row, or set `kind: class`"
         ) from error
     if not math.isfinite(value):
         raise EvaluationError(
-            f"{where}: the label is no finite number", seen=value, fix="correct the row, or leave it out"
+            f"{where}: the label is not a finite number", seen=value, fix="correct the row, or leave it out"
         )
     return [Example(name, str(column(spec.text)), value, pair=_pair(spec, column))]
 
@@ -295,7 +297,7 @@ def _tags(spec: SetSpec, name: str, column: _Column, index: _Index, where: str) 
     words, tags = [str(word) for word in _list(column(spec.text))], _list(column(spec.label))
     if len(words) != len(tags) or not words:
         raise EvaluationError(
-            f"{where}: there must be one tag a word",
+            f"{where}: there must be one tag per word",
             seen=f"{len(tags)} tags, {len(words)} words",
             fix="correct the row, or leave it out",
         )
@@ -315,7 +317,7 @@ def _span(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str)
         start = text.find(texts[0])
     if not texts or not texts[0] or text[start : start + len(texts[0])] != texts[0] or start < 0:
         raise EvaluationError(
-            f"{where}: the answer does not stand in the text",
+            f"{where}: the answer is not in the text",
             seen=", ".join(texts) or "no answer",
             allowed="a part of the text; questions without an answer are not supported",
         )

@@ -90,7 +90,7 @@ def checked_set(
     """
     if not documents or not queries:
         raise EvaluationError(
-            f"{name} is no retrieval set", seen=f"{len(documents)} documents, {len(queries)} queries", allowed="some"
+            f"{name} is not a retrieval set", seen=f"{len(documents)} documents, {len(queries)} queries", allowed="some"
         )
     empty = [query for query, text in queries.items() if not text.strip()]
     if empty:
@@ -169,7 +169,7 @@ def read_squad(path: Path) -> RetrievalSet:
             for question in paragraph["qas"]:
                 if question["id"] in queries:
                     raise EvaluationError(
-                        f"an id comes twice in {path.name}",
+                        f"an id occurs twice in {path.name}",
                         seen=question["id"],
                         fix="give each question an id of its own",
                     )
@@ -219,7 +219,7 @@ def _judgements(path: Path) -> dict[str, dict[str, int]]:
         parts = line.rstrip("\r").split("\t")
         if len(parts) != len(columns) or not parts[2].strip().isdigit():
             raise EvaluationError(
-                f"{path.name}, line {number} is no judgement", seen=repr(line), allowed="two ids and a whole number"
+                f"{path.name}, line {number} is not a judgement", seen=repr(line), allowed="two ids and a whole number"
             )
         relevant.setdefault(parts[0], {})[parts[1]] = int(parts[2])
     return relevant

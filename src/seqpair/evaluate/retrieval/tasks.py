@@ -136,7 +136,7 @@ def search_tuned(local: LocalSet, model: TextModel, context: TaskContext) -> Tas
     path = context.input(options.pairs or PAIRS_FILE)
     pairs = read_training_pairs(path, options.columns, options.train_pairs)
     if pairs.left_out:
-        note(f"{pairs.left_out} rows of {path.name} were left out: an empty text, or there before")
+        note(f"{pairs.left_out} rows of {path.name} were left out, because a text is empty or the row occurred before")
     texts = len(given.documents) + len(given.queries)
     steps = _Steps(context, len(pairs.pairs) * options.epochs * len(options.learning_rates), texts)
     outcomes, tunings = [], []

@@ -228,7 +228,7 @@ def run_hub_task(
     except KeyError as error:
         raise EvaluationError("mteb has no task of this name", seen=name, fix="check the spelling") from error
     if not hasattr(task, "k_values"):
-        raise EvaluationError("this task of mteb is no retrieval task", seen=name, fix="choose a retrieval task")
+        raise EvaluationError("this task of mteb is not a retrieval task", seen=name, fix="choose a retrieval task")
     _load(task)
     return run_task(task, embedder, kept, watch)
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from order_fakes import FakeStore, make_phase
+from order_fakes import FakeStore, make_phase, microbatches
 
 from seqpair.data.order.batches import (
     assemble,
@@ -15,11 +16,14 @@ from seqpair.data.order.batches import (
     chunks,
     read_addresses,
     read_batch,
+    read_sequences,
+    sequence_digests,
     sequence_lengths,
     span_numbers,
+    step_addresses,
+    step_digest,
 )
 from seqpair.data.order.order import PhaseOrder
-from seqpair.data.order.packing import microbatches
 from seqpair.errors import StoreError
 
 SPECIALS = SimpleNamespace(cls=1, sep=2, pad=3, mask=4, unk=5)
@@ -60,23 +64,45 @@ def test_a_batch_of_one_source_is_read_the_same(tmp_path):
     assert batch.content.size == batch.offsets[-1] > 0
 
 
+def digests(order):
+    batches = [read_batch(order, step) for step in range(order.phase.steps)]
+    return [step_digest(batch.positions, sequence_digests(batch)) for batch in batches]
+
+
 def test_the_digest_tells_one_changed_token(order):
-    before = [read_batch(order, step).digest for step in range(order.phase.steps)]
+    before = digests(order)
     assert len(set(before)) == order.phase.steps
-    assert before == [read_batch(order, step).digest for step in range(order.phase.steps)]
+    assert before == digests(order)
     at = read_addresses(order, np.arange(order.phase.positions))
     changed = (int(at.source[0]), int(at.pieces.start[0]))
     order.stores[changed[0]].tokens[changed[1]] += 1
     holders = np.flatnonzero((at.source == changed[0]) & (at.pieces.start == changed[1]))
     steps = {order.phase.step_of(int(position)) for position in holders}
-    after = [read_batch(order, step).digest for step in range(order.phase.steps)]
+    after = digests(order)
     assert {step for step in range(order.phase.steps) if before[step] != after[step]} == steps
 
 
-def test_the_digest_is_of_positions_borders_and_content_as_documented(order):
+def test_the_digest_is_of_positions_and_of_the_digests_of_sequences_as_documented(order):
     batch = read_batch(order, 0)
-    parts = (batch.positions.astype("<i8"), batch.offsets.astype("<i8"), batch.content.astype("<u4"))
-    assert batch.digest == hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+    state = hashlib.sha256(batch.positions.astype("<i8").tobytes())
+    for first, stop in itertools.pairwise(batch.offsets):
+        state.update(hashlib.sha256(batch.content[first:stop].astype("<u4").tobytes()).digest())
+    assert step_digest(batch.positions, sequence_digests(batch)) == state.hexdigest()
+
+
+@given(mine=st.sets(st.integers(0, 23)), step=st.integers(0, 4))
+@settings(deadline=None, max_examples=20)
+def test_some_of_a_steps_sequences_are_read_as_they_are_in_the_whole(tmp_path_factory, mine, step):
+    folder = tmp_path_factory.mktemp("some")
+    stores = {"a": FakeStore(folder / "a", [3, 60, 17, 1] * 4), "b": FakeStore(folder / "b", [5, 2000], "b")}
+    order = PhaseOrder(3, make_phase({"a": 0.5, "b": 0.5}, positions=120, sequences=24), stores)
+    indices = np.array(sorted(mine), dtype=np.int64)
+    at, whole = step_addresses(order, step), read_batch(order, step)
+    some = read_sequences(order, step, at.take(indices))
+    for name in ("positions", "source", "rows", "pieces", "is_last_piece", "lengths"):
+        assert np.array_equal(getattr(some, name), getattr(whole, name)[indices])
+    assert np.array_equal(sequence_lengths(at, False)[indices], sequence_lengths(some, False))
+    assert np.array_equal(sequence_digests(some), sequence_digests(whole)[indices])
 
 
 def test_sep_ends_the_last_piece_or_every_piece(order):

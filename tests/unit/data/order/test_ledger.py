@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 import pytest
 from order_fakes import FakeStore, make_phase
 
-from seqpair.data.order.batches import read_batch
-from seqpair.data.order.ledger import Ledger, LedgerRecord, compare_ledgers, require_same_sequences
+from seqpair.data.order.batches import read_batch, sequence_digests, step_digest
+from seqpair.data.order.ledger import Ledger, LedgerComparison, LedgerRecord, compare_ledgers, require_same_sequences
 from seqpair.data.order.order import PhaseOrder
 from seqpair.errors import TrainingError
 
@@ -52,9 +53,37 @@ def test_every_record_is_on_disk_as_soon_as_it_is_appended(ledger_at, tmp_path):
 def test_a_batchs_record_says_its_positions_tokens_and_digest(ledger_at, tmp_path):
     store = FakeStore(tmp_path / "store", [40, 9, 30])
     batch = read_batch(PhaseOrder(0, make_phase({"a": 1.0}), {"a": store}), 0)
-    ledger = ledger_at(tmp_path / "ledger.jsonl")
-    ledger.append_batch(batch)
-    assert list(ledger.records()) == [LedgerRecord("pretrain", 0, 0, 8, batch.content.size, batch.digest)]
+    digest = step_digest(batch.positions, sequence_digests(batch))
+    assert LedgerRecord.of(batch) == LedgerRecord("pretrain", 0, 0, 8, batch.content.size, digest, format=2)
+
+
+OLD = (
+    '{"phase": "pretrain", "step": 0, "first_position": 0, "stop_position": 8, "content_tokens": 100, "digest": "d"}\n'
+)
+
+
+def test_a_ledger_of_the_first_format_is_read_and_goes_on_in_it(ledger_at, tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(OLD, encoding="utf-8")
+    ledger = ledger_at(path)
+    assert list(ledger.records()) == [replace(record(0), digest="d", format=1)]
+    assert ledger.format == 1
+    ledger.append(replace(record(1), digest="e", format=1))
+    assert [sorted(json.loads(line)) for line in path.read_text().splitlines()] == [sorted(json.loads(OLD))] * 2
+    ledger.cut_back(0)
+    assert ledger.format == 2
+    assert ledger_at(tmp_path / "new.jsonl", [record(0)]).format == 2
+
+
+def test_ledgers_of_two_formats_are_compared_but_for_their_digests(ledger_at, tmp_path, capsys):
+    new = ledger_at(tmp_path / "new.jsonl", [record(0), record(1)])
+    old = ledger_at(tmp_path / "old.jsonl", [replace(record(step), digest="x", format=1) for step in (0, 1)])
+    comparison = require_same_sequences(new, old)
+    assert comparison == LedgerComparison(2, 0, 0, None, without_digest=2)
+    assert not comparison.same
+    assert "the digests were not compared" in capsys.readouterr().err
+    other = ledger_at(tmp_path / "other.jsonl", [replace(record(0), content_tokens=9, digest="x", format=1)])
+    assert compare_ledgers(new, other).parts_at is not None
 
 
 def test_cut_back_drops_what_the_checkpoint_has_not_seen(ledger_at, tmp_path):
@@ -119,7 +148,10 @@ def test_the_first_record_begins_a_phase(ledger_at, tmp_path):
         ledger_at(tmp_path / "ledger.jsonl").append(record(3))
 
 
-@pytest.mark.parametrize("line", ["{}", "[1]", "not json", '{"phase": "pretrain", "step": 0}'])
+NEWER = OLD.strip().replace("}", ', "format": 3}')
+
+
+@pytest.mark.parametrize("line", ["{}", "[1]", "not json", '{"phase": "pretrain", "step": 0}', NEWER])
 def test_a_line_that_is_no_record_is_named(ledger_at, tmp_path, line):
     path = ledger_at(tmp_path / "ledger.jsonl", [record(0)]).path
     with path.open("a") as handle:

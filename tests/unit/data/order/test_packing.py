@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqpair.data.order.packing import microbatches, pack, share
+from seqpair.data.order.packing import pack, share
 
 LENGTHS = st.lists(st.integers(2, 1024), min_size=0, max_size=200).map(np.array)
 
@@ -13,8 +13,7 @@ LENGTHS = st.lists(st.integers(2, 1024), min_size=0, max_size=200).map(np.array)
 @given(lengths=LENGTHS, world_size=st.integers(1, 9))
 @settings(deadline=None)
 def test_share_gives_every_sequence_to_one_rank_and_all_nearly_the_same(lengths, world_size):
-    shared = share(lengths, world_size)
-    assert len(shared) == world_size
+    shared = [share(lengths, world_size, rank) for rank in range(world_size)]
     assert sorted(np.concatenate(shared).tolist()) == list(range(lengths.size))
     loads = [int(lengths[mine].sum()) if mine.size else 0 for mine in shared]
     longest = int(lengths.max()) if lengths.size else 0
@@ -71,7 +70,7 @@ def test_packing_wastes_little_at_a_real_size():
     packed = pack(lengths, 8192)
     waste = 1 - lengths.sum() / (len(packed) * 8192)
     assert waste < 0.005
-    loads = [lengths[mine].sum() for mine in share(lengths, 8)]
+    loads = [lengths[share(lengths, 8, rank)].sum() for rank in range(8)]
     assert (max(loads) - min(loads)) / max(loads) < 1e-4
 
 
@@ -79,29 +78,14 @@ def test_a_sequence_longer_than_the_budget_is_alone():
     assert [group.tolist() for group in pack(np.array([10, 3, 25, 7]), 10)] == [[2], [0], [1, 3]]
 
 
-@given(lengths=LENGTHS, world_size=st.integers(1, 6), budget=st.integers(100, 4000))
-@settings(deadline=None)
-def test_every_rank_runs_the_same_number_of_microbatches(lengths, world_size, budget):
-    by_rank = microbatches(lengths, world_size, budget)
-    assert len(by_rank) == world_size
-    assert len({len(groups) for groups in by_rank}) == 1
-    indices = [index for groups in by_rank for group in groups for index in group.tolist()]
-    assert sorted(indices) == list(range(lengths.size))
-    for groups in by_rank:
-        sizes = [group.size for group in groups]
-        assert sizes == sorted(sizes, key=lambda size: size == 0)  # empty ones come last
-    busiest = max(by_rank, key=lambda groups: sum(group.size > 0 for group in groups))
-    assert all(group.size for group in busiest)
-
-
 def test_equal_lengths_are_shared_and_packed_in_their_own_order():
     lengths = np.full(8, 5)
-    assert [mine.tolist() for mine in share(lengths, 2)] == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    assert [share(lengths, 2, rank).tolist() for rank in (0, 1)] == [[0, 2, 4, 6], [1, 3, 5, 7]]
     assert [group.tolist() for group in pack(lengths, 10)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="at least one rank, not 0"):
-        share(np.array([1]), 0)
+        share(np.array([1]), 0, 0)
     with pytest.raises(ValueError, match="at least one token, not 0"):
         pack(np.array([1]), 0)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from seqpair.data.order.batches import read_batch
-from seqpair.data.order.ledger import Ledger
+from seqpair.data.order.ledger import Ledger, LedgerRecord
 from seqpair.data.order.order import PhaseOrder
 from seqpair.data.order.proof import prove_ledger, sequence_readings
 from seqpair.data.prepared import open_recipe_data
@@ -26,7 +26,7 @@ def write_ledger(path, plan, stores, steps: int) -> Ledger:
     ledger = Ledger(path)
     order = PhaseOrder(plan.seed, plan.phases[0], stores)
     for step in range(steps):
-        ledger.append_batch(read_batch(order, step))
+        ledger.append(LedgerRecord.of(read_batch(order, step)))
     ledger.close()
     return ledger
 

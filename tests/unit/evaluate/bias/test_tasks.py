@@ -100,7 +100,7 @@ def test_schemas_have_their_siblings_case_and_gotcha(data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows[:-1], "lacks a sibling"),
+        (lambda rows: rows[:-1], "lacks one of its three versions"),
         (lambda rows: [("nurse.male", "He ran."), *rows], "a name that cannot be read"),
         (lambda rows: [(rows[0][0], "She said he ran."), *rows[1:]], "one pronoun each, of one case"),
         (lambda rows: [(rows[0][0], rows[1][1]), *rows[1:]], "one pronoun each, of one case"),

@@ -90,7 +90,7 @@ def test_a_loss_that_is_not_finite_gives_the_run_up_and_not_the_grid(models, tmp
     result = tune_grid(models["mlm"], [two_classes()], [bad, good], [0], tmp_path, silent)
     assert [bool(run.failed) for run in result.runs] == [True, False]
     assert result.best.setting == good
-    with pytest.raises(EvaluationError, match="no run of the grid"):
+    with pytest.raises(EvaluationError, match="every run of the grid failed"):
         tune_grid(models["mlm"], [two_classes()], [bad], [0], tmp_path, silent)
 
 

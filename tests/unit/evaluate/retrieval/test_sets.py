@@ -30,11 +30,11 @@ def rewrite(path, change):
         ("corpus.jsonl", lambda text: text + text.splitlines()[0] + "\n", "line 11 repeats an id"),
         ("corpus.jsonl", lambda text: "{" + text, "line 1 is not JSON"),
         ("queries.jsonl", lambda text: text.replace('"river"', '"  "'), "a query of cosqa_python is empty"),
-        ("queries.jsonl", lambda _text: "", "is no retrieval set"),
+        ("queries.jsonl", lambda _text: "", "is not a retrieval set"),
         ("qrels.tsv", lambda text: text.replace("\td0\t", "\tnone\t"), "a document that does not exist"),
         ("qrels.tsv", lambda text: text.replace("q0\t", "none\t"), "a query that does not exist"),
         ("qrels.tsv", lambda text: text.replace("score", "grade"), "qrels.tsv lacks a column"),
-        ("qrels.tsv", lambda text: text.replace("d0\t1", "d0\tgood"), "line 2 is no judgement"),
+        ("qrels.tsv", lambda text: text.replace("d0\t1", "d0\tgood"), "line 2 is not a judgement"),
         ("qrels.tsv", lambda text: text.replace("\t1\n", "\t0\n"), "no query of cosqa_python has a relevant document"),
     ],
 )
