@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import re
 import sys
@@ -129,6 +130,8 @@ def main() -> None:
     # command and its error a reader would take these lines for the reason.
     for library in ("torchao", "torch.utils._pytree"):
         logging.getLogger(library).setLevel(logging.ERROR)
+    if isinstance(sys.stdin, io.TextIOWrapper):  # bytes that are not UTF-8 are found, and named, where they are read
+        sys.stdin.reconfigure(errors="surrogateescape")
     if sys.stdout.isatty():
         sys.stdout = cast(TextIO, _Terminal(sys.stdout))
     try:
