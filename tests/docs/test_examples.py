@@ -76,7 +76,7 @@ def test_errors_are_those_of_the_verbs(folder):
     with pytest.raises(seqpair.SeqpairError, match="optimiser"):
         seqpair.Study("tiny.yaml", set={"optimiser.lr": 1})
     study = seqpair.Study("tiny.yaml")
-    with pytest.raises(seqpair.SeqpairError, match="one question at a time"):
+    with pytest.raises(seqpair.SeqpairError, match="more or fewer things than one"):
         study.order()
     with pytest.raises(seqpair.SeqpairError, match="has no checkpoint to export"):
         study.prepare() and study.export("encoder")

@@ -121,7 +121,7 @@ def test_a_decoder_learns_to_write_and_is_kept_as_a_causal_model(exports, files,
             tmp_path / "job",
             "--json",
         ),
-        *("--rate", "2e-2", "--epochs", "12", "--choice", "batch_rows=4", "--choice", "patience_checks=12"),
+        *("--rate", "2e-2", "--epochs", "20", "--choice", "batch_rows=4", "--choice", "patience_checks=20"),
     )
     assert found.exit_code == 0, found.output
     report = json.loads(found.stdout)

@@ -67,7 +67,7 @@ def test_a_member_does_not_differ_from_itself(
     ("words", "part"),
     [
         (("demo", "encoder", "decodr"), "did you mean 'decoder'?"),
-        (("demo", "encoder"), "a study and two members, or two runs' folders or plan.json files"),
+        (("demo", "encoder"), "a study and two members, or two folders of runs or plan.json files"),
         (("broken.json", "broken.json"), "broken.json is not a plan"),
     ],
 )

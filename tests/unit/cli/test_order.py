@@ -143,7 +143,7 @@ def test_a_held_out_document_is_said_to_be_held_out(seqpair, prepared_study):
 def test_several_phases_need_a_choice(seqpair, two_phases):
     code, _, err = seqpair("order", str(two_phases), "--step", "0")
     assert code == 2
-    assert "several phases" in err
+    assert "without its phase" in err
     assert "pretrain, decay" in err
 
 

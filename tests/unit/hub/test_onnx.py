@@ -36,7 +36,7 @@ def test_a_missing_library_is_named(monkeypatch):
         return honest(name, *more)
 
     monkeypatch.setattr(importlib, "import_module", without)
-    with pytest.raises(ExportError, match=r"(?s)onnx needs a library.*onnxscript.*\[onnx\]"):
+    with pytest.raises(ExportError, match=r"(?s)onnx needs a package.*onnxscript.*\[onnx\]"):
         require_onnx()
 
 

@@ -75,7 +75,7 @@ def test_an_encoder_fills_the_surest_mask_first(models, name):
             places = [place for place, token in enumerate(row) if token == model.mask_id]
             logits = model.network(torch.tensor([row])).logits[0, [place - model.shift for place in places]]
             table = torch.log_softmax(logits, -1)
-            table[:, [model.cls_id, model.sep_id, model.mask_id, model.pad_id]] = -torch.inf
+            table[:, [model.cls_id, model.sep_id, model.mask_id, model.pad_id, *model.empty_ids]] = -torch.inf
             best, tokens = table.max(-1)
             surest = int(best.argmax())
             row[places[surest]] = int(tokens[surest])
