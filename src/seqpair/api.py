@@ -100,7 +100,7 @@ class Study:
         Raises:
             StoreError: The data is not prepared.
         """
-        from seqpair.suite.study import train_part
+        from seqpair.suite.training import train_part
 
         return train_part(self.plan(member), self._place.open_data())
 
