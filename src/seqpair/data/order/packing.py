@@ -79,6 +79,8 @@ def pack(lengths: Numbers, budget_tokens: int) -> list[Numbers]:
     if budget_tokens < 1:
         raise ValueError(f"a microbatch holds at least one token, not {budget_tokens}")
     lengths = np.asarray(lengths, dtype=np.int64)
+    if 0 < lengths.sum() <= budget_tokens:  # what is left of a rank's work where many share a batch
+        return [np.arange(lengths.size, dtype=np.int64)]
     groups: list[list[Numbers]] = []
     rooms: list[tuple[int, int]] = []  # (tokens left, microbatch), ascending
     for length, indices in _runs(lengths, _longest_first(lengths)):
