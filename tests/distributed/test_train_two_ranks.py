@@ -54,10 +54,10 @@ def test_two_ranks_learn_what_one_learns_from_the_same_sequences(prepared_study,
             assert second_weights[name] == pytest.approx(weight, rel=1e-2, abs=1e-4), name
 
 
-SHORT = ["--set", "budget=8k"]
+SHORT = ["--set", "budget=12k"]
 SAVES = ["--set", "checkpoints.every_tokens=400"]
 FIRST_CALL_AND_STEP = {"backward": (2, 1), "all_reduce": (6, 2), "save": (1, 1)}
-"""Of 16 steps or so, each with one backward pass on a rank, two sums and a save."""
+"""Of 11 steps, each with two backward passes on a rank, two sums and a save."""
 
 
 @pytest.fixture(scope="module")
