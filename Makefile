@@ -23,7 +23,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
 
 demo: $(DEMO_STAMP) ## Train a small pair on this machine, compare it, write a page
-	$(BIN)/seqpair run $(DEMO)
+	$(BIN)/seqpair run $(DEMO) --workers 2
 
 test: lint ## Run all checks and the CPU tests, one process per core
 	$(PYTEST)

@@ -14,9 +14,10 @@ from tiny import write_tiny_study
 
 from seqpair.hub.revision import MAIN, REVISION_NAME, Parent, ProbeResult, Revision, digest_files, tensors_digest
 from seqpair.recipe.diff import plan_digest
-from seqpair.suite import study as study_module
 from seqpair.suite.places import StudyPlace, find_study
 from seqpair.suite.release_card import SHOWN_DIGITS, Statement
+from seqpair.suite.study import prepare_part
+from seqpair.suite.training import train_part
 
 STATEMENT = Statement(license="mit", language="en", owner="lab")
 
@@ -65,9 +66,9 @@ def train_four_members(folder: Path) -> TrainedStudy:
     recipe = study.folder / "four.yaml"
     recipe.write_text(FOUR_MEMBERS, encoding="utf-8")
     place = find_study(str(recipe))
-    prepared = study_module.prepare_part(place.data)
+    prepared = prepare_part(place.data)
     for name in place.training_order():
-        assert study_module.train_part(place.plan(name), prepared).finished
+        assert train_part(place.plan(name), prepared).finished
     return TrainedStudy(recipe, place.folder, place)
 
 

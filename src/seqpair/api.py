@@ -1,7 +1,6 @@
 """The public API behind `import seqpair`: a study, a model, an evaluation and a comparison.
 
-Every method does what the verb of its name does, through the same code: the same progress on standard error, the same
-errors, nothing printed.
+Every method does what the verb of its name does, by the same code: the same progress and errors, nothing printed.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ class Study:
         Raises:
             StoreError: The data is not prepared.
         """
-        from seqpair.suite.study import train_part
+        from seqpair.suite.training import train_part
 
         return train_part(self.plan(member), self._place.open_data())
 
@@ -113,19 +112,20 @@ class Study:
         """
         from seqpair.suite.study import export_part
 
-        plan = self.plan(member)
-        export_part(plan)
+        export_part(plan := self.plan(member))
         return run_folder(plan) / EXPORT_FOLDER
 
-    def run(self, members: Sequence[str] = ()) -> StudyOutcome:
+    def run(self, members: Sequence[str] = (), *, workers: int = 1) -> StudyOutcome:
         """Prepare, train, export, evaluate and report; what is done is skipped.
 
         Args:
             members: Only these, and those they start from; all if empty.
+            workers: Members that train at the same time; more than one needs `if __name__ == "__main__":` in a script.
         """
         from seqpair.suite.study import run_study
 
-        return run_study(self._place, checked_texts(members, "the members"))
+        workers = checked_number(workers, "workers", 1)
+        return run_study(self._place, checked_texts(members, "the members"), workers=workers)
 
     def order(
         self, *, step: int | None = None, document: str | None = None, phase: str = "", source: str = ""

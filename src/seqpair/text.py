@@ -186,11 +186,14 @@ class Progress:
         done: Units that were already done before this process began (they do not count in the rate).
     """
 
+    rewrites = True
+    """Whether a terminal is this process's alone; where several share one, each line is a new one."""
+
     def __init__(self, label: str, total: float, unit: str, *, done: float = 0.0, quiet_seconds: float = 15.0) -> None:
         self.label, self.total, self.unit, self.done = label, total, unit, done
         self.first_done = done
         self._started = time.monotonic()
-        self._terminal = sys.stderr.isatty()
+        self._terminal = self.rewrites and sys.stderr.isatty()
         self._interval = 0.2 if self._terminal else quiet_seconds
         self._shown = self._started if not self._terminal else 0.0
         self._width = 0

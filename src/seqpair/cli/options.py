@@ -37,6 +37,9 @@ def not_empty(context: typer.Context, option: typer.CallbackParam, text: str) ->
 MemberOption = Annotated[str, typer.Option(help="Use only this member.", callback=not_empty)]
 MembersOption = Annotated[str | None, typer.Option(help="Use only these members, separated by commas.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: `a.b=c`; repeatable.")]
+WorkersOption = Annotated[
+    int, typer.Option(min=1, max=1024, help="Train this many members at the same time, each on its share of the cores.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]

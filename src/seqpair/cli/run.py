@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from seqpair.cli.options import DryRunOption, JsonOption, MembersOption, SetOption, StudyArgument, names_in
+from seqpair.cli.options import (
+    DryRunOption,
+    JsonOption,
+    MembersOption,
+    SetOption,
+    StudyArgument,
+    WorkersOption,
+    names_in,
+)
 from seqpair.errors import EvaluationError, install_extra
 from seqpair.text import format_seconds
 
@@ -22,6 +30,7 @@ def run(
     study: StudyArgument,
     members: MembersOption = None,
     overrides: SetOption = None,
+    workers: WorkersOption = 1,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,7 +53,7 @@ def run(
         for part in planned_parts(place, chosen):
             print(part)
         return
-    outcome = run_study(place, chosen)
+    outcome = run_study(place, chosen, workers=workers)
     if outcome.signal_number is not None:
         raise typer.Exit(128 + outcome.signal_number)
     if as_json:

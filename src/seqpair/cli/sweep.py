@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.cli.options import DryRunOption, JsonOption, MembersOption, SetOption, StudyArgument, names_in
+from seqpair.cli.options import (
+    DryRunOption,
+    JsonOption,
+    MembersOption,
+    SetOption,
+    StudyArgument,
+    WorkersOption,
+    names_in,
+)
 from seqpair.cli.run import require_extras
 from seqpair.cli.table import wide_console
 from seqpair.text import format_count
@@ -30,6 +38,7 @@ def sweep(
     members: MembersOption = None,
     name: Annotated[str, typer.Option(help="The sweep's name; by default its axes' names.")] = "",
     overrides: SetOption = None,
+    workers: WorkersOption = 1,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,7 +65,7 @@ def sweep(
     if dry_run:
         _show_plan(plan_sweep(request), as_json=as_json)
         return
-    outcome = run_sweep(request)
+    outcome = run_sweep(request, workers=workers)
     if outcome.signal_number is not None:
         raise typer.Exit(128 + outcome.signal_number)
     results = outcome.folder / RESULTS_NAME

@@ -22,7 +22,7 @@ from seqpair.text import format_count
 
 _MOST_SENTENCES = 8
 _LONGEST_TITLE, _LONGEST_SENTENCE = 100, 1000
-_MOST_NAMES, _MOST_NAMES_OF_NOBODY = 6, 2
+_MOST_NAMES, _MOST_NAMES_OF_NOBODY, _MOST_OUTCOMES = 6, 2, 4
 
 
 def headline_sentences(
@@ -40,9 +40,11 @@ def headline_sentences(
 
 
 def _winners(study: Study, answers: Sequence[Comparison]) -> str:
-    """Return who wins where: encoder against decoder at each size, or else the first pair that was compared."""
+    """Return who wins where: as asked beforehand, or encoder against decoder at each size, or the first pair."""
     if len(study.members) < 2:
         return f"Only the {study.members[0].name} has run, so there is nothing to compare yet."
+    if asked := [one for one in answers if one.question == PLANNED and one.difference is not None]:
+        return _winners_as_asked(asked)
     single = [one for one in answers if not one.is_average and one.question != PLANNED]
     pairs = dict.fromkeys((one.first.label, one.second.label) for one in single if one.question == EQUAL_SIZE)
     first = [(one.first.label, one.second.label) for one in single[:1]]
@@ -52,6 +54,20 @@ def _winners(study: Study, answers: Sequence[Comparison]) -> str:
     ]
     names = " and the ".join(first[0] if first else [member.name for member in study.members[:2]])
     return " ".join(filter(None, sentences)) or f"There is no task yet with results of both the {names}."
+
+
+def _winners_as_asked(asked: Sequence[Comparison]) -> str:
+    """Return the answers to what was asked beforehand, those of equal outcome together."""
+    names: dict[str, list[str]] = {}
+    for one in asked:
+        pair = (one.first.label, one.second.label)
+        ahead = one.on_these_runs in pair
+        behind = pair[one.on_these_runs == pair[0]]
+        outcome = f"the {one.on_these_runs} is ahead of the {behind}" if ahead else one.on_these_runs
+        names.setdefault(outcome, []).append(one.name)
+    parts = [f"on {listed(those)}: {outcome}" for outcome, those in names.items()]
+    rest = f"; {len(parts) - _MOST_OUTCOMES} more below" if len(parts) > _MOST_OUTCOMES else ""
+    return f"Asked beforehand, {'; '.join(parts[:_MOST_OUTCOMES])}{rest} ({_scope(asked)})."
 
 
 def _baselines(members: Sequence[MemberRun]) -> list[str]:
@@ -150,7 +166,6 @@ def summary_sentence(answers: Sequence[Comparison]) -> str:
     if not compared:
         return ""
     first, second = compared[0].first.label, compared[0].second.label
-    seeds = min(one.difference.seeds for one in compared if one.difference is not None)
     parts = []
     for label in (first, second):
         won = [_title(one) for one in compared if one.on_these_runs == label]
@@ -164,13 +179,16 @@ def summary_sentence(answers: Sequence[Comparison]) -> str:
         elif those:
             parts.append(f"{words} on {counted_briefly(those)}")
     tasks = "the one task" if len(compared) == 1 else f"the {len(compared)} tasks"
-    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    scope = (
-        "this covers other training runs too"
-        if seeds >= FEWEST_SEEDS
-        else f"on these runs; {'one seed says' if seeds == 1 else 'two seeds say'} nothing about other training runs"
-    )
-    return f"On {tasks} of both the {first} and the {second}: {listed} ({scope})."
+    found = listed(parts)
+    return f"On {tasks} of both the {first} and the {second}: {found} ({_scope(compared)})."
+
+
+def _scope(compared: Sequence[Comparison]) -> str:
+    """Return what the fewest seeds of these answers allow to say."""
+    seeds = min(one.difference.seeds for one in compared if one.difference is not None)
+    if seeds >= FEWEST_SEEDS:
+        return "this covers other training runs too"
+    return f"on these runs; {'one seed says' if seeds == 1 else 'two seeds say'} nothing about other training runs"
 
 
 def counted(titles: Sequence[str]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -16,8 +17,8 @@ from seqpair.data.order.mixture import repetition_warnings
 from seqpair.data.prepare.preparation import prepare
 from seqpair.data.prepared import Prepared
 from seqpair.distributed.acceleration import require_float8
-from seqpair.distributed.world import choose_device, start_world
-from seqpair.errors import CheckpointError, EvaluationError
+from seqpair.distributed.world import choose_device
+from seqpair.errors import CheckpointError, EvaluationError, NotFiniteError
 from seqpair.evaluate import own
 from seqpair.evaluate.registry import choose_tasks
 from seqpair.evaluate.runner import results_folder, run_models
@@ -28,18 +29,17 @@ from seqpair.hub.export import RECORD_NAME, export_checkpoint, read_export_recor
 from seqpair.models.place import find_model
 from seqpair.paths import CHECKPOINTS_FOLDER, EXPORT_FOLDER, LEDGER_FILE, run_folder
 from seqpair.recipe.data_spec import DataSpec
-from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
+from seqpair.recipe.diff import diff_plans, require_declared
 from seqpair.recipe.plan import Plan
 from seqpair.recipe.schema import Recipe
 from seqpair.report.collect import collect_study
 from seqpair.report.page import write_report
 from seqpair.suite.places import StudyPlace
 from seqpair.suite.starts import start_finder
+from seqpair.suite.training import TrainedRun, train_runs
 from seqpair.text import note
 from seqpair.train.loggers import require_loggers
-from seqpair.train.loop import TrainingOutcome, train_member
 from seqpair.train.pinned_plan import require_pinnable
-from seqpair.train.position import StartingPoint
 
 Part = TypeVar("Part")
 
@@ -72,12 +72,13 @@ def planned_parts(study: StudyPlace, members: Sequence[str] = ()) -> list[str]:
     return [*lines, f"report: {study.folder / 'report' / 'index.html'}"]
 
 
-def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
+def run_study(study: StudyPlace, members: Sequence[str] = (), *, workers: int = 1) -> StudyOutcome:
     """Run a study to its end; repeating the call after an interruption resumes where it stopped.
 
     Args:
         study: The study; where it is a folder of runs, the plans in it are run to their end.
         members: Train and evaluate only these, and those they start from; all if empty.
+        workers: Members that train at the same time, as `train_runs` has it.
 
     Raises:
         RecipeError: A member is not in the recipe, two members differ in more than is declared, or a logger's
@@ -103,11 +104,8 @@ def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
     for plan in plans:  # before the first member is trained: a later one whose run is another plan's is an error now
         require_pinnable(plan, run_folder(plan))
     find_start = start_finder(prepared, plans)  # what cannot be started from is an error before anything is trained
-    for plan in plans:
-        trained = _timed(outcome, f"train {plan.member}", lambda plan=plan: train_part(plan, prepared, find_start))
-        if not trained.finished:
-            outcome.signal_number = trained.signal_number
-            return outcome
+    if not _train(outcome, train_runs(plans, study.data, prepared, find_start, workers=workers), workers):
+        return outcome
     require_same_order(plans)
     for plan in plans:
         _timed(outcome, f"export {plan.member}", lambda plan=plan: export_part(plan))
@@ -116,6 +114,22 @@ def run_study(study: StudyPlace, members: Sequence[str] = ()) -> StudyOutcome:
     outcome.page = _timed(outcome, "report", lambda: write_report(collect_study(study.folder)))
     outcome.finished = True
     return outcome
+
+
+def _train(outcome: StudyOutcome, runs: Generator[TrainedRun], workers: int) -> bool:
+    """Train until all runs are finished, or return False where a signal stopped one."""
+    began = time.monotonic()
+    with contextlib.closing(runs):
+        for plan, trained in runs:
+            if isinstance(trained, NotFiniteError):
+                raise trained
+            if not trained.finished:
+                outcome.signal_number = trained.signal_number
+                return False
+            now = time.monotonic()
+            outcome.seconds[f"train {plan.member}" if workers == 1 else "train"] = round(now - began, 2)
+            began = now if workers == 1 else began
+    return True
 
 
 def _timed(outcome: StudyOutcome, name: str, part: Callable[[], Part]) -> Part:
@@ -128,39 +142,6 @@ def _timed(outcome: StudyOutcome, name: str, part: Callable[[], Part]) -> Part:
 def prepare_part(data: DataSpec) -> Prepared:
     """Prepare the stores and the tokenizer of a study, or open those that exist."""
     return prepare(data.sources, data.tokenizer, Path(data.stores), verify=True)
-
-
-def train_part(
-    plan: Plan, prepared: Prepared, find_start: Callable[[Plan], StartingPoint] | None = None
-) -> TrainingOutcome:
-    """Train one member to its end, unless its run is finished.
-
-    Args:
-        plan: The member's plan.
-        prepared: Tokenizer and stores.
-        find_start: How its start is found; by default as `start_finder` does.
-
-    Raises:
-        SeqpairError: As `train_member`.
-    """
-    newest = latest_valid(run_folder(plan))
-    if newest is not None and _is_end_of(plan, newest.manifest):
-        note(f"{plan.member}: trained already ({newest.name})")
-        return TrainingOutcome(finished=True, checkpoint=newest.name, steps_run=0, seconds=0.0)
-    with start_world(plan.runtime.device, timeout_seconds=plan.runtime.timeout_seconds) as world:
-        return train_member(plan, prepared, world, find_start or start_finder(prepared))
-
-
-def is_trained(plan: Plan) -> bool:
-    """Return whether a member's run holds the last checkpoint of exactly this plan."""
-    newest = latest_valid(run_folder(plan))
-    return newest is not None and _is_end_of(plan, newest.manifest)
-
-
-def _is_end_of(plan: Plan, manifest: CheckpointManifest) -> bool:
-    """Return whether a checkpoint is this plan's last; one of another plan is left to `train_member` to refuse."""
-    steps = sum(phase.steps for phase in plan.phases)
-    return manifest.total_steps == steps and manifest.plan_digest == plan_digest(plan)
 
 
 def require_same_order(plans: Sequence[Plan]) -> int:

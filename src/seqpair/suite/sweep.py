@@ -6,6 +6,7 @@ member another run: the points that differ in such keys only share its one run.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import shlex
@@ -37,7 +38,8 @@ from seqpair.report.sweep import (
 )
 from seqpair.report.sweep_page import PairChoice, choose_pairs, sweep_as_json, write_sweep_page
 from seqpair.suite.starts import start_finder
-from seqpair.suite.study import evaluate_part, export_part, is_trained, prepare_part, require_same_order, train_part
+from seqpair.suite.study import evaluate_part, export_part, prepare_part, require_same_order
+from seqpair.suite.training import is_trained, train_runs
 from seqpair.text import format_count, format_seconds, note
 
 RESULTS_NAME = "results.json"
@@ -310,11 +312,15 @@ def _state(plan: Plan) -> str:
     return "trained already" if is_trained(plan) else f"newest checkpoint {newest.name}"
 
 
-def run_sweep(request: SweepRequest) -> SweepOutcome:
+def run_sweep(request: SweepRequest, *, workers: int = 1) -> SweepOutcome:
     """Run a sweep; repeating the call resumes it where it stopped.
 
     A run whose loss is no longer finite is recorded as diverged, and the sweep continues: for a learning rate that is
     too high that is a result. Only the runs at the shared setting and at each member's best are exported and evaluated.
+
+    Args:
+        request: What is asked for.
+        workers: Runs that train at the same time, as `train_runs` has it.
 
     Raises:
         RecipeError: As `plan_sweep`; nothing is read or trained then.
@@ -325,7 +331,7 @@ def run_sweep(request: SweepRequest) -> SweepOutcome:
     sweep = plan_sweep(request)  # again: with the stores there, steps follow from counts and not from estimates
     link_shared_runs(sweep)
     outcome = SweepOutcome(sweep.folder, None, {})
-    outcome.signal_number = _train(sweep, prepared, outcome.failed)
+    outcome.signal_number = _train(sweep, prepared, outcome.failed, workers)
     if outcome.signal_number is not None:
         return outcome
     newest = [found for plan in sweep.runs if (found := latest_valid(run_folder(plan))) is not None]
@@ -347,34 +353,32 @@ def run_sweep(request: SweepRequest) -> SweepOutcome:
     return outcome
 
 
-def _train(sweep: Sweep, prepared: Prepared, failed: dict[str, str]) -> int | None:
+def _train(sweep: Sweep, prepared: Prepared, failed: dict[str, str], workers: int) -> int | None:
     """Train what is not trained yet; return the signal that stopped it, if one did, and fill in what failed."""
     plans = sweep.runs
-    tokens = {_name(plan): planned_tokens(plan) for plan in plans}
-    left = sum(tokens[_name(plan)] for plan in plans if not is_trained(plan))
-    find_start = start_finder(prepared, plans)
-    began, done = time.monotonic(), 0.0
-    for number, plan in enumerate(plans, 1):
-        name = _name(plan)
-        was_trained = is_trained(plan)
+    to_do = {_name(plan): planned_tokens(plan) for plan in plans if not is_trained(plan)}
+    began, left, done = time.monotonic(), sum(to_do.values()), 0.0
+
+    def announce(plan: Plan) -> None:
         rate = done / (time.monotonic() - began) if done else 0.0
         ahead = f", about {format_seconds((left - done) / rate)} left" if rate and left > done else ""
-        to_go = f"{format_count(left - done)} tokens to go{ahead}"
-        note(f"sweep {sweep.record.sweep}: run {number} of {len(plans)}, {name}; {to_go}")
-        source = sweep.recipe.members[plan.member].source
-        if source is not None and f"{plan.study}/{source}" in failed:
-            failed[name] = f"{source}, which it starts from, diverged"
-            continue
-        try:
-            trained = train_part(plan, prepared, find_start)
-        except NotFiniteError as error:
-            failed[name] = f"diverged: {error.what}"
-            note(f"{name} {failed[name]}; the sweep continues without it")
-            continue
-        finally:
-            done += 0.0 if was_trained else tokens[name]
-        if not trained.finished:
-            return trained.signal_number
+        number = f"run {plans.index(plan) + 1} of {len(plans)}, {_name(plan)}"
+        note(f"sweep {sweep.record.sweep}: {number}; {format_count(left - done)} tokens to go{ahead}")
+
+    find_start = start_finder(prepared, plans)
+    runs = train_runs(plans, sweep.recipe.data, prepared, find_start, workers=workers, announce=announce)
+    with contextlib.closing(runs):
+        for plan, trained in runs:
+            name, source = _name(plan), sweep.recipe.members[plan.member].source
+            done += to_do.get(name, 0.0)
+            if isinstance(trained, NotFiniteError):
+                of_its_start = source is not None and f"{plan.study}/{source}" in failed
+                failed[name] = (
+                    f"{source}, which it starts from, diverged" if of_its_start else f"diverged: {trained.what}"
+                )
+                note(f"{name} {failed[name]}; the sweep continues without it")
+            elif not trained.finished:
+                return trained.signal_number
     return None
 
 

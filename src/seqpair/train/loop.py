@@ -18,7 +18,7 @@ from types import FrameType, TracebackType
 
 from torch import Tensor
 
-from seqpair.checkpoint.catalog import latest_valid, lock_run, thin
+from seqpair.checkpoint.catalog import Lease, latest_valid, lock_run, thin
 from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
 from seqpair.data.order.batches import read_batch
 from seqpair.data.order.ledger import Ledger, LedgerRecord
@@ -111,14 +111,14 @@ def train_member(
         SeqpairError: Whatever assembly, checkpoints and disk complain about.
     """
     folder = run_folder(plan)
-    with lock_run(folder) if world.is_main else contextlib.nullcontext(), StopRequest() as stop:
+    with lock_run(folder) if world.is_main else contextlib.nullcontext() as lease, StopRequest() as stop:
         if world.is_main:
             pin_plan(plan, folder)
             prepared.tokenizer.save(folder / "tokenizer")
         with world.patience():
             world.barrier()
         run = assemble_run(plan, prepared, world, emulate_float8=emulate_float8)
-        with contextlib.closing(_Loop(run, stop, find_start)) as loop:
+        with contextlib.closing(_Loop(run, stop, lease, find_start)) as loop:
             return loop.go()
 
 
@@ -131,8 +131,14 @@ def step_gradients(run: Run, phase: PhasePlan, work: StepWork) -> StepLoss:
 class _Loop:
     """The state of one training process between two steps."""
 
-    def __init__(self, run: Run, stop: StopRequest, find_start: Callable[[Plan], StartingPoint] | None) -> None:
-        self.run, self.stop, self.find_start = run, stop, find_start
+    def __init__(
+        self,
+        run: Run,
+        stop: StopRequest,
+        lease: Lease | None,
+        find_start: Callable[[Plan], StartingPoint] | None,
+    ) -> None:
+        self.run, self.stop, self.lease, self.find_start = run, stop, lease, find_start
         self.place = Place.at_start()
         writes = run.world.is_main
         self.ledger = Ledger(run.folder / LEDGER_FILE) if writes else None
@@ -235,6 +241,8 @@ class _Loop:
             raise not_finite(record, "gradient norm", numbers.grad_norm)
         run.optimizer.zero_grad(set_to_none=True)
         self.place = place_after(self.place, record)
+        if self.lease is not None:
+            self.lease.require()  # before anything is written
         if self.ledger is not None:
             if self.ledger.format != record.format:  # begun by an earlier version, and goes on as it began
                 record = LedgerRecord.of(read_batch(run.orders[phase.name], step), self.ledger.format)

@@ -23,7 +23,7 @@ FAST = (
     "--rate",
     "1e-2",
     "--epochs",
-    "4",
+    "8",
     "--choice",
     "batch_rows=8",
     "--choice",
@@ -73,12 +73,14 @@ def run(*arguments):
 @pytest.mark.parametrize("name", ["mlm", "clm"])
 def test_rows_in_a_file_become_a_model_that_transformers_loads(exports, files, tmp_path, name):
     given = (exports[name], "--data", files / "rows.tsv", "--text", "sentence", "--label", "mood")
-    found = run(*given, *FAST, "--test", files / "rows.tsv", "--out", tmp_path / "job", "--json")
+    parts = ("--dev", files / "rows.tsv", "--test", files / "rows.tsv", "--out", tmp_path / "job", "--json")
+    found = run(*given, *FAST, *parts)
     assert found.exit_code == 0, found.output
     report = json.loads(found.stdout)
     (result,) = report["results"]
     assert result["value"] > 0.9
     assert (result["chance"], result["n"], result["seeds"]) == (0.5, 40, [0])
+    assert "All test rows are training rows" in result["note"]
     assert report["kept"]["hub_class"] == "AutoModelForSequenceClassification"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "job/model")
     assert model.config.id2label == {0: "bad", 1: "good"}
@@ -92,7 +94,7 @@ def test_rows_in_a_file_become_a_model_that_transformers_loads(exports, files, t
     said = CliRunner().invoke(app, ["classify", str(tmp_path / "job/model"), "-"], input=lines)
     assert said.stdout == "1\tbad\n2\tgood\n3\tbad\n4\tgood\n"
     assert not list((tmp_path / "job/runs").glob("*.safetensors"))
-    again = json.loads(run(*given, *FAST, "--test", files / "rows.tsv", "--out", tmp_path / "job", "--json").stdout)
+    again = json.loads(run(*given, *FAST, *parts).stdout)
     assert again["kept"]["was_there"]
     assert again["results"][0]["value"] == result["value"]
 

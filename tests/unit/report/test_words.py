@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from seqpair.compare.planned import PlannedQuestion, planned_answers
 from seqpair.compare.questions import answers_of
 from seqpair.recipe.diff import Difference
 from seqpair.report.collect import collect_study, scores_of_members
@@ -28,6 +29,17 @@ def test_a_finished_study_says_who_wins_what_beats_unigram_and_what_was_equal(fi
     assert "% below a unigram model of the same tokenizer (2.750)" in lone[0]
     assert "times a unigram model of the same tokenizer (0.030)" in lone[1]
     assert "in the same order" in equal
+
+
+def test_what_was_asked_beforehand_comes_first(finished_study):
+    study = collect_study(finished_study)
+    scores = scores_of_members(study.members)
+    asked = [PlannedQuestion(name, ("continuation",)) for name in ("continuing", "going on")]
+    first, *_ = headline_sentences(study, [*planned_answers(scores, asked), *answers_of(scores)], [])
+    assert first == (
+        "Asked beforehand, on continuing and going on: the 1m encoder is ahead of the 1m decoder (on these runs; one "
+        "seed says nothing about other training runs)."
+    )
 
 
 def test_members_that_read_different_sequences_are_no_clean_pair(finished_study):

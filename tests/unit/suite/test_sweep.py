@@ -14,6 +14,7 @@ from seqpair.errors import NotFiniteError, RecipeError
 from seqpair.recipe.load import load_recipe
 from seqpair.report.sweep import collect_sweep, member_curves, read_record
 from seqpair.suite import sweep as sweep_module
+from seqpair.suite import training as training_module
 from seqpair.suite.sweep import SweepRequest, plan_sweep, planned_runs, run_sweep
 from seqpair.train import feed
 
@@ -228,14 +229,14 @@ def test_a_member_that_starts_from_another_finds_the_shared_run(folder, unevalua
 
 
 def test_a_diverged_run_is_a_result_and_the_sweep_goes_on(folder, unevaluated, monkeypatch):
-    real = sweep_module.train_part
+    real = training_module.train_part
 
     def train(plan, prepared, find_start):
         if (plan.study, plan.member) == ("lr-0p9", "encoder"):
             raise NotFiniteError("the loss is not finite in phase 'pretrain', step 3")
         return real(plan, prepared, find_start)
 
-    monkeypatch.setattr(sweep_module, "train_part", train)
+    monkeypatch.setattr(training_module, "train_part", train)
     outcome = run_sweep(request(folder, "optimizer.lr=3e-3,0.9", name="wild"))
     assert list(outcome.failed) == ["lr-0p9/encoder"]
     encoder, decoder = member_curves(collect_sweep(outcome.folder))

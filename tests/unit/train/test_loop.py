@@ -81,6 +81,48 @@ def test_a_run_killed_in_twenty_saves_has_a_whole_checkpoint_each_time_and_ends_
     assert bits == train(0)[1]
 
 
+MACHINE = """
+import fcntl, socket, sys, time
+from seqpair.cli.app import main
+from seqpair.train import loop
+name, gradients = sys.argv.pop(1), loop.step_gradients
+socket.gethostname = lambda: name
+fcntl.flock = lambda *_: None
+if name == "first":
+    loop.step_gradients = lambda *given: (time.sleep(5), gradients(*given))[1]
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_second_machine_without_common_locks_is_refused_and_goes_on_once_the_first_is_dead(prepared_study, tmp_path):
+    ledger = tmp_path / "shared" / "tiny" / "decoder" / "ledger.jsonl"
+
+    def train(machine, runs):
+        words = ["train", str(prepared_study.recipe), "--member", "decoder", "--set", f"runs={tmp_path / runs}"]
+        words += ["--set", "budget=8k", "--set", "checkpoints.every_tokens=400"]
+        command = [sys.executable, "-c", MACHINE, machine, *words]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    first = train("first", "shared")
+    while not (ledger.exists() and ledger.read_bytes().count(b"\n") > 1):
+        assert first.poll() is None, first.stderr.read()
+        time.sleep(0.1)
+    refused = train("second", "shared")
+    text = refused.communicate()[1]
+    assert refused.returncode == 4, text
+    assert f"seen: pid {first.pid} on first, sign of life" in text
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
+    for machine, runs in (("second", "shared"), ("third", "alone")):
+        done = train(machine, runs)
+        text = done.communicate()[1]
+        assert done.returncode == 0, text
+        assert ("the run was not left in order by pid" in text) == (machine == "second")
+    assert ledger.read_bytes() == (tmp_path / "alone" / "tiny" / "decoder" / "ledger.jsonl").read_bytes()
+
+
 def test_steps_run_while_a_checkpoint_is_written_and_its_failure_ends_the_run(prepared_study, tmp_path, monkeypatch):
     recipe = load_recipe(str(prepared_study.recipe), [f"runs={tmp_path}", "budget=2k"])
     plan, prepared = plan_member(recipe, "decoder"), open_recipe_data(recipe)

@@ -113,7 +113,7 @@ def read_addresses(order: PhaseOrder, positions: Numbers) -> Addresses:
     refs = order.refs(positions)
     columns = np.empty((5, positions.size), dtype=np.int64)
     for index, pieces in enumerate(order.pieces):
-        mine = np.flatnonzero(refs.source == index)
+        mine = np.flatnonzero(refs.source == index) if len(order.pieces) > 1 else slice(None)
         found = pieces.locate(refs.sequence[mine])
         columns[:, mine] = (found.rows, found.piece, found.pieces_of_row, found.start, found.stop)
     return Addresses(positions=positions, source=refs.source, epoch=refs.epoch, pieces=Pieces(*columns))

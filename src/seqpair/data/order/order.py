@@ -109,8 +109,9 @@ class PhaseOrder:
         for number, mine in _groups(rounds):
             in_round = positions[mine] - number * self.mixture.round_sequences
             source[mine], places[mine] = self._read_round(number, in_round)
-        epoch = places // self.mixture.sequences[source]
-        place_in_epoch = places - epoch * self.mixture.sequences[source]
+        sizes = self.mixture.sequences[source]
+        epoch = places // sizes
+        place_in_epoch = places - epoch * sizes
         sequence = np.empty_like(positions)
         for index, of_source in _groups(source):
             for number, mine in _groups(epoch[of_source]):

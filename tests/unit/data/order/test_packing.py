@@ -10,7 +10,7 @@ from seqpair.data.order.packing import pack, share
 LENGTHS = st.lists(st.integers(2, 1024), min_size=0, max_size=200).map(np.array)
 
 
-@given(lengths=LENGTHS, world_size=st.integers(1, 9))
+@given(lengths=LENGTHS, world_size=st.integers(1, 9) | st.integers(31, 70))
 def test_share_gives_every_sequence_to_one_rank_and_all_nearly_the_same(lengths, world_size):
     shared = [share(lengths, world_size, rank) for rank in range(world_size)]
     assert sorted(np.concatenate(shared).tolist()) == list(range(lengths.size))
@@ -18,6 +18,18 @@ def test_share_gives_every_sequence_to_one_rank_and_all_nearly_the_same(lengths,
     longest = int(lengths.max()) if lengths.size else 0
     assert max(loads) - min(loads) <= longest
     assert all(np.all(np.diff(mine) > 0) for mine in shared)
+    assert [mine.tolist() for mine in shared] == plain_shares(lengths, world_size)
+
+
+def plain_shares(lengths: np.ndarray, world_size: int) -> list[list[int]]:
+    """The rule as it is written down: the longest first, each to the rank with the fewest tokens so far."""
+    shares: list[list[int]] = [[] for _ in range(world_size)]
+    loads = [0] * world_size
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        rank = loads.index(min(loads))
+        shares[rank].append(index)
+        loads[rank] += int(lengths[index])
+    return [sorted(mine) for mine in shares]
 
 
 @given(lengths=LENGTHS, budget=st.integers(1, 3000))
