@@ -6,9 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tiny import TinyStudy, write_tiny_study
 
 from seqpair.cli import app as cli
+
+settings.register_profile("patient", deadline=None)  # a busy machine makes any example late
+settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -101,21 +102,33 @@ def hash64(text: str) -> int:
 
 TEMPORARY_PREFIX = ".partial-"
 _STALE_SECONDS = 86_400
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @contextlib.contextmanager
 def disk_full(target: Path) -> Iterator[None]:
-    """Turn ENOSPC and EDQUOT inside the block into a `DiskFullError` that names the target."""
+    """Turn ENOSPC and EDQUOT inside the block into a `DiskFullError`, and let other errors of files name the target."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except SeqpairError:
+        raise
+    except Exception as error:
+        # safetensors and tokenizers, which are written in Rust, have errors of their own for those of files.
+        told = None if isinstance(error, OSError) else _RUST_ERROR.search(str(error))
+        fault = OSError(int(told[1]), os.strerror(int(told[1])), str(target)) if told else error
+        if not isinstance(fault, OSError):
             raise
-        raise DiskFullError(
-            f"the disk is full while writing {target}",
-            seen=error,
-            fix="free some space and repeat the same command; what was saved before is untouched",
-        ) from error
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"the disk is full while writing {target}",
+                seen=fault,
+                fix="free some space and repeat the same command; what was saved before is untouched",
+            ) from error
+        if fault.strerror is not None and fault.filename is None:
+            fault.filename = str(target)
+        if fault is error:
+            raise
+        raise fault from error
 
 
 def fsync_folder(folder: Path) -> None:
@@ -283,6 +296,8 @@ def read_json(
     """
     if missing_ok and not path.is_file():
         return {}
+    if path.exists() and not path.is_file():
+        raise fault(f"{path} is not a file", allowed="a JSON object", fix=fix)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -312,6 +327,10 @@ def replacing_folder(final: Path) -> Iterator[Path]:
         fsync_folder(temporary)
         temporary.rename(final)
         fsync_folder(final.parent)
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no finite number")
 
 
 class JsonLines:
@@ -361,6 +380,8 @@ class JsonLines:
         """
         if not self.path.exists():
             return
+        if not self.path.is_file():
+            raise DamagedLinesError(f"{self.path} is not a file", fix="remove it")
         with self.path.open("rb") as handle:
             for number, line in enumerate(handle, start=1):
                 if line.endswith(b"\n"):
@@ -368,7 +389,7 @@ class JsonLines:
 
     def _row(self, number: int, line: bytes) -> dict[str, Any]:
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=_no_number)
             if isinstance(row, dict) and all(key in row for key in self._keys):
                 return row
             seen = str(row)[:80]

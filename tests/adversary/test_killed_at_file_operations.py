@@ -92,10 +92,8 @@ class Server:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     made = Server()
-    yield made
-    assert made.process.stdin is not None
-    made.process.stdin.close()
-    made.process.wait(timeout=60)
+    with made.process:  # its pipes are closed at the end, which ends it
+        yield made
 
 
 @pytest.fixture(scope="module")

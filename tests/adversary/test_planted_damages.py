@@ -42,6 +42,11 @@ def remove(path: Path) -> Damage:
     return lambda: shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def pipe(path: Path) -> Damage:
+    """Put a pipe that nobody writes into in a file's place."""
+    return lambda: (path.unlink(), os.mkfifo(path))[1]
+
+
 def edit(path: Path, *keys: str | int, to: Any) -> Damage:
     """Set a value inside a JSON file."""
 
@@ -159,6 +164,13 @@ DAMAGES: dict[str, tuple[Damage, tuple[str | Path, ...], str]] = {
         VERIFY,
         "encoder metrics",
     ),
+    "a metric that is no number": (
+        line(ENCODER / "metrics.jsonl", 5, lambda text: text.replace('"lr": ', '"lr": NaN, "was": ')),
+        VERIFY,
+        "NaN is no finite number",
+    ),
+    "a torn held-out loss": (cut(ENCODER / "metrics.jsonl", 0.999), VERIFY, "lacks held-out losses"),
+    "a pipe as ledger": (pipe(ENCODER / "ledger.jsonl"), VERIFY, "ledger"),
     # Checkpoints
     "a weight": (flip(STEP / "model.safetensors", 0.9), LIST, "model.safetensors: SHA-256"),
     "a moment": (flip(STEP / "optimizer.safetensors", 0.9), VERIFY, "is damaged: optimizer.safetensors"),
@@ -197,6 +209,17 @@ DAMAGES: dict[str, tuple[Damage, tuple[str | Path, ...], str]] = {
         REPORT,
         "the result masked_accuracy cannot be read",
     ),
+    "a value, reported": (
+        edit(RESULTS / "masked_accuracy.json", "value", to="0.9"),
+        REPORT,
+        "is not the mean of its items",
+    ),
+    "a copied result, reported": (
+        copy(RESULTS / "masked_accuracy.json", RESULTS / "copy.json"),
+        REPORT,
+        "is the result of another task",
+    ),
+    "a pipe as result, reported": (pipe(RESULTS / "masked_accuracy.json"), REPORT, "is not a file"),
     "swapped results, reported": (
         swap(RESULTS, DECODER / "evaluation"),
         REPORT,

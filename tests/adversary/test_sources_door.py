@@ -50,6 +50,26 @@ def test_the_first_rows_say_what_is_wrong_before_any_work(tmp_path: Path, rows: 
     assert not list((tmp_path / "stores").glob("*/*"))
 
 
+def test_a_source_does_not_read_the_stores_nor_what_another_reads(tmp_path: Path) -> None:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    jsonl(folder / "a.jsonl", *({"text": f"some words {n}", "title": "x"} for n in range(30)))
+    for stores in (folder, tmp_path):
+        for action in (plan_preparation, prepare):
+            refuses(
+                lambda action=action, stores=stores: action(spec(folder), TOKENIZER, stores),
+                "source 's' reads a file in the folder of stores",
+            )
+    (tmp_path / "link.jsonl").symlink_to(folder / "a.jsonl")
+    twice = [*spec(folder), *spec(tmp_path / "link.jsonl", name="again", held_out_frac=0.2)]
+    for action in (plan_preparation, prepare):
+        refuses(
+            lambda action=action: action(twice, TOKENIZER, tmp_path / "stores"), "'s' and 'again' read the same text"
+        )
+    titles = spec(folder, name="titles", text_field=["title"])
+    assert len(plan_preparation([*spec(folder), *titles], TOKENIZER, tmp_path / "stores")) == 3
+
+
 def test_files_that_are_not_read_are_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,8 @@ TEXTS: list[tuple[bytes, tuple[str, ...]]] = [
     (b'{"text": "x", "id": true}\n', ("line 1", "no string or integer")),
     (b'{"text": "x", "id": null}\n', ("line 1", "no string or integer")),
     (b'{"text": "x", "id": ""}\n', ("line 1", "no string or integer")),
+    (b'{"text": "x", "id": 1}\n{"text": "y", "id": "1"}\n', ("line 2", "its id occurs twice", "1")),
+    (b'{"text": "x", "id": "2"}\n{"text": "y"}\n', ("line 2", "its id occurs twice", "2")),
     (b"", ("contains no text",)),
     (b"\n\n  \n", ("contains no text",)),
     (b"\xef\xbb\xbf", ("contains no text",)),
@@ -106,6 +111,28 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_one_error(tmp_path: Path) ->
     refuses(lambda: read_texts(tmp_path / "none.jsonl"), "no such file")
     refuses(lambda: read_texts(tmp_path), "cannot be read")
     refuses(lambda: list(table_rows(tmp_path / "none.parquet")), "no such file")
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".tsv", ".parquet", ".txt", ".conll", ""])
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path, ending: str) -> None:
+    pipe, device = tmp_path / f"pipe{ending}", tmp_path / f"device{ending}"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    for path in (pipe, device):
+        refuses(lambda path=path: read_texts(path), path.name, "is no file", "a device, a pipe or a socket")
+
+
+@pytest.mark.parametrize(
+    "given", [b"fine\ncaf\xe9\n", b'{"text": "fine"}\n{"text": "caf\xe9"}\n', b'{"text": "\\ud83d"}\n']
+)
+def test_standard_input_that_is_not_utf8_is_one_error(given: bytes) -> None:
+    command = [sys.executable, "-m", "seqpair", "search", "./nowhere", "-", "/dev/null"]
+    found = subprocess.run(
+        command, input=given, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}
+    )
+    assert found.returncode == 2
+    assert f"standard input, line {given.count(10)}".encode() in found.stderr
+    assert b"not valid Unicode" in found.stderr
 
 
 def labelled(*labels: object) -> bytes:
@@ -126,7 +153,20 @@ LABELS: list[tuple[bytes, dict[str, Any], tuple[str, ...]]] = [
     (labelled("1.5", "inf"), {"kind": "number"}, ("row 2", "not a finite number")),
     (labelled("1.5", "nan"), {"kind": "number"}, ("row 2", "not a finite number")),
     (labelled(["A"], ["A", "B"]), {"kind": "tags"}, ("one tag per word",)),
-    (labelled("x"), {"kind": "span", "pair": "text"}, ("is not in the text",)),
+    (labelled(True, 0.5), {"kind": "number"}, ("row 1", "not a number", "True")),
+    (labelled("1.5", "1e300"), {"kind": "number"}, ("row 2", "too large")),
+    (labelled("1.5", "1.50", 1.5), {"kind": "number"}, ("one number only", "1.5")),
+    (labelled("good", "bad", "good "), {}, ("differ by blanks alone", "'good '", "'good'")),
+    (labelled(["a"], ["b"]), {}, ("row 1", "no class")),
+    (labelled("a", {"b": 1}), {}, ("row 2", "no class")),
+    (b'{"text": "x", "label": "a"}\n{"text": 7, "label": "b"}\n', {}, ("row 2", "column 'text'", "no text", "int")),
+    (b'{"text": ["x"], "label": "a"}\n{"text": "x", "label": "b"}\n', {}, ("row 1", "column 'text'", "no text")),
+    (b'{"text": "x", "two": 1.5, "label": "1"}\n', {"pair": "two", "kind": "number"}, ("row 1", "column 'two'")),
+    (
+        b'{"text": "which?", "body": "a text", "label": "no"}\n',
+        {"kind": "span", "pair": "body"},
+        ("is not in the text",),
+    ),
     (labelled(""), {"kind": "text"}, ("target is empty",)),
     (labelled("a", "b"), {"text": "body"}, ("row 1", "no column 'body'", "text, label")),
     (labelled("a", "b"), {"label": "mood"}, ("row 1", "no column 'mood'", "text, label")),

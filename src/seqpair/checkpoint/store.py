@@ -6,11 +6,9 @@ Nothing is pickled; no generator's state is kept, as all randomness is keyed by 
 from __future__ import annotations
 
 import datetime
-import errno
 import itertools
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,7 +262,7 @@ def _require_json(state: Mapping[str, Any]) -> None:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one file of tensors; the writer's own error for a full disk becomes an `OSError`."""
+    """Write one file of tensors."""
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     try:
         save_file(plain, path)
@@ -273,11 +271,6 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise CheckpointError(
             f"tensors of {path.name} share memory", seen=error, fix="hand in a tied tensor once, under one name"
         ) from error
-    except SafetensorError as error:
-        for number in (errno.ENOSPC, errno.EDQUOT):
-            if f"os error {number}" in str(error):
-                raise OSError(number, os.strerror(number), str(path)) from error
-        raise
 
 
 def _read_tensors(path: Path, file: str) -> dict[str, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import logging
 import re
 import sys
@@ -129,6 +131,10 @@ def main() -> None:
     # command and its error a reader would take these lines for the reason.
     for library in ("torchao", "torch.utils._pytree"):
         logging.getLogger(library).setLevel(logging.ERROR)
+    # Bytes that are not UTF-8 are found, and named, where they are read. Who calls this may have read some already.
+    with contextlib.suppress(io.UnsupportedOperation):
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")
     if sys.stdout.isatty():
         sys.stdout = cast(TextIO, _Terminal(sys.stdout))
     try:

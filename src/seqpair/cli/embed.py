@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,8 +60,10 @@ def embed(
     if out.suffix != ".npy":
         raise SeqpairError("vectors are written as a NumPy array", seen=out, allowed="a name that ends in .npy")
     ids_file = out.with_name(f"{out.stem}.ids.json")
-    if not overwrite and (taken := next((path for path in (out, ids_file) if path.exists()), None)):
+    if not overwrite and (taken := next((path for path in (out, ids_file) if os.path.lexists(path)), None)):
         raise SeqpairError("the file to write exists", seen=taken, fix="choose another name, or add --overwrite")
+    if texts.resolve() in (out.resolve(), ids_file.resolve()):
+        raise SeqpairError("the texts would be overwritten", seen=texts, fix="choose another name for --out")
     require_pooling(pooling)
     given = read_texts(texts, text_key, id_key)
     model = open_model(source, device=device, batch_tokens=batch_tokens, as_class=as_class)

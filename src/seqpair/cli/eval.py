@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from seqpair.models.place import ModelPlace
 
 Names = Annotated[list[str] | None, typer.Option(help="Run only this task of the suites; repeatable.")]
+Seeds = Annotated[int, typer.Option(min=1, max=1000, help="How many seeds, from 0, where a task trains or samples.")]
 Shots = Annotated[
     int, typer.Option(min=0, help="Solved examples before each question, sampled by each seed; 0 as published.")
 ]
@@ -61,7 +62,7 @@ def evaluate_suites(
     tasks_file: TasksFile = None,
     all_checkpoints: AllCheckpoints = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Most items per task.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0, where a task trains or samples.")] = 1,
+    seeds: Seeds = 1,
     shots: Shots = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results, one inside for each model.")] = None,
     masks: Annotated[int, typer.Option(help="An encoder's masks after what is known.")] = 3,

@@ -51,7 +51,7 @@ Epochs = Annotated[list[int] | None, typer.Option(help="With --rate: train for t
 PoolingOf = Annotated[
     str, typer.Option(help="What the head reads: cls, mean or last. Default: cls for encoders, last for decoders.")
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="Train with this many seeds, from 0.")]
+Seeds = Annotated[int, typer.Option(min=1, max=1000, help="Train with this many seeds, from 0.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use at most this many rows of each part.")]
 Out = Annotated[
     Path | None, typer.Option(help="The folder of the job. Default: finetuned/MODEL/SETS-DIGEST_OF_THE_ROWS.")

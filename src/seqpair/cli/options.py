@@ -24,7 +24,17 @@ ModelArgument = Annotated[
 TextsArgument = Annotated[
     Path, typer.Argument(help="Read this JSON Lines, CSV, TSV, Parquet or .txt file; `-` is standard input.")
 ]
-MemberOption = Annotated[str, typer.Option(help="Use only this member.")]
+
+
+def not_empty(context: typer.Context, option: typer.CallbackParam, text: str) -> str:
+    """Return the text of an option whose default is empty, and refuse an empty one that was given."""
+    source = context.get_parameter_source(str(option.name))
+    if source is not None and source.name != "DEFAULT":
+        require_text(text, f"--{option.name}")
+    return text
+
+
+MemberOption = Annotated[str, typer.Option(help="Use only this member.", callback=not_empty)]
 MembersOption = Annotated[str | None, typer.Option(help="Use only these members, separated by commas.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the recipe: `a.b=c`; repeatable.")]
 WorkersOption = Annotated[

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seqpair.cli.options import JsonOption, SetOption, StudyArgument, require_text
+from seqpair.cli.options import JsonOption, SetOption, StudyArgument, not_empty, require_text
 from seqpair.cli.table import counted, print_table
 from seqpair.errors import DataError, RecipeError, StoreError
 from seqpair.text import Progress, checked_text, format_bytes, printable
@@ -36,6 +36,9 @@ _SHOWN_READINGS_OF_A_TEXT = 5
 TextOption = Annotated[
     str | None, typer.Option(help="Find the documents that contain this text, and show when each is read.")
 ]
+PlanOfOption = Annotated[
+    str, typer.Option("--member", help="Use this member's plan; by default the first member's.", callback=not_empty)
+]
 IgnoreCaseOption = Annotated[
     bool, typer.Option("--ignore-case", "-i", help="With --text: treat upper and lower case alike.")
 ]
@@ -52,7 +55,7 @@ def order(
     export: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the whole order to FILE.parquet.")] = None,
     phase: Annotated[str, typer.Option(help="Use only this phase.")] = "",
     source: Annotated[str, typer.Option(help="Search for documents in this source only.")] = "",
-    member: Annotated[str, typer.Option(help="Use this member's plan; by default the first member's.")] = "",
+    member: PlanOfOption = "",
     ignore_case: IgnoreCaseOption = False,
     limit: Annotated[int, typer.Option(min=1, help="With --text: stop after this many documents.")] = 20,
     search_all: Annotated[bool, typer.Option("--all", help="With --text: find all documents.")] = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqpair.cli.options import JsonOption, MemberOption, SetOption, StudyArgument
+from seqpair.cli.options import JsonOption, MemberOption, SetOption, StudyArgument, not_empty
 from seqpair.cli.table import print_table
 from seqpair.text import format_bytes, format_count, format_seconds, note
 
@@ -27,7 +27,9 @@ def plan(
     study: StudyArgument,
     member: MemberOption = "",
     overrides: SetOption = None,
-    device: Annotated[str, typer.Option(help="Predict time and memory on this device: h100, a100, cpu, ...")] = "",
+    device: Annotated[
+        str, typer.Option(help="Predict time and memory on this device: h100, a100, cpu, ...", callback=not_empty)
+    ] = "",
     count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of devices.")] = 1,
     as_json: JsonOption = False,
     origins: Annotated[bool, typer.Option("--origins", help="Also print where every value came from.")] = False,

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from seqpair.cli.options import require_shares
-from seqpair.errors import EvaluationError, needs_extra
+from seqpair.errors import EvaluationError, SeqpairError, needs_extra
 
 
 def power(
-    items: Annotated[int, typer.Option(min=2, help="Items of the task.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Training runs of each member.")] = 3,
+    items: Annotated[int, typer.Option(min=2, max=10**12, help="Items of the task.")],
+    seeds: Annotated[int, typer.Option(min=1, max=10**6, help="Training runs of each member.")] = 3,
     accuracy: Annotated[float, typer.Option(help="The accuracy to expect of both members.")] = 0.5,
     agreement: Annotated[
         float | None, typer.Option(help="Share of items on which both are right or both wrong; else guessed.")
@@ -23,9 +23,9 @@ def power(
         float, typer.Option(min=0, help="Standard deviation over seeds of the members' difference.")
     ] = 0.01,
     difference: Annotated[float | None, typer.Option(help="The difference that the question is about.")] = None,
-    tasks: Annotated[int, typer.Option(min=1, help="Tasks that are tested together.")] = 1,
+    tasks: Annotated[int, typer.Option(min=1, max=10**6, help="Tasks that are tested together.")] = 1,
     clusters: Annotated[
-        int | None, typer.Option(min=2, help="Groups of items: paradigms, articles, documents.")
+        int | None, typer.Option(min=2, max=10**12, help="Groups of items: paradigms, articles, documents.")
     ] = None,
     shared: Annotated[
         float, typer.Option(min=0, max=1, help="With --clusters: what a group's items have alike.")
@@ -43,6 +43,8 @@ def power(
     Example: seqpair power --items 2010 --clusters 67 --seeds 5
     """
     require_shares(difference=difference, shared=shared, seed_sd=seed_sd)
+    if difference == 0:
+        raise SeqpairError("no study detects a difference of 0", seen=difference, allowed="above 0, up to 1")
     with needs_extra("power", "report", EvaluationError):
         from seqpair.compare.power import ROUND_NUMBERS, items_needed, plan_study, right_or_wrong_spread
     if agreement is None:
@@ -61,6 +63,8 @@ def power(
         print(json.dumps(told, indent=1))
         return
     print(plan.sentence)
+    if plan.detectable > 1:
+        print("No two accuracies differ by more than 1, so it detects no difference at all.")
     if difference is not None:
         runs = "one seed" if seeds == 1 else f"{seeds} seeds"
         print(

@@ -34,12 +34,15 @@ def search(
 
     Example: seqpair search runs/demo/encoder/export docs.jsonl queries.txt --top 3
     """
+    from seqpair.errors import SeqpairError
     from seqpair.models.embed import nearest_texts, require_pooling
     from seqpair.models.open import open_model
-    from seqpair.models.text_file import read_texts
+    from seqpair.models.text_file import STANDARD_INPUT, read_texts
     from seqpair.text import printable
 
     require_pooling(pooling)
+    if texts == queries == STANDARD_INPUT:
+        raise SeqpairError("texts and queries cannot both be standard input", fix="write one of them to a file")
     given, asked = read_texts(texts, text_key, id_key), read_texts(queries, text_key, id_key)
     model = open_model(source, device=device, as_class=as_class)
     found = nearest_texts(model, [one.text for one in given], [one.text for one in asked], top, pooling)

@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
-from seqpair.cli.options import DryRunOption, JsonOption, SetOption, StudyArgument
+from seqpair.cli.options import DryRunOption, JsonOption, SetOption, StudyArgument, not_empty
 
 
 def train(
     study: StudyArgument,
-    member: Annotated[str, typer.Option(help="Train this member; needed where the study has several.")] = "",
+    member: Annotated[
+        str, typer.Option(help="Train this member; needed where the study has several.", callback=not_empty)
+    ] = "",
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,

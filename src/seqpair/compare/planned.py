@@ -22,8 +22,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from seqpair.compare.estimates import average_estimate, difference_estimate
 from seqpair.compare.pairing import Paired, pair_sides
@@ -39,6 +37,8 @@ from seqpair.compare.questions import (
 )
 from seqpair.compare.values import NOT_COMPARED, PLANNED, Comparison, Scores, Side, Task
 from seqpair.errors import EvaluationError
+from seqpair.recipe.tree import read_tree, strip
+from seqpair.text import decoded_text
 
 
 @dataclass(frozen=True)
@@ -107,18 +107,13 @@ def read_questions(path: Path) -> AskedBefore:
 
     Raises:
         EvaluationError: There is no such file, it is not of this form, or a question names one member twice.
+        DataError: It is not UTF-8.
+        RecipeError: It is not YAML.
     """
+    if not path.is_file():
+        raise EvaluationError("there is no such file of questions", seen=path, fix="check the spelling")
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-        read = _File.model_validate(content)
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be read", seen=error.strerror, fix="name a file of questions") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise EvaluationError(
-            f"{path} is not YAML",
-            seen=str(error).splitlines()[0],
-            fix="correct the file; docs/comparing.md has an example",
-        ) from error
+        read = _File.model_validate(strip(read_tree(decoded_text(path.read_bytes(), str(path)), str(path))))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"

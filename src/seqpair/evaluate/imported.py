@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqpair.data.sources.tables import Row, table_rows
+from seqpair.data.sources.tables import Row, require_finite, table_rows
 from seqpair.errors import EvaluationError
 from seqpair.evaluate.results import ItemOutcome, write_result
 from seqpair.evaluate.task import Measurement, TaskOutcome, result_of
@@ -91,6 +91,7 @@ def _is_result(path: Path) -> bool:
 def _read(path: Path, metric: str) -> list[Imported]:
     if path.suffix == ".jsonl":
         return _lm_eval(path, metric)
+    require_finite(path)
     try:
         read = json.loads(decoded_text(path.read_bytes(), str(path)))
     except ValueError as error:

@@ -231,9 +231,14 @@ def read_result(path: Path) -> TaskResult:
     """Return the result in one file.
 
     Raises:
-        EvaluationError: It cannot be read.
+        EvaluationError: It cannot be read, or is another task's.
     """
-    return _read(path, path.read_bytes(), TaskResult)
+    if not path.is_file():
+        raise EvaluationError(f"{path} is not a file", fix="remove it and run `seqpair eval` again")
+    result = _read(path, path.read_bytes(), TaskResult)
+    if result.task != path.stem:
+        raise EvaluationError(f"{path} is the result of another task", seen=result.task, fix="remove this file")
+    return result
 
 
 def read_items(folder: Path, result: TaskResult) -> list[ItemOutcome]:

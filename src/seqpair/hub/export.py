@@ -80,7 +80,11 @@ def checkpoint_at(path: Path) -> Path:
         return path
     newest = latest_valid(path)
     if newest is None:
-        raise CheckpointError("the run has no checkpoint that can be used", seen=path, fix="train it first")
+        raise CheckpointError(
+            "the run has no checkpoint that can be used",
+            seen=path,
+            fix="`seqpair checkpoints --verify` says why; or train it first",
+        )
     return newest.path
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from seqpair.hub.revision import (
     GIT_ATTRIBUTES,
     MAIN,
     ORDER_FOLDER,
+    OWNER,
     RELEASE_NAME,
     FileDigest,
     Listing,
@@ -196,7 +196,7 @@ def planned_uploads(out: Path, owner: str) -> list[Upload]:
     Raises:
         PublishError: There is no release, it is not complete, or its cards name another owner.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", owner):
+    if not OWNER.fullmatch(owner):
         raise PublishError(
             "this is no user or organisation of the Hub", seen=repr(owner), allowed="letters, digits, '.', '_' and '-'"
         )

@@ -7,6 +7,7 @@ of the small ones: the listing of a revision on the Hub is compared without a do
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from seqpair.recipe.plan import Plan
 REVISION_NAME = "seqpair_revision.json"
 RELEASE_NAME = "release.json"
 ORDER_FOLDER = "order"
+OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""The name of a user or an organisation of the Hub."""
 MAIN = "main"
 """The revision that everyone loads who names none: a member's last checkpoint."""
 CARD_NAME = "README.md"

@@ -36,6 +36,8 @@ from seqpair.models.text_model import TextModel
 Part = str | Sequence[int] | Ids
 Request = tuple[Part, Part]
 """A context and a continuation, each a text or content ids; the context may be empty."""
+MOST_MASKS = 64
+"""Masks after what is known: a row of more would hold little else."""
 PseudoForm = Literal["plain", "word_left_to_right"]
 
 
@@ -74,11 +76,11 @@ class ScoringOptions:
         """Refuse what cannot be computed.
 
         Raises:
-            EvaluationError: No mask, an unknown end, or an end to be scored that is not there.
+            EvaluationError: No mask or too many, an unknown end, or an end to be scored that is not there.
         """
-        if self.masks < 1:
+        if not 1 <= self.masks <= MOST_MASKS:
             raise EvaluationError(
-                "an encoder cannot score without a mask", seen=f"masks {self.masks}", allowed="1 or more"
+                "an encoder cannot score with this many masks", seen=f"masks {self.masks}", allowed=f"1 to {MOST_MASKS}"
             )
         if self.end not in ("sep", "period", "none"):
             raise EvaluationError("there is no such end token", seen=self.end, allowed="sep, period, none")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqpair.data.sources.tables import id_text, table_rows
+from seqpair.data.sources.tables import id_text, require_finite, strict_object, table_rows
 from seqpair.errors import DataError
+from seqpair.text import checked_text
 
 STANDARD_INPUT = Path("-")
 _PLAIN_ENDINGS = (".txt", ".text")
@@ -34,9 +34,11 @@ def read_texts(path: Path, text_key: str = "text", id_key: str = "id", pair_key:
         pair_key: The key or column of a second text; none is read without it.
 
     Raises:
-        DataError: The file cannot be read or holds no text, or a row has no text or an id of another kind.
+        DataError: The file cannot be read or holds no text, a row has no text or an id of another kind, or two rows
+            have one id.
     """
-    texts = []
+    texts: list[GivenText] = []
+    seen: set[str] = set()
     for where, row in _rows(path, text_key):
         values = {key: row.get(key) for key in (text_key, pair_key) if key}
         for key, value in values.items():
@@ -56,6 +58,13 @@ def read_texts(path: Path, text_key: str = "text", id_key: str = "id", pair_key:
                 allowed="a string that is not empty, or a whole number",
                 fix="name another key of the id",
             )
+        if name in seen:
+            raise DataError(
+                f"{where}: its id occurs twice",
+                seen=name,
+                fix="give each row an id of its own, or name another key of the id: without one, rows are numbered",
+            )
+        seen.add(name)
         texts.append(GivenText(name, row[text_key], row[pair_key] if pair_key else None))
     if not texts:
         raise DataError("the file contains no text", seen=path, allowed="one row per text")
@@ -68,6 +77,7 @@ def _rows(path: Path, text_key: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if path.suffix.lower() not in _PLAIN_ENDINGS:
         return table_rows(path)
     try:
+        require_finite(path)
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError("the file cannot be read", seen=f"{path}: {error}", allowed="a file of UTF-8 text") from error
@@ -84,12 +94,6 @@ def _line_rows(
             continue
         if is_json is None:
             is_json = text.lstrip().startswith("{")
-        row = {text_key: text}
-        if is_json:
-            try:
-                row = json.loads(text)
-            except ValueError as error:
-                raise DataError(f"{name}, line {number} is not JSON", seen=text[:80], allowed="an object") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{name}, line {number} is not an object", seen=text[:80], allowed="an object")
-        yield f"{name}, line {number}", row
+        where = f"{name}, line {number}"
+        checked_text(text, where)
+        yield where, strict_object(text, where) if is_json else {text_key: text}

@@ -16,7 +16,7 @@ from pathlib import Path
 from seqpair.errors import RecipeError, SeqpairError
 from seqpair.recipe.diff import Difference
 from seqpair.recipe.schema import Recipe
-from seqpair.recipe.tree import Leaf, read_tree, strip
+from seqpair.recipe.tree import Leaf, read_set, read_tree, strip
 from seqpair.text import parse_count
 
 SEED_KEY = "seed"
@@ -61,7 +61,7 @@ class Axis:
     @property
     def is_seed(self) -> bool:
         """Return whether it repeats everything with other seeds rather than varying the recipe."""
-        return self.keys == (SEED_KEY,)
+        return self.keys == (SEED_KEY,) and self.is_numeric
 
     @property
     def is_numeric(self) -> bool:
@@ -111,6 +111,18 @@ def read_axes(over: Sequence[str], variants: Sequence[str] = ()) -> list[Axis]:
                     fix="give all its values to one --over, or put what belongs together into one file of variants",
                 )
     return axes
+
+
+def require_not_set(axes: Sequence[Axis], overrides: Sequence[str]) -> None:
+    """Check that no `--set` has a key that an axis varies: one of the two would have no effect.
+
+    Raises:
+        RecipeError: One has.
+    """
+    for assignment in overrides:
+        key = ".".join(read_set(assignment)[0])
+        if any(key == swept or key.startswith(f"{swept}.") for axis in axes for swept in axis.keys):
+            raise RecipeError("a key is both set and swept", seen=assignment, fix="leave this --set out")
 
 
 def require_label(name: str, what: str) -> None:
@@ -187,6 +199,8 @@ def _number_of(value: AxisValue) -> float:
 
 
 def _axis_of_file(path: Path) -> Axis:
+    if path.exists() and not path.is_file():
+        raise RecipeError("variants are read from a file", seen=path, fix="write them to a file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

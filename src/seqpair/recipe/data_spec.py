@@ -6,7 +6,7 @@ The data layer takes these values as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -80,7 +80,7 @@ class SourceSpec(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     kind: Kind
     paths: tuple[str, ...] = ()
-    text_field: tuple[str, ...] = ("text",)
+    text_field: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("text",), min_length=1)
     id_field: str | None = None
     ids_field: str | None = None
     ids_dtype: Literal["uint16", "uint32", "int32", "int64"] | None = None

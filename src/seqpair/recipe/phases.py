@@ -13,6 +13,9 @@ from seqpair.recipe.schedule import early_steps, ramp_stages, steps_at_cadence
 from seqpair.recipe.schema import BatchSpec, PhaseSpec, Recipe
 from seqpair.text import nearest
 
+MOST_DUE = 100_000
+"""Checkpoints of a phase, and looks at held-out text: a plan lists each, so more of them would fill the memory."""
+
 
 def training_order(recipe: Recipe, chosen: Sequence[str] = ()) -> list[str]:
     """Return members so that each comes after the one it starts from, else in the recipe's order.
@@ -186,14 +189,24 @@ def bare_phase(recipe: Recipe, phase: PhaseSpec, stats: Mapping[str, StoreStats]
         checkpoint_steps=(),
         held_out_steps=(),
     )
-    every = scaled(recipe.checkpoints.every_tokens, scale)
-    saved = steps_at_cadence(plan.planned_tokens, steps, every)
+    saved = _due_steps(plan, "checkpoints", scaled(recipe.checkpoints.every_tokens, scale))
     # Early checkpoints follow powers of two until the cadence takes over at its first step.
     if recipe.checkpoints.early and phase.name == recipe.phases[0].name:
         saved = [*early_steps(saved[0]), *saved]
-    every = scaled(recipe.held_out.every_tokens, scale)
-    looked = steps_at_cadence(plan.planned_tokens, steps, every)
+    looked = _due_steps(plan, "held_out", scaled(recipe.held_out.every_tokens, scale))
     return plan.model_copy(update={"checkpoint_steps": tuple(saved), "held_out_steps": tuple(looked)})
+
+
+def _due_steps(plan: PhasePlan, section: str, every_tokens: int) -> list[int]:
+    due = min(plan.steps, plan.budget_tokens // every_tokens)
+    if due > MOST_DUE:
+        raise RecipeError(
+            f"{section}.every_tokens is far below the budget of the phase '{plan.name}'",
+            seen=f"{every_tokens:,} of {plan.budget_tokens:,} tokens: {due:,} times",
+            allowed=f"at most {MOST_DUE:,} times",
+            fix=f"raise {section}.every_tokens",
+        )
+    return steps_at_cadence(plan.planned_tokens, plan.steps, every_tokens)
 
 
 def expected_mean_tokens(mean_at_1024: float, seq_len: int) -> float:

@@ -6,6 +6,7 @@ docstrings say about each key is also the reference of keys (`keys.py`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +30,8 @@ from seqpair.text import nearest
 
 PositiveCount = Annotated[Count, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
+TAKEN_NAMES = frozenset({"report", "sweeps", "order"})
+"""Folders that lie beside those of members, in a study or in its release."""
 
 
 class _Section(BaseModel):
@@ -221,6 +224,15 @@ Size = Annotated[
 ]
 
 
+def _check_names(section: str, names: Sequence[str], taken: Iterable[str] = ()) -> None:
+    # Most of them name folders, and macOS takes `A` and `a` for one.
+    found = dict.fromkeys(taken, "is a folder of its own in every study")
+    for name in names:
+        if name.casefold() in found:
+            raise ValueError(f"{section}: the name '{name}' {found[name.casefold()]}")
+        found[name.casefold()] = f"stands twice, first as '{name}'"
+
+
 class Recipe(_Section):
     """A whole recipe.
 
@@ -289,13 +301,9 @@ class Recipe(_Section):
             raise ValueError(
                 f"size: layers - 1 must be a multiple of {every} (model.global_every), but layers is {layers}"
             )
-        for section, names in (
-            ("phases", [phase.name for phase in self.phases]),
-            ("data.sources", [source.name for source in self.data.sources]),
-        ):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f"{section}: the name '{twice[0]}' stands twice")
+        _check_names("phases", [phase.name for phase in self.phases])
+        _check_names("data.sources", [source.name for source in self.data.sources])
+        _check_names("members", list(self.members), taken=TAKEN_NAMES)
         check_members(self.members, [phase.name for phase in self.phases])
         for name, spec in self.members.items():
             for part in spec.train_layers or ():

@@ -18,14 +18,15 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from seqpair.checkpoint.manifest import CheckpointManifest, checkpoint_folders, read_checkpoint_manifest
-from seqpair.compare.reading import gold_scores, scores_of_columns
+from seqpair.compare.reading import NEVER_MEANS, gold_scores, scores_of_columns
 from seqpair.compare.values import Interval, Model, Scores
-from seqpair.errors import SeqpairError
+from seqpair.errors import EvaluationError, SeqpairError
 from seqpair.evaluate.results import (
     SAMPLES_NAME,
     SUMMARY_NAME,
     ItemOutcome,
     TaskResult,
+    is_mean_of_items,
     read_items,
     read_result,
     result_files,
@@ -296,11 +297,16 @@ def read_outcomes(folder: Path, missing: list[str]) -> dict[str, MemberOutcome]:
 
 def _outcome(folder: Path, result: TaskResult, choices: str) -> MemberOutcome:
     items = sorted(read_items(folder, result), key=lambda item: item.id)
+    values, weights = np.array([item.value for item in items]), np.array([item.weight for item in items])
+    if result.metric not in NEVER_MEANS and not is_mean_of_items(result.value, values, weights):
+        raise EvaluationError(
+            f"its value {result.value:.4f} is not the mean of its items", fix="evaluate the model again"
+        )
     return MemberOutcome(
         result=result,
         ids=tuple(item.id for item in items),
-        values=np.array([item.value for item in items]),
-        weights=np.array([item.weight for item in items]),
+        values=values,
+        weights=weights,
         details=tuple(item.detail for item in items),
         clusters=tuple(item.cluster for item in items),
         choices=choices,

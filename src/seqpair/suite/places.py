@@ -312,6 +312,9 @@ def _not_found(name: str, folder: Path) -> RecipeError:
             allowed=STUDY_FORMS,
             fix="`seqpair train` makes runs in <runs>/<study>/<member>",
         )
+    if folder.exists() or folder.is_symlink():
+        what = "a link to nothing" if folder.is_symlink() else "a device, a pipe or a socket"
+        return RecipeError("this is neither a file nor a folder", seen=f"{name}: {what}", allowed=STUDY_FORMS)
     below = [path.name for path in RUNS_FOLDER.iterdir() if _runs_in(path)] if RUNS_FOLDER.is_dir() else []
     beside = [path for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
     files = [str(path) for path in beside if path.suffix in (".yaml", ".yml") or (path.is_dir() and _runs_in(path))]

@@ -6,11 +6,13 @@ with every release.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqpair.hub.revision import CARD_NAME, MAIN, REVISION_NAME, Revision, repository_name
+from seqpair.errors import PublishError
+from seqpair.hub.revision import CARD_NAME, MAIN, OWNER, REVISION_NAME, Revision, repository_name
 from seqpair.recipe.cost import plan_cost
 from seqpair.recipe.diff import diff_plans
 from seqpair.recipe.plan import Plan
@@ -19,6 +21,7 @@ from seqpair.text import format_count, format_seconds
 
 _MARKER = "<!-- What follows is written by `seqpair release`. -->"
 _RULE = "---\n"
+_STATED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(, ?[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _OUR_KEYS = ("license", "language", "datasets", "base_model")
 SHOWN_DIGITS = 12
 """Digits of a revision's weights' digest in the table of revisions, by which `verify` finds a stale card."""
@@ -37,6 +40,21 @@ class Statement:
     license: str = ""
     language: str = ""
     owner: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that each can stand in a card's front matter, which a line end or a colon would change.
+
+        Raises:
+            PublishError: One cannot.
+        """
+        for name, form in (("license", _STATED), ("language", _STATED), ("owner", OWNER)):
+            if (text := getattr(self, name)) and not form.fullmatch(text):
+                raise PublishError(
+                    f"this {name} cannot be stated in a card",
+                    seen=repr(text),
+                    allowed="letters, digits, '.', '_' and '-'" + ("" if form is OWNER else "; several with commas"),
+                    fix=f"correct --{name}, or leave it out",
+                )
 
     def name_of(self, repository: str) -> str:
         """Return a repository's whole name, or the word `PATH` without an owner."""

@@ -21,7 +21,7 @@ from seqpair.data.store.counts import plan_members
 from seqpair.errors import NotFiniteError, RecipeError, without_secrets
 from seqpair.files import write_json, write_text
 from seqpair.paths import SWEEPS_FOLDER, run_folder, study_folder
-from seqpair.recipe.axes import SEED_KEY, Axis, AxisValue, read_axes, require_label, require_reached
+from seqpair.recipe.axes import SEED_KEY, Axis, AxisValue, read_axes, require_label, require_not_set, require_reached
 from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.phases import training_order
@@ -137,6 +137,7 @@ def plan_sweep(request: SweepRequest) -> Sweep:
             train the same.
     """
     axes = read_axes(request.over, request.variants)
+    require_not_set(axes, request.overrides)
     name = request.name or "-".join(axis.name for axis in axes)
     require_label(name, "a sweep's name")
     recipe = load_recipe(request.recipe, request.overrides)

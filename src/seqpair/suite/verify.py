@@ -42,6 +42,7 @@ from seqpair.recipe.diff import diff_plans, plan_digest, require_declared
 from seqpair.recipe.plan import Plan
 from seqpair.suite.places import RunPlace, StudyPlace
 from seqpair.text import Progress
+from seqpair.train.pinned_plan import require_pinnable
 
 Stores = dict[str, Store]
 
@@ -119,6 +120,8 @@ def verify_study(study: StudyPlace, members: Sequence[str] = ()) -> Verification
     stores: dict[str, Stores] = {}
     for run in runs:
         done.check(run.member, "plan", PLAN_FILE, lambda run=run: _check_plan(run, plans))
+        if study.recipe is not None:
+            done.check(run.member, "plan", "recipe", lambda run=run: _compare_recipe(study, run))
     for run in (run for run in runs if run.member in plans):
         _check_stores(done, run.member, plans[run.member], stores)
     for run in runs:
@@ -149,6 +152,14 @@ def _check_plan(run: RunPlace, plans: dict[str, Plan]) -> str:
     if plan.member != run.member:
         raise TrainingError(f"the run in {run.path} is another member's", seen=plan.member, allowed=run.member)
     return f"digest {plan_digest(plan)[:16]}"
+
+
+def _compare_recipe(study: StudyPlace, run: RunPlace) -> str:
+    """Compare what the recipe says now with what the run was trained as."""
+    if study.counts() is None:
+        return "the stores of the recipe are not prepared, so its plan is not known"
+    require_pinnable(study.plan(run.member), run.path)
+    return "the run's plan"
 
 
 def _check_stores(done: Verification, member: str, plan: Plan, stores: dict[str, Stores]) -> None:
@@ -207,11 +218,11 @@ def _check_ledger(done: Verification, run: RunPlace, plan: Plan, stores: Stores)
 
     done.check(run.member, "ledger", LEDGER_FILE, prove)
     if run.member in done.ledgers:
-        done.check(run.member, "metrics", METRICS_FILE, lambda: _compare_metrics(run.path / METRICS_FILE, ledger))
+        done.check(run.member, "metrics", METRICS_FILE, lambda: _compare_metrics(run.path / METRICS_FILE, ledger, plan))
 
 
-def _compare_metrics(path: Path, ledger: Ledger) -> str:
-    """Compare the tokens in the rows of training with the sums of the ledger."""
+def _compare_metrics(path: Path, ledger: Ledger, plan: Plan) -> str:
+    """Compare the tokens in the rows of training with the sums of the ledger, and the other rows with the plan."""
     tokens = list(itertools.accumulate(record.content_tokens for record in ledger.records()))
     if not path.is_file():
         if tokens and (path.parent / "checkpoints").is_dir():
@@ -219,7 +230,8 @@ def _compare_metrics(path: Path, ledger: Ledger) -> str:
                 f"there is no {path.name} in {path.parent}", fix="restore it, or train the run again in a new folder"
             )
         return "not there"
-    rows = [row for row in JsonLines(path).rows() if row["kind"] == "train"]
+    every = list(JsonLines(path).rows())
+    rows = [row for row in every if row["kind"] == "train"]
     for number, row in enumerate(rows, start=1):
         at = row["total_step"]
         if at != number or (at <= len(tokens) and row["tokens"] != tokens[at - 1]):
@@ -231,6 +243,17 @@ def _compare_metrics(path: Path, ledger: Ledger) -> str:
     newest = max((entry.manifest.total_steps for entry in scan(path.parent).entries), default=0)
     if len(rows) < newest:
         raise TrainingError(f"{path} ends before the newest checkpoint", seen=len(rows), allowed=newest)
+    before = 0
+    for phase in plan.phases:
+        looks = [
+            (row["step"], row["source"]) for row in every if row["kind"] == "held_out" and row["phase"] == phase.name
+        ]
+        due = [step for step in phase.held_out_steps if before + step <= newest]
+        wanted = {(step, source) for step in due for source in {source for _, source in looks}}
+        if missing := sorted(wanted.difference(looks)):
+            seen = f"no row of {missing[0][1]} after step {missing[0][0]} of {phase.name}"
+            raise TrainingError(f"{path} lacks held-out losses", seen=seen, allowed=f"a row after steps {due}")
+        before += phase.steps
     return f"{len(rows):,} steps"
 
 
@@ -364,8 +387,6 @@ def _check_object(path: Path) -> str:
 
 def _check_result(path: Path, export: Path, plan: Plan | None) -> str:
     result: TaskResult = read_result(path)
-    if result.task != path.stem:
-        raise EvaluationError(f"{path} is the result of another task", seen=result.task, fix="evaluate the model again")
     if plan is not None:
         seen = {"study": result.study, "member": result.member}
         _require_equal(f"{path} is another model's result", seen, {"study": plan.study, "member": plan.member})

@@ -23,7 +23,7 @@ FAST = (
     "--rate",
     "1e-2",
     "--epochs",
-    "4",
+    "8",
     "--choice",
     "batch_rows=8",
     "--choice",
@@ -73,23 +73,28 @@ def run(*arguments):
 @pytest.mark.parametrize("name", ["mlm", "clm"])
 def test_rows_in_a_file_become_a_model_that_transformers_loads(exports, files, tmp_path, name):
     given = (exports[name], "--data", files / "rows.tsv", "--text", "sentence", "--label", "mood")
-    found = run(*given, *FAST, "--test", files / "rows.tsv", "--out", tmp_path / "job", "--json")
+    parts = ("--dev", files / "rows.tsv", "--test", files / "rows.tsv", "--out", tmp_path / "job", "--json")
+    found = run(*given, *FAST, *parts)
     assert found.exit_code == 0, found.output
     report = json.loads(found.stdout)
     (result,) = report["results"]
     assert result["value"] > 0.9
     assert (result["chance"], result["n"], result["seeds"]) == (0.5, 40, [0])
+    assert "All test rows are training rows" in result["note"]
     assert report["kept"]["hub_class"] == "AutoModelForSequenceClassification"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "job/model")
     assert model.config.id2label == {0: "bad", 1: "good"}
     learned = [line.split("\t") for line in (files / "rows.tsv").read_text().splitlines()[1:5]]
-    answers = open_tuned(tmp_path / "job/model").answer("rows", [Example(text, text, 0) for text, _ in learned])
+    tuned = open_tuned(tmp_path / "job/model")
+    answers = tuned.answer("rows", [Example(text, text, 0) for text, _ in learned])
+    with pytest.raises(EvaluationError, match="was tuned on single texts"):
+        tuned.answer("rows", [Example("a", "a", 0, pair="b")])
     assert answers == [label for _, label in learned] == ["bad", "good", "bad", "good"]
     lines = "".join(f"{text}\n" for text, _ in learned)
     said = CliRunner().invoke(app, ["classify", str(tmp_path / "job/model"), "-"], input=lines)
     assert said.stdout == "1\tbad\n2\tgood\n3\tbad\n4\tgood\n"
     assert not list((tmp_path / "job/runs").glob("*.safetensors"))
-    again = json.loads(run(*given, *FAST, "--test", files / "rows.tsv", "--out", tmp_path / "job", "--json").stdout)
+    again = json.loads(run(*given, *FAST, *parts).stdout)
     assert again["kept"]["was_there"]
     assert again["results"][0]["value"] == result["value"]
 
@@ -99,6 +104,8 @@ def test_another_job_does_not_replace_a_kept_model(exports, files, tmp_path):
     assert run(*given, "--rate", "1e-3", "--epochs", "1").exit_code == 0
     with pytest.raises(EvaluationError, match="model of another job"):
         run(*given, "--rate", "2e-3", "--epochs", "1")
+    with pytest.raises(EvaluationError, match="other files than those of a job"):
+        run(*given[:-1], files, "--rate", "2e-3", "--epochs", "1")
 
 
 @pytest.mark.parametrize(
@@ -213,6 +220,7 @@ def test_cut_rows_are_counted_and_said(exports, files, tmp_path, capfd):
         ((*MOODS, "--epochs", "3"), "give --rate too"),
         ((*MOODS, "--pooling", "max"), "no such pooling"),
         ((*MOODS, "--transfer", "nothing"), "no labelled set"),
+        ((*MOODS, "--map", "good=bad"), "--map needs another set"),
         (("--task", "nothing"), "no labelled set of this name"),
     ],
 )

@@ -8,7 +8,7 @@ import simulated_scores as sim
 from seqpair.compare.planned import PlannedQuestion, answers_to, planned_answers, read_questions
 from seqpair.compare.questions import equal_size
 from seqpair.compare.values import LEVEL, NOT_COMPARED, NOT_DECIDED, PLANNED, Model
-from seqpair.errors import EvaluationError
+from seqpair.errors import EvaluationError, SeqpairError
 from seqpair.recipe.diff import PairIdentity
 
 TEXT = """
@@ -98,18 +98,21 @@ def test_a_file_gives_its_questions_in_order(tmp_path):
         ("- q", "the file"),
         ("questions: {q: {tasks: [blimp], first: encoder, second: encoder}}", "with itself"),
         ("questions: [", "is not YAML"),
+        ("questions: " + "{a: " * 50 + "1" + "}" * 50, "levels"),
+        ("questions: {q: {tasks: [blimp]}, q: {tasks: [zorro]}}", "stands twice"),
+        ("questions: !!python/object {}", "tags"),
     ],
 )
 def test_a_file_of_another_form_is_one_error_that_names_the_place(tmp_path, text, message):
     path = tmp_path / "questions.yaml"
     path.write_text(text)
-    with pytest.raises(EvaluationError, match=r"questions\.yaml") as caught:
+    with pytest.raises(SeqpairError, match=r"questions\.yaml") as caught:
         read_questions(path)
     assert message in str(caught.value)
 
 
 def test_an_absent_file_is_named(tmp_path):
-    with pytest.raises(EvaluationError, match="cannot be read"):
+    with pytest.raises(EvaluationError, match="no such file"):
         read_questions(tmp_path / "none.yaml")
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from seqpair import files
 from seqpair.checkpoint.catalog import lock_run
@@ -68,9 +69,20 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_no_part(tmp_path, monkeypatch
     assert names(tmp_path) == ["file"]
 
 
-def test_another_fault_is_not_called_a_full_disk(tmp_path):
-    with pytest.raises(PermissionError), disk_full(tmp_path):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_that_a_library_meets_is_called_one(tmp_path, number):
+    with pytest.raises(DiskFullError, match="the disk is full"), disk_full(tmp_path):
+        raise SafetensorError(f"Error while serializing: I/O error: none left (os error {number})")
+
+
+def test_another_fault_is_not_called_a_full_disk_and_names_the_file(tmp_path):
+    with pytest.raises(PermissionError) as denied, disk_full(tmp_path):
         raise PermissionError(errno.EACCES, "no")
+    with pytest.raises(OSError, match="File too large") as large, disk_full(tmp_path):
+        raise SafetensorError("Error while serializing: I/O error: File too large (os error 27)")
+    assert denied.value.filename == large.value.filename == str(tmp_path)
+    with pytest.raises(SafetensorError), disk_full(tmp_path):
+        raise SafetensorError("header too large")
 
 
 def test_json_refuses_what_is_not_a_number(tmp_path):

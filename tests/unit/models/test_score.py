@@ -222,7 +222,7 @@ def test_scoring_options_change_the_row_as_they_say(models, name, masks, end, sc
     assert score.tokens == 4
 
 
-@pytest.mark.parametrize("wrong", [{"masks": 0}, {"end": "stop"}, {"end": "none", "score_end": True}])
+@pytest.mark.parametrize("wrong", [{"masks": 0}, {"masks": 10**9}, {"end": "stop"}, {"end": "none", "score_end": True}])
 def test_options_that_mean_nothing_are_refused(wrong):
     with pytest.raises(EvaluationError):
         ScoringOptions(**wrong)

@@ -23,7 +23,7 @@ def forward_and_backward(kernel, lengths, window, heads=2, head_dim=8, seed=0, p
     return out.detach(), *grads
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     lengths=st.lists(st.one_of(st.integers(1, 400), st.integers(1, 40)), min_size=1, max_size=7),
     window=st.sampled_from(WINDOWS),
@@ -45,7 +45,7 @@ def test_blocked_equals_reference_forward_and_backward(lengths, window):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     cut_lengths=st.lists(st.integers(1, 150).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n))), min_size=1),
     window=st.sampled_from(WINDOWS),
@@ -98,7 +98,7 @@ def test_many_short_sequences_are_a_few_calls(in_place, most, monkeypatch):
     assert (blocked._row_plan(layout).index is None) == in_place
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 90), min_size=1, max_size=7),
     in_place=st.booleans(),
@@ -136,7 +136,7 @@ PARITY_WINDOWS = [(reach, reach) for reach in (0, 4, 64)] + [(reach, 0) for reac
 PARITY_WINDOWS += [(None, None), (None, 0)]
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     lengths=st.lists(st.one_of(st.integers(1, 5000), st.integers(1, 300)), min_size=1, max_size=4).filter(
         lambda lengths: sum(lengths) <= 5400  # the reference holds N x N scores

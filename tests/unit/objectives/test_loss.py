@@ -20,7 +20,7 @@ def plain(states, weight, bias, targets):
     return F.cross_entropy(F.linear(states, weight, bias), targets, reduction="sum")
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     rows=st.integers(1, 70),
     width=st.integers(1, 20),

@@ -75,7 +75,6 @@ sequences = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(given_sequences=sequences, name=st.sampled_from(UNMIXED), frac=st.floats(0, 1), cut=st.integers(1, 8))
 def test_the_count_is_the_sum_over_microbatches_however_they_are_cut(given_sequences, name, frac, cut):
     objective = OBJECTIVES[name]
@@ -162,7 +161,7 @@ def test_the_corruption_of_a_sequence_does_not_depend_on_its_microbatch():
     assert torch.equal(whole.ids[4 * 57 : 5 * 57], alone.ids)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     given_sequences=sequences,
     name=st.sampled_from(UNMIXED),

@@ -163,7 +163,7 @@ def test_gradients_are_left_as_they_are() -> None:
     assert all(np.array_equal(p.grad.double().numpy(), given[name]) for name, p in model.named_parameters())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(1e-4, 1e4), st.floats(1e-3, 1e3))
 def test_clipping_scales_to_the_norm_and_never_up(scale: float, clip_norm: float) -> None:
     clipped, scaled = Small(), Small()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from seqpair.errors import RecipeError
-from seqpair.recipe.axes import read_axes, require_reached
+from seqpair.recipe.axes import read_axes, require_not_set, require_reached
 from seqpair.recipe.diff import diff_plans
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.resolve import resolve_plan
@@ -87,6 +87,20 @@ def test_a_wrong_file_of_variants_is_one_clear_error(tmp_path, name, text, messa
     (tmp_path / name).write_text(text)
     with pytest.raises(RecipeError, match=message):
         read_axes([], [str(tmp_path / name)])
+
+
+def test_a_key_that_is_swept_is_not_set():
+    axes = read_axes(["optimizer.lr=1,2"])
+    require_not_set(axes, ["seed=3", "optimizer={beta1: 0.9}"])
+    for text in ("optimizer.lr=3", " optimizer . lr = 3"):
+        with pytest.raises(RecipeError, match="both set and swept"):
+            require_not_set(axes, [text])
+
+
+def test_variants_that_change_the_seed_alone_are_variants(tmp_path):
+    (tmp_path / "v.yaml").write_text("a: {seed: 1}\nb: {seed: 2}\n")
+    assert not read_axes([], [str(tmp_path / "v.yaml")])[0].is_seed
+    assert read_axes(["seed=1,2"])[0].is_seed
 
 
 def test_a_file_of_variants_that_is_not_there_is_named(tmp_path):

@@ -30,7 +30,7 @@ from seqpair.data.sources.opening import open_source
 from seqpair.data.store.ids import SeenHashes
 from seqpair.data.store.manifest import PreparedIndex, SeenFile, index_path, read_index, spec_digest
 from seqpair.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
-from seqpair.errors import DataError
+from seqpair.errors import DataError, StoreError
 from seqpair.files import write_json
 from seqpair.recipe.data_spec import SourceSpec, TokenizerSpec, require_paths
 from seqpair.text import note
@@ -177,6 +177,8 @@ def merge_shards(
         DataError, DiskFullError: As `prepare`.
     """
     require_paths(sources)
+    if absent := [folder for folder in shard_folders if not folder.is_dir()]:
+        raise StoreError("there is no such folder of stores", seen=absent[0], fix="correct the folder's name")
     with writing_alone(store_folder):
         before = read_index(sources, tokenizer, store_folder)
         plan = _agree(sources, tokenizer, store_folder, recipe_folder, before, workers=1)
@@ -196,7 +198,7 @@ def _agree(
     workers: int,
 ) -> _Plan:
     """Look at the sources, get the tokenizer, and say which stores that makes."""
-    opened = _open_sources(sources, recipe_folder)
+    opened = _open_sources(sources, recipe_folder, store_folder)
     recipe_digest = spec_digest(sources, spec)
     if before is None:
         look_early(opened, recipe_folder)
@@ -299,7 +301,7 @@ def plan_preparation(
     """
     require_paths(sources)
     before = read_index(sources, tokenizer, store_folder)
-    opened = _open_sources(sources, recipe_folder)
+    opened = _open_sources(sources, recipe_folder, store_folder)
     if before is None:
         look_early(opened, recipe_folder, may_download=False)
     files = look_at_files(opened, tokenizer, before)
@@ -323,7 +325,7 @@ def plan_preparation(
     return steps
 
 
-def _open_sources(sources: Sequence[SourceSpec], recipe_folder: Path | None) -> list[Source]:
+def _open_sources(sources: Sequence[SourceSpec], recipe_folder: Path | None, store_folder: Path) -> list[Source]:
     names = [spec.name for spec in sources]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
@@ -332,4 +334,29 @@ def _open_sources(sources: Sequence[SourceSpec], recipe_folder: Path | None) -> 
             seen=", ".join(twice) or "data.sources is empty",
             fix="name every source in `data.sources` once",
         )
-    return [open_source(spec, recipe_folder) for spec in sources]
+    opened = [open_source(spec, recipe_folder) for spec in sources]
+    _require_own_files(opened, store_folder.resolve())
+    return opened
+
+
+def _require_own_files(sources: Sequence[Source], store_folder: Path) -> None:
+    """Refuse sources that read what stores contain, or the same text from the same file."""
+    readers: dict[tuple[str, str], str] = {}
+    for source in sources:
+        name = source.spec.name
+        content = source.spec.model_dump_json(exclude={"name", "paths", "id_field", "held_out_frac"})
+        for file in source.files:
+            if isinstance(file.path, Path) and store_folder in file.path.parents:
+                raise DataError(
+                    f"source {name!r} reads a file in the folder of stores",
+                    seen=str(file.path),
+                    allowed=f"files outside {store_folder}",
+                    fix="move the stores (`data.stores`) or the text",
+                )
+            earlier = readers.setdefault((str(file.path), content), name)
+            if earlier != name:
+                raise DataError(
+                    f"sources {earlier!r} and {name!r} read the same text",
+                    seen=str(file.path),
+                    fix="leave it to one of them: what one holds out, the other could train on",
+                )

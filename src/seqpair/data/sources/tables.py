@@ -11,6 +11,7 @@ import contextlib
 import csv
 import io
 import json
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -205,9 +206,24 @@ def table_rows(
             yield f"{path}, line {number}", row
 
 
+def require_finite(path: Path) -> None:
+    """Refuse a device, and a pipe other than one that the shell has opened: reading it might never end.
+
+    Raises:
+        DataError: It is one.
+        OSError: There is no such file.
+    """
+    mode, is_open = path.stat().st_mode, str(path).startswith(("/dev/fd/", "/dev/stdin", "/proc/self/fd/"))
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISFIFO(mode) and is_open)):
+        raise DataError(
+            f"{path} is no file", seen="a device, a pipe or a socket", allowed="a file", fix="write the rows to a file"
+        )
+
+
 @contextlib.contextmanager
 def _file_faults(path: Path) -> Iterator[None]:
     try:
+        require_finite(path)
         yield
     except FileNotFoundError as error:
         raise DataError("there is no such file", seen=path, fix="check the path") from error

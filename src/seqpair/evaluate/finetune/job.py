@@ -116,6 +116,8 @@ def job_of(request: TuneRequest, place: ModelPlace) -> TuneJob:
         EvaluationError: A set, a key, a value or a row cannot be used.
     """
     described, common = _with_choices(request)
+    if request.meanings and not request.transfers:
+        raise EvaluationError("--map needs another set", seen=", ".join(request.meanings), fix="give --transfer too")
     sets = _learned(request, described)
     common = {"max_tokens": max(one.max_tokens for one in sets)} | common
     transfers = tuple(_transfer(other, sets[0], described, request) for other in request.transfers)
@@ -231,7 +233,7 @@ def run_job(model: TextModel, job: TuneJob) -> JobReport:
     """Do a job, or what is left of it.
 
     Raises:
-        EvaluationError: The kept model of another job is in its folder, or no run came to an end.
+        EvaluationError: Its folder contains the model of another job or other files, or no run came to an end.
         ExportError: The kept model would not compute what was tuned.
     """
     _require_free(model, job)
@@ -285,6 +287,13 @@ def _require_free(model: TextModel, job: TuneJob) -> None:
             "the folder contains the model of another job",
             seen=folder,
             fix="choose another --out, or remove that model",
+        )
+    if not mark.is_file() and any(job.out.glob("[!.]*")):
+        raise EvaluationError(
+            "the folder contains other files than those of a job",
+            seen=job.out,
+            allowed="a new or empty folder, or that of an earlier call",
+            fix="choose another --out",
         )
     job.out.mkdir(parents=True, exist_ok=True)
     mark.write_text(key + "\n", encoding="utf-8")

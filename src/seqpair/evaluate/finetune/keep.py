@@ -64,11 +64,20 @@ class TunedFolder:
         """Return what a head answers: class or tag names, numbers, or texts; the rows' labels are not read.
 
         Raises:
-            EvaluationError: There is no head of this name.
+            EvaluationError: There is no head of this name, or it was tuned on pairs and these are single texts, or
+                the other way round.
         """
         if name not in self.record["sets"]:
             raise EvaluationError("this model has no such head", seen=name, allowed=", ".join(self.record["sets"]))
         about = self.record["sets"][name]
+        # Models that were kept before this was recorded take any rows.
+        wants = about.get("pairs")
+        if wants is not None and any((example.pair is not None) != wants for example in examples):
+            raise EvaluationError(
+                f"the head {name} was tuned on {'pairs of texts' if wants else 'single texts'}",
+                seen="single texts" if wants else "pairs of texts",
+                fix="name the key of the second text" if wants else "leave the second text out",
+            )
         rows = tuple(_without_label(example, about["kind"]) for example in examples)
         labelled = LabelledSet(name, about["kind"], tuple(about["labels"]), rows, rows)
         made = RowMaker(self.loaded, self.record["setting"]["max_tokens"]).make(rows, labelled.kind)
@@ -138,6 +147,7 @@ def _record(model: TextModel, result: GridResult, tuned: TunedModel, hub: Any, r
                 "kind": one.labelled.kind,
                 "labels": list(one.labelled.labels),
                 "outputs": one.labelled.outputs,
+                "pairs": one.labelled.train[0].pair is not None,
                 "data_digest": one.labelled.digest,
             }
             for one in result.sets

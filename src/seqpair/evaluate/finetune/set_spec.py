@@ -20,7 +20,7 @@ from seqpair.errors import EvaluationError
 from seqpair.evaluate.finetune.read_rows import HUB, read_rows
 from seqpair.evaluate.finetune.sets import OUTSIDE, Example, Kind, LabelledSet, split_rows
 from seqpair.recipe.tree import read_tree, strip
-from seqpair.text import decoded_text
+from seqpair.text import MOST_COUNT, checked_text, decoded_text
 
 DEV_SHARE = 0.1
 NO_LABELS = ("", "-", "-1", "nan")
@@ -73,6 +73,8 @@ class SetSpec(BaseModel):
     def _another_column(self) -> SetSpec:
         if self.label in (self.text, self.pair):
             raise ValueError(f"label: the column {self.label!r} is that of the text")
+        if self.pair == self.text:
+            raise ValueError(f"pair: the column {self.pair!r} is that of the text")
         return self
 
 
@@ -113,7 +115,10 @@ def spec_of(given: dict[str, Any], origin: str) -> SetSpec:
     try:
         return SetSpec.model_validate(given)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)]
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": Value error, ")
+            for fault in error.errors(include_url=False)
+        ]
         raise EvaluationError(
             f"{origin} does not describe a set", seen="; ".join(faults), allowed=", ".join(SetSpec.model_fields)
         ) from error
@@ -177,7 +182,17 @@ def labelled_set(spec: SetSpec, *, like: LabelledSet | None = None) -> LabelledS
         train, dev = split_rows(train, (1 - DEV_SHARE, DEV_SHARE))
         note = "A tenth of the training rows was kept apart as dev rows."
     test = _examples(spec, spec.test, labels) if spec.test else ()
-    return LabelledSet(spec.name, spec.kind, labels, train, dev, test, spec.metric, note, spec.max_tokens)
+    learned = {(row.text, row.pair, row.turns) for row in train}
+    for part, others in (("dev", dev), ("test", test)):
+        if others and learned.issuperset((row.text, row.pair, row.turns) for row in others):
+            note += f" All {part} rows are training rows: their metrics say nothing of new text."
+    note = note.strip()
+    made = LabelledSet(spec.name, spec.kind, labels, train, dev, test, spec.metric, note, spec.max_tokens)
+    if spec.kind == "number" and len({row.label for row in train}) == 1:
+        raise EvaluationError(
+            f"the set {spec.name} has one number only", seen=train[0].label, fix="add rows with other numbers"
+        )
+    return made
 
 
 def _labels_of(spec: SetSpec, rows: Sequence[Row]) -> tuple[str, ...]:
@@ -191,6 +206,10 @@ def _labels_of(spec: SetSpec, rows: Sequence[Row]) -> tuple[str, ...]:
     found: set[str] = set()
     for number, row in enumerate(rows, 1):
         value = _column(row, spec.label, spec.train, number)
+        if spec.kind == "classes" and isinstance(value, list | dict):
+            raise EvaluationError(
+                f"{spec.train}, row {number} has no class", seen=str(value)[:80], allowed="a name or a whole number"
+            )
         own = [str(one) for one in (_list(value) if spec.kind == "tags" else [value]) if one is not None]
         strange = [one for one in own if one.strip().casefold() in NO_LABELS]
         if strange:
@@ -201,6 +220,14 @@ def _labels_of(spec: SetSpec, rows: Sequence[Row]) -> tuple[str, ...]:
                 fix="remove such rows, or list all classes with the key `labels` if this is one of them",
             )
         found.update(own)
+    bare = {label.strip(): label for label in found}
+    if len(bare) < len(found):
+        alike = next(label for label in sorted(found) if bare[label.strip()] != label)
+        raise EvaluationError(
+            f"two classes of {spec.train} differ by blanks alone",
+            seen=f"{alike!r} and {bare[alike.strip()]!r}",
+            fix="write both in the same way, or list all classes with the key `labels` if they are two",
+        )
     if all(_is_whole(value) for value in found):
         return tuple(sorted(found, key=int))
     return tuple(sorted(found, key=lambda name: (name != OUTSIDE, name)))
@@ -261,8 +288,12 @@ _Column = Callable[[str], Any]
 _Index = dict[str, int]
 
 
-def _pair(spec: SetSpec, column: _Column) -> str | None:
-    return None if spec.pair is None else str(column(spec.pair))
+def _text_at(column: _Column, name: str, where: str) -> str:
+    return checked_text(column(name), f"{where}, column {name!r}")
+
+
+def _pair(spec: SetSpec, column: _Column, where: str) -> str | None:
+    return None if spec.pair is None else _text_at(column, spec.pair, where)
 
 
 def _known(label: object, index: _Index, where: str) -> int:
@@ -276,21 +307,26 @@ def _known(label: object, index: _Index, where: str) -> int:
 
 def _classes(spec: SetSpec, name: str, column: _Column, index: _Index, where: str) -> list[Example]:
     label = _known(column(spec.label), index, where)
-    return [Example(name, str(column(spec.text)), label, pair=_pair(spec, column))]
+    return [Example(name, _text_at(column, spec.text, where), label, pair=_pair(spec, column, where))]
 
 
 def _number(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str) -> list[Example]:
+    label = column(spec.label)
     try:
-        value = float(column(spec.label))
+        value = float("" if isinstance(label, bool) else label)
     except (TypeError, ValueError) as error:
         raise EvaluationError(
-            f"{where}: the label is not a number", seen=column(spec.label), fix="correct the row, or set `kind: class`"
+            f"{where}: the label is not a number", seen=label, fix="correct the row, or set `kind: classes`"
         ) from error
+    if abs(value) > MOST_COUNT and math.isfinite(value):
+        raise EvaluationError(
+            f"{where}: the label is too large to be learned", seen=value, allowed="at most 10^18", fix="change its unit"
+        )
     if not math.isfinite(value):
         raise EvaluationError(
             f"{where}: the label is not a finite number", seen=value, fix="correct the row, or leave it out"
         )
-    return [Example(name, str(column(spec.text)), value, pair=_pair(spec, column))]
+    return [Example(name, _text_at(column, spec.text, where), value, pair=_pair(spec, column, where))]
 
 
 def _tags(spec: SetSpec, name: str, column: _Column, index: _Index, where: str) -> list[Example]:
@@ -306,7 +342,7 @@ def _tags(spec: SetSpec, name: str, column: _Column, index: _Index, where: str) 
 
 
 def _span(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str) -> list[Example]:
-    given, text = column(spec.label), str(column(spec.pair or "context"))
+    given, text = column(spec.label), _text_at(column, spec.pair or "context", where)
     start = -1
     if isinstance(given, dict):
         texts = tuple(str(one) for one in given.get("text", ()))
@@ -321,7 +357,7 @@ def _span(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str)
             seen=", ".join(texts) or "no answer",
             allowed="a part of the text; questions without an answer are not supported",
         )
-    return [Example(name, str(column(spec.text)), texts, pair=text, answer_start=start)]
+    return [Example(name, _text_at(column, spec.text, where), texts, pair=text, answer_start=start)]
 
 
 def _text(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str) -> list[Example]:
@@ -329,7 +365,7 @@ def _text(spec: SetSpec, name: str, column: _Column, _index: _Index, where: str)
         target = str(column(spec.label))
         if not target.strip():
             raise EvaluationError(f"{where}: the target is empty", seen=repr(target), fix="remove such rows")
-        return [Example(name, spec.prompt.replace("{source}", str(column(spec.text))), target)]
+        return [Example(name, spec.prompt.replace("{source}", _text_at(column, spec.text, where)), target)]
     turns = column(spec.messages)
     is_chat = isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns)
     if not is_chat or not all({"role", "content"} <= set(turn) for turn in turns):

@@ -92,7 +92,7 @@ class LabelledSet:
             )
         for part in ("train", "dev"):
             if not getattr(self, part):
-                raise EvaluationError(f"the set {self.name} has no {part} rows", seen=0, allowed="at least 1")
+                raise EvaluationError(f"the set {self.name} has no {part} rows", allowed="at least 1", fix="add rows")
         if self.kind == "classes" and len(self.labels) < 2:
             raise EvaluationError(
                 f"the set {self.name} has one class only", seen=", ".join(self.labels), fix="add rows of another class"

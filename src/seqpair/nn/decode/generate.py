@@ -17,6 +17,7 @@ from seqpair.counter import hash_words, key_words
 from seqpair.errors import SeqpairError
 from seqpair.nn.decode.cache import KeyValueCache
 from seqpair.nn.decode.cached_decoder import CachedDecoder
+from seqpair.text import checked_number
 
 BATCH_ROWS = 32
 CHUNK_TOKENS = 2048
@@ -62,6 +63,7 @@ class Sampling:
             raise SeqpairError("top-k keeps no token", seen=self.top_k, allowed="1 or more")
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
             raise SeqpairError("top-p is not a probability", seen=self.top_p, allowed="above 0, at most 1")
+        checked_number(self.seed, "a seed", 0)
         if self.greedy and (self.top_k is not None or self.top_p is not None):
             raise SeqpairError(
                 "top-k and top-p have no effect on the likeliest token",

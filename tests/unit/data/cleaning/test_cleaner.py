@@ -193,7 +193,7 @@ def test_removals_are_asked_for_only_where_a_store_is_missing(folder: Path) -> N
     assert prepared.train["one"].manifest.removed
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 6), min_size=3, max_size=25))
 def test_exactly_one_of_each_text_stays(tmp_path: Path, numbers: list[int]) -> None:
     from seqpair.data.sources.fingerprint import look_at

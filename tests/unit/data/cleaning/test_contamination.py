@@ -81,7 +81,7 @@ def test_the_index_does_not_depend_on_batches(tmp_path: Path, monkeypatch: pytes
 WORDS = st.lists(st.sampled_from("ab"), max_size=14).map(" ".join)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(WORDS, min_size=1, max_size=4), st.lists(WORDS, min_size=1, max_size=4))
 def test_hits_are_those_of_a_plain_search(tmp_path: Path, texts: list[str], documents: list[str]) -> None:
     n, least = 4, 2

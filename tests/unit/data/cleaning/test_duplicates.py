@@ -118,7 +118,7 @@ def test_nothing_and_one_document() -> None:
     assert found_in([story(1)]).kind.tolist() == [KEPT]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=25), st.integers(1, 4))
 def test_the_outcome_is_a_function_of_the_order_alone(plan: list[tuple[int, int]], parts: int) -> None:
     texts = [edited(story(seed, 60), edits, seed) if edits else story(seed, 60) for seed, edits in plan]
@@ -133,7 +133,7 @@ def test_the_outcome_is_a_function_of_the_order_alone(plan: list[tuple[int, int]
     assert (partners < np.flatnonzero(found.kind != KEPT)).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 9), max_size=30), st.randoms(use_true_random=False))
 def test_whatever_the_order_one_of_equal_documents_stays(seeds: list[int], generator: random.Random) -> None:
     texts = [f"text {seed}" for seed in seeds]

@@ -91,7 +91,7 @@ def test_the_digest_is_of_positions_and_of_the_digests_of_sequences_as_documente
 
 
 @given(mine=st.sets(st.integers(0, 23)), step=st.integers(0, 4))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_some_of_a_steps_sequences_are_read_as_they_are_in_the_whole(tmp_path_factory, mine, step):
     folder = tmp_path_factory.mktemp("some")
     stores = {"a": FakeStore(folder / "a", [3, 60, 17, 1] * 4), "b": FakeStore(folder / "b", [5, 2000], "b")}
@@ -154,7 +154,7 @@ def test_a_step_outside_the_phase_is_refused(order):
     others=st.lists(st.integers(1, 30), max_size=12),
     seq_len=st.sampled_from([18, 300]),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_short_and_long_sequences_of_one_and_two_sources_are_read_alike(tmp_path_factory, lengths, others, seq_len):
     folder = tmp_path_factory.mktemp("read")
     stores = {"a": FakeStore(folder / "a", lengths, "a")}
@@ -170,7 +170,7 @@ def test_short_and_long_sequences_of_one_and_two_sources_are_read_alike(tmp_path
 
 
 @given(world_size=st.integers(1, 7), budget=st.integers(20, 600), ends=st.booleans(), step=st.integers(0, 4))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_any_ranks_and_microbatches_hold_the_same_rows(tmp_path_factory, world_size, budget, ends, step):
     folder = tmp_path_factory.mktemp("ranks")
     stores = {"a": FakeStore(folder / "a", [3, 60, 17, 1, 16, 33] * 4), "b": FakeStore(folder / "b", [5, 200], "b")}

@@ -35,7 +35,7 @@ def test_it_is_a_bijection_across_chunks(size):
 
 
 @given(size=st.integers(1, HUGE), seed=st.integers(), data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_backward_undoes_forward_up_to_ten_to_the_twelfth(size, seed, data):
     numbers = np.array(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=30)), dtype=np.int64)
     permutation = KeyedPermutation(size, seed, "sampled")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from order_fakes import FakeStore, make_phase
 
@@ -67,7 +67,6 @@ def test_the_order_in_which_sources_are_written_does_not_matter():
     ),
     by_epochs=st.booleans(),
 )
-@settings(deadline=None)
 def test_a_round_reads_one_source_once_and_none_more(parts, by_epochs):
     counts = {f"s{i}": SourceCounts(n, n * mean) for i, (_, n, mean) in enumerate(parts)}
     values = {f"s{i}": value for i, (value, _, _) in enumerate(parts)}
@@ -85,7 +84,6 @@ def random_mixture(seed: int) -> Mixture:
 
 
 @given(st.integers(0, 5000))
-@settings(deadline=None)
 def test_a_round_is_cut_so_that_no_segment_holds_two_epochs_of_a_source(seed):
     mixture = random_mixture(seed)
     for number in range(12):
@@ -113,7 +111,6 @@ def test_a_cut_keeps_the_mixtures_proportions():
 
 
 @given(st.integers(0, 5000), st.integers(0, 9))
-@settings(deadline=None)
 def test_a_rounds_places_are_each_sources_part_once_and_back(seed, number):
     mixture = random_mixture(seed)
     cut = mixture.round(number)

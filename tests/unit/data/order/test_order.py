@@ -31,7 +31,7 @@ def stores(tmp_path):
     counts=st.lists(st.integers(1, 30), min_size=1, max_size=3),
     weights=st.lists(st.sampled_from([0.05, 0.3, 1.0, 1.7]), min_size=3, max_size=3),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_sequence_repeats_before_its_source_is_used_up(tmp_path_factory, seed, counts, weights):
     folder = tmp_path_factory.mktemp("repeats")
     stores = {f"s{i}": FakeStore(folder / str(i), [20] * count) for i, count in enumerate(counts)}
@@ -59,7 +59,7 @@ def test_every_round_holds_each_sources_part(stores):
     weights=st.lists(st.sampled_from([0.1, 1.0, 1.7, 4.0]), min_size=3, max_size=3),
     positions=st.integers(1, 300),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_inverse_finds_exactly_the_positions_of_a_sequence(tmp_path_factory, seed, lengths, weights, positions):
     lengths = [[*row, 5] for row in lengths]
     folder = tmp_path_factory.mktemp("inverse")

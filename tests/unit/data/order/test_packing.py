@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpair.data.order.packing import pack, share
@@ -11,7 +11,6 @@ LENGTHS = st.lists(st.integers(2, 1024), min_size=0, max_size=200).map(np.array)
 
 
 @given(lengths=LENGTHS, world_size=st.integers(1, 9) | st.integers(31, 70))
-@settings(deadline=None)
 def test_share_gives_every_sequence_to_one_rank_and_all_nearly_the_same(lengths, world_size):
     shared = [share(lengths, world_size, rank) for rank in range(world_size)]
     assert sorted(np.concatenate(shared).tolist()) == list(range(lengths.size))
@@ -34,7 +33,6 @@ def plain_shares(lengths: np.ndarray, world_size: int) -> list[list[int]]:
 
 
 @given(lengths=LENGTHS, budget=st.integers(1, 3000))
-@settings(deadline=None)
 def test_pack_keeps_the_budget_and_every_sequence(lengths, budget):
     packed = pack(lengths, budget)
     indices = np.concatenate(packed).tolist() if packed else []
@@ -67,7 +65,6 @@ def plain_pack(lengths: np.ndarray, budget: int) -> list[list[int]]:
 @given(
     lengths=st.lists(st.integers(1, 40) | st.integers(1, 1024), max_size=120).map(np.array), budget=st.integers(1, 2000)
 )
-@settings(deadline=None)
 def test_pack_by_runs_of_equal_lengths_is_the_rule_applied_one_by_one(lengths, budget):
     assert [group.tolist() for group in pack(lengths, budget)] == plain_pack(lengths, budget)
 

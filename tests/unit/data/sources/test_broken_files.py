@@ -95,7 +95,7 @@ def test_a_truncated_or_flipped_parquet_file_never_changes_the_text(tmp_path: Pa
     assert errors > 40
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(junk=st.binary(max_size=400), unit_bytes=st.integers(1, 200))
 def test_every_line_of_junk_is_a_document_or_a_counted_refusal(tmp_path: Path, junk: bytes, unit_bytes: int) -> None:
     path = tmp_path / "a.jsonl"
@@ -112,7 +112,7 @@ def test_every_line_of_junk_is_a_document_or_a_counted_refusal(tmp_path: Path, j
     assert tally.rows == len(kept) + len(found) == sum(tally.rejected.values()) + len(found)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(st.text(st.characters(codec="utf-8")), max_size=30), unit_bytes=st.integers(1, 300))
 def test_any_text_comes_back_from_lines_and_row_groups(tmp_path: Path, texts: list[str], unit_bytes: int) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))

@@ -16,8 +16,7 @@ from seqpair.errors import DataError
 TEXT = {"text": "str", "id": "str"}
 TOKENS = {"input_ids": "ndarray", "id": "str", "len": "int"}
 ROWS: list[Row] = [{"text": f"document {index} \u6587", "id": f"d{index}"} for index in range(25)]
-settings.register_profile("mds", deadline=None, max_examples=40)
-QUICK = settings(settings.get_profile("mds"), suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def shards_of(folder: Path) -> list[MdsShard]:

@@ -59,7 +59,7 @@ def test_columns_come_back_character_by_character(tmp_path: Path, suffix: str, e
     assert tally.bytes_done == (tmp_path / f"a.{ending}{suffix}").stat().st_size
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)))
 def test_whatever_is_written_is_read_or_counted(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     path = tmp_path_factory.mktemp("csv") / "a.csv"

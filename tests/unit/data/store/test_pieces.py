@@ -5,7 +5,7 @@ import stat
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpair.data.store.pieces import PieceIndex
@@ -17,7 +17,6 @@ def offsets_of(lengths: list[int]) -> np.ndarray:
 
 
 @given(lengths=st.lists(st.integers(0, 100), min_size=1, max_size=30), seq_len=st.integers(3, 40))
-@settings(deadline=None)
 def test_pieces_cover_every_document_exactly(tmp_path_factory, lengths, seq_len):
     folder = tmp_path_factory.mktemp("cover")
     offsets = offsets_of(lengths)

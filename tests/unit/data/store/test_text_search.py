@@ -109,7 +109,7 @@ def test_the_text_meets_the_same_normaliser(trained, tmp_path: Path):
         TextSearch(composed, "")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     texts=st.lists(st.text(alphabet="aAbB \u00e9\u4e2d\n", max_size=30), max_size=6),
     wanted=st.text(alphabet="aAb \u00e9\u4e2d", min_size=1, max_size=4),

@@ -32,7 +32,7 @@ def trained() -> Tokenizer:
 
 
 @given(text=TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_text_comes_back_and_its_bytes_add_up(trained: Tokenizer, text: str) -> None:
     ids = trained.encode([text])[0]
     assert trained.decode(ids) == text or any(name in text for name in SPELLED)
@@ -109,7 +109,7 @@ def test_the_digest_ignores_what_is_put_around_a_text_and_sees_what_changes_toke
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_long_text_is_cut_where_no_token_crosses(trained: Tokenizer, seed: int) -> None:
     rng = np.random.default_rng(seed)
     parts = [

@@ -213,7 +213,7 @@ def test_a_limit_and_a_split_depend_on_the_rows_alone():
     assert sorted(row.id for part in parts for row in part) == sorted(row.id for row in rows)
 
 
-@pytest.mark.parametrize("given", [{"label": "text"}, {"text": "a", "pair": "b", "label": "b"}])
-def test_the_text_is_not_its_own_label(given):
+@pytest.mark.parametrize("given", [{"label": "text"}, {"text": "a", "pair": "b", "label": "b"}, {"pair": "text"}])
+def test_the_text_is_not_its_own_label_or_pair(given):
     with pytest.raises(EvaluationError, match="is that of the text"):
         spec_of({"name": "s", **given}, "the command")
