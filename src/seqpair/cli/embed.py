@@ -19,6 +19,7 @@ from seqpair.cli.options import (
     OverwriteOption,
     TextsArgument,
 )
+from seqpair.errors import SeqpairError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,6 @@ def embed(
 
     Example: seqpair embed runs/demo/encoder/export docs.jsonl --out vectors.npy --normalise
     """
-    from seqpair.errors import SeqpairError
     from seqpair.models.embed import embed_texts, require_pooling
     from seqpair.models.open import open_model
     from seqpair.models.text_file import read_texts
@@ -60,10 +60,7 @@ def embed(
     if out.suffix != ".npy":
         raise SeqpairError("vectors are written as a NumPy array", seen=out, allowed="a name that ends in .npy")
     ids_file = out.with_name(f"{out.stem}.ids.json")
-    if not overwrite and (taken := next((path for path in (out, ids_file) if os.path.lexists(path)), None)):
-        raise SeqpairError("the file to write exists", seen=taken, fix="choose another name, or add --overwrite")
-    if texts.resolve() in (out.resolve(), ids_file.resolve()):
-        raise SeqpairError("the texts would be overwritten", seen=texts, fix="choose another name for --out")
+    _require_free(texts, (out, ids_file), overwrite=overwrite)
     require_pooling(pooling)
     given = read_texts(texts, text_key, id_key)
     model = open_model(source, device=device, batch_tokens=batch_tokens, as_class=as_class)
@@ -87,6 +84,13 @@ def embed(
         print(f"{empty:,} texts are empty, and their vectors say nothing")
     if truncated:
         print(f"{truncated:,} texts were longer than the {model.max_tokens:,} tokens the model reads, and cut")
+
+
+def _require_free(texts: Path, written: tuple[Path, Path], *, overwrite: bool) -> None:
+    if not overwrite and (taken := next((path for path in written if os.path.lexists(path)), None)):
+        raise SeqpairError("the file to write exists", seen=taken, fix="choose another name, or add --overwrite")
+    if texts.resolve() in (path.resolve() for path in written):
+        raise SeqpairError("the texts would be overwritten", seen=texts, fix="choose another name for --out")
 
 
 def _write(out: Path, ids_file: Path, vectors: NDArray[np.float32], ids: list[str]) -> None:

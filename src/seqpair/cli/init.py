@@ -99,6 +99,10 @@ def init(
         )
     if size not in SIZES:
         raise RecipeError(f"there is no size '{size}'{nearest(size, SIZES)}", seen=size, allowed=", ".join(SIZES))
+    if not str(file).isprintable():
+        raise RecipeError(
+            "the recipe's file has a name that cannot be shown", seen=repr(str(file)), fix="choose another"
+        )
     if file.exists():
         raise RecipeError("the recipe file exists", seen=file, fix="choose another name, or remove the file first")
     sources = sources_of_paths(text, (text_field,))

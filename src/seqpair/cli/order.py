@@ -86,15 +86,15 @@ def order(
 
     _require_one({"--step": step, "--document": document, "--text": text, "--export": export})
     require_text(document, "--document")
-    if text is not None:
-        checked_text(text, "--text")
+    checked_text(text or "", "--text")
+    with_text = {"--ignore-case": ignore_case, "--all": search_all, "--source": source and document is None}
+    _require_use(with_text, used=text is not None)
     place = find_study(study, overrides or ())
     if published is not None:
         _show_published(published, place, text, document, source, None if search_all else limit, as_json=as_json)
         return
     prepared = place.open_data()
-    plan = place.plan(member or place.members[0])
-    phases = _chosen_phases(plan, phase)
+    phases = _chosen_phases(plan := place.plan(member or place.members[0]), phase)
     if export is not None:
         _export(plan, phases, prepared, export, as_json=as_json)
     elif text is not None:
@@ -118,6 +118,12 @@ def _require_one(asked: dict[str, object]) -> None:
             allowed="one of them",
             fix='seqpair order RECIPE --step 12, or --document ID, or --text "some words", or --export FILE.parquet',
         )
+
+
+def _require_use(given: dict[str, object], *, used: bool) -> None:
+    idle = [option for option, value in given.items() if value]
+    if idle and not used:
+        raise RecipeError(f"{idle[0]} has no effect here", seen=" ".join(idle), fix="leave it out")
 
 
 def _show_published(

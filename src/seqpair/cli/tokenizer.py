@@ -77,7 +77,7 @@ def train(
     sources, spec = _text_to_train_on(study, given, text_field, overrides or ())
     counts = {} if vocab_size is None else {"train_vocab_size": positive_count("--vocab-size", vocab_size)}
     counts |= {} if train_bytes is None else {"train_bytes": positive_count("--train-bytes", train_bytes)}
-    spec = type(spec).model_validate({**spec.model_dump(), **counts})
+    spec = _with_counts(spec, counts)
     files = sum(len(source.files) for source in sources)
     size_bytes = sum(file.size_bytes for source in sources for file in source.files)
     what = f"{spec.train_vocab_size:,} entries from up to {format_bytes(spec.train_bytes)} of {files:,} files"
@@ -162,6 +162,20 @@ def show(
         _show_pieces(str(text), pieces, kept=loaded.back([piece.id for piece in pieces]))
     else:
         _show_facts(facts)
+
+
+def _with_counts(spec: TokenizerSpec, counts: dict[str, int]) -> TokenizerSpec:
+    from pydantic import ValidationError
+
+    try:
+        return type(spec).model_validate({**spec.model_dump(), **counts})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise DataError(
+            f"no tokenizer is trained with this {fault['loc'][-1]}",
+            seen=fault["input"],
+            allowed=fault["msg"].removeprefix("Input should be "),
+        ) from error
 
 
 def _text_to_train_on(

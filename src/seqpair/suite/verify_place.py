@@ -41,10 +41,20 @@ def verify_place(folder: Path, members: Sequence[str] = (), study: StudyPlace | 
         folder: The place.
         members: Of a release, only these; all if empty.
         study: For a release or a revision, the study that it was made from.
+
+    Raises:
+        VerificationError: A study or members are given with what is neither, and would be of no effect.
     """
     if (folder / RELEASE_NAME).is_file():
         return verify_release(folder, members, study)
     done = Verification()
+    is_other = any((folder / name).is_file() for name in (REVISION_NAME, EXPORT_RECORD, MANIFEST_NAME))
+    if is_other and (members or (study is not None and not (folder / REVISION_NAME).is_file())):
+        raise VerificationError(
+            "--study and --member belong to a release",
+            seen=folder,
+            fix="leave them out, or name the release or the study",
+        )
     if (folder / REVISION_NAME).is_file():
         name = read_revision(folder).revision
         place = folder_place("", name, folder)

@@ -97,9 +97,19 @@ def verify_release(folder: Path, members: Sequence[str] = (), study: StudyPlace 
         folder: The release.
         members: Only these; all if empty.
         study: The study that it was made from, for the level *run*.
+
+    Raises:
+        VerificationError: It has no such member.
     """
     done = Verification()
-    places = [place for place in folder_places(folder) if not members or place.member in members]
+    every = folder_places(folder)
+    if absent := set(members) - {place.member for place in every}:
+        raise VerificationError(
+            f"the release {folder} has no such member",
+            seen=", ".join(sorted(absent)),
+            allowed=", ".join(sorted({place.member for place in every})),
+        )
+    places = [place for place in every if not members or place.member in members]
     records = check_revisions(done, places)
     done.check("", "release", RELEASE_NAME, partial(_check_contents, folder, records, members))
     _check_order(done, folder / ORDER_FOLDER, records)

@@ -58,8 +58,10 @@ def sources_of_paths(paths: Sequence[Path], text_field: Sequence[str] = ("text",
         text_field: Where rows hold their text.
 
     Raises:
-        DataError: A path is missing or empty, or a folder holds both rows and other files.
+        DataError: A path is missing, empty or there twice, or a folder holds both rows and other files.
     """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise DataError("a file or folder is named twice", seen=", ".join(map(str, paths)), fix="name each once")
     found: list[Source] = []
     names: set[str] = set()
     for path in paths:
