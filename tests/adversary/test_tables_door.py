@@ -122,17 +122,31 @@ def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path, ending: str) -> No
         refuses(lambda path=path: read_texts(path), path.name, "is no file", "a device, a pipe or a socket")
 
 
+def test_rows_that_say_nothing_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": "" if n < 3 else f"t{n}", "label": n % 2}) + "\n" for n in range(30)))
+    made = labelled_set(SetSpec(name="s", train=str(path), test=str(path)))
+    assert made.note.startswith("A tenth of the training rows was kept apart as dev rows. All test rows are training")
+    assert made.note.endswith("6 rows have an empty text.")
+
+
 @pytest.mark.parametrize(
-    "given", [b"fine\ncaf\xe9\n", b'{"text": "fine"}\n{"text": "caf\xe9"}\n', b'{"text": "\\ud83d"}\n']
+    ("given", "fault"),
+    [
+        (b"fine\ncaf\xe9\n", b"not valid Unicode"),
+        (b'{"text": "fine"}\n{"text": "caf\xe9"}\n', b"not valid Unicode"),
+        (b'{"text": "\\ud83d"}\n', b"not valid Unicode"),
+        (b'[{"text": "x"}]\n', b"is no JSON object"),
+    ],
 )
-def test_standard_input_that_is_not_utf8_is_one_error(given: bytes) -> None:
+def test_standard_input_that_has_no_texts_is_one_error(given: bytes, fault: bytes) -> None:
     command = [sys.executable, "-m", "seqpair", "search", "./nowhere", "-", "/dev/null"]
     found = subprocess.run(
         command, input=given, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}
     )
     assert found.returncode == 2
     assert f"standard input, line {given.count(10)}".encode() in found.stderr
-    assert b"not valid Unicode" in found.stderr
+    assert fault in found.stderr
 
 
 def labelled(*labels: object) -> bytes:

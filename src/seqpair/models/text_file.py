@@ -93,7 +93,7 @@ def _line_rows(
         if not text.strip():
             continue
         if is_json is None:
-            is_json = text.lstrip().startswith("{")
+            is_json = text.lstrip().startswith(("{", "[{"))  # an array is refused below: its rows are no lines
         where = f"{name}, line {number}"
         checked_text(text, where)
         yield where, strict_object(text, where) if is_json else {text_key: text}

@@ -93,6 +93,8 @@ def read_pinned_plan(folder: Path) -> Plan | None:
     path = folder / PLAN_FILE
     if not path.exists():
         return None
+    if not path.is_file():
+        raise CheckpointError(f"the plan of an earlier run, {path}, is not a file", fix="put back the run's plan.json")
     try:
         return Plan.model_validate_json(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, ValidationError) as error:

@@ -15,7 +15,7 @@ from seqpair.paths import PLAN_FILE, run_folder
 from seqpair.recipe.load import load_recipe
 from seqpair.recipe.resolve import resolve_plan
 from seqpair.suite.places import find_study
-from seqpair.suite.study import is_trained
+from seqpair.suite.training import is_trained
 from seqpair.suite.verify import verify_study
 from seqpair.train.loop import train_member
 from seqpair.train.pinned_plan import pin_plan, require_pinnable

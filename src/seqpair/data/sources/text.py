@@ -136,7 +136,7 @@ def _expand(spec: SourceSpec, given: str, recipe_folder: Path | None) -> list[Pa
     else:
         raise DataError(
             f"source {spec.name!r}: there is no file or folder {given!r}",
-            seen=str(path.absolute()),
+            seen=str(path.absolute()) + (": a device, a pipe or a socket" if path.exists() else ""),
             allowed=f"a path that exists, absolute or relative to {recipe_folder or Path.cwd()}",
             fix="correct `paths` in the recipe",
         )

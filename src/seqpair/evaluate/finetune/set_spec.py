@@ -177,16 +177,17 @@ def labelled_set(spec: SetSpec, *, like: LabelledSet | None = None) -> LabelledS
     labels = spec.labels or _labels_of(spec, rows)
     train = _examples(spec, spec.train, labels, rows)
     dev = _examples(spec, spec.dev, labels) if spec.dev else ()
-    note = ""
+    given, note = train, ""
     if not dev:
         train, dev = split_rows(train, (1 - DEV_SHARE, DEV_SHARE))
         note = "A tenth of the training rows was kept apart as dev rows."
     test = _examples(spec, spec.test, labels) if spec.test else ()
-    learned = {(row.text, row.pair, row.turns) for row in train}
-    for part, others in (("dev", dev), ("test", test)):
-        if others and learned.issuperset((row.text, row.pair, row.turns) for row in others):
+    for part, others, learned in (("dev", dev, train), ("test", test, given)):
+        known = {(row.text, row.pair, row.turns) for row in learned}
+        if others and known.issuperset((row.text, row.pair, row.turns) for row in others):
             note += f" All {part} rows are training rows: their metrics say nothing of new text."
-    note = note.strip()
+    empty = sum(not (row.text.strip() or row.turns) for row in (*given, *(dev if spec.dev else ()), *test))
+    note = (note + (f" {empty:,} rows have an empty text." if empty else "")).strip()
     made = LabelledSet(spec.name, spec.kind, labels, train, dev, test, spec.metric, note, spec.max_tokens)
     if spec.kind == "number" and len({row.label for row in train}) == 1:
         raise EvaluationError(
