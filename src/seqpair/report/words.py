@@ -22,7 +22,7 @@ from seqpair.text import format_count
 
 _MOST_SENTENCES = 8
 _LONGEST_TITLE, _LONGEST_SENTENCE = 100, 1000
-_MOST_NAMES, _MOST_NAMES_OF_NOBODY, _MOST_OUTCOMES = 6, 2, 4
+_MOST_NAMES, _MOST_NAMES_OF_NOBODY, _MOST_OUTCOMES = 6, 2, 3
 
 
 def headline_sentences(
