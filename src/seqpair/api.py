@@ -244,7 +244,7 @@ class Model:
         from seqpair.nn.decode.generate import Sampling
 
         tokens = checked_number(max_new_tokens, "max_new_tokens", 0)
-        sampling = Sampling(temperature, seed=seed) if temperature else None
+        sampling = Sampling(temperature, seed=seed)
         return continue_texts(self._model, checked_texts(prompts, "the prompts"), tokens, sampling)
 
     def fill(self, text: str, top: int = 5) -> list[FilledMask]:

@@ -119,6 +119,7 @@ def test_numbers_that_are_none_are_one_error(model, number: Any) -> None:
     refuses(lambda: model.generate(["x"], number))
     refuses(lambda: model.fill("a [MASK]", number))
     refuses(lambda: model.generate(["x"], 2, temperature=1.0, seed=number))
+    refuses(lambda: model.generate(["x"], 2, seed=number))
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES, ids=str)
