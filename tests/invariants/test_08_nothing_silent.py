@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from seqpair.checkpoint.catalog import latest_valid, list_checkpoints, lock_run
+from seqpair.checkpoint.catalog import latest_valid, list_checkpoints
+from seqpair.checkpoint.lock import lock_run
 from seqpair.data.prepare.preparation import prepare
 from seqpair.data.prepared import open_recipe_data
 from seqpair.data.store.counts import plan_member

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 import seqpair
-from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, lock_run, require_space, scan
+from seqpair.checkpoint.catalog import CheckpointEntry, find_checkpoint, require_space, scan
+from seqpair.checkpoint.lock import lock_run
 from seqpair.checkpoint.manifest import MODEL_NAME, CheckpointFields, CheckpointManifest, Soup, SoupPart, soup_folder
 from seqpair.checkpoint.store import load_checkpoint, write_whole, written_bytes
 from seqpair.errors import CheckpointError

@@ -242,7 +242,8 @@ def parse_rule(text: str) -> KeepRule:
 
 def _thin(run: RunPlace, rule: KeepRule, *, remove: bool) -> Thinned:
     """Say what a rule removes, and remove it under the run's lock if asked to."""
-    from seqpair.checkpoint.catalog import list_checkpoints, lock_run, superfluous, thin
+    from seqpair.checkpoint.catalog import list_checkpoints, superfluous, thin
+    from seqpair.checkpoint.lock import lock_run
     from seqpair.checkpoint.manifest import size_bytes
 
     entries = list_checkpoints(run.path)

@@ -81,7 +81,7 @@ def embed(
         return
     print(f"{out}: {len(given):,} vectors of {model.width}, {pooling} pooling; ids in {ids_file}")
     if empty := sum(not text.strip() for text in found):
-        print(f"{empty:,} texts are empty, and their vectors say nothing")
+        print(f"{empty:,} texts are empty, and their vectors have no meaning")
     if truncated:
         print(f"{truncated:,} texts were longer than the {model.max_tokens:,} tokens the model reads, and cut")
 

@@ -84,17 +84,15 @@ def order(
     from seqpair.data.order.lookup import step_content, trace_document
     from seqpair.suite.places import find_study
 
-    _require_one({"--step": step, "--document": document, "--text": text, "--export": export})
-    require_text(document, "--document")
-    checked_text(text or "", "--text")
     with_text = {"--ignore-case": ignore_case, "--all": search_all, "--source": source and document is None}
-    _require_use(with_text, used=text is not None)
+    _check_options(step, document, text, export, with_text)
     place = find_study(study, overrides or ())
     if published is not None:
         _show_published(published, place, text, document, source, None if search_all else limit, as_json=as_json)
         return
     prepared = place.open_data()
-    phases = _chosen_phases(plan := place.plan(member or place.members[0]), phase)
+    plan = place.plan(member or place.members[0])
+    phases = _chosen_phases(plan, phase)
     if export is not None:
         _export(plan, phases, prepared, export, as_json=as_json)
     elif text is not None:
@@ -109,7 +107,11 @@ def order(
         print(json.dumps(found, indent=1)) if as_json else _show_traces(traces, phases)
 
 
-def _require_one(asked: dict[str, object]) -> None:
+def _check_options(
+    step: int | None, document: str | None, text: str | None, export: Path | None, with_text: dict[str, object]
+) -> None:
+    """Check that one thing is asked for, and that no option that only `--text` uses is given without it."""
+    asked = {"--step": step, "--document": document, "--text": text, "--export": export}
     given = [option for option, value in asked.items() if value is not None]
     if len(given) != 1:
         raise RecipeError(
@@ -118,11 +120,11 @@ def _require_one(asked: dict[str, object]) -> None:
             allowed="one of them",
             fix='seqpair order RECIPE --step 12, or --document ID, or --text "some words", or --export FILE.parquet',
         )
-
-
-def _require_use(given: dict[str, object], *, used: bool) -> None:
-    idle = [option for option, value in given.items() if value]
-    if idle and not used:
+    require_text(document, "--document")
+    idle = [option for option, value in with_text.items() if value]
+    if text is not None:
+        checked_text(text, "--text")
+    elif idle:
         raise RecipeError(f"{idle[0]} has no effect here", seen=" ".join(idle), fix="leave it out")
 
 

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_end
@@ -98,8 +99,8 @@ def train_runs(
     """
     if workers > 1 and "WORLD_SIZE" in os.environ:
         raise SeqpairError(
-            "ranks of one run and several runs at once exclude each other",
-            seen=f"--workers {workers} under torchrun",
+            "torchrun starts the ranks of one run, so several runs cannot train at once under it",
+            seen=f"--workers {workers}",
             fix="leave out --workers, or start without torchrun",
         )
     diverged: dict[Path | None, NotFiniteError] = {}
@@ -179,17 +180,19 @@ class _Processes:
         device = self._devices.get()
         here, there = _CONTEXT.Pipe(duplex=False)
         process = _CONTEXT.Process(target=_train_alone, args=(plan, self._data, self._threads, device, there))
+        stopped = TrainingOutcome(finished=False, checkpoint=None, steps_run=0, seconds=0.0)
         with self._lock:
-            if not self._told:
-                process.start()
-                self._alive.append(process)
+            if self._told:
+                return replace(stopped, signal_number=self._stop.signal_number)
+            process.start()
+            self._alive.append(process)
         there.close()
         try:
             answer = here.recv()
-        except EOFError:
+        except EOFError:  # it died
             answer = None
-        if process in self._alive:
-            process.join()
+        process.join()
+        with self._lock:
             self._alive.remove(process)
         self._devices.put(device)
         if isinstance(answer, Exception):
@@ -202,8 +205,7 @@ class _Processes:
                 seen=f"exit code {process.exitcode}",
                 fix="repeat the command, the run resumes; if memory ran out, give fewer --workers",
             )
-        number = self._stop.signal_number
-        return TrainingOutcome(finished=False, checkpoint=None, steps_run=0, seconds=0.0, signal_number=number)
+        return replace(stopped, signal_number=self._stop.signal_number)
 
 
 _CONTEXT = multiprocessing.get_context("spawn")

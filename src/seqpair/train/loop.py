@@ -18,7 +18,8 @@ from types import FrameType, TracebackType
 
 from torch import Tensor
 
-from seqpair.checkpoint.catalog import Lease, latest_valid, lock_run, thin
+from seqpair.checkpoint.catalog import latest_valid, thin
+from seqpair.checkpoint.lock import Lease, lock_run
 from seqpair.checkpoint.store import load_checkpoint, save_checkpoint
 from seqpair.data.order.batches import read_batch
 from seqpair.data.order.ledger import Ledger, LedgerRecord

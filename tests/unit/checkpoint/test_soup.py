@@ -9,7 +9,8 @@ import torch
 
 from seqpair.checkpoint import soup as soups
 from seqpair.checkpoint import store
-from seqpair.checkpoint.catalog import find_checkpoint, latest_valid, list_checkpoints, lock_run, scan, scan_soups
+from seqpair.checkpoint.catalog import find_checkpoint, latest_valid, list_checkpoints, scan, scan_soups
+from seqpair.checkpoint.lock import lock_run
 from seqpair.checkpoint.manifest import read_checkpoint_manifest
 from seqpair.checkpoint.soup import Weighting, choose_parts, make_soup
 from seqpair.checkpoint.store import load_checkpoint

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from checkpointed_run import plan_for, small_tokenizer, write_run_of
 
-from seqpair.checkpoint.catalog import list_checkpoints, lock_run, missing_checkpoints
+from seqpair.checkpoint.catalog import list_checkpoints, missing_checkpoints
+from seqpair.checkpoint.lock import lock_run
 from seqpair.cli.checkpoints import format_age, parse_rule
 from seqpair.data.order.batches import read_batch
 from seqpair.data.order.ledger import Ledger, LedgerRecord

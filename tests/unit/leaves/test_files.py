@@ -9,7 +9,7 @@ import pytest
 from safetensors import SafetensorError
 
 from seqpair import files
-from seqpair.checkpoint.catalog import lock_run
+from seqpair.checkpoint.lock import lock_run
 from seqpair.errors import DiskFullError, RunLockedError
 from seqpair.files import (
     JsonLines,

@@ -104,7 +104,7 @@ def test_an_error_of_one_run_stops_the_other_and_is_raised(recipe, tmp_path):
 
 def test_several_runs_at_once_are_refused_under_torchrun(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SeqpairError, match="exclude each other"):
+    with pytest.raises(SeqpairError, match="cannot train at once under it"):
         train(recipe, tmp_path, 2)
 
 

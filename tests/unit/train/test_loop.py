@@ -119,7 +119,7 @@ def test_a_second_machine_without_common_locks_is_refused_and_goes_on_once_the_f
         done = train(machine, runs)
         text = done.communicate()[1]
         assert done.returncode == 0, text
-        assert ("the run was not left in order by pid" in text) == (machine == "second")
+        assert ("the holder of the run is alive: pid" in text) == (machine == "second")
     assert ledger.read_bytes() == (tmp_path / "alone" / "tiny" / "decoder" / "ledger.jsonl").read_bytes()
 
 

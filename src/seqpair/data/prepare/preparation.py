@@ -346,7 +346,7 @@ def _require_own_files(sources: Sequence[Source], store_folder: Path) -> None:
         name = source.spec.name
         content = source.spec.model_dump_json(exclude={"name", "paths", "id_field", "held_out_frac"})
         for file in source.files:
-            if isinstance(file.path, Path) and store_folder in file.path.parents:
+            if isinstance(file.path, Path) and file.path.is_relative_to(store_folder):
                 raise DataError(
                     f"source {name!r} reads a file in the folder of stores",
                     seen=str(file.path),

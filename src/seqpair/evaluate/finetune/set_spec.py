@@ -185,7 +185,7 @@ def labelled_set(spec: SetSpec, *, like: LabelledSet | None = None) -> LabelledS
     for part, others, learned in (("dev", dev, train), ("test", test, given)):
         known = {(row.text, row.pair, row.turns) for row in learned}
         if others and known.issuperset((row.text, row.pair, row.turns) for row in others):
-            note += f" All {part} rows are training rows: their metrics say nothing of new text."
+            note += f" All {part} rows are training rows: their metrics do not measure new text."
     empty = sum(not (row.text.strip() or row.turns) for row in (*given, *(dev if spec.dev else ()), *test))
     note = (note + (f" {empty:,} rows have an empty text." if empty else "")).strip()
     made = LabelledSet(spec.name, spec.kind, labels, train, dev, test, spec.metric, note, spec.max_tokens)
