@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,18 @@ def test_an_id_that_stands_twice_stops_before_the_rest_is_tokenized(tmp_path: Pa
             rows[140]["id"] = "1-120"
         jsonl(folder / f"{number}.jsonl", *rows)
     made: list[str] = []
-    whole = workers.make_part
-    monkeypatch.setattr(
-        workers, "make_part", lambda task, *rest: (made.append(task.unit.file.label), whole(task, *rest))
-    )
+    whole, both = workers.make_part, {name: threading.Event() for name in ("1.jsonl", "2.jsonl")}
+
+    def make_part(task: Any, *rest: Any) -> None:
+        name = task.unit.file.label
+        made.append(name)
+        if name > "2.jsonl":  # two are made at once, and on a busy machine all later ones could overtake a slow one
+            assert all(event.wait(60) for event in both.values())
+        whole(task, *rest)
+        if name in both:
+            both[name].set()
+
+    monkeypatch.setattr(workers, "make_part", make_part)
     action = lambda: prepare(spec(folder, id_field="id"), TOKENIZER, tmp_path / "stores")  # noqa: E731
     words = ("source 's' has two documents of one id", "'1-120' at 1.jsonl and at 2.jsonl")
     refuses(action, *words)
